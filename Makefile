@@ -1,0 +1,69 @@
+# Everything happens in .venv, which is made when missing; no target needs more than Python and make.
+#
+# Variables:
+#   PYTHON  the interpreter that makes .venv; by default the first Python >= 3.11 that is found
+#   TORCH   how pip is asked for torch; constraints.txt fixes the version. Linux wheels usually bring CUDA along; for the smaller
+#           CPU build give pip the index that holds it: make demo TORCH="torch --extra-index-url <index of CPU builds>".
+#           Read when torch is installed: to change it later, remove .venv first.
+
+TORCH ?= torch
+VENV := .venv
+IN_VENV := $(VENV)/bin/python
+PIP := $(IN_VENV) -m pip
+CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
+# The tests run offline, with as many threads as torch chooses.
+TEST_ENVIRONMENT := env -u OMP_NUM_THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed-base ## adapt the built-in backbone, evaluate, index and search; results in demo/
+	$(VENV)/bin/slq demo --out demo
+
+test: lint ## the one test command: lint, types, every test and docstring example
+	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest
+
+test-fast: $(VENV)/.installed-test ## the tests without the slow ones, and without lint
+	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test ## ruff (check and format) and mypy
+	$(IN_VENV) -m ruff check
+	$(IN_VENV) -m ruff format --check
+	$(IN_VENV) -m mypy src/slq
+
+bench: $(VENV)/.installed-base ## measure the prefix split against the plain path
+	$(IN_VENV) benchmarks/foundation.py
+
+clean: ## remove results of the demo, caches and builds; .venv and your runs stay
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache src/slq.egg-info
+	find src tests -type d -name __pycache__ -exec rm -rf {} +
+
+# One stamp for each step of the installation; each waits for the one before, so that `make -j` never runs pip twice at once.
+
+$(IN_VENV):
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "$$python cannot make a virtual environment; on Debian and Ubuntu the package python3-venv is missing." >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "slq needs Python 3.11 or newer; none of these is: $(CANDIDATES). Install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1
+
+$(VENV)/.installed-torch: constraints.txt | $(IN_VENV)
+	$(PIP) install $(TORCH) -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-base: pyproject.toml constraints.txt $(VENV)/.installed-torch
+	$(PIP) install -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/.installed-base
+	$(PIP) install -e ".[test]" -c constraints.txt
+	@touch $@

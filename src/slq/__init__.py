@@ -1,0 +1,45 @@
+"""slq: turn the multimodal LLM you already run into a retriever by learning a few shared latent queries; its weights stay as they are.
+
+import slq
+model = slq.load("my-adapter")
+similarity = model.similarity(model.encode(["a red apple"]), model.encode([Path("apple.jpg")]))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slq.backbone import load_backbone
+    from slq.data import read_pairs
+    from slq.integrations.sentence_transformers import load
+    from slq.retriever import Retriever
+    from slq.training import TrainingOptions, train
+    from slq.types import Embeddings, Item, Pair
+
+__version__ = "0.1.0"
+__all__ = ["Embeddings", "Item", "Pair", "Retriever", "TrainingOptions", "load", "load_backbone", "read_pairs", "train"]
+
+# Where each public name lives. Looked up on first use, so that `import slq` and `slq --help` do not wait for torch.
+_HOMES = {
+    "Embeddings": "slq.types",
+    "Item": "slq.types",
+    "Pair": "slq.types",
+    "Retriever": "slq.retriever",
+    "TrainingOptions": "slq.training",
+    "load": "slq.integrations.sentence_transformers",
+    "load_backbone": "slq.backbone",
+    "read_pairs": "slq.data",
+    "train": "slq.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slq' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

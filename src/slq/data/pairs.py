@@ -1,0 +1,239 @@
+"""Reading training pairs in the column conventions in use; which one a row follows is seen from its columns.
+
+| convention | columns | query | positives | negatives |
+|---|---|---|---|---|
+| captions | `image` and `caption` (or `captions`, `text`): text or list | the picture | its captions | |
+| sentence-transformers | `anchor` or `query`, `positive`, `negative`, `negative_1`, ... | anchor | positive | negatives |
+| FlagEmbedding | `query`, `pos`, `neg`: text or list | query | pos | neg |
+| MMEB | `qry`, `qry_image_path`, `pos_text`, `pos_image_path`, `neg_text`, `neg_image_path` | qry | pos | neg |
+
+In the second and third a value is a text, an object `{"text": ..., "image": ...}` or a list of these, and the columns
+`query_image`, `anchor_image`, `positive_image`, `negative_image`, ... give the picture beside or instead of the text.
+
+Picture paths are relative to the folder of the data file, or absolute. An empty text and null mean that a value is absent; all
+other columns are ignored. Caption rows of one picture are joined into one pair with several positives. A row that names both an
+`image` with a caption and a query with a positive is read as the latter. A row is used whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slq.data.pictures import find_pictures, picture_path
+from slq.data.tables import TABLE_SUFFIXES, Row, read_rows
+from slq.data.texts import check_text
+from slq.errors import DataFileError, Failure, InputError, TextError
+from slq.types import Item, Pair
+
+_ACCEPTED = "image + caption; anchor + positive; query + positive; query + pos; qry + pos_text or pos_image_path"
+_CAPTION_COLUMNS = ("caption", "captions", "text")
+_NEGATIVE = re.compile(r"(?P<text>(?:negative|neg)(?:_(?P<number>\d+))?)(?:_image)?")
+_MMEB_MARKER = "<|image_1|>"
+_MMEB_TEXTS = ("qry", "pos_text", "neg_text")
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """The pairs of a data file or folder, and the rows that were left out. path: the file or folder they were read from."""
+
+    pairs: tuple[Pair, ...]
+    failures: tuple[Failure, ...]
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where relative picture paths start."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The column of the texts and the column of the pictures of a query, of its positives or of its negatives."""
+
+    text: str | None = None
+    image: str | None = None
+
+    def __str__(self) -> str:
+        return " or ".join(repr(column) for column in (self.text, self.image) if column)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    query: _Side
+    positive: _Side
+    negatives: tuple[_Side, ...] = ()
+    are_captions: bool = False
+
+
+def read_pairs(path: str | os.PathLike[str], *, strict: bool = False) -> PairFile:
+    """Read the pairs of a data file, of a folder with a captions file, or of a folder of pictures with a .txt file beside each.
+
+    A row that cannot be used becomes a Failure and reading goes on; `strict` raises instead. Pictures are not opened.
+
+    Raises DataFileError if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _captions_file(path) or path
+    pairs: list[Pair] = []
+    failures: list[Failure] = []
+    place_of_picture: dict[Item, int] = {}
+    for example, is_caption in _folder_examples(path) if path.is_dir() else _table_examples(path):
+        if isinstance(example, Failure):
+            failures.append(example)
+        elif is_caption and example.query in place_of_picture:
+            place = place_of_picture[example.query]
+            pairs[place] = replace(pairs[place], positives=_unique(pairs[place].positives + example.positives))
+        else:
+            if is_caption:
+                place_of_picture[example.query] = len(pairs)
+            pairs.append(example)
+    if failures and (strict or not pairs):
+        what = "cannot be used" if pairs else "cannot be used, and none is left"
+        raise DataFileError(f"{path}: {len(failures)} row(s) {what}; the first is {failures[0]}")
+    return PairFile(tuple(pairs), tuple(failures), path)
+
+
+def _captions_file(folder: Path) -> Path | None:
+    found = [folder / f"captions{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"captions{suffix}").is_file()]
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise DataFileError(f"the folder {folder} holds {names}; give the path of the one to read")
+    return found[0] if found else None
+
+
+def _folder_examples(folder: Path) -> Iterator[tuple[Pair | Failure, bool]]:
+    pictures = find_pictures(folder)
+    if not pictures:
+        raise DataFileError(
+            f"the folder {folder} holds neither a captions file (captions.jsonl, .csv, .tsv, .parquet) nor pictures; add one"
+        )
+    for picture in pictures:
+        captions = picture.with_suffix(".txt")
+        source = captions.relative_to(folder).as_posix()
+        try:
+            # Not splitlines(), which also splits at characters that belong to a text, such as a vertical tab.
+            lines = captions.read_text(encoding="utf-8-sig").split("\n")
+            texts = [check_text(line.strip()) for line in lines if line.strip()]
+            if not texts:
+                raise DataFileError("the file holds no caption; write one per line")
+        except FileNotFoundError:
+            name = picture.relative_to(folder).as_posix()
+            yield Failure(name, f"the picture has no caption file {source}; add it or remove the picture"), True
+        except UnicodeDecodeError as error:
+            yield Failure(source, f"not valid UTF-8 at byte {error.start + 1}; save the file as UTF-8"), True
+        except OSError as error:
+            yield Failure(source, f"the caption file cannot be read ({error.strerror}); check its permissions"), True
+        except InputError as error:
+            yield Failure(source, str(error)), True
+        else:
+            yield Pair(Item(image=picture), _unique(tuple(Item(text=text) for text in texts)), source=source), True
+
+
+def _table_examples(path: Path) -> Iterator[tuple[Pair | Failure, bool]]:
+    any_fits = False
+    columns_found: dict[str, None] = {}
+    for source, row in read_rows(path):
+        if isinstance(row, DataFileError):
+            yield Failure(source, str(row).removeprefix(f"{source}: ")), False
+            continue
+        columns_found.update(dict.fromkeys(row))
+        columns = _find_columns(row)
+        if columns is None:
+            yield Failure(source, f"its columns ({_listed(row)}) fit none of: {_ACCEPTED}; rename or add columns"), False
+            continue
+        any_fits = True
+        try:
+            yield _pair(row, columns, path.parent, source), columns.are_captions
+        except InputError as error:
+            yield Failure(source, str(error)), False
+    if columns_found and not any_fits:
+        raise DataFileError(f"{path} has the columns {_listed(columns_found)}, which fit none of: {_ACCEPTED}; rename or add columns")
+
+
+def _listed(columns: dict[str, Any]) -> str:
+    names = [repr(name) for name in columns]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "none"
+
+
+def _find_columns(row: Row) -> _Columns | None:
+    """Tell from the names of a row's columns what each one holds; None if they fit no convention."""
+    if not {"qry", "qry_image_path"}.isdisjoint(row) and not {"pos_text", "pos_image_path"}.isdisjoint(row):
+        return _Columns(_Side("qry", "qry_image_path"), _Side("pos_text", "pos_image_path"), (_Side("neg_text", "neg_image_path"),))
+    query = next((name for name in ("anchor", "query") if name in row or f"{name}_image" in row), None)
+    positive = next((name for name in ("positive", "pos") if name in row or f"{name}_image" in row), None)
+    if query and positive:
+        negatives = tuple(_Side(name, f"{name}_image") for name in _negative_columns(row))
+        return _Columns(_Side(query, f"{query}_image"), _Side(positive, f"{positive}_image"), negatives)
+    caption = next((name for name in _CAPTION_COLUMNS if name in row), None)
+    if "image" in row and caption:
+        return _Columns(_Side(image="image"), _Side(text=caption), are_captions=True)
+    return None
+
+
+def _negative_columns(row: Row) -> list[str]:
+    """The names negative, negative_1, negative_2, ... (or neg, ...) that a row has, by number, without `_image`."""
+    matches = [match for match in map(_NEGATIVE.fullmatch, row) if match]
+    numbers = {match["text"]: int(match["number"] or -1) for match in matches}
+    return sorted(numbers, key=lambda name: (numbers[name], name))
+
+
+def _pair(row: Row, columns: _Columns, folder: Path, source: str) -> Pair:
+    queries = _items(row, columns.query, folder)
+    positives = _items(row, columns.positive, folder)
+    negatives = tuple(item for side in columns.negatives for item in _items(row, side, folder))
+    for side, items in ((columns.query, queries), (columns.positive, positives)):
+        if not items:
+            raise DataFileError(f"{side} is missing or empty; fill it in or remove the row")
+    if len(queries) > 1:
+        raise DataFileError(f"{columns.query} holds {len(queries)} values; give one query per row")
+    return Pair(queries[0], _unique(positives), _unique(negatives), source)
+
+
+def _items(row: Row, side: _Side, folder: Path) -> tuple[Item, ...]:
+    texts, images = _values(row, side.text), _values(row, side.image)
+    if texts and images and len(texts) != len(images):
+        raise DataFileError(f"{side.text!r} holds {len(texts)} value(s) and {side.image!r} {len(images)}; give as many of each")
+    count = max(len(texts), len(images))
+    return tuple(_item(text, image, side, folder) for text, image in zip(texts or [None] * count, images or [None] * count, strict=True))
+
+
+def _values(row: Row, column: str | None) -> list[Any]:
+    value = row.get(column) if column else None
+    values = value if isinstance(value, list) else [value]
+    if column in _MMEB_TEXTS:
+        values = [_without_marker(value) for value in values]
+    return values if isinstance(value, list) else [value for value in values if not _is_absent(value)]
+
+
+def _without_marker(text: Any) -> Any:
+    return text.replace(_MMEB_MARKER, "").strip() if isinstance(text, str) and _MMEB_MARKER in text else text
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or value == ""
+
+
+def _item(text: Any, image: Any, side: _Side, folder: Path) -> Item:
+    if isinstance(text, dict):
+        if not _is_absent(image) and not _is_absent(text.get("image")):
+            raise DataFileError(f"{side.text!r} and {side.image!r} both name a picture; keep one")
+        text, image = text.get("text"), text.get("image") if _is_absent(image) else image
+        if _is_absent(text) and _is_absent(image):
+            raise DataFileError(f"{side.text!r} is an object with neither 'text' nor 'image'; fill one in")
+    path = None if _is_absent(image) else picture_path(image, folder)
+    if _is_absent(text) and path is not None:
+        return Item(image=path)
+    try:
+        return Item(check_text(text), path)
+    except TextError as error:
+        raise DataFileError(f"{side.text!r}: {error}") from None
+
+
+def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    return tuple(dict.fromkeys(items))

@@ -1,0 +1,92 @@
+"""Every error this package raises on purpose, as one tree.
+
+    SlqError
+    ├── InputError            something handed in is wrong (also a ValueError)
+    │   ├── PictureError      a picture is missing, broken, too large or not a picture
+    │   ├── TextError         a text is empty or cannot be used
+    │   ├── DataFileError     a data file is missing, or a line or column of it is wrong
+    │   └── BadItemsError     some items of a batch are wrong; lists each with its place and reason
+    ├── AdapterError          an adapter cannot be read
+    │   └── MismatchError     an adapter or saved embeddings belong to another backbone, template or shape
+    ├── BackboneError         a backbone cannot be loaded or lacks what is needed
+    ├── OutputError           a result cannot be written
+    │   ├── OutputExistsError the output folder holds something already
+    │   └── DiskFullError     there is no room left
+    └── MissingExtraError     an optional dependency is not installed; names the command that installs it
+
+A message is one or two sentences: what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SlqError(Exception):
+    """Base of all errors of this package; the CLI prints its message without a traceback."""
+
+
+class InputError(SlqError, ValueError):
+    """Something handed in is wrong."""
+
+
+class PictureError(InputError):
+    """A picture is missing, broken, too large or not a picture."""
+
+
+class TextError(InputError):
+    """A text is empty or cannot be used."""
+
+
+class DataFileError(InputError):
+    """A data file is missing, or a line or column of it is wrong."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that could not be used: its place in the batch or its id, and why."""
+
+    item: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.item}: {self.reason}"
+
+
+class BadItemsError(InputError):
+    """Some items of a batch are wrong; `failures` lists each with its place and reason."""
+
+    def __init__(self, failures: Sequence[Failure]):
+        self.failures = tuple(failures)
+        shown = "; ".join(str(failure) for failure in self.failures[:5])
+        more = f"; and {len(self.failures) - 5} more" if len(self.failures) > 5 else ""
+        super().__init__(f"{len(self.failures)} item(s) cannot be embedded: {shown}{more}")
+
+
+class AdapterError(SlqError):
+    """An adapter cannot be read."""
+
+
+class MismatchError(AdapterError):
+    """An adapter or saved embeddings belong to another backbone, template or shape."""
+
+
+class BackboneError(SlqError):
+    """A backbone cannot be loaded or lacks what is needed."""
+
+
+class OutputError(SlqError):
+    """A result cannot be written."""
+
+
+class OutputExistsError(OutputError):
+    """The output folder holds something already."""
+
+
+class DiskFullError(OutputError):
+    """There is no room left on the disk."""
+
+
+class MissingExtraError(SlqError, ImportError):
+    """An optional dependency is not installed; the message names the command that installs it."""

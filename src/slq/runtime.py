@@ -1,0 +1,145 @@
+"""Device, dtype, seed, provenance and careful writing: chosen in one place, at run time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import platform
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from slq.errors import BackboneError, DiskFullError, OutputError, OutputExistsError
+
+# One of these stands in every folder that this package writes; --overwrite removes no other folder.
+OWN_FILES = ("adapter_config.json", "run.json", "embeddings.json", "captions.jsonl", ".slq-demo")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """The named device, or the first accelerator, or the CPU."""
+    if device is not None:
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise BackboneError(f"Unknown device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    """The named dtype, or float32 on the CPU and bfloat16 elsewhere.
+
+    Raises BackboneError for an unknown name.
+    """
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in DTYPES:
+        raise BackboneError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def provenance(seed: int | None = None) -> dict[str, Any]:
+    """Where and when a result was made: versions, hardware, seed, UTC time."""
+    import sentence_transformers
+    import transformers
+
+    accelerator = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "hardware": accelerator or f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "sentence_transformers": sentence_transformers.__version__,
+    }
+
+
+def parameter_hash(module: torch.nn.Module) -> str:
+    """sha256 over every parameter and buffer, name and bits: equal hashes mean bit-identical weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an operating system's write error into one sentence about `path`."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # safetensors says "os error 28" in an error of its own, torch a RuntimeError that only a look at the disk explains.
+        if isinstance(error, RuntimeError) and not _is_full(path):
+            raise
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error) or isinstance(error, RuntimeError):
+            raise DiskFullError(f"No room left on the disk while writing {path}: free some space and run again.") from error
+        raise OutputError(f"Cannot write {path}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the disk that holds `path` has less than a page left."""
+    return shutil.disk_usage(next(folder for folder in path.resolve().parents if folder.exists())).free < 2**14
+
+
+def _holds_something(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def check_free(path: Path, overwrite: bool = False, keep: Path | None = None) -> None:
+    """Refuse an output folder that holds something, before the work and not after it.
+
+    Raises OutputExistsError unless `overwrite` is given and an earlier run of this package made what is there, and OutputError if the
+    folder holds `keep`, which the run is to read.
+    """
+    if keep is not None and keep.resolve().is_relative_to(path.resolve()):
+        raise OutputError(f"{path} holds {keep}, which is read: choose another output folder.")
+    if not overwrite and _holds_something(path):
+        raise OutputExistsError(f"{path} exists already: choose another folder, or pass --overwrite to replace it.")
+    if (
+        overwrite
+        and path.exists()
+        and not (path.is_dir() and (not any(path.iterdir()) or any((path / name).exists() for name in OWN_FILES)))
+    ):
+        raise OutputExistsError(f"{path} holds something that slq did not make: choose another folder, or remove it yourself.")
+
+
+def new_folder(path: Path, overwrite: bool = False) -> Path:
+    """An empty output folder; `overwrite` removes what it holds.
+
+    Raises OutputExistsError if it holds something and `overwrite` is not given.
+    """
+    check_free(path, overwrite)
+    with writing(path):
+        if path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def replace_file(path: Path, write: Any) -> None:
+    """Write a file so that readers see the old content or the new, never a part: `write(partial_path)`, then rename."""
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        try:
+            write(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
