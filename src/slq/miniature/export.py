@@ -1,0 +1,150 @@
+"""The picture-book world as ordinary files, so that the rest of the tool sees nothing but pictures and captions.
+
+DIR/pictures/0000.png ...     96 x 96 pictures
+DIR/captions.jsonl            one line a picture: image, caption (test) or several captions (train), style, concepts
+DIR/knowledge/                the same pictures as a BEIR set whose queries are facts that never name what is shown
+DIR/composed/                 the same pictures as a BEIR set whose queries are a picture and a change: "but blue"
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from slq.errors import InputError
+from slq.miniature.world.concepts import all_facts, concepts
+from slq.miniature.world.language import caption, change_of_colour, noun
+from slq.miniature.world.scenes import SPLITS, Group, Scene, render, sample_scene, split_of, without_colour
+from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, TRAINING_STYLES
+from slq.runtime import new_folder, writing
+
+DEFAULT_COUNTS = {"train": 3000, "validation": 500, "test": 500}
+CAPTIONS = {"train": 2, "validation": 1, "test": 1}
+TWINS = 10  # one picture in this many is another one recoloured: a composed query's answer, and a hard negative
+
+
+def split_scenes(split: str, count: int, seed: int = 0, held_out_style: bool = False) -> list[Scene]:
+    """`count` scenes of a split with different contents, of one to three groups, every concept about equally often.
+
+    Raises InputError for an unknown split or a count below 1.
+    """
+    if split not in SPLITS:
+        raise InputError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
+    if count < 1:
+        raise InputError(f"count must be at least 1, not {count}.")
+    rng = random.Random(f"{split} {seed}")
+    styles = (HELD_OUT_STYLE,) if held_out_style else TRAINING_STYLES
+    names = list(concepts())
+    scenes: dict[tuple, Scene] = {}
+    while len(scenes) < count:
+        first = names[len(scenes) % len(names)]
+        scene = sample_scene(rng, rng.choice([1, 1, 1, 2, 2, 3]), styles, first_concept=first)
+        if not _add(scenes, scene, split):
+            continue
+        change = change_of_colour(scene, rng) if len(scenes) % TWINS == 0 and len(scenes) < count else None
+        if change is not None:
+            _add(scenes, replace(change[1], seed=rng.randrange(2**31)), split)
+    return list(scenes.values())
+
+
+def _add(scenes: dict[tuple, Scene], scene: Scene, split: str) -> bool:
+    """Take a scene if its content is of the split and new."""
+    if split_of(scene) != split or scene.content in scenes:
+        return False
+    scenes[scene.content] = scene
+    return True
+
+
+def write_world(
+    folder: Path,
+    split: str = "test",
+    count: int | None = None,
+    seed: int = 0,
+    held_out_style: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Write a split's pictures, captions and knowledge queries into a new folder; returns the number of pictures.
+
+    Raises OutputExistsError if the folder holds something, DiskFullError if there is no room.
+    """
+    scenes = split_scenes(split, count if count is not None else DEFAULT_COUNTS.get(split, 1), seed, held_out_style)
+    new_folder(folder, overwrite)
+    with writing(folder):
+        (folder / "pictures").mkdir()
+        names = [f"pictures/{number:04d}.png" for number in range(len(scenes))]
+        for name, scene in zip(names, scenes, strict=True):
+            render(scene).save(folder / name)
+            progress(1)
+        rng = random.Random(f"captions {split} {seed}")
+        lines = [
+            {
+                "image": name,
+                "caption": list(dict.fromkeys(caption(scene, rng) for _ in range(CAPTIONS[split]))),
+                "style": scene.style,
+                "concepts": [group.concept for group in scene.groups],
+            }
+            for name, scene in zip(names, scenes, strict=True)
+        ]
+        _write_jsonl(folder / "captions.jsonl", lines)
+        _write_knowledge(folder / "knowledge", names, scenes)
+        _write_composed(folder / "composed", names, scenes)
+    return len(scenes)
+
+
+def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> None:
+    """Every fact about something shown, in the phrasing that no training uses; each picture that shows the thing is an answer."""
+    shown: dict[str, list[str]] = {}
+    for name, scene in zip(names, scenes, strict=True):
+        for group in scene.groups:
+            shown.setdefault(group.concept, []).append(name)
+    facts = {f"fact-{number}": fact for number, fact in enumerate(all_facts()) if fact.concept in shown}
+    queries = [
+        {"_id": id_, "text": fact.benchmark_phrasing, "category": fact.category, "concept": fact.concept} for id_, fact in facts.items()
+    ]
+    _write_beir(folder, names, queries, {id_: shown[fact.concept] for id_, fact in facts.items()})
+
+
+def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None:
+    """Every picture of one group of things whose recoloured twin is there too; ask with the query's own picture masked."""
+    alike: dict[tuple, list[int]] = {}
+    for place, scene in enumerate(scenes):
+        if len(scene.groups) == 1:
+            alike.setdefault(without_colour(scene), []).append(place)
+    pairs = [(a, b) for places in alike.values() for a in places for b in places if a != b]
+    queries = [{"_id": f"change-{a}-{b}", "text": f"but {scenes[b].groups[0].colour}", "image": f"../{names[a]}"} for a, b in pairs]
+    _write_beir(folder, names, queries, {f"change-{a}-{b}": [names[b]] for a, b in pairs})
+
+
+def _write_beir(folder: Path, names: list[str], queries: list[dict], answers: dict[str, list[str]]) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    _write_jsonl(folder / "corpus.jsonl", [{"_id": name, "text": "", "image": f"../{name}"} for name in names])
+    _write_jsonl(folder / "queries.jsonl", queries)
+    rows = [f"{id_}\t{name}\t1" for id_, found in answers.items() for name in found]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n", encoding="utf-8")
+
+
+def _write_jsonl(path: Path, lines: list[dict]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def contact_sheet(columns: int = 16) -> Image.Image:
+    """Every concept once, each in another colour and style, with its name: what the world looks like."""
+    names = list(concepts())
+    cell, label = 96, 14
+    rows = -(-len(names) // columns)
+    sheet = Image.new("RGB", (columns * cell, rows * (cell + label)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, name in enumerate(names):
+        colour = list(COLOURS)[place % len(COLOURS)]
+        group = Group(name, colour)
+        scene = Scene((group,), True, "", TRAINING_STYLES[place % len(TRAINING_STYLES)], seed=place)
+        left, top = place % columns * cell, place // columns * (cell + label)
+        sheet.paste(render(scene), (left, top))
+        pen.text((left + 4, top + cell - 1), noun(group), fill="black")
+    return sheet

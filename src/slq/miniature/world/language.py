@@ -1,0 +1,124 @@
+"""Words about scenes: captions, questions with answers, and the change a composed query asks for."""
+
+from __future__ import annotations
+
+import random
+
+from slq.miniature.world.concepts import concepts
+from slq.miniature.world.scenes import SIGN, Group, Scene, recolour
+from slq.miniature.world.styles import COLOURS
+
+NUMBERS = ("no", "one", "two", "three", "four")
+
+
+def phrase(group: Group) -> str:
+    """`a small red cat`, `three blue apples`, `a sign saying exit`."""
+    if group.concept == SIGN:
+        return f"a sign saying {group.word}"
+    concept = concepts()[group.concept]
+    words = f"{'small ' if group.small else ''}{group.colour} "
+    if group.count > 1:
+        return f"{NUMBERS[group.count]} {words}{concept.plural}"
+    _, noun = concept.singular.split(" ", 1)
+    article = "an" if words[0] in "aeiou" else "a"
+    return f"{article} {words}{noun}"
+
+
+def noun(group: Group) -> str:
+    """The group's bare noun: `cat`, `cats`, `sign`."""
+    if group.concept == SIGN:
+        return SIGN
+    concept = concepts()[group.concept]
+    return concept.plural if group.count > 1 else concept.singular.split(" ", 1)[1]
+
+
+def names(scene: Scene) -> str:
+    """The concepts shown, in reading order: `cat and apple`."""
+    return " and ".join(group.concept for group in scene.groups)
+
+
+def caption(scene: Scene, rng: random.Random | None = None) -> str:
+    """What the picture shows, in one fixed wording; with `rng`, in one of several that mean the same."""
+    phrases = [phrase(group) for group in scene.groups]
+    reverse = rng is not None and len(phrases) > 1 and rng.random() < 0.4
+    if reverse:
+        phrases.reverse()
+    forward, backward = ("left of", "right of") if scene.across else ("above", "below")
+    if len(phrases) == 1:
+        text = phrases[0]
+    elif len(phrases) == 2:
+        text = f"{phrases[0]} {backward if reverse else forward} {phrases[1]}"
+    else:
+        ends = ("left", "right") if scene.across else ("top", "bottom")
+        start, end = ends[::-1] if reverse else ends
+        text = f"{phrases[0]}, {phrases[1]} and {phrases[2]} from {start} to {end}"
+    background = f" {scene.background}" if scene.background else ""
+    if rng is None:
+        return text + background
+    first = scene.groups[-1 if reverse else 0]
+    opening = rng.choice(["", "", "", "there are " if first.count > 1 else "there is ", "a picture of ", "we see "])
+    return opening + text + background
+
+
+def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
+    """(kind, question, answer) for one scene; kinds: colour, count, position, yes/no, name, read, background."""
+    asked: list[tuple[str, str, str]] = [("name", "what is shown?", names(scene))]
+    if scene.background:
+        asked.append(("background", "where is it?", scene.background))
+    for place, group in enumerate(scene.groups):
+        if place > 0:
+            asked += _positions(scene, place)
+        if group.concept == SIGN:
+            asked.append(("read", "what does the sign say?", group.word))
+            continue
+        one = group.count == 1
+        asked.append(("colour", f"what colour {'is' if one else 'are'} the {noun(group)}?", group.colour))
+        plural = concepts()[group.concept].plural
+        asked.append(("count", f"how many {plural} are there?", NUMBERS[group.count]))
+        asked.append(_yes_no_colour(group, rng))
+    absent = rng.choice([name for name in concepts() if all(name != group.concept for group in scene.groups)])
+    present = rng.choice(scene.groups)
+    asked.append(("yes/no", f"is there {concepts()[absent].singular}?", "no"))
+    if present.concept != SIGN:
+        asked.append(("yes/no", f"is there {concepts()[present.concept].singular}?", "yes"))
+    return asked
+
+
+def _yes_no_colour(group: Group, rng: random.Random) -> tuple[str, str, str]:
+    truth = rng.random() < 0.5
+    colour = group.colour if truth else rng.choice([name for name in COLOURS if name != group.colour])
+    verb = "is" if group.count == 1 else "are"
+    return "yes/no", f"{verb} the {noun(group)} {colour}?", "yes" if truth else "no"
+
+
+def _positions(scene: Scene, place: int) -> list[tuple[str, str, str]]:
+    """Which of two neighbours stands where, asked from both sides, so that the words alone never give the answer away.
+
+    Among three, what is left of the last is ambiguous: only yes and no are asked.
+    """
+    first, second = scene.groups[place - 1], scene.groups[place]
+    before, after = ("left of", "right of") if scene.across else ("above", "below")
+    is_first, is_second = (f"{'is' if group.count == 1 else 'are'} the {noun(group)}" for group in (first, second))
+    asked = [
+        ("position", f"{is_first} {before} the {noun(second)}?", "yes"),
+        ("position", f"{is_first} {after} the {noun(second)}?", "no"),
+        ("position", f"{is_second} {before} the {noun(first)}?", "no"),
+        ("position", f"{is_second} {after} the {noun(first)}?", "yes"),
+    ]
+    if len(scene.groups) == 2:
+        asked += 2 * [
+            ("position", f"what is {before} the {noun(second)}?", first.concept),
+            ("position", f"what is {after} the {noun(first)}?", second.concept),
+        ]
+    return asked
+
+
+def change_of_colour(scene: Scene, rng: random.Random) -> tuple[str, Scene] | None:
+    """A change to ask for (`but blue`) and the scene it leads to; None where nothing can be recoloured.
+
+    Only scenes of one group are changed, so that the words are never ambiguous.
+    """
+    if len(scene.groups) > 1 or scene.groups[0].concept == SIGN:
+        return None
+    colour = rng.choice([name for name in COLOURS if name != scene.groups[0].colour])
+    return f"but {colour}", recolour(scene, 0, colour)

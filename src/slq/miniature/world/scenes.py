@@ -1,0 +1,177 @@
+"""Scenes: one to three groups of things with colour, count, size, place and background; and their pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from dataclasses import dataclass, replace
+
+import resvg_py
+from PIL import Image
+
+from slq.miniature.world.concepts import concepts
+from slq.miniature.world.lettering import WORDS, draw_word
+from slq.miniature.world.styles import COLOURS, FILTERS, STYLES, SVG, TRAINING_STYLES, Paint, draw
+
+PICTURE_SIZE = 96
+MAX_COUNT = 4
+SIGN = "sign"  # the one thing without a card: a board with a printed word
+
+BACKGROUNDS = {
+    "": '<rect width="96" height="96" fill="#fdfdfb"/>',
+    "on grass": '<rect width="96" height="96" fill="#e4f1fa"/><rect y="58" width="96" height="38" fill="#bfdc9f"/>',
+    "on sand": '<rect width="96" height="96" fill="#f6ead0"/><path d="M0 66Q24 58 48 66T96 66V96H0Z" fill="#ead7a4"/>',
+    "in the snow": '<rect width="96" height="96" fill="#dbe4ee"/><path d="M0 70Q30 56 60 68T96 64V96H0Z" fill="#fff"/>'
+    '<g fill="#fff"><circle cx="14" cy="14" r="2"/><circle cx="44" cy="8" r="2"/><circle cx="76" cy="18" r="2"/></g>',
+    "at night": '<rect width="96" height="96" fill="#343a60"/><g fill="#f3efc2"><circle cx="10" cy="10" r="1.5"/>'
+    '<circle cx="36" cy="5" r="1.5"/><circle cx="62" cy="12" r="1.5"/><circle cx="88" cy="7" r="1.5"/></g>',
+    "in a room": '<rect width="96" height="96" fill="#f3e9ee"/><rect y="72" width="96" height="24" fill="#d9c3b0"/>',
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """`count` equal things of one colour; or, for a sign, the word printed on it."""
+
+    concept: str
+    colour: str
+    count: int = 1
+    small: bool = False
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows. `across` tells whether groups stand left to right or top to bottom."""
+
+    groups: tuple[Group, ...]
+    across: bool
+    background: str
+    style: str
+    seed: int
+
+    @property
+    def content(self) -> tuple:
+        """Everything a caption could tell; two scenes with equal content differ only in how they are drawn."""
+        return (self.groups, self.across or len(self.groups) == 1, self.background)
+
+
+# A scene's content decides its split, so no content is in two of them. Shares out of ten.
+SPLITS = {"train": range(2, 10), "validation": range(1, 2), "test": range(0, 1)}
+
+
+def without_colour(scene: Scene) -> tuple:
+    """Content without colours: what a recoloured scene shares with the one it came from."""
+    return replace(scene, groups=tuple(replace(group, colour="") for group in scene.groups)).content
+
+
+def split_of(scene: Scene) -> str:
+    """The split a scene belongs to; recolouring never changes it."""
+    place = int(hashlib.sha256(repr(without_colour(scene)).encode()).hexdigest(), 16) % 10
+    return next(split for split, share in SPLITS.items() if place in share)
+
+
+def sample_group(rng: random.Random, concept: str, max_count: int) -> Group:
+    count = rng.choice([1, 1, 1, 2, 3, 4][: 2 + max_count]) if max_count > 1 else 1
+    return Group(concept, rng.choice(list(COLOURS)), count, small=count == 1 and rng.random() < 0.25)
+
+
+def sample_scene(
+    rng: random.Random,
+    num_groups: int,
+    styles: tuple[str, ...] = TRAINING_STYLES,
+    first_concept: str | None = None,
+    signs: float = 0.0,
+) -> Scene:
+    """A random scene. `signs`: chance that one group is a sign; `first_concept` sets one group's concept."""
+    names = list(concepts())
+    chosen = rng.sample(names, num_groups)
+    if first_concept is not None and first_concept not in chosen:
+        chosen[0] = first_concept
+    rng.shuffle(chosen)
+    max_count = {1: MAX_COUNT, 2: 3, 3: 1}[num_groups]
+    groups = [sample_group(rng, concept, max_count) for concept in chosen]
+    if rng.random() < signs:
+        groups[rng.randrange(num_groups)] = Group(SIGN, "", word=rng.choice(WORDS))
+    return Scene(
+        groups=tuple(groups),
+        across=rng.random() < 0.5,
+        background=rng.choice(list(BACKGROUNDS)),
+        style=rng.choice(styles),
+        seed=rng.randrange(2**31),
+    )
+
+
+def recolour(scene: Scene, place: int, colour: str) -> Scene:
+    """The same scene with one group in another colour."""
+    groups = list(scene.groups)
+    groups[place] = replace(groups[place], colour=colour)
+    return replace(scene, groups=tuple(groups))
+
+
+def _boxes(scene: Scene) -> list[tuple[float, float, float, float]]:
+    """x, y, width, height of each group's cell in the 96 x 96 picture."""
+    parts = len(scene.groups)
+    if parts == 1:
+        return [(4, 4, 88, 88)]
+    step = 92 / parts
+    if scene.across:
+        return [(2 + step * i, 8, step, 80) for i in range(parts)]
+    return [(8, 2 + step * i, 80, step) for i in range(parts)]
+
+
+def _places(count: int, width: float, height: float) -> list[tuple[float, float, float]]:
+    """Centre x, centre y and size of each thing inside a cell."""
+    rows_columns = {1: (1, 1), 2: (1, 2), 3: (2, 2), 4: (2, 2)}[count]
+    rows, columns = rows_columns if width >= height else rows_columns[::-1]
+    if width > 1.8 * height and count > 2:
+        rows, columns = 1, count
+    if height > 1.8 * width and count > 2:
+        rows, columns = count, 1
+    size = min(width / columns, height / rows)
+    places = []
+    for i in range(count):
+        row, column = divmod(i, columns)
+        in_row = min(columns, count - row * columns)
+        x = width / 2 + (column - (in_row - 1) / 2) * min(width / columns, size * 1.15)
+        y = height / 2 + (row - (rows - 1) / 2) * min(height / rows, size * 1.15)
+        places.append((x, y, size))
+    return places
+
+
+def to_svg(scene: Scene) -> str:
+    """The scene as an SVG document of 96 x 96 units."""
+    rng = random.Random(scene.seed)
+    style = STYLES[scene.style]
+    parts = []
+    for number, (group, (left, top, width, height)) in enumerate(zip(scene.groups, _boxes(scene), strict=True)):
+        if group.concept == SIGN:
+            fragment = draw_word(group.word)
+        else:
+            fragment = draw(group.concept, Paint.mix(group.colour, style, rng), style, f"g{number}")
+        flip = rng.random() < 0.5 and group.concept != SIGN
+        for x, y, size in _places(group.count, width, height):
+            size *= rng.uniform(0.86, 1.0) * (0.6 if group.small else 0.95)
+            x += left + rng.uniform(-0.05, 0.05) * size
+            y += top + rng.uniform(-0.05, 0.05) * size
+            scale = size / 100
+            parts.append(
+                f'<g transform="translate({x:.2f} {y:.2f}) rotate({rng.uniform(-8, 8):.1f}) '
+                f'scale({-scale if flip else scale:.4f} {scale:.4f}) translate(-50 -50)">{fragment}</g>'
+            )
+    filtered, defs = "", ""
+    if style.filter:
+        body = FILTERS[style.filter].format(seed=rng.randrange(1000))
+        defs = f'<filter id="f" filterUnits="userSpaceOnUse" x="0" y="0" width="96" height="96">{body}</filter>'
+        filtered = ' filter="url(#f)"'
+    return (
+        f'<svg xmlns="{SVG}" viewBox="0 0 {PICTURE_SIZE} {PICTURE_SIZE}">{defs}{BACKGROUNDS[scene.background]}'
+        f"<g{filtered}>{''.join(parts)}</g></svg>"
+    )
+
+
+def render(scene: Scene) -> Image.Image:
+    """The scene as an RGB picture of 96 x 96 pixels; equal scenes give equal pixels."""
+    png = resvg_py.svg_to_bytes(svg_string=to_svg(scene), width=PICTURE_SIZE, height=PICTURE_SIZE)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
