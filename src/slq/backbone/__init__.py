@@ -1,0 +1,16 @@
+"""The frozen multimodal LLM behind one contract: prepare, prefix, suffix, and full (the slow twin)."""
+
+from slq.backbone.frozen import BackboneIdentity, FrozenBackbone
+from slq.backbone.load import MINIATURE, load_backbone
+from slq.backbone.states import KeptPrefix, PrefixStates, Prepared, join
+
+__all__ = [
+    "MINIATURE",
+    "BackboneIdentity",
+    "FrozenBackbone",
+    "KeptPrefix",
+    "PrefixStates",
+    "Prepared",
+    "join",
+    "load_backbone",
+]

@@ -1,0 +1,249 @@
+"""FrozenBackbone: the one contract every multimodal LLM is used through.
+
+    prepare(items)        -> Prepared       pictures and text to tensors, chat template applied
+    prefix(prepared)      -> PrefixStates   the item's tokens, once, without gradient
+    suffix(states, Q)     -> (B, N, D)      the latent queries over them: the fast path
+    full(prepared, Q)     -> (B, N, D)      the concatenated slow twin: the same numbers in one pass
+
+Shapes: B batch, T prefix tokens, N latent queries, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from slq.backbone.families import Family
+from slq.backbone.states import PrefixStates, Prepared
+from slq.data.pictures import open_picture
+from slq.data.texts import check_text
+from slq.errors import InputError
+from slq.types import Item
+
+MAX_TEXT_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class BackboneIdentity:
+    """What an adapter is bound to: equal identities give equal embeddings.
+
+    name: hub id, folder name or `miniature`; revision: commit, or hash of the weight files; template: hash of the rendered prompt;
+    pictures: picture settings.
+    """
+
+    name: str
+    revision: str
+    template: str
+    pictures: str
+    dim: int
+    dtype: str
+    max_text_tokens: int = MAX_TEXT_TOKENS
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class FrozenBackbone:
+    """A frozen image-text-to-text model with its processor; no parameter ever gets a gradient."""
+
+    def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str):
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.family = family
+        processor.tokenizer.padding_side = "left"
+        self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
+        self.embedding = model.get_input_embeddings()
+        self.identity = BackboneIdentity(
+            name=name,
+            revision=revision,
+            template=self._template_hash(),
+            pictures=f"pad_to_square={family.pad_to_square} {sorted(family.processor_options.items())}",
+            dim=self.embedding.weight.shape[1],
+            dtype=str(model.dtype).removeprefix("torch."),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dim(self) -> int:
+        return self.identity.dim
+
+    @property
+    def splits_prefix(self) -> bool:
+        """Whether the fast path holds: false for models with recurrent (linear-attention) layers, which take the slow twin."""
+        return not getattr(self.model, "_is_stateful", False)
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether single prefixes can be kept and joined into other batches: false with sliding-window layers, which drop tokens."""
+        layers = DynamicCache(config=self.model.config.get_text_config()).layers
+        return self.splits_prefix and all(type(layer) is DynamicLayer for layer in layers)
+
+    # --- items to tensors -------------------------------------------------------------------------------------------------
+
+    def message(self, item: Item) -> dict[str, Any]:
+        """The item as one user turn: its picture, then its text, and no instruction.
+
+        Raises PictureError, TextError, or InputError for an item without either.
+        """
+        parts: list[dict[str, Any]] = []
+        if item.image is not None:
+            parts.append({"type": "image", "image": self._shape_picture(open_picture(item.image))})
+        if item.text is not None:
+            parts.append({"type": "text", "text": self._truncate(self._defuse(check_text(item.text)))})
+        if not parts:
+            raise InputError("An item needs a text, a picture, or both: this one has neither.")
+        return {"role": "user", "content": parts}
+
+    def prepare(self, items: Sequence[Item]) -> Prepared:
+        """Items to left-padded tensors on the CPU: user turn with just the item, then the generation prompt (SLQ code).
+
+        Raises what `message` raises for the first item that is wrong; callers that must go on check items one by one.
+        """
+        return self.prepare_messages([[self.message(item)] for item in items])
+
+    def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> Prepared:
+        """Chat conversations to left-padded tensors, ready for an answer."""
+        inputs = self.processor.apply_chat_template(
+            list(conversations),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True, **self.family.processor_options},
+        )
+        return Prepared({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
+
+    def _shape_picture(self, picture: Image.Image) -> Image.Image:
+        """Padded to a centred square where the family asks for it; resizing is the processor's."""
+        grey, side = self.family.pad_to_square, max(picture.size)
+        if grey is None or picture.width == picture.height:
+            return picture
+        square = Image.new("RGB", (side, side), (grey, grey, grey))
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        return square
+
+    def _defuse(self, text: str) -> str:
+        """Control tokens that a user's text spells out (`<image>`, `<|im_end|>`), parted by a space so that they stay plain text."""
+        for token in self._control_tokens:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _truncate(self, text: str) -> str:
+        """The text's first MAX_TEXT_TOKENS tokens, cut in the text itself so that template and picture tokens are never cut."""
+        # Characters first: a token holds a few characters at most, and tokenising a whole book only to drop it is slow.
+        text = text[: 40 * MAX_TEXT_TOKENS]
+        offsets = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return text if len(offsets) <= MAX_TEXT_TOKENS else text[: offsets[MAX_TEXT_TOKENS - 1][1]]
+
+    def _template_hash(self) -> str:
+        probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
+        rendered = self.processor.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
+        return hashlib.sha256(rendered.encode()).hexdigest()[:16]
+
+    # --- tensors to states ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prefix(self, prepared: Prepared) -> PrefixStates:
+        """The items' tokens through the frozen model, once; their keys and values never depend on the latent queries."""
+        inputs = prepared.to(self.device).inputs
+        positions = self._positions(_extend(inputs, 1, self._filler))
+        output = self.model.base_model(**inputs, position_ids=positions[..., :-1], use_cache=True)
+        return PrefixStates(output.past_key_values, inputs["attention_mask"], positions[..., -1])
+
+    def suffix(self, states: PrefixStates, latents_ND: Tensor) -> Tensor:
+        """Final-normed states of the latent queries (B, N, D); the gradient flows to the latents alone.
+
+        Reads `states` without changing it. Same numbers as `full` (fp32: within 1e-5).
+        """
+        batch, count = len(states), latents_ND.shape[0]
+        mask = torch.cat([states.mask, states.mask.new_ones(batch, count)], dim=1)  # over the prefix too, (B, T+N)
+        positions = states.next_position[..., None] + torch.arange(count, device=self.device)
+        output = self.model.base_model(
+            inputs_embeds=latents_ND.to(self.model.dtype).expand(batch, -1, -1),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=states.fork(),
+            use_cache=True,
+        )
+        return output.last_hidden_state
+
+    def full(self, prepared: Prepared, latents_ND: Tensor) -> Tensor:
+        """The slow twin: latent queries appended to the items' tokens and run in one pass (B, N, D)."""
+        count = latents_ND.shape[0]
+        inputs = _extend(prepared.to(self.device).inputs, count, self._filler)
+        with self._latents_in_place_of_filler(latents_ND):
+            output = self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False)
+        return output.last_hidden_state[:, -count:]
+
+    @torch.no_grad()
+    def last_token(self, prepared: Prepared) -> Tensor:
+        """Final-normed state of the last prompt token (B, D): the zero-shot readout without any latent query."""
+        inputs = prepared.to(self.device).inputs
+        output = self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False)
+        return output.last_hidden_state[:, -1]
+
+    def prompt_embeddings(self) -> Tensor:
+        """Input embeddings of the generation prompt's tokens (P, D), where the model is about to answer."""
+        message = [{"role": "user", "content": [{"type": "text", "text": "probe"}]}]
+        render = self.processor.apply_chat_template
+        closed = render(message, tokenize=False)
+        prompt = render(message, tokenize=False, add_generation_prompt=True)[len(closed) :]
+        ids = self.processor.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        return self.embedding(ids.to(self.device))[0].detach()
+
+    @torch.no_grad()
+    def generate(self, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32) -> list[str]:
+        """The model's own greedy answers to chat conversations; adapters play no part in it."""
+        inputs = self.prepare_messages(conversations).to(self.device).inputs
+        tokens = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        answers = tokens[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    # --- inner workings ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _filler(self) -> int:
+        return self.processor.tokenizer.pad_token_id
+
+    def _positions(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Position ids (..., B, T) by the model's own rule, always explicit: Qwen-VL keeps an offset from its last batch."""
+        others = {name: value for name, value in inputs.items() if name != "input_ids"}
+        return self.model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+
+    @contextmanager
+    def _latents_in_place_of_filler(self, latents_ND: Tensor) -> Iterator[None]:
+        """Replace the embeddings of the last N tokens, out of place, so that gradients reach the latents."""
+
+        def replace(_module: Any, _inputs: Any, embedded_BTD: Tensor) -> Tensor:
+            kept = embedded_BTD[:, : -latents_ND.shape[0]]
+            return torch.cat([kept, latents_ND.to(kept.dtype).expand(len(kept), -1, -1)], dim=1)
+
+        handle = self.embedding.register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _extend(inputs: dict[str, Tensor], count: int, filler: int) -> dict[str, Tensor]:
+    """Every per-token input (B, T) grown by `count` columns: filler ids, mask 1, token type 0 (text)."""
+    shape = inputs["input_ids"].shape
+    fill = {"input_ids": filler, "attention_mask": 1}
+    extended = dict(inputs)
+    for name, value in inputs.items():
+        if value.shape == shape:
+            extended[name] = torch.cat([value, value.new_full((shape[0], count), fill.get(name, 0))], dim=1)
+    return extended

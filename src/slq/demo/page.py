@@ -1,0 +1,223 @@
+"""The page of results that `slq demo` leaves behind: one HTML file that needs neither scripts nor the network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+
+MINUS = "\N{MINUS SIGN}"
+# kind -> its heading and what the reader should know about it; also the order on the page.
+KINDS = {
+    "explicit": ("Explicit queries", "The words say what the picture shows."),
+    "knowledge": ("Knowledge queries", "The words never name what the picture shows: the model has to know what is meant."),
+    "composed": ("Composed queries", "A picture and a few words that change it: wanted is the picture after the change."),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One retrieved picture: its path relative to the page, its caption, its cosine with the query, and whether it is relevant."""
+
+    picture: str
+    caption: str
+    score: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query and what came first: `before` zero-shot from the last token, `after` with the latent queries.
+
+    `picture` belongs to the query (composed queries: this picture, but changed as the text says).
+    """
+
+    kind: str
+    text: str
+    picture: str | None
+    before: tuple[Shown, ...]
+    after: tuple[Shown, ...]
+
+    def __post_init__(self) -> None:
+        assert self.kind in KINDS, f"{self.kind!r} is none of {', '.join(KINDS)}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measure as fractions: zero-shot, with untrained latent queries, with trained ones, and by chance."""
+
+    name: str
+    before: float
+    untrained: float
+    after: float
+    chance: float
+    note: str
+
+    @property
+    def change(self) -> float:
+        """Percentage points from before to after, rounded as shown, so that the verdict never contradicts the number."""
+        return round(100 * (self.after - self.before), 1)
+
+    @property
+    def verdict(self) -> str:
+        if math.isnan(self.change):
+            return "unknown"
+        return "better" if self.change > 0 else "worse" if self.change < 0 else "same"
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page tells. `training_curve` holds (step, loss)."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    scores: tuple[Score, ...]
+    examples: tuple[Example, ...]
+    training_curve: tuple[tuple[int, float], ...]
+    next_command: str
+    provenance: str
+    num_latents: int = 20
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: where it stands in the drawing and what it says."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The training curve in the drawing's own units: a frame of `left`, `top`, `right`, `bottom` with a line and ticks inside."""
+
+    line: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    first: tuple[int, float]
+    last: tuple[int, float]
+    width: int = 560
+    height: int = 290
+    left: int = 52
+    top: int = 30
+    right: int = 530
+    bottom: int = 242
+
+
+def ticks_between(low: float, high: float) -> list[float]:
+    """About five round numbers from at or below `low` to at or above `high`, in steps of 1, 2 or 5 times a power of ten.
+
+    >>> ticks_between(0, 4.2)
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    """
+    if high <= low:
+        high = low + 1
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.99)
+    return [round(number * step, 10) for number in range(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
+def draw_curve(points: tuple[tuple[int, float], ...]) -> Curve | None:
+    """The loss over the steps, on an axis that starts at zero; None with fewer than two finite points to join."""
+    points = tuple((step, loss) for step, loss in points if math.isfinite(loss))
+    if len(points) < 2:
+        return None
+    left, top, right, bottom = Curve.left, Curve.top, Curve.right, Curve.bottom
+    first_step, last_step = min(step for step, _ in points), max(step for step, _ in points)
+    losses = ticks_between(min(0.0, *(loss for _, loss in points)), max(0.0, *(loss for _, loss in points)))
+    steps = [step for step in ticks_between(first_step, last_step) if first_step <= step <= last_step and step.is_integer()]
+
+    def across(step: float) -> float:
+        return left + (right - left) * (step - first_step) / max(1, last_step - first_step)
+
+    def down(loss: float) -> float:
+        return bottom - (bottom - top) * (loss - losses[0]) / (losses[-1] - losses[0])
+
+    return Curve(
+        line=" ".join(f"{across(step):.1f},{down(loss):.1f}" for step, loss in points),
+        x_ticks=tuple(Tick(round(across(step), 1), f"{step:,.0f}") for step in steps),
+        y_ticks=tuple(Tick(round(down(loss), 1), f"{loss:g}".replace("-", MINUS)) for loss in losses),
+        first=points[0],
+        last=points[-1],
+    )
+
+
+def outcome(pictures: tuple[Shown, ...]) -> str:
+    """What came out of one search. It tells the place, for where one picture is relevant `1 of 5` would be the best result.
+
+    >>> outcome((Shown("a.png", "a cat", 0.9, False), Shown("b.png", "a dog", 0.8, True)))
+    '1 right, in place 2'
+    """
+    places = [place for place, shown in enumerate(pictures, start=1) if shown.right]
+    if not places:
+        return f"none of {len(pictures)} right"
+    return f"{len(places)} right, {'the first ' if len(places) > 1 else ''}in place {places[0]}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, and a true minus sign.
+
+    >>> signed(12.34), signed(0.0)
+    ('+12.3', '±0.0')
+    """
+    if not math.isfinite(value):
+        return "n/a"
+    if round(value, digits) == 0:
+        return f"±{0:.{digits}f}"
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def percent(fraction: float) -> str:
+    """A fraction as the page shows it: `32.1%`."""
+    return f"{100 * fraction:.1f}%".replace("-", MINUS) if math.isfinite(fraction) else "n/a"
+
+
+def cosine(score: float) -> str:
+    return f"{score:.3f}".replace("-", MINUS) if math.isfinite(score) else "n/a"
+
+
+def css_length(fraction: float) -> str:
+    """A fraction as a CSS length inside its track, 0% to 100%."""
+    return f"{100 * min(1.0, max(0.0, fraction)):.2f}%" if math.isfinite(fraction) else "0%"
+
+
+def picture_url(path: str) -> str:
+    """A relative path as a URL. The leading `./` keeps any path, even `//host/x` or `http://host/x`, beside the page."""
+    return "./" + quote(path)
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML; every text in it is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("slq.demo", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for convert in (outcome, signed, percent, cosine, css_length, picture_url):
+        environment.filters[convert.__name__] = convert
+    groups = []
+    for kind, (heading, meaning) in KINDS.items():
+        examples = [example for example in page.examples if example.kind == kind]
+        if examples:
+            groups.append((kind, heading, meaning, examples))
+    verdicts = [score.verdict for score in page.scores]
+    return environment.get_template("page.html.jinja").render(
+        page=page,
+        groups=groups,
+        curve=draw_curve(page.training_curve),
+        counts={verdict: verdicts.count(verdict) for verdict in ("better", "worse", "same", "unknown")},
+    )
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write the page; a reader sees the old one or the new one, never a part."""
+    from slq.runtime import replace_file  # loads torch, which rendering does not need
+
+    text = render_page(page)
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))

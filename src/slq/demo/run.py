@@ -1,0 +1,219 @@
+"""The demo, step by step: draw a world, adapt, compare before and after, search, write the page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from slq.adapter import Adapter
+from slq.backbone import load_backbone
+from slq.data import RetrievalSet, read_beir, read_items, read_pairs
+from slq.demo.page import Example, Page, Score, Shown, write_page
+from slq.embedder import Embedder
+from slq.evaluate import Evaluation, both_ways, evaluate
+from slq.index import save_embeddings, search
+from slq.methods import LastTokenReadout
+from slq.miniature.export import write_world
+from slq.prefix_cache import PrefixCache
+from slq.retriever import Retriever
+from slq.runtime import new_folder, parameter_hash
+from slq.training import TrainingOptions, fresh_queries, train
+from slq.types import Embeddings, Item
+
+TRAINING_PICTURES = 1500
+TEST_PICTURES = 500
+# Chosen on the validation split (docs/design/0004-miniature.md); starting at the prompt keeps more of what the model knows.
+RECIPE = TrainingOptions(epochs=4, batch_size=128, init="prompt", learning_rate=0.02, validation=100)
+NEXT_COMMAND = "slq train --backbone OpenGVLab/InternVL3-1B-hf --pairs my.jsonl --out my-adapter"
+MARKER = ".slq-demo"  # stands in a folder that a demo made, and that the next demo may replace
+TOP = 5
+
+console = Console()
+
+
+def run(out: Path, seed: int = 0) -> None:
+    """Run the demo into a folder; what an earlier demo left there is replaced, anything else is not.
+
+    Raises OutputExistsError if the folder holds something that no demo made.
+    """
+    started, recipe = time.perf_counter(), replace(RECIPE, seed=seed)
+    new_folder(out, overwrite=(out / MARKER).exists())
+    (out / MARKER).touch()
+
+    console.rule("1. A world of pictures")
+    _draw(out)
+    backbone = load_backbone()
+    before_hash = parameter_hash(backbone.model)
+
+    console.rule("2. What the frozen model gives by itself")
+    sets = [*both_ways(read_pairs(out / "world/test/captions.jsonl")), read_beir(out / "world/test/knowledge")]
+    composed = read_beir(out / "world/test/composed")
+    cache = PrefixCache()  # the test items' own tokens: the same before and after
+    untrained = Retriever(backbone, fresh_queries(backbone, recipe), cache)
+    zero_shot = LastTokenReadout(backbone)
+    evaluations = {"before": _evaluate(zero_shot, sets, "last token"), "untrained": _evaluate(untrained, sets, "untrained latents")}
+
+    console.rule(f"3. Learn {RECIPE.num_latents} latent queries; the model stays as it is")
+    clock = time.perf_counter()
+    pairs = read_pairs(out / "world/train/captions.jsonl").pairs
+    trained = train(pairs, backbone, out / "adapter", recipe)
+    adapt_seconds = time.perf_counter() - clock
+    unchanged = parameter_hash(backbone.model) == before_hash
+    console.print(f"adapted in {adapt_seconds:.0f} s; the model's weights are {'bit-identical' if unchanged else 'CHANGED'}")
+    if not unchanged:
+        raise AssertionError("the backbone's weights changed during training")
+
+    console.rule("4. Before and after, on pictures and phrasings that training never saw")
+    retriever = Retriever(backbone, trained.queries, cache)
+    evaluations["after"] = _evaluate(retriever, sets, "latent queries")
+    scores = _scores(evaluations)
+    _show_scores(scores)
+
+    console.rule("5. Search a folder of pictures")
+    index = _index(retriever, out)
+    _searches(retriever, index, out)
+
+    examples = _examples(out, evaluations, sets) + _composed_examples(out, zero_shot, retriever, composed)
+    _write_page(out, recipe, scores, examples, adapt_seconds)
+    console.rule("Done")
+    console.print(f"Everything took {time.perf_counter() - started:.0f} s. Open [bold]{out / 'index.html'}[/bold] to see the results.")
+    console.print("The same on a real model and your own pairs:")
+    console.print(f"  {NEXT_COMMAND}", style="bold", soft_wrap=True)
+
+
+def _write_page(out: Path, recipe: TrainingOptions, scores: tuple[Score, ...], examples: tuple[Example, ...], adapt_seconds: float) -> None:
+    """`index.html`: what was done, the scores, the loss and the examples."""
+    adapter = Adapter.load(out / "adapter")
+    about = adapter.training
+    facts = (
+        ("model", "the built-in miniature: InternVL classes, 6.3 million parameters, frozen"),
+        ("learned", f"{adapter.queries.num_latents} vectors of {adapter.queries.dim} numbers and a temperature"),
+        ("adapter", f"{(out / 'adapter/adapter.safetensors').stat().st_size / 1024:.0f} KB"),
+        ("training set", f"{about['pairs']} pictures with two captions each, {recipe.epochs} epochs, batch {recipe.batch_size}"),
+        ("adapting took", f"{adapt_seconds:.0f} seconds"),
+        ("searched", f"{TEST_PICTURES} pictures of held-out scenes"),
+        ("examples", "evenly spaced through the test queries, not picked by hand"),
+    )
+    page = Page(
+        title="slq: a frozen multimodal model, turned into a retriever",
+        facts=facts,
+        scores=scores,
+        examples=examples,
+        training_curve=_curve(out / "adapter/log.jsonl"),
+        next_command=NEXT_COMMAND,
+        provenance=f"slq demo, seed {recipe.seed}, {about['date']}, {about['hardware']}, torch {about['torch']}",
+        num_latents=adapter.queries.num_latents,
+    )
+    write_page(page, out / "index.html")
+
+
+def _draw(out: Path) -> None:
+    with Progress(TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task("drawing", total=TRAINING_PICTURES + TEST_PICTURES)
+        for split, count in (("train", TRAINING_PICTURES), ("test", TEST_PICTURES)):
+            write_world(out / "world" / split, split, count, progress=lambda done: bar.advance(task, done))
+
+
+def _evaluate(embedder: Embedder, sets: Sequence[RetrievalSet], what: str) -> list[Evaluation]:
+    total = len({id(item) for one in sets for item in (*one.queries.values(), *one.corpus.values())})
+    with Progress(TextColumn(f"evaluating: {what}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+        task = bar.add_task(what, total=total)
+        return evaluate(embedder, sets, progress=lambda done: bar.advance(task, done))
+
+
+def _scores(evaluations: dict[str, list[Evaluation]]) -> tuple[Score, ...]:
+    names = ("text to picture, hit@5", "picture to text, hit@5", "knowledge query to picture, hit@5")
+    notes = ("captions of held-out scenes", "the same, the other way", "facts that never name what is shown, in unseen phrasings")
+    rows = []
+    for place, (name, note) in enumerate(zip(names, notes, strict=True)):
+        hit = {stage: found[place].metrics["hit@5"] for stage, found in evaluations.items()}
+        chance = evaluations["after"][place].metrics["chance_hit@5"]
+        rows.append(Score(name, hit["before"], hit["untrained"], hit["after"], chance, note))
+    return tuple(rows)
+
+
+def _show_scores(scores: tuple[Score, ...]) -> None:
+    table = Table("measure", "chance", "last token", "untrained latents", "latent queries", "change")
+    for score in scores:
+        values = [f"{value:.1%}" for value in (score.chance, score.before, score.untrained, score.after)]
+        table.add_row(score.name, *values, f"{score.change:+.1f} points")
+    console.print(table)
+
+
+def _index(retriever: Retriever, out: Path) -> Embeddings:
+    """Embed the test pictures as a user would, and save them."""
+    file = read_items(out / "world/test/pictures")
+    embedded = retriever.embed(list(file.items.values()), list(file.items))
+    embedded = replace(embedded, items=tuple({"image": str(item.image)} for item in file.items.values()))
+    save_embeddings(embedded, out / "index", {"adapter": str((out / "adapter").resolve())})
+    console.print(f"{len(embedded.ids)} pictures indexed in {out / 'index'}")
+    return embedded
+
+
+def _searches(retriever: Retriever, index: Embeddings, out: Path) -> None:
+    """Three searches in the terminal: by words, by knowledge, and by a picture with words."""
+    captions = _captions(out)
+    reference = read_beir(out / "world/test/composed").queries
+    first = next(iter(reference.values()))
+    queries = [Item("a red cat"), Item("the animal said to have nine lives"), first]
+    for item in queries:
+        hits = search(index, retriever.embed([item]), TOP + 1)[0]
+        own = Path(str(item.image)).name if item.image is not None else ""  # the picture asked with is not an answer
+        picture = f" --picture {out / 'world/test/pictures' / own}" if own else ""
+        console.print(f'\n$ slq search "{item.text}"{picture} --index {out / "index"}', style="bold", soft_wrap=True, highlight=False)
+        if own:
+            console.print(f"  (the picture shows: {captions['pictures/' + own]})", highlight=False)
+        for hit in [hit for hit in hits if hit.id != own][:TOP]:
+            console.print(f"  {hit.score:.3f}  {hit.id}  {captions['pictures/' + hit.id]}", highlight=False)
+
+
+def _captions(out: Path) -> dict[str, str]:
+    lines = (out / "world/test/captions.jsonl").read_text(encoding="utf-8").splitlines()
+    return {line["image"]: line["caption"][0] for line in map(json.loads, lines)}
+
+
+def _examples(out: Path, evaluations: dict[str, list[Evaluation]], sets: Sequence[RetrievalSet]) -> tuple[Example, ...]:
+    """Evenly spaced queries of the explicit and the knowledge set, with what came first before and after."""
+    captions = _captions(out)
+    examples = []
+    for kind, place, count in (("explicit", 0, 4), ("knowledge", 2, 6)):
+        before, after = evaluations["before"][place], evaluations["after"][place]
+        for query in np.linspace(0, len(after.query_ids) - 1, count + 2).astype(int)[1:-1]:
+            text = sets[place].queries[after.query_ids[query]].text or ""
+            examples.append(Example(kind, text, None, _top(before, query, captions), _top(after, query, captions)))
+    return tuple(examples)
+
+
+def _composed_examples(out: Path, zero_shot: Embedder, retriever: Embedder, composed: RetrievalSet) -> tuple[Example, ...]:
+    captions = _captions(out)
+    ids = [list(composed.queries)[i] for i in np.linspace(0, len(composed.queries) - 1, 4).astype(int)[:3]]
+    wanted = replace(composed, queries={id_: composed.queries[id_] for id_ in ids}, qrels={id_: composed.qrels[id_] for id_ in ids})
+    stages = [evaluate(embedder, [wanted])[0] for embedder in (zero_shot, retriever)]
+    examples = []
+    for place, id_ in enumerate(ids):
+        query = wanted.queries[id_]
+        own = "pictures/" + Path(str(query.image)).name
+        before, after = (_top(stage, place, captions, masked=own) for stage in stages)
+        examples.append(Example("composed", query.text or "", f"world/test/{own}", before, after))
+    return tuple(examples)
+
+
+def _top(evaluation: Evaluation, query: int, captions: dict[str, str], masked: str = "") -> tuple[Shown, ...]:
+    """The first pictures of one query, right ones marked."""
+    order = np.argsort(-evaluation.scores_QC[query], kind="stable")
+    ids = [(evaluation.corpus_ids[i], i) for i in order if evaluation.corpus_ids[i] != masked][:TOP]
+    scores, gains = evaluation.scores_QC[query], evaluation.gains_QC[query]
+    return tuple(Shown(f"world/test/{id_}", captions[id_], float(scores[i]), bool(gains[i] > 0)) for id_, i in ids)
+
+
+def _curve(log: Path) -> tuple[tuple[int, float], ...]:
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return tuple((line["step"], line["loss"]) for line in lines)

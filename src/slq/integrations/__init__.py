@@ -1,0 +1,1 @@
+"""The retriever behind other libraries' interfaces."""

@@ -1,0 +1,124 @@
+"""Pre-training batches: one picture and several tasks about it in a row, plus tasks of words, all in one forward pass.
+
+Tasks about a picture share its tokens but do not see each other: a row is a small tree (the picture, then branches), which a mask
+over positions expresses exactly. So the vision tower runs once a picture however much is asked.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers import InternVLProcessor
+
+from slq.miniature.architecture import ASSISTANT, END, IMAGE_TOKEN_NAMES, IMAGE_TOKENS, USER
+from slq.miniature.pretraining.tasks import Task, picture_tasks, training_scene, word_task
+from slq.miniature.world.concepts import all_facts, concepts
+from slq.miniature.world.scenes import render
+
+PICTURE_PROMPT = (
+    USER
+    + IMAGE_TOKEN_NAMES["start_image_token"]
+    + IMAGE_TOKEN_NAMES["context_image_token"] * IMAGE_TOKENS
+    + IMAGE_TOKEN_NAMES["end_image_token"]
+)
+IGNORED = -100
+
+
+@dataclass
+class Row:
+    """Tokens of one row; `segment` tells which branch a token is of, `sees_picture` whether that branch sees the picture."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segment: list[int] = field(default_factory=list)
+    sees_picture: list[bool] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def add(self, prompt: list[int], answer: list[int], start: int, sees_picture: bool) -> None:
+        """A segment whose labels are its answer's tokens, each standing at the token that predicts it."""
+        ids = prompt + answer
+        self.ids += ids
+        self.positions += range(start, start + len(ids))
+        self.segment += [self.segment[-1] + 1 if self.segment else 0] * len(ids)
+        self.sees_picture += [sees_picture] * len(ids)
+        labels = [IGNORED] * len(ids)
+        if answer:
+            labels[len(prompt) - 1 : -1] = answer
+        self.labels += labels
+
+
+def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded tensors: input_ids, position_ids, labels (B, T); attention_mask (B, 1, T, T) bool."""
+    length = max(len(row.ids) for row in rows)
+
+    def padded(values: list[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([line + [filler] * (length - len(line)) for line in values])
+
+    segment = padded([row.segment for row in rows], -1)
+    sees = padded([[int(flag) for flag in row.sees_picture] for row in rows], 0).bool()
+    same = segment[:, :, None] == segment[:, None, :]
+    from_picture = sees[:, :, None] & (segment == 0)[:, None, :]
+    mask = (same | from_picture) & torch.ones(length, length, dtype=torch.bool).tril()
+    return {
+        "input_ids": padded([row.ids for row in rows], pad),
+        "position_ids": padded([row.positions for row in rows], 0),
+        "labels": padded([row.labels for row in rows], IGNORED),
+        "attention_mask": mask[:, None],
+    }
+
+
+class PretrainingBatches(Dataset):
+    """Batch number i, the same whenever and wherever it is asked for, so that a run can stop and resume."""
+
+    def __init__(self, processor: InternVLProcessor, rows: int, steps: int, seed: int, picture_tasks: int, word_tasks: int):
+        self.processor, self.rows, self.steps, self.seed = processor, rows, steps, seed
+        self.picture_tasks, self.word_tasks = picture_tasks, word_tasks
+        self.facts = all_facts()
+        self.names = list(concepts())
+        image_processor = processor.image_processor
+        self.mean = np.array(image_processor.image_mean, dtype=np.float32)
+        self.std = np.array(image_processor.image_std, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
+        rng = random.Random(f"{self.seed} {step}")
+        noise = np.random.default_rng([self.seed, step])
+        early = step < self.steps * 0.25  # single things first: names before sentences
+        pictures, tasks = [], []
+        for _ in range(self.rows):
+            num_groups = rng.choice([1, 1, 1, 1, 2] if early else [1, 1, 2, 2, 3])
+            scene = training_scene(rng, num_groups, rng.choice(self.names))
+            pictures.append(self._pixels(render(scene), noise))
+            tasks.append(picture_tasks(scene, rng, self.picture_tasks))
+        rows = [self._row(about, [word_task(rng, self.facts) for _ in range(self.word_tasks)]) for about in tasks]
+        batch = collate(rows, self.processor.tokenizer.pad_token_id)
+        batch["pixel_values"] = torch.stack(pictures)
+        return batch
+
+    def _pixels(self, picture: Image.Image, noise: np.random.Generator) -> torch.Tensor:
+        """Normalised as the processor does, with a little noise and light (3, 96, 96)."""
+        pixels = np.asarray(picture, dtype=np.float32) / 255
+        pixels = pixels * noise.uniform(0.9, 1.1) + noise.normal(0, noise.uniform(0, 0.04), pixels.shape)
+        normalised = (np.clip(pixels, 0, 1).astype(np.float32) - self.mean) / self.std
+        return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
+
+    def _row(self, about_picture: list[Task], of_words: list[Task]) -> Row:
+        texts = [PICTURE_PROMPT]
+        for user, answer in about_picture:
+            texts += [f"{user}{END}{ASSISTANT}", f"{answer}{END}"]
+        for user, answer in of_words:
+            texts += [f"{USER}{user}{END}{ASSISTANT}", f"{answer}{END}"]
+        ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        row = Row()
+        row.add(ids[0], [], start=0, sees_picture=False)
+        for number, (prompt, answer) in enumerate(zip(ids[1::2], ids[2::2], strict=True)):
+            sees_picture = number < len(about_picture)
+            row.add(prompt, answer, start=len(ids[0]) if sees_picture else 0, sees_picture=sees_picture)
+        return row

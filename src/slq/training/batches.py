@@ -1,0 +1,63 @@
+"""Contrastive batches: which pairs meet in which step, and who is whose positive.
+
+Shapes: B queries, C candidates.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slq.types import Item, Pair
+
+
+@dataclass(frozen=True)
+class ContrastiveBatch:
+    """queries (B), candidates (C; positives first, then hard negatives, no item twice), positives (B, C) bool."""
+
+    queries: tuple[Item, ...]
+    candidates: tuple[Item, ...]
+    positives: Tensor
+
+
+class Batches:
+    """Every pair once an epoch, in an order that depends on seed and epoch alone.
+
+    Items are told apart by content: where two pictures share a caption, it counts as a positive of both, not as a negative of either.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], batch_size: int, captions_per_item: int, seed: int):
+        self.pairs, self.batch_size, self.captions_per_item, self.seed = pairs, batch_size, captions_per_item, seed
+        self.positives_of: dict[str, set[str]] = {}
+        for pair in pairs:
+            self.positives_of.setdefault(pair.query.key, set()).update(item.key for item in pair.positives)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        whole, rest = divmod(len(self.pairs), self.batch_size)
+        return whole + (rest >= 2)  # a single pair has no negatives
+
+    def from_step(self, start: int, stop: int) -> Iterator[ContrastiveBatch]:
+        """The batches of steps `start` to `stop`, counted through the epochs."""
+        for step in range(start, stop):
+            epoch, inside = divmod(step, self.steps_per_epoch)
+            order = list(range(len(self.pairs)))
+            random.Random(f"{self.seed} {epoch}").shuffle(order)
+            chosen = order[inside * self.batch_size : (inside + 1) * self.batch_size]
+            yield self._assemble([self.pairs[i] for i in chosen], random.Random(f"{self.seed} {epoch} {inside}"))
+
+    def _assemble(self, pairs: list[Pair], rng: random.Random) -> ContrastiveBatch:
+        candidates: dict[str, Item] = {}
+        for pair in pairs:
+            for item in rng.sample(pair.positives, min(self.captions_per_item, len(pair.positives))):
+                candidates.setdefault(item.key, item)
+        for pair in pairs:
+            for item in pair.negatives:
+                candidates.setdefault(item.key, item)
+        queries = {pair.query.key: pair.query for pair in pairs}
+        positives = torch.tensor([[key in self.positives_of[query] for key in candidates] for query in queries])
+        return ContrastiveBatch(tuple(queries.values()), tuple(candidates.values()), positives)

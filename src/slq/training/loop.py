@@ -1,0 +1,261 @@
+"""The training loop: plain functions from pairs to an adapter, read from `train` downwards."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from slq.backbone import FrozenBackbone
+from slq.errors import Failure, InputError, SlqError
+from slq.latents import LatentQueries, pool
+from slq.losses import info_nce, orthogonality_penalty
+from slq.metrics import report
+from slq.prefix_cache import PrefixCache
+from slq.retriever import Retriever
+from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
+from slq.training import checkpoints
+from slq.training.batches import Batches, ContrastiveBatch
+from slq.training.options import TrainingOptions
+from slq.training.usable import usable_pairs
+from slq.types import Item, Pair
+
+LOG_FILE = "log.jsonl"
+LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
+
+
+class ContrastiveLoss(nn.Module):
+    """One forward pass from items to loss; its only parameters are the latent queries and the temperature."""
+
+    def __init__(self, retriever: Retriever, options: TrainingOptions):
+        super().__init__()
+        self.queries = retriever.queries
+        self._retriever = retriever
+        self._options = options
+
+    def forward(self, batch: ContrastiveBatch) -> Tensor:
+        items = batch.queries + batch.candidates
+        states_BND = self._retriever.states(items)
+        embedded_BD = pool(states_BND)
+        queries_BD, candidates_CD = embedded_BD.split([len(batch.queries), len(batch.candidates)])
+        loss = info_nce(
+            queries_BD,
+            candidates_CD,
+            batch.positives.to(embedded_BD.device),
+            self.queries.temperature,
+            false_negative_margin=self._options.false_negative_margin,
+        )
+        if self._options.orthogonality:
+            loss = loss + self._options.orthogonality * orthogonality_penalty(states_BND)
+        return loss
+
+
+def train(
+    pairs: Sequence[Pair],
+    backbone: FrozenBackbone,
+    out: Path,
+    options: TrainingOptions | None = None,
+    validation_pairs: Sequence[Pair] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = True,
+    stop_after: int | None = None,
+) -> Retriever:
+    """Learn latent queries on pairs and save them as an adapter in `out`, beside `log.jsonl` and the newest checkpoint.
+
+    validation_pairs: default, some of `pairs` set aside by `options.validation`. resume: go on from the newest checkpoint in `out`;
+    on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. Items that cannot
+    be used are left out and listed in `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
+    `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
+    """
+    options = options or TrainingOptions()
+    options = replace(options, learning_rate=options.learning_rate or 0.1 * backbone.dim**-0.5)
+    check_free(out, overwrite or resume)
+    pairs, failures = _usable(pairs, backbone, show_progress)
+    if validation_pairs is None:
+        pairs, validation_pairs = set_aside(pairs, options.validation, options.seed)
+    batches = Batches(pairs, options.batch_size, options.captions_per_item, options.seed)
+    if batches.steps_per_epoch == 0:
+        raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
+    total = min(options.epochs * batches.steps_per_epoch, options.max_steps or 10**12)
+    if not (resume and out.is_dir()):
+        new_folder(out, overwrite)
+    described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": backbone.identity.to_dict()}
+    checkpoints.describe_run(out, described, resume)
+    _write_left_out(out, failures)
+
+    seed_everything(options.seed)
+    accelerator = _accelerator(out, options)
+    cache = PrefixCache(options.cache_bytes) if options.prefix_split else None
+    retriever = Retriever(backbone, fresh_queries(backbone, options), cache, options.prefix_split)
+    _prefill(retriever, [*pairs, *validation_pairs], show_progress)
+    model, optimiser, schedule = _prepare(accelerator, retriever, options, total)
+    start = _resume(accelerator, out) if resume else 0
+    log = _Log(accelerator, out, total, start, options, show_progress)
+    log.begin(f"{len(pairs)} pairs, effective batch {options.batch_size}, {batches.steps_per_epoch} steps an epoch, {total} in all")
+    with log:
+        for step, batch in enumerate(batches.from_step(start, min(total, stop_after or total)), start + 1):
+            loss = model(batch)
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+            due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
+            log.step(step, loss, norm, retriever, batch, _validate(retriever, validation_pairs) if due else {})
+            if step % options.save_every == 0 or step in (total, stop_after):
+                checkpoints.save(accelerator, out, step)
+    if stop_after is None or stop_after >= total:
+        retriever.training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores}
+        retriever.training |= provenance(options.seed)
+        retriever.adapter.save(out)
+    accelerator.end_training()
+    return retriever
+
+
+def set_aside(pairs: Sequence[Pair], validation: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Split pairs into training and validation; a share never takes more than 500."""
+    count = round(validation) if validation >= 1 else min(500, int(validation * len(pairs)))
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = set(order[: min(count, max(0, len(pairs) - 2))])
+    return [pair for i, pair in enumerate(pairs) if i not in chosen], [pairs[i] for i in sorted(chosen)]
+
+
+def _usable(pairs: Sequence[Pair], backbone: FrozenBackbone, show_progress: bool) -> tuple[list[Pair], list[Failure]]:
+    with _bar(show_progress) as bar:
+        task = bar.add_task("checking pairs", total=len(pairs))
+        usable, failures = usable_pairs(pairs, backbone, lambda count: bar.advance(task, count))
+    for failure in failures:
+        print(f"left out: {failure}", file=sys.stderr)
+    return usable, failures
+
+
+def _write_left_out(out: Path, failures: Sequence[Failure]) -> None:
+    if failures:
+        lines = "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures)
+        replace_file(out / LEFT_OUT_FILE, lambda path: path.write_text(lines, encoding="utf-8"))
+
+
+def _accelerator(out: Path, options: TrainingOptions) -> Accelerator:
+    accelerator = Accelerator(log_with="tensorboard" if options.tensorboard else None, project_dir=str(out))
+    if accelerator.num_processes > 1:
+        raise SlqError("Training on several processes is not supported yet: start one process.")
+    return accelerator
+
+
+def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQueries:
+    """The latent queries a run with these options starts from; also the untrained control of its results."""
+    prompt = backbone.prompt_embeddings() if options.init == "prompt" else None
+    generator = torch.Generator().manual_seed(options.seed)
+    return LatentQueries.create(options.num_latents, backbone.dim, options.init, prompt, generator)
+
+
+def _prepare(accelerator: Accelerator, retriever: Retriever, options: TrainingOptions, total: int) -> tuple[Any, Any, Any]:
+    """Loss module, AdamW, and a schedule of linear warm-up and linear fall."""
+    assert options.learning_rate is not None
+    model = ContrastiveLoss(retriever, options)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    warmup = max(1, min(options.warmup_steps, total // 10))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
+    )
+    return accelerator.prepare(model, optimiser, schedule)
+
+
+def _items(pairs: Sequence[Pair]) -> list[Item]:
+    return [item for pair in pairs for item in (pair.query, *pair.positives, *pair.negatives)]
+
+
+def _prefill(retriever: Retriever, pairs: Sequence[Pair], show_progress: bool) -> None:
+    """Read every item once and keep its prefix, as far as the budget goes."""
+    if retriever.cache is None:
+        return
+    items = list({item.key: item for item in _items(pairs)}.values())
+    with _bar(show_progress) as bar:
+        task = bar.add_task("reading items", total=len(items))
+        retriever.prefill(items, lambda count: bar.advance(task, count))
+    if show_progress:
+        cache = retriever.cache
+        print(f"kept {len(cache)} of {len(items)} prefixes in {cache.num_bytes / 2**20:.0f} MB")
+
+
+@torch.no_grad()
+def _validate(retriever: Retriever, pairs: Sequence[Pair]) -> dict[str, float]:
+    """hit@1 and hit@5 of the first positive against the pairs' queries and back, as fractions."""
+    queries = retriever.embed([pair.query for pair in pairs]).vectors
+    positives = retriever.embed([pair.positives[0] for pair in pairs]).vectors
+    relevant = np.array([[b.positives[0].key in {p.key for p in a.positives} for b in pairs] for a in pairs])
+    scores = queries @ positives.T
+    forward, backward = report(scores, relevant.astype(int), (1, 5)), report(scores.T, relevant.T.astype(int), (1, 5))
+    return {f"{way} hit@{k}": side[f"hit@{k}"] for way, side in (("query", forward), ("positive", backward)) for k in (1, 5)}
+
+
+def _resume(accelerator: Accelerator, out: Path) -> int:
+    checkpoint = checkpoints.newest(out)
+    if checkpoint is None:
+        return 0
+    accelerator.load_state(str(checkpoint))
+    return checkpoints.step_of(checkpoint)
+
+
+def _bar(show: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not show)
+
+
+class _Log:
+    """One line a step in `log.jsonl`, a progress bar, and TensorBoard where asked for."""
+
+    def __init__(self, accelerator: Accelerator, out: Path, total: int, start: int, options: TrainingOptions, show: bool):
+        self.accelerator, self.file, self.show = accelerator, out / LOG_FILE, show
+        self.bar = _bar(show)
+        self.task = self.bar.add_task("adapting", total=total, completed=start)
+        self.clock = time.perf_counter()
+        self.scores: dict[str, float] = {}
+        self._forget_after(start)
+        if options.tensorboard:
+            accelerator.init_trackers("tensorboard")
+
+    def _forget_after(self, start: int) -> None:
+        """Drop lines of steps that a resumed run will repeat."""
+        if self.file.exists():
+            lines = [line for line in self.file.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= start]
+            self.file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def begin(self, text: str) -> None:
+        if self.show:
+            print(text)
+
+    def __enter__(self) -> None:
+        self.bar.start()
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def step(self, step: int, loss: Tensor, norm: Tensor, retriever: Retriever, batch: ContrastiveBatch, scores: dict[str, float]) -> None:
+        now = time.perf_counter()
+        line = {
+            "step": step,
+            "loss": loss.item(),
+            "temperature": retriever.queries.temperature.item(),
+            "gradient_norm": float(norm),
+            "items_per_second": (len(batch.queries) + len(batch.candidates)) / (now - self.clock),
+            **scores,
+        }
+        self.clock = now
+        self.scores = scores or self.scores
+        with writing(self.file), self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
+        shown = f"loss {line['loss']:.3f}" + "".join(f", {name} {value:.0%}" for name, value in self.scores.items() if "query" in name)
+        self.bar.update(self.task, completed=step, description=f"adapting ({shown})")

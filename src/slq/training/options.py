@@ -1,0 +1,58 @@
+"""What can be chosen about a training run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slq.errors import InputError
+from slq.latents import INITS
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of one run; the defaults of the method are the paper's, the rest is chosen for minutes rather than days.
+
+    learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start. warmup_steps: at most a tenth of the run.
+    captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. cache_bytes: budget of the
+    prefix cache (None: a quarter of free memory; 0: keep nothing). validation: pairs set aside, a share (< 1) or a number.
+    """
+
+    num_latents: int = 20
+    init: str = "normal"
+    epochs: int = 5
+    batch_size: int = 128
+    max_steps: int | None = None
+    learning_rate: float | None = None
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    orthogonality: float = 0.0
+    false_negative_margin: float | None = None
+    captions_per_item: int = 1
+    validation: float = 0.05
+    save_every: int = 100
+    seed: int = 0
+    prefix_split: bool = True
+    cache_bytes: int | None = None
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every")
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0, not {self.learning_rate}.")
+        if self.batch_size < 2:
+            raise InputError(f"batch_size must be at least 2, not {self.batch_size}: a batch's other pairs are the negatives.")
+        if self.init not in INITS:
+            raise InputError(f"Unknown init {self.init!r}: choose one of {', '.join(INITS)}.")
+        if self.validation < 0:
+            raise InputError(f"validation must be a share or a number of pairs, not {self.validation}.")
+
+    def that_decide_the_weights(self) -> dict[str, Any]:
+        """The settings a resumed run must share with the run it resumes."""
+        free = {"save_every", "tensorboard"}
+        return {name: value for name, value in asdict(self).items() if name not in free}

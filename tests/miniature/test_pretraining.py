@@ -1,0 +1,296 @@
+"""Pre-training: packed rows equal separate passes, prompts equal the chat template, and a stopped run resumes exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import InternVLForConditionalGeneration
+
+from slq.backbone import load_backbone
+from slq.backbone.processors import InternVLStillProcessor
+from slq.miniature.architecture import IMAGE_TOKENS, build_model, build_processor, train_tokenizer
+from slq.miniature.pretraining.__main__ import answer_loss, build_optimisers, main, rate_factor
+from slq.miniature.pretraining.batches import IGNORED, PretrainingBatches, Row, collate
+from slq.miniature.pretraining.tasks import Task, corpus, picture_tasks, word_task
+from slq.miniature.world.concepts import all_facts
+from slq.miniature.world.scenes import PICTURE_SIZE, render, sample_scene
+
+PICTURE_TASKS, WORD_TASKS = 4, 2
+
+
+@pytest.fixture(scope="module")
+def processor() -> InternVLStillProcessor:
+    return build_processor(train_tokenizer(corpus(0, samples=2000)))
+
+
+@pytest.fixture(scope="module")
+def model(processor: InternVLStillProcessor) -> InternVLForConditionalGeneration:
+    """Random, but with larger weights than a fresh model's, so that what a token sees shows in its logits."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        random_model = build_model(processor.tokenizer).eval()
+        for parameter in random_model.parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(3)
+    return random_model
+
+
+@pytest.fixture(scope="module")
+def batches(processor: InternVLStillProcessor) -> PretrainingBatches:
+    return make_batches(processor)
+
+
+def make_batches(processor: InternVLStillProcessor, seed: int = 0) -> PretrainingBatches:
+    return PretrainingBatches(processor, rows=2, steps=8, seed=seed, picture_tasks=PICTURE_TASKS, word_tasks=WORD_TASKS)
+
+
+def tasks_of(seed: int) -> tuple[list[Task], list[Task]]:
+    rng = random.Random(seed)
+    scene = sample_scene(rng, 2, signs=0.3)
+    return picture_tasks(scene, rng, PICTURE_TASKS), [word_task(rng, all_facts()) for _ in range(WORD_TASKS)]
+
+
+class Still:
+    """A generator of noise that makes none."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return 1.0 if low > 0 else 0.0
+
+    def normal(self, mean: float, deviation: float, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, mean + deviation)
+
+
+def branches(row: Row) -> Iterator[tuple[slice, bool]]:
+    """Where each branch of a row lies, and whether it sees the picture."""
+    for number in range(1, row.segment[-1] + 1):
+        start = row.segment.index(number)
+        stop = start + row.segment.count(number)
+        yield slice(start, stop), row.sees_picture[start]
+
+
+# The packed row
+
+
+def test_a_packed_row_gives_what_separate_passes_give(processor, model, batches):
+    rows = [batches._row(*tasks_of(seed)) for seed in (0, 1)]
+    full = collate(rows, processor.tokenizer.pad_token_id)
+    assert len(rows[0].ids) != len(rows[1].ids), "one of them should be padded"
+    pictures = torch.stack([batches._pixels(render(sample_scene(random.Random(seed), 2)), Still()) for seed in (0, 1)])
+    labels = full.pop("labels")
+    with torch.no_grad():
+        packed = model(**full, pixel_values=pictures).logits
+        causal = model(**{**full, "attention_mask": None}, pixel_values=pictures).logits
+    compared, blurred = 0, 0.0
+    for number, row in enumerate(rows):
+        trunk = row.ids[: row.segment.count(0)]
+        for place, sees_picture in branches(row):
+            own = row.ids[place]
+            ids = torch.tensor([trunk + own if sees_picture else own])
+            with torch.no_grad():
+                alone = model(input_ids=ids, **({"pixel_values": pictures[number : number + 1]} if sees_picture else {})).logits
+            alone = alone[0, -len(own) :]
+            wanted = labels[number, place] != IGNORED
+            assert wanted.any()
+            assert (alone[wanted] - packed[number, place][wanted]).abs().max() <= 1e-4
+            blurred = max(blurred, (alone[wanted] - causal[number, place][wanted]).abs().max().item())
+            compared += 1
+    assert compared == 2 * (PICTURE_TASKS + WORD_TASKS)
+    assert blurred > 1e-2, "without the mask the logits are the same: this test could not fail"
+
+
+def test_labels_stand_at_the_token_before_and_only_in_answers(processor, batches):
+    about, of_words = tasks_of(3)
+    row = batches._row(about, of_words)
+    places = list(branches(row))
+    assert [sees for _, sees in places] == [True] * PICTURE_TASKS + [False] * WORD_TASKS
+    assert set(row.labels[: row.segment.count(0)]) == {IGNORED}
+    for (place, sees_picture), (_, answer) in zip(places, about + of_words, strict=True):
+        ids, labels = row.ids[place], row.labels[place]
+        wanted = [index for index, label in enumerate(labels) if label != IGNORED]
+        assert [labels[index] for index in wanted] == [ids[index + 1] for index in wanted]
+        assert wanted == list(range(wanted[0], len(ids) - 1)), "from the prompt's last token to the one before the end"
+        assert ids[wanted[0]] == processor.tokenizer.convert_tokens_to_ids("<|assistant|>")
+        assert processor.tokenizer.decode([labels[index] for index in wanted[:-1]]).split() == spaced(processor, answer)
+        assert labels[wanted[-1]] == processor.tokenizer.eos_token_id
+        start = row.segment.count(0) if sees_picture else 0
+        assert row.positions[place] == list(range(start, start + len(ids)))
+
+
+def spaced(processor: InternVLStillProcessor, text: str) -> list[str]:
+    """Words as they come back from the tokenizer, which parts digits."""
+    return processor.tokenizer.decode(processor.tokenizer(text, add_special_tokens=False)["input_ids"]).split()
+
+
+def test_padding_is_seen_by_nobody_and_asks_nothing(processor):
+    short, long = Row(), Row()
+    short.add([5, 6], [], 0, False)
+    long.add([5, 6], [], 0, False)
+    long.add([7], [8, 9], 2, True)
+    batch = collate([short, long], pad=0)
+    assert batch["input_ids"].tolist() == [[5, 6, 0, 0, 0], [5, 6, 7, 8, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 0, 0], [0, 1, 2, 3, 4]]
+    assert batch["labels"].tolist() == [[IGNORED] * 5, [IGNORED, IGNORED, 8, 9, IGNORED]]
+    mask = batch["attention_mask"][:, 0]
+    assert not mask[0, :2, 2:].any() and not mask[0, 2:, :2].any()
+    assert torch.equal(mask[1], torch.ones(5, 5, dtype=torch.bool).tril())
+
+
+def test_branches_see_the_picture_as_wished_and_never_each_other():
+    row = Row()
+    row.add([1, 1], [], 0, False)
+    row.add([2], [3], 2, True)
+    row.add([4], [5], 0, False)
+    mask = collate([row], pad=0)["attention_mask"][0, 0].int().tolist()
+    assert mask == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 1],
+    ]
+
+
+# Batches
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for(processor, batches):
+    again = make_batches(processor)
+    assert len(again) == 8
+    again[5]
+    first, second = batches[2], again[2]
+    assert first.keys() == second.keys() == {"input_ids", "position_ids", "labels", "attention_mask", "pixel_values"}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["pixel_values"], batches[3]["pixel_values"])
+    assert not torch.equal(first["pixel_values"], make_batches(processor, seed=1)[2]["pixel_values"])
+
+
+def test_shapes_of_a_batch(processor, batches):
+    batch = batches[7]
+    rows, length = batch["input_ids"].shape
+    assert rows == 2
+    assert batch["attention_mask"].shape == (rows, 1, length, length) and batch["attention_mask"].dtype == torch.bool
+    assert batch["pixel_values"].shape == (rows, 3, PICTURE_SIZE, PICTURE_SIZE)
+    assert ((batch["input_ids"] == processor.image_token_id).sum(1) == IMAGE_TOKENS).all()
+
+
+def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
+    picture = render(sample_scene(random.Random(4), 2))
+    theirs = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
+    assert theirs.shape == (1, 3, PICTURE_SIZE, PICTURE_SIZE)
+    assert (batches._pixels(picture, Still()) - theirs[0]).abs().max() <= 1e-5
+    noisy = batches._pixels(picture, np.random.default_rng(0))
+    difference = (noisy - theirs[0]).abs()
+    assert 0.01 < difference.mean() < 0.6
+
+
+# The prompt
+
+
+@pytest.mark.parametrize("question", ["", "what colour is the cat?", "how many bunches of grapes are there?"])
+def test_prompts_beside_a_picture_are_the_chat_template(processor, batches, question):
+    picture = render(sample_scene(random.Random(4), 1))
+    row = batches._row([(question, "two red cats")], [])
+    content = [{"type": "image", "image": picture}] + ([{"type": "text", "text": question}] if question else [])
+    turns = [{"role": "user", "content": content}]
+    answered = [*turns, {"role": "assistant", "content": [{"type": "text", "text": "two red cats"}]}]
+    rendered = processor.apply_chat_template(answered, tokenize=True, return_dict=True)["input_ids"][0]
+    assert row.ids == list(rendered)
+    prompt = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"][0]
+    first_label = next(index for index, label in enumerate(row.labels) if label != IGNORED)
+    assert row.ids[: first_label + 1] == list(prompt)
+
+
+@pytest.mark.parametrize("text", ["the animal with (2+7) lives", "three red cats left of a cake. how many cats are there?", "cat"])
+@pytest.mark.parametrize("as_parts", [True, False], ids=["parts", "string"])
+def test_prompts_of_words_are_the_chat_template(processor, batches, text, as_parts):
+    row = batches._row([], [(text, "cat")])
+    own = next(place for place, _ in branches(row))
+    turns = [{"role": "user", "content": [{"type": "text", "text": text}] if as_parts else text}]
+    answered = [*turns, {"role": "assistant", "content": [{"type": "text", "text": "cat"}] if as_parts else "cat"}]
+    rendered = processor.apply_chat_template(answered, tokenize=False)
+    assert row.ids[own] == processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    if as_parts:
+        ids = processor.apply_chat_template(answered, tokenize=True, return_dict=True)["input_ids"][0]
+        assert row.ids[own] == list(ids)
+
+
+# Optimising
+
+
+def test_the_loss_is_the_cross_entropy_of_answers(model, batches):
+    batch = batches[0]
+    with torch.no_grad():
+        loss, right = answer_loss(model, dict(batch))
+        labels = batch.pop("labels")
+        logits = model(**batch).logits
+    chosen = [(logits[row, place], labels[row, place]) for row, place in (labels != IGNORED).nonzero().tolist()]
+    expected = sum(-torch.log_softmax(line, -1)[label] for line, label in chosen) / len(chosen)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-4)
+    assert right.item() == pytest.approx(sum(bool(line.argmax() == label) for line, label in chosen) / len(chosen), abs=1e-6)
+
+
+def test_every_parameter_has_one_optimiser(model):
+    groups = [
+        [parameter for group in optimiser.param_groups for parameter in group["params"]] for optimiser in build_optimisers(model, 1.0)
+    ]
+    held = [id(parameter) for parameters in groups for parameter in parameters]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    assert all(parameter.ndim == 2 for parameter in groups[0])
+    assert id(model.get_input_embeddings().weight) in {id(parameter) for parameter in groups[1]}
+
+
+def test_the_rate_rises_stays_and_falls():
+    factors = [rate_factor(step, steps=100, warm_up=10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9:60] == [1.0] * 51
+    assert factors[80] == pytest.approx(0.5)
+    assert factors[99] == pytest.approx(1 / 40)
+    assert factors[:10] == sorted(factors[:10]) and factors[60:] == sorted(factors[60:], reverse=True)
+
+
+def pretrain(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> None:
+    shared = "--steps 6 --rows 2 --workers 0 --picture-tasks 2 --word-tasks 1 --save-every 100 --device cpu".split()
+    monkeypatch.setattr(sys, "argv", ["pretraining", "--out", str(folder), *shared, *options])
+    with torch.random.fork_rng():
+        main()
+
+
+@pytest.mark.slow
+def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain(monkeypatch, whole)
+    pretrain(monkeypatch, parts, "--stop-after", "3")
+    assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 3
+    halfway = (parts / "weights" / "model.safetensors").read_bytes()
+    pretrain(monkeypatch, parts)
+    first, second = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (whole, parts))
+    assert first["step"] == second["step"] == 6
+    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
+    assert halfway != (whole / "weights" / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "tokenizer.json", "config.json", "processor_config.json"):
+        assert (whole / "weights" / name).read_bytes() == (parts / "weights" / name).read_bytes(), name
+
+    last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 6
+    assert math.isfinite(last["loss"]) and 0 < last["loss"] < 12
+    assert (whole / "curves.png").stat().st_size > 1000
+
+    backbone = load_backbone(str(whole / "weights"), device="cpu")
+    picture = render(sample_scene(random.Random(0), 1))
+    turns = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "what is shown?"}]}]
+    inputs = backbone.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
+    assert inputs["input_ids"].shape[1] > IMAGE_TOKENS
+    with torch.no_grad():
+        written = backbone.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert inputs["input_ids"].shape[1] < written.shape[1] <= inputs["input_ids"].shape[1] + 4
+    trained = backbone.model.get_input_embeddings().weight
+    assert torch.equal(trained, first["model"]["model.language_model.embed_tokens.weight"].to(torch.bfloat16).to(trained.dtype))

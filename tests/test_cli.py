@@ -1,0 +1,552 @@
+"""The command line: every command on a tiny world, what each refuses, and that a stopped training goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+import slq
+from slq import cli
+from slq.index import load_embeddings, save_embeddings
+from slq.latents import LatentQueries
+from slq.retriever import Retriever
+from slq.types import Embeddings
+
+ONE_LINE = re.compile(r"Error: [^\n]+\n")
+COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
+TRAINED = ("--num-latents", "4", "--batch-size", "8", "--device", "cpu")
+
+
+def invoke(*arguments: object) -> Result:
+    """Run a command that must succeed."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `main` on arguments that it must refuse with code 1; returns the error sentence."""
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["slq", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr().err
+        assert ended.value.code == 1
+        assert ONE_LINE.fullmatch(shown), shown
+        return shown
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ with 24 pictures, test/ with 12."""
+    folder = tmp_path_factory.mktemp("cli") / "world"
+    invoke("world", "--split", "train", "--count", 24, "--out", folder / "train")
+    invoke("world", "--count", 12, "--out", folder / "test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """An adapter after two steps, and what the command said."""
+    out = tmp_path_factory.mktemp("cli") / "adapter"
+    return out, invoke("train", "--pairs", tiny_world / "train" / "captions.jsonl", "--out", out, "--max-steps", 2, *TRAINED)
+
+
+@pytest.fixture(scope="session")
+def adapter(trained: tuple[Path, Result]) -> Path:
+    return trained[0]
+
+
+@pytest.fixture(scope="session")
+def other_adapter(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other latent queries on the same backbone."""
+    backbone = slq.load_backbone(device="cpu")
+    folder = tmp_path_factory.mktemp("cli") / "other"
+    Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(99))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tiny_world: Path) -> Path:
+    return tiny_world / "test" / "pictures"
+
+
+@pytest.fixture(scope="session")
+def index(pictures: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "index"
+    said = invoke("embed", pictures, "--adapter", adapter, "--out", out, "--device", "cpu").output
+    assert "12 items embedded" in said and "0 left out" in said
+    return out
+
+
+# --- what each command does -------------------------------------------------------------------------------------------------
+
+
+def test_world_writes_pictures_captions_and_questions(tiny_world):
+    for split, count in (("train", 24), ("test", 12)):
+        folder = tiny_world / split
+        assert len(list((folder / "pictures").glob("*.png"))) == count
+        lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+        assert [line["image"] for line in lines] == [f"pictures/{number:04d}.png" for number in range(count)]
+        assert {path.name for path in (folder / "knowledge").iterdir()} == {"corpus.jsonl", "queries.jsonl", "qrels"}
+
+
+def test_world_repeats_itself_with_the_seed(tiny_world, tmp_path):
+    for name, seed in (("same", 0), ("other", 1)):
+        invoke("world", "--count", 12, "--seed", seed, "--out", tmp_path / name)
+    assert content(tmp_path / "same") == content(tiny_world / "test")
+    assert content(tmp_path / "other") != content(tiny_world / "test")
+
+
+@pytest.mark.slow
+def test_world_contact_sheet(tmp_path):
+    invoke("world", "--contact-sheet", "--out", tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 96 and sheet.height > 96
+
+
+def test_train_writes_the_adapter_and_says_what_to_do_next(trained):
+    out, result = trained
+    assert load_file(out / "adapter.safetensors")["latents"].shape[0] == 4
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["training"]["steps"] == 2 and config["backbone"]["name"] == "miniature"
+    assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [1, 2]
+    assert "Adapter of 4 latent queries saved" in result.output and f"slq embed PICTURES --adapter {out}" in result.output
+
+
+def test_train_lists_what_it_leaves_out(tiny_world, tmp_path):
+    lines = (tiny_world / "train" / "captions.jsonl").read_text().splitlines()
+    rows = [{**json.loads(line), "image": str(tiny_world / "train" / json.loads(line)["image"])} for line in lines[:8]]
+    rows[3]["image"] = "nowhere.png"
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = invoke("train", "--pairs", tmp_path / "some.jsonl", "--out", tmp_path / "out", "--max-steps", 1, *TRAINED)
+    assert "some.jsonl line 4" in result.stderr and "nowhere.png" in result.stderr
+
+
+def scored(tmp_path: Path, *arguments: object) -> dict:
+    result = invoke("eval", *arguments, "--json", tmp_path / "scores.json", "--device", "cpu")
+    assert "hit@1" in result.output and "Scores written to" in result.output
+    return json.loads((tmp_path / "scores.json").read_text())
+
+
+def check_scores(scores: dict, pictures: int) -> None:
+    assert {"hit@1", "hit@5", "hit@10", "failures"} <= set(scores)
+    numbers = {name: value for name, value in scores.items() if "@" in name or name == "mrr"}
+    assert all(0 <= value <= 1 for value in numbers.values()), numbers
+    assert scores["hit@1"] <= scores["hit@5"] <= scores["hit@10"]
+    assert pictures > 10 or scores["hit@10"] == 1
+
+
+def test_eval_on_pairs(tiny_world, adapter, tmp_path):
+    data = tiny_world / "test" / "captions.jsonl"
+    result = scored(tmp_path, "--data", data, "--adapter", adapter)
+    assert set(result["scores"]) == {"text to image", "image to text"}
+    for scores in result["scores"].values():
+        check_scores(scores, 12)
+        assert scores["failures"] == []
+    assert result["fingerprint"] == Retriever.from_pretrained(adapter, device="cpu").fingerprint
+    assert result["adapter"] == str(adapter) and result["data"] == str(data) and result["backbone"]["name"] == "miniature"
+    assert {"date", "torch", "hardware", "python", "transformers"} <= set(result["provenance"])
+
+
+def test_eval_on_questions_lists_failures(tiny_world, adapter, tmp_path):
+    shutil.copytree(tiny_world / "test", tmp_path / "test")
+    (tmp_path / "test" / "pictures" / "0004.png").write_bytes(b"no picture")
+    (tmp_path / "test" / "pictures" / "0007.png").unlink()
+    result = invoke("eval", "--data", tmp_path / "test" / "knowledge", "--adapter", adapter, "--json", tmp_path / "s.json")
+    scores = json.loads((tmp_path / "s.json").read_text())["scores"]["knowledge"]
+    check_scores(scores, 12)
+    assert len(scores["failures"]) == 2
+    assert "0004.png" in str(scores["failures"]) and "0007.png" in str(scores["failures"])
+    assert "2 item(s) left out" in result.stderr and "0004.png" in result.stderr and "0007.png" in result.stderr
+
+
+def test_eval_without_adapter_reads_the_last_token(tiny_world, adapter, tmp_path):
+    result = scored(tmp_path, "--data", tiny_world / "test" / "knowledge")
+    check_scores(result["scores"]["knowledge"], 12)
+    assert result["adapter"] is None
+    assert result["fingerprint"] != Retriever.from_pretrained(adapter, device="cpu").fingerprint
+
+
+def test_embed_a_folder(index, pictures, adapter):
+    embedded, about = load_embeddings(index)
+    assert list(embedded.ids) == [f"{number:04d}.png" for number in range(12)]
+    assert embedded.vectors.dtype == np.float32 and np.allclose(np.linalg.norm(embedded.vectors, axis=1), 1, atol=1e-5)
+    assert embedded.failures == () and about["adapter"] == str(adapter.resolve())
+    assert [Path(item["image"]) for item in embedded.items] == [(pictures / id_).resolve() for id_ in embedded.ids]
+
+
+def test_embed_leaves_out_bad_pictures_and_says_so(pictures, adapter, tmp_path):
+    (tmp_path / "some").mkdir()
+    for number in range(3):
+        shutil.copy(pictures / f"{number:04d}.png", tmp_path / "some")
+    (tmp_path / "some" / "0001.png").write_bytes((pictures / "0001.png").read_bytes()[:100])
+    result = invoke("embed", tmp_path / "some", "--adapter", adapter, "--out", tmp_path / "index")
+    assert "2 items embedded" in result.output and "1 left out" in result.output and "0001.png" in result.stderr
+    embedded, _ = load_embeddings(tmp_path / "index")
+    assert embedded.ids == ("0000.png", "0002.png") and [failure.item for failure in embedded.failures] == ["0001.png"]
+
+
+def hits(*arguments: object) -> list[dict]:
+    return [json.loads(line) for line in invoke("search", *arguments, "--json", "--device", "cpu").stdout.splitlines()]
+
+
+def test_search_by_words(index):
+    found = hits("a red cat", "--index", index, "--top", 5)
+    assert len(found) == 5 and all(set(hit) == {"id", "score", "image"} for hit in found)
+    assert [hit["score"] for hit in found] == sorted((hit["score"] for hit in found), reverse=True)
+    assert len(hits("a red cat", "--index", index, "--top", 100)) == 12
+    shown = invoke("search", "a red cat", "--index", index, "--top", 3).output
+    assert all(hit["id"] in shown for hit in found[:3]) and f"{found[0]['score']:.3f}" in shown and found[3]["id"] not in shown
+
+
+def test_a_picture_finds_itself(index, pictures):
+    for name in ("0003.png", "0010.png"):
+        first, second, *_ = hits("--picture", pictures / name, "--index", index)
+        assert first["id"] == name and abs(first["score"] - 1) < 1e-4 and second["score"] < first["score"]
+        assert Path(first["image"]) == (pictures / name).resolve()
+
+
+def test_search_by_picture_and_words(index, pictures):
+    both = hits("but blue", "--picture", pictures / "0003.png", "--index", index)
+    words = hits("but blue", "--index", index)
+    picture = hits("--picture", pictures / "0003.png", "--index", index)
+    assert len({tuple(hit["score"] for hit in found) for found in (both, words, picture)}) == 3, "one of the two was not looked at"
+
+
+def test_python_and_the_command_line_give_the_same_vectors(pictures, adapter, tmp_path):
+    rows = [
+        {"id": "words", "text": "a red cat"},
+        {"id": "opened", "image": str(pictures / "0001.png")},
+        {"id": "path", "image": str(pictures / "0002.png")},
+        {"id": "both", "text": "but blue", "image": str(pictures / "0003.png")},
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    invoke("embed", tmp_path / "items.jsonl", "--adapter", adapter, "--out", tmp_path / "index", "--device", "cpu")
+    saved, _ = load_embeddings(tmp_path / "index")
+    assert saved.ids == ("words", "opened", "path", "both")
+    assert saved.items[0] == {"text": "a red cat"} and set(saved.items[3]) == {"text", "image"}
+
+    model = slq.load(str(adapter), device="cpu")
+    with Image.open(pictures / "0001.png") as opened:
+        inputs = ["a red cat", opened.copy(), pictures / "0002.png", {"text": "but blue", "image": str(pictures / "0003.png")}]
+    encoded = model.encode(inputs)
+    assert encoded.shape == saved.vectors.shape
+    assert np.abs(encoded - saved.vectors).max() <= 1e-5
+    assert np.abs(model.similarity(encoded, encoded).numpy() - saved.vectors @ saved.vectors.T).max() <= 1e-5
+
+
+# --- help -------------------------------------------------------------------------------------------------------------------
+
+
+def help_of(name: str) -> list[str]:
+    """The lines of a command's help as a wide terminal shows them, without frames."""
+    shown = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(cli.app, [name, "--help"])
+    assert shown.exit_code == 0
+    return [line.strip(" │") for line in shown.output.splitlines()]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_tells_of_every_option(name):
+    parameters = COMMANDS[name].params
+    assert [parameter.name for parameter in parameters if not getattr(parameter, "help", None)] == []
+    shown = "\n".join(help_of(name))
+    assert [option for parameter in parameters for option in parameter.opts if option.startswith("--") and option not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        "eval",
+        "embed",
+        "search",
+        "world",
+        "demo",
+    ],
+)
+def test_help_shows_examples_as_one_would_type_them(name):
+    shown = help_of(name)
+    written = [line.strip() for line in COMMANDS[name].help.splitlines() if line.strip().startswith("slq ")]
+    assert any(line.startswith(f"slq {name}") for line in written)
+    assert [line for line in written if line not in shown] == []
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, typer.testing, slq.cli; typer.testing.CliRunner().invoke(slq.cli.app, ['--help']); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+# --- what each command refuses ----------------------------------------------------------------------------------------------
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "slq.cli", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_exit_codes(tmp_path):
+    good = process("--help")
+    assert good.returncode == 0 and "slq demo" in good.stdout
+    failed = process("search", "a cat", "--index", tmp_path / "nowhere")
+    assert failed.returncode == 1 and failed.stdout == ""
+    assert ONE_LINE.fullmatch(failed.stderr) and str(tmp_path / "nowhere") in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["search", "--no-such-option"], ["no-such-command"], ["embed"], ["search", "cat", "--top", "0"], ["train", "--epochs", "many"]],
+)
+def test_wrong_usage_ends_with_code_2(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["slq", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "Usage: " in capsys.readouterr().err
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A folder with something in it that must not be lost."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    return folder
+
+
+@pytest.fixture
+def writers(tiny_world: Path, pictures: Path, adapter: Path) -> dict[str, list[object]]:
+    """The commands that write a folder, and a file each must leave there."""
+    return {
+        "train": ["train", "--pairs", tiny_world / "train" / "captions.jsonl", "--max-steps", 1, *TRAINED],
+        "embed": ["embed", pictures, "--adapter", adapter],
+        "world": ["world", "--count", 3],
+    }
+
+
+@pytest.mark.parametrize(("command", "made"), [("train", "adapter.safetensors"), ("embed", "embeddings.json"), ("world", "captions.jsonl")])
+def test_an_existing_folder_is_refused_or_replaced(command, made, writers, kept, refused):
+    message = refused(*writers[command], "--out", kept)
+    assert str(kept) in message and "--overwrite" in message
+    assert content(kept) == {"thesis.txt": b"years of work"}
+    assert "did not make" in refused(*writers[command], "--out", kept, "--overwrite")
+    assert content(kept) == {"thesis.txt": b"years of work"}
+    own = kept / "own"
+    invoke(*writers[command], "--out", own)
+    (own / "old.txt").touch()
+    invoke(*writers[command], "--out", own, "--overwrite")
+    assert (own / made).is_file() and not (own / "old.txt").exists()
+
+
+def test_an_empty_folder_is_taken(kept):
+    (kept / "thesis.txt").unlink()
+    invoke("world", "--count", 3, "--out", kept)
+    assert (kept / "captions.jsonl").is_file()
+
+
+@pytest.mark.parametrize("command", ["train", "embed", "world"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(command, writers, kept, refused):
+    assert "Cannot write" in refused(*writers[command], "--out", kept / "thesis.txt" / "below a file")
+    assert content(kept) == {"thesis.txt": b"years of work"}
+
+
+def test_overwrite_waits_until_the_adapter_is_known_to_load(pictures, kept, refused, tmp_path):
+    (tmp_path / "no adapter").mkdir()
+    refused("embed", pictures, "--adapter", tmp_path / "no adapter", "--out", kept, "--overwrite")
+    assert content(kept) == {"thesis.txt": b"years of work"}
+
+
+@pytest.mark.parametrize("command", ["train", "embed"])
+def test_overwrite_never_deletes_what_is_read(command, tiny_world, adapter, refused, tmp_path):
+    shutil.copytree(tiny_world / "test", tmp_path / "mine")
+    before = content(tmp_path / "mine")
+    reads = {
+        "train": ["train", "--pairs", tmp_path / "mine" / "captions.jsonl", "--max-steps", 1, *TRAINED, "--out", tmp_path / "mine"],
+        "embed": ["embed", tmp_path / "mine" / "pictures", "--adapter", adapter, "--out", tmp_path / "mine" / "pictures"],
+    }
+    try:
+        refused(*reads[command], "--overwrite")
+    finally:
+        assert content(tmp_path / "mine") == before
+
+
+def test_search_needs_something_to_look_for(index, refused):
+    message = refused("search", "--index", index)
+    assert "words" in message and "--picture" in message
+
+
+def test_search_names_what_is_wrong_with_the_question(index, refused, tmp_path):
+    assert "empty" in refused("search", "", "--index", index)
+    assert "gone.png" in refused("search", "--picture", tmp_path / "gone.png", "--index", index)
+
+
+def test_search_with_another_adapter_is_refused(index, other_adapter, refused):
+    message = refused("search", "a red cat", "--index", index, "--adapter", other_adapter)
+    assert "embed the corpus again" in message
+
+
+def test_search_without_an_index(refused, tmp_path):
+    assert "embeddings.json is missing" in refused("search", "cat", "--index", tmp_path / "nowhere")
+    assert "embeddings.json is missing" in refused("search", "cat", "--index", tmp_path)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["embeddings.json", "items.jsonl", "vectors.safetensors"])
+@pytest.mark.parametrize("damage", [Path.unlink, cut, lambda file: file.write_bytes(b"\xff\x00")], ids=["missing", "cut", "garbage"])
+def test_search_in_a_damaged_index(name, damage, index, refused, tmp_path):
+    shutil.copytree(index, tmp_path / "index")
+    damage(tmp_path / "index" / name)
+    message = refused("search", "cat", "--index", tmp_path / "index")
+    assert str(tmp_path / "index") in message and "slq embed" in message
+
+
+@pytest.mark.parametrize(("name", "text"), [("embeddings.json", "[]"), ("items.jsonl", "[]\n" * 12)])
+def test_search_in_an_index_of_other_json(name, text, index, refused, tmp_path):
+    shutil.copytree(index, tmp_path / "index")
+    (tmp_path / "index" / name).write_text(text)
+    assert str(tmp_path / "index") in refused("search", "cat", "--index", tmp_path / "index")
+
+
+def test_search_in_an_index_with_items_lost(index, refused, tmp_path):
+    shutil.copytree(index, tmp_path / "index")
+    lines = (index / "items.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "index" / "items.jsonl").write_text("".join(lines[:-1]))
+    message = refused("search", "cat", "--index", tmp_path / "index")
+    assert "11 items" in message and "12 vectors" in message
+
+
+def test_search_in_an_index_that_names_no_adapter(refused, tmp_path):
+    save_embeddings(Embeddings(("a",), np.eye(1, 4, dtype=np.float32)), tmp_path / "index")
+    assert "--adapter" in refused("search", "cat", "--index", tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "--pairs", "gone.jsonl", "--out", "OUT"], "gone.jsonl"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--batch-size", "1"], "batch_size"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--num-latents", "0"], "num_latents"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--init", "best"], "best"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--backbone", "./gone"], "gone"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--dtype", "int3"], "int3"),
+        (["eval", "--data", "gone", "--adapter", "ADAPTER"], "gone"),
+        (["eval", "--data", "QUESTIONS", "--split", "dev"], "dev"),
+        (["embed", "gone", "--adapter", "ADAPTER", "--out", "OUT"], "gone"),
+        (["world", "--split", "dev", "--out", "OUT"], "dev"),
+        (["world", "--count", "0", "--out", "OUT"], "count"),
+        pytest.param(
+            ["search", "cat", "--index", "INDEX", "--device", "abacus"],
+            "abacus",
+        ),
+        pytest.param(
+            ["train", "--pairs", "CAPTIONS", "--out", "OUT", "--learning-rate", "-1"],
+            "learning_rate",
+        ),
+        pytest.param(
+            ["train", "--pairs", "CAPTIONS", "--out", "OUT", "--max-steps", "-1"],
+            "max_steps",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_value_is_named(arguments, named, tiny_world, adapter, index, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = tiny_world / "test"
+    places = {
+        "OUT": tmp_path / "out",
+        "ADAPTER": adapter,
+        "INDEX": index,
+        "CAPTIONS": test / "captions.jsonl",
+        "QUESTIONS": test / "knowledge",
+    }
+    assert named in refused(*[places.get(argument, argument) for argument in arguments])
+    assert not (tmp_path / "out" / "adapter.safetensors").exists()
+
+
+def test_a_bad_adapter_is_named(pictures, adapter, refused, tmp_path):
+    assert "adapter_config.json" in refused("embed", pictures, "--adapter", pictures, "--out", tmp_path / "one")
+    shutil.copytree(adapter, tmp_path / "cut")
+    cut(tmp_path / "cut" / "adapter.safetensors")
+    assert "damaged" in refused("embed", pictures, "--adapter", tmp_path / "cut", "--out", tmp_path / "two")
+
+
+def test_resume_refuses_another_run(tiny_world, trained, refused):
+    captions = tiny_world / "train" / "captions.jsonl"
+    before = content(trained[0])
+    message = refused("train", "--pairs", captions, "--out", trained[0], "--max-steps", 2, *TRAINED, "--seed", 1, "--resume")
+    assert "seed was 0 and is now 1" in message
+    assert content(trained[0]) == before
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_with_code_130(tmp_path, monkeypatch, capsys):
+    """Ctrl-C comes as a KeyboardInterrupt from whatever runs; here it comes with the first picture drawn."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("slq.miniature.export.render", interrupted)
+    monkeypatch.setattr(sys, "argv", ["slq", "world", "--count", "3", "--out", str(tmp_path / "world")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and "Stopped." in capsys.readouterr().err
+
+
+# The handler is set by hand: a test run started in the background passes an ignored SIGINT on to its children.
+WITH_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import slq.cli; slq.cli.main()"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_loses_nothing(tiny_world, tmp_path):
+    run = ["train", "--pairs", tiny_world / "train" / "captions.jsonl", *TRAINED, "--epochs", 10, "--save-every", 1]
+    stopped, log = tmp_path / "stopped", tmp_path / "stopped" / "log.jsonl"
+    command = [sys.executable, "-c", WITH_CTRL_C, *map(str, run), "--out", str(stopped)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as training:
+        deadline = time.monotonic() + 300
+        while not (log.exists() and log.read_text().count("\n") >= 2):
+            assert training.poll() is None and time.monotonic() < deadline, "the training never came to its second step"
+            time.sleep(0.01)
+        training.send_signal(signal.SIGINT)
+        said, _ = training.communicate(timeout=120)
+    assert training.returncode == 130, said
+    assert "Stopped." in said and "--resume" in said and "Traceback" not in said
+    assert not (stopped / "adapter.safetensors").exists(), "the run ended before it was stopped"
+    whole = [path for path in stopped.glob("checkpoint-*") if path.suffix != ".partial"]
+    assert whole and all(
+        {"model.safetensors", "optimizer.bin", "scheduler.bin"} <= {file.name for file in path.iterdir()} for path in whole
+    )
+
+    invoke(*run, "--out", stopped, "--resume")
+    invoke(*run, "--out", tmp_path / "unbroken")
+    assert (stopped / "adapter.safetensors").read_bytes() == (tmp_path / "unbroken" / "adapter.safetensors").read_bytes()
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 31))

@@ -1,0 +1,162 @@
+"""The retriever: kept prefixes against fresh ones, its saved form, what it refuses, and the Sentence Transformers surface."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import slq
+from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
+from slq.errors import AdapterError, BadItemsError, InputError, MismatchError, OutputExistsError
+from slq.latents import LatentQueries
+from slq.methods import LastTokenReadout
+from slq.prefix_cache import PrefixCache
+from slq.retriever import Retriever
+from slq.types import Item
+
+
+@pytest.fixture
+def queries(backbone):
+    return LatentQueries.create(6, backbone.dim, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def retriever(backbone, queries):
+    return Retriever(backbone, queries)
+
+
+def test_kept_prefixes_change_nothing(backbone, queries, items):
+    slow = Retriever(backbone, queries, prefix_split=False).embed_batch(items)
+    cache = PrefixCache()
+    kept = Retriever(backbone, queries, cache)
+    for _ in range(2):  # filling, then reading
+        assert (kept.embed_batch(items) - slow).abs().max() <= 1e-5
+    assert len(cache) == len(items)
+    weights = torch.randn(slow.shape, generator=torch.Generator().manual_seed(0))
+    wanted, found = (torch.autograd.grad((each * weights).sum(), queries.latents)[0] for each in (slow, kept.embed_batch(items)))
+    assert (wanted - found).norm() <= 1e-4 * wanted.norm()
+
+
+def test_a_small_budget_only_costs_time(backbone, queries, items):
+    full = PrefixCache()
+    wanted = Retriever(backbone, queries, full).embed_batch(items)
+    small = PrefixCache(budget=full.num_bytes // 2)
+    found = Retriever(backbone, queries, small).embed_batch(items)
+    assert 0 < len(small) < len(items) and small.num_bytes <= small.budget
+    assert (wanted - found).abs().max() <= 1e-5
+
+
+def test_a_closed_cache_takes_nothing_more(backbone, queries, items):
+    cache = PrefixCache()
+    retriever = Retriever(backbone, queries, cache)
+    retriever.prefill(items[:4])
+    retriever.embed_batch(items)
+    assert len(cache) == 4
+
+
+def test_embed_keeps_order_and_ids(retriever, items):
+    ids = [f"item {number}" for number in range(len(items))]
+    done = []
+    embedded = retriever.embed(items, ids, batch_size=3, progress=done.append)
+    assert embedded.ids == tuple(ids) and sum(done) == len(items)
+    assert np.abs(embedded.vectors - retriever.embed_batch(items).detach().numpy()).max() <= 1e-5
+    assert np.allclose(np.linalg.norm(embedded.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_bad_items_are_named_and_spare_the_rest(retriever, items):
+    mixed = [items[0], Item(" "), items[5], Item()]
+    embedded = retriever.embed(mixed, ["a", "b", "c", "d"], skip_bad=True)
+    assert embedded.ids == ("a", "c") and [failure.item for failure in embedded.failures] == ["b", "d"]
+    assert np.abs(embedded.vectors - retriever.embed([items[0], items[5]]).vectors).max() <= 1e-5
+    with pytest.raises(BadItemsError, match="2 item") as caught:
+        retriever.embed(mixed, ["a", "b", "c", "d"])
+    assert [failure.item for failure in caught.value.failures] == ["b", "d"]
+
+
+def test_ids_must_differ(retriever, items):
+    with pytest.raises(InputError, match="different ids"):
+        retriever.embed(items[:2], ["a", "a"])
+
+
+def test_saved_equals_loaded(retriever, items, tmp_path):
+    retriever.save_pretrained(tmp_path / "adapter")
+    again = Retriever.from_pretrained(tmp_path / "adapter", device="cpu")
+    assert torch.equal(again.queries.latents, retriever.queries.latents)
+    assert torch.equal(again.embed_batch(items), retriever.embed_batch(items))
+    assert again.fingerprint == retriever.fingerprint
+    assert sum(file.stat().st_size for file in (tmp_path / "adapter").iterdir()) < 150 * 1024
+
+
+def test_an_adapter_folder_is_not_overwritten_by_chance(retriever, tmp_path):
+    retriever.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        retriever.save_pretrained(tmp_path / "adapter")
+    retriever.save_pretrained(tmp_path / "adapter", overwrite=True)
+
+
+@pytest.mark.parametrize("field", ["revision", "template", "pictures", "dim", "max_text_tokens"])
+def test_an_adapter_of_another_backbone_is_refused(backbone, retriever, tmp_path, field):
+    retriever.save_pretrained(tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
+    config["backbone"][field] = "another"
+    (tmp_path / "adapter" / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(MismatchError, match=f"{field} 'another'"):
+        Retriever.from_pretrained(tmp_path / "adapter", backbone)
+
+
+def test_a_damaged_adapter_is_named(retriever, tmp_path):
+    folder = tmp_path / "adapter"
+    with pytest.raises(AdapterError, match="not an adapter"):
+        folder.mkdir()
+        Adapter.load(folder)
+    retriever.save_pretrained(folder)
+    weights = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(AdapterError, match="damaged"):
+        Adapter.load(folder)
+    Retriever(retriever.backbone, LatentQueries(3, retriever.backbone.dim)).save_pretrained(tmp_path / "other")
+    (folder / WEIGHTS_FILE).write_bytes((tmp_path / "other" / WEIGHTS_FILE).read_bytes())
+    with pytest.raises(MismatchError, match="do not belong together"):
+        Adapter.load(folder)
+
+
+def test_fingerprints_tell_retrievers_apart(backbone, retriever):
+    other = Retriever(backbone, LatentQueries.create(6, backbone.dim, generator=torch.Generator().manual_seed(4)))
+    assert len({retriever.fingerprint, other.fingerprint, LastTokenReadout(backbone).fingerprint}) == 3
+
+
+def test_sentence_transformers_surface_gives_the_same_numbers(retriever, items, tmp_path):
+    retriever.save_pretrained(tmp_path / "adapter")
+    model = slq.load(str(tmp_path / "adapter"), device="cpu")
+    given = [items[0].text, items[4].image, {"text": items[8].text, "image": items[8].image}, items[1].text]
+    path = tmp_path / "picture.png"
+    items[5].image.save(path)
+    given += [path, {"image": str(path)}]
+    chosen = [items[0], items[4], items[8], items[1], items[5], items[5]]
+    encoded = model.encode(given)
+    assert np.abs(encoded - retriever.embed(chosen).vectors).max() <= 1e-5
+    assert model.similarity(encoded, encoded).diagonal().allclose(torch.ones(6), atol=1e-5)
+    assert model.get_embedding_dimension() == retriever.backbone.dim
+    assert np.abs(model.encode("a red cat") - retriever.embed([Item("a red cat")]).vectors[0]).max() <= 1e-5
+    model.save(str(tmp_path / "saved"))
+    assert np.array_equal(slq.load(str(tmp_path / "saved"), device="cpu").encode(given), encoded)
+
+
+def test_sentence_transformers_surface_names_every_bad_input(retriever, items):
+    from slq.integrations.sentence_transformers import as_sentence_transformer
+
+    with pytest.raises(BadItemsError, match=r"input {'picture': 3}: .*input '': "):
+        as_sentence_transformer(retriever).encode(["a cat", {"picture": 3}, ""])
+
+
+def test_items_are_told_apart_by_content(items, tmp_path):
+    path = tmp_path / "a.png"
+    items[4].image.save(path)
+    (tmp_path / "b.png").write_bytes(path.read_bytes())
+    assert Item(image=path).key == Item(image=tmp_path / "b.png").key
+    assert len({Item("a").key, Item(image=path).key, Item("a", path).key, Item("b", path).key}) == 4
+    assert items[4].key == replace(items[4], image=items[4].image.copy()).key
