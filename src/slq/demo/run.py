@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,8 +79,7 @@ def run(out: Path, seed: int = 0) -> None:
     _show_scores(scores)
 
     console.rule("5. Search a folder of pictures")
-    index = _index(retriever, out)
-    _searches(retriever, index, out)
+    _searches(retriever, zero_shot, out)
 
     examples = _examples(out, evaluations, sets) + _composed_examples(out, zero_shot, retriever, composed)
     _write_page(out, recipe, scores, examples, adapt_seconds)
@@ -148,31 +148,51 @@ def _show_scores(scores: tuple[Score, ...]) -> None:
     console.print(table)
 
 
-def _index(retriever: Retriever, out: Path) -> Embeddings:
-    """Embed the test pictures as a user would, and save them."""
+def _index(embedder: Embedder, out: Path) -> Embeddings:
+    """Embed the test pictures, as a user would embed a folder."""
     file = read_items(out / "world/test/pictures")
-    embedded = retriever.embed(list(file.items.values()), list(file.items))
-    embedded = replace(embedded, items=tuple({"image": str(item.image)} for item in file.items.values()))
-    save_embeddings(embedded, out / "index", {"adapter": str((out / "adapter").resolve())})
-    console.print(f"{len(embedded.ids)} pictures indexed in {out / 'index'}")
-    return embedded
+    embedded = embedder.embed(list(file.items.values()), list(file.items))
+    return replace(embedded, items=tuple({"image": str(item.image)} for item in file.items.values()))
 
 
-def _searches(retriever: Retriever, index: Embeddings, out: Path) -> None:
+def _searches(retriever: Retriever, zero_shot: Embedder, out: Path) -> None:
     """Three searches in the terminal: by words, by knowledge, and by a picture with words."""
-    captions = _captions(out)
-    reference = read_beir(out / "world/test/composed").queries
-    first = next(iter(reference.values()))
-    queries = [Item("a red cat"), Item("the animal said to have nine lives"), first]
-    for item in queries:
-        hits = search(index, retriever.embed([item]), TOP + 1)[0]
-        own = Path(str(item.image)).name if item.image is not None else ""  # the picture asked with is not an answer
+    index = _index(retriever, out)
+    save_embeddings(index, out / "index", {"adapter": str((out / "adapter").resolve())})
+    console.print(f"{len(index.ids)} pictures indexed in {out / 'index'}")
+    captions, composed = _captions(out), read_beir(out / "world/test/composed")
+    change_id, change = next(iter(composed.queries.items()))
+    own = Path(str(change.image)).name
+
+    def shows(words: str, name: str) -> bool:
+        return re.search(rf"\b{words}\b", captions[name]) is not None
+
+    _search(retriever, index, Item("a red cat"), captions, lambda name: shows("red cats?", name), out)
+    knowledge = Item("the animal said to have nine lives")
+    _search(retriever, index, knowledge, captions, lambda name: shows("cats?", name), out)
+    console.print("The same query, read from the frozen model's last token instead:", highlight=False)
+    _search(zero_shot, _index(zero_shot, out), knowledge, captions, lambda name: shows("cats?", name))
+    console.print(f"\nThe next picture shows: {captions[f'pictures/{own}']}", highlight=False, soft_wrap=True)
+    _search(retriever, index, change, captions, lambda name: name in composed.qrels[change_id], out)
+
+
+def _search(
+    embedder: Embedder,
+    index: Embeddings,
+    query: Item,
+    captions: dict[str, str],
+    is_right: Callable[[str], bool],
+    out: Path | None = None,
+) -> None:
+    """One search, printed as the command that repeats it (where there is one) and its results; the picture asked with is no answer."""
+    own = Path(str(query.image)).name if query.image is not None else ""
+    hits = [hit for hit in search(index, embedder.embed([query]), TOP + 1)[0] if hit.id != own][:TOP]
+    if out is not None:
         picture = f" --picture {out / 'world/test/pictures' / own}" if own else ""
-        console.print(f'\n$ slq search "{item.text}"{picture} --index {out / "index"}', style="bold", soft_wrap=True, highlight=False)
-        if own:
-            console.print(f"  (the picture shows: {captions['pictures/' + own]})", highlight=False)
-        for hit in [hit for hit in hits if hit.id != own][:TOP]:
-            console.print(f"  {hit.score:.3f}  {hit.id}  {captions['pictures/' + hit.id]}", highlight=False)
+        console.print(f'\n$ slq search "{query.text}"{picture} --index {out / "index"}', style="bold", soft_wrap=True, highlight=False)
+    for hit in hits:
+        mark = "[green]right[/green]" if is_right(f"pictures/{hit.id}") else "wrong"
+        console.print(f"  {hit.score:.3f}  {mark}  {hit.id}  {captions[f'pictures/{hit.id}']}", highlight=False, soft_wrap=True)
 
 
 def _captions(out: Path) -> dict[str, str]:
