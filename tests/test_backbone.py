@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from slq.backbone import join, load_backbone
-from slq.errors import BackboneError, InputError
+from slq.errors import BackboneError, InputError, MissingExtraError
 from slq.latents import LatentQueries, pool
 from slq.runtime import parameter_hash
 from slq.types import Item
@@ -155,6 +157,16 @@ def test_a_backbone_that_is_not_there(name, message):
 def test_an_unknown_dtype():
     with pytest.raises(BackboneError, match="Unknown dtype 'float13'"):
         load_backbone(dtype="float13")
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="the extra is installed")
+def test_a_family_that_needs_torchvision_says_so(backbone, tmp_path):
+    backbone.model.save_pretrained(tmp_path)
+    backbone.processor.save_pretrained(tmp_path)
+    config = tmp_path / "processor_config.json"
+    config.write_text(config.read_text().replace("InternVLStillProcessor", "InternVLProcessor"))
+    with pytest.raises(MissingExtraError, match="needs torchvision: pip install"):
+        load_backbone(str(tmp_path))
 
 
 def test_a_folder_without_a_processor(backbone, tmp_path):

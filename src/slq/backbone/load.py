@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from slq.backbone.families import family_of
 from slq.backbone.frozen import FrozenBackbone
 from slq.backbone.processors import InternVLStillProcessor
-from slq.errors import BackboneError
+from slq.errors import BackboneError, MissingExtraError
 from slq.runtime import choose_device, choose_dtype
 
 MINIATURE = "miniature"
@@ -28,7 +29,8 @@ def load_backbone(
     """A frozen backbone ready for use.
 
     name: `miniature`, a folder saved with `save_pretrained`, or a hub id. dtype: float32 | bfloat16 | float16 (default: float32 on
-    the CPU, bfloat16 elsewhere). Raises BackboneError when it cannot be loaded or is not an image-text-to-text model.
+    the CPU, bfloat16 elsewhere). Raises MissingExtraError where the family needs torchvision, BackboneError when it cannot be loaded
+    or is not an image-text-to-text model.
     """
     place = choose_device(device)
     if name == MINIATURE:
@@ -41,6 +43,8 @@ def load_backbone(
         config = AutoConfig.from_pretrained(path, **pinned)
         processor = _load_processor(path, pinned)
         model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=choose_dtype(dtype, place), **pinned)
+    except MissingExtraError:
+        raise
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise BackboneError(f"Cannot load the backbone {name!r}: {_first_sentence(error)}") from error
     if config.is_encoder_decoder:
@@ -54,8 +58,16 @@ def _load_processor(path: str, pinned: dict[str, Any]) -> Any:
     config_file = Path(path) / "processor_config.json"
     if config_file.is_file():
         own = OWN_PROCESSORS.get(json.loads(config_file.read_text(encoding="utf-8")).get("processor_class", ""))
-    processor = (own or AutoProcessor).from_pretrained(path, **pinned)
+    torchvision = f'The processor of {path} needs torchvision: pip install -e ".[vision]" (or pip install torchvision).'
+    try:
+        processor = (own or AutoProcessor).from_pretrained(path, **pinned)
+    except (OSError, ImportError) as error:
+        if find_spec("torchvision") is None and ("video processor" in str(error) or "torchvision" in str(error).lower()):
+            raise MissingExtraError(torchvision) from error
+        raise
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        if find_spec("torchvision") is None and config_file.is_file():  # transformers then quietly hands out the tokenizer alone
+            raise MissingExtraError(torchvision)
         raise BackboneError(f"{path} has no processor for pictures and text: an image-text-to-text model is needed.")
     if getattr(processor, "chat_template", None) is None:
         raise BackboneError(f"{path} has no chat template: an instruction-tuned image-text-to-text model is needed.")
