@@ -1,6 +1,6 @@
 """The whole path, measured: what the built-in miniature answers, and what adapting it with latent queries changes.
 
-    python benchmarks/foundation.py            writes benchmarks/results/foundation.json (about 15 minutes on 2 cores)
+    python benchmarks/foundation.py            writes benchmarks/results/foundation.json (about 4 minutes on 2 cores)
 
 Three adaptation seeds on one training world; scores on a test world of 500 pictures whose contents are not in it. Beside the latent
 queries stand the last-token readout and untrained latents of the same frozen backbone, and chance.
