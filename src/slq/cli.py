@@ -122,6 +122,7 @@ def train(
     """
     from slq.backbone import load_backbone
     from slq.data import read_pairs
+    from slq.runtime import check_free
     from slq.training import TrainingOptions
     from slq.training import train as run
 
@@ -144,8 +145,6 @@ def train(
         cache_bytes=None if cache_gb is None else int(cache_gb * 2**30),
         tensorboard=tensorboard,
     )
-    from slq.runtime import check_free
-
     file = read_pairs(pairs)
     list_failures(file.failures)
     check_free(out, overwrite or resume, keep=pairs)

@@ -66,7 +66,7 @@ class Retriever(Embedder):
         return cls(backbone, adapter.queries, training=dict(adapter.training))
 
     def save_pretrained(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the adapter (40-150 KB); the backbone is named in it, not copied."""
+        """Write the adapter (20-150 KB); the backbone is named in it, not copied."""
         self.adapter.save(new_folder(Path(path), overwrite))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -130,7 +130,7 @@ class Retriever(Embedder):
 
         Closed, the cache holds the same prefixes whenever a run starts anew, so a resumed run repeats the very same numbers.
         """
-        if self.cache is None or not self.prefix_split:
+        if self.cache is None:
             return
         unique = list({item.key: item for item in items}.values())
         for start in range(0, len(unique), PREFIX_BATCH):

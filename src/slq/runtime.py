@@ -113,23 +113,19 @@ def check_free(path: Path, overwrite: bool = False, keep: Path | None = None) ->
         raise OutputError(f"{path} holds {keep}, which is read: choose another output folder.")
     if not overwrite and _holds_something(path):
         raise OutputExistsError(f"{path} exists already: choose another folder, or pass --overwrite to replace it.")
-    if (
-        overwrite
-        and path.exists()
-        and not (path.is_dir() and (not any(path.iterdir()) or any((path / name).exists() for name in OWN_FILES)))
-    ):
+    if overwrite and _holds_something(path) and not any((path / name).exists() for name in OWN_FILES):
         raise OutputExistsError(f"{path} holds something that slq did not make: choose another folder, or remove it yourself.")
 
 
 def new_folder(path: Path, overwrite: bool = False) -> Path:
-    """An empty output folder; `overwrite` removes what it holds.
+    """An empty output folder; `overwrite` removes what an earlier run left there.
 
-    Raises OutputExistsError if it holds something and `overwrite` is not given.
+    Raises OutputExistsError as `check_free` does.
     """
     check_free(path, overwrite)
     with writing(path):
         if path.exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
     return path
 
