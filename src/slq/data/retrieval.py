@@ -7,7 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ class RetrievalSet:
     """Queries and corpus by id, which of the corpus answers which query, and what was left out of either.
 
     Every query has judgements. A judged corpus id may be absent from `corpus` if its item is among the failures: it can then
-    not be found, and a score must count it as missed.
+    not be found, and a score must count it as missed. categories: query id -> the group it is also scored in. masked: query id ->
+    corpus ids left out of its ranking, such as the picture that a composed query starts from.
     """
 
     name: str
@@ -36,6 +37,8 @@ class RetrievalSet:
     corpus: dict[str, Item]
     qrels: Qrels
     failures: tuple[Failure, ...]
+    categories: Mapping[str, str] = field(default_factory=dict)
+    masked: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,15 @@ class _Items:
     items: dict[str, Item]
     sources: dict[str, str]
     failures: list[Failure]
+    categories: dict[str, str]
+    masked: dict[str, frozenset[str]]
 
 
 def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalSet:
     """Read `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` of a folder; unjudged queries are dropped.
 
-    Rows have `_id`, `text` and optionally `title` (corpus only, put before the text) and `image` (a path relative to the folder).
+    Rows have `_id`, `text` and optionally `title` (corpus only, put before the text) and `image` (a path relative to the folder);
+    queries may have a `category` to be scored by, and `masked`, a list of corpus ids to leave out of their ranking.
     Items that cannot be used become failures; negative scores, which some sets use for spam, become 0.
 
     Raises DataFileError if a file is missing, an id appears twice, or a judgement is broken or names an unknown id.
@@ -61,7 +67,7 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
         splits = ", ".join(sorted(file.stem for file in qrels_file.parent.glob("*.tsv"))) or "none"
         raise DataFileError(f"{qrels_file} does not exist; choose a split that the folder has: {splits}")
     corpus = _read_items(folder / "corpus.jsonl")
-    queries = _read_items(folder / "queries.jsonl")
+    queries = _read_items(folder / "queries.jsonl", asked=True)
     qrels = _read_qrels(qrels_file, queries, corpus)
     judged = {query_id: item for query_id, item in queries.items.items() if query_id in qrels}
     if not judged:
@@ -74,7 +80,17 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
         corpus=corpus.items,
         qrels={query_id: qrels[query_id] for query_id in judged},
         failures=tuple(corpus.failures + queries.failures),
+        categories={query_id: name for query_id, name in queries.categories.items() if query_id in judged},
+        masked=_known_masks(folder / "queries.jsonl", queries, corpus, judged),
     )
+
+
+def _known_masks(path: Path, queries: _Items, corpus: _Items, judged: Mapping[str, Item]) -> dict[str, frozenset[str]]:
+    for query_id, ids in queries.masked.items():
+        unknown = sorted(ids - corpus.sources.keys())
+        if unknown:
+            raise DataFileError(f"{path}: query {query_id!r} masks {unknown[0]!r}, which is not in corpus.jsonl; correct its 'masked'")
+    return {query_id: ids for query_id, ids in queries.masked.items() if query_id in judged}
 
 
 def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:
@@ -134,7 +150,9 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
     try:
         (folder / "qrels").mkdir(parents=True, exist_ok=True)
         _write_items(folder / "corpus.jsonl", retrieval_set.corpus)
-        _write_items(folder / "queries.jsonl", retrieval_set.queries)
+        # What is masked but not in the corpus (an item that failed) could not be read back.
+        masked = {query_id: ids & retrieval_set.corpus.keys() for query_id, ids in retrieval_set.masked.items()}
+        _write_items(folder / "queries.jsonl", retrieval_set.queries, retrieval_set.categories, masked)
         _write_qrels(folder / "qrels" / f"{split}.tsv", retrieval_set.qrels)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -142,8 +160,9 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
         raise OutputError(f"{folder} cannot be written ({error.strerror}); check its path and permissions") from error
 
 
-def _read_items(path: Path) -> _Items:
-    found = _Items({}, {}, [])
+def _read_items(path: Path, asked: bool = False) -> _Items:
+    """The rows of a corpus, or (`asked`) of queries, which alone have categories and masks."""
+    found = _Items({}, {}, [], {}, {})
     for source, row in read_rows(path):
         if isinstance(row, DataFileError):
             found.failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
@@ -160,7 +179,32 @@ def _read_items(path: Path) -> _Items:
             found.items[item_id] = _item(row, path.parent)
         except InputError as error:
             found.failures.append(Failure(source, f"{item_id!r}: {error}"))
+        if not asked:
+            continue
+        if category := _category(row, source):
+            found.categories[item_id] = category
+        if masked := _mask(row, source):
+            found.masked[item_id] = masked
     return found
+
+
+def _category(row: Row, source: str) -> str | None:
+    """The row's category; None without one."""
+    category = row.get("category")
+    if category is None or (isinstance(category, str) and not category.strip()):
+        return None
+    if not isinstance(category, str | int) or isinstance(category, bool):
+        raise DataFileError(f"{source}: 'category' must be a name, not {category!r}")
+    return str(category)
+
+
+def _mask(row: Row, source: str) -> frozenset[str]:
+    masked = row.get("masked")
+    if masked is None:
+        return frozenset()
+    if not isinstance(masked, list) or not all(isinstance(id_, str | int) and not isinstance(id_, bool) for id_ in masked):
+        raise DataFileError(f"{source}: 'masked' must be a list of corpus ids, not {masked!r}")
+    return frozenset(str(id_) for id_ in masked)
 
 
 def _item(row: Row, folder: Path) -> Item:
@@ -198,7 +242,9 @@ def _relative_id(picture: Path, folder: Path) -> str:
     return picture.relative_to(folder).as_posix() if picture.is_relative_to(folder) else picture.as_posix()
 
 
-def _write_items(path: Path, items: Mapping[str, Item]) -> None:
+def _write_items(
+    path: Path, items: Mapping[str, Item], categories: Mapping[str, str] = {}, masked: Mapping[str, frozenset[str]] = {}
+) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for item_id, item in items.items():
             row: dict[str, Any] = {"_id": item_id, "text": item.text or ""}
@@ -206,6 +252,10 @@ def _write_items(path: Path, items: Mapping[str, Item]) -> None:
                 # Links are followed, since `..` behind a linked folder does not lead back.
                 picture = item.image.parent.resolve() / item.image.name
                 row["image"] = Path(os.path.relpath(picture, path.parent.resolve())).as_posix()
+            if item_id in categories:
+                row["category"] = categories[item_id]
+            if masked.get(item_id):
+                row["masked"] = sorted(masked[item_id])
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
