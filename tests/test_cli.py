@@ -192,6 +192,37 @@ def test_eval_without_adapter_reads_the_last_token(tiny_world, adapter, tmp_path
     assert result["fingerprint"] != Retriever.from_pretrained(adapter, device="cpu").fingerprint
 
 
+def test_eval_scores_categories_apart(tmp_path):
+    """Among three texts hit@5 is sure, unless the answer is masked."""
+    folder = tmp_path / "asked"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": name, "text": name} for name in ("cat", "dog", "saw")]
+    queries = [
+        {"_id": "q1", "text": "it has nine lives", "category": "animals"},
+        {"_id": "q2", "text": "it barks", "category": "animals", "masked": ["cat"]},
+        {"_id": "q3", "text": "it cuts wood", "category": "tools", "masked": ["saw"]},
+    ]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tcat\t1\nq2\tdog\t1\nq3\tsaw\t1\n")
+    shown = invoke("eval", "--data", folder, "--json", tmp_path / "scores.json", "--device", "cpu").stdout
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]["asked"]
+    named = {" asked": scores, **{f"   {category}": found for category, found in scores["by_category"].items()}}
+    assert [(name, found["hit@5"], found["queries"]) for name, found in named.items()] == [
+        (" asked", 2 / 3, 3),
+        ("   animals", 1, 2),
+        ("   tools", 0, 1),
+    ]
+    cells = [[cell.rstrip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    columns = ("hit@1", "hit@5", "hit@10", "mrr")
+    assert cells[-3:] == [[name, *[f" {found[k]:.1%}" for k in columns], f" {found['queries']}"] for name, found in named.items()]
+
+    (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": row["_id"], "text": row["text"]}) + "\n" for row in queries))
+    plain = invoke("eval", "--data", folder, "--json", tmp_path / "plain.json", "--device", "cpu").stdout
+    assert "category" in shown and "category" not in plain
+    assert "by_category" not in json.loads((tmp_path / "plain.json").read_text())["scores"]["asked"]
+
+
 def test_embed_a_folder(index, pictures, adapter):
     embedded, about = load_embeddings(index)
     assert list(embedded.ids) == [f"{number:04d}.png" for number in range(12)]

@@ -41,6 +41,49 @@ def test_kept_prefixes_change_nothing(backbone, queries, items):
     assert (wanted - found).norm() <= 1e-4 * wanted.norm()
 
 
+def in_place(backbone, num_latents):
+    """Latents in the place of the generation prompt, at the embeddings of its tokens."""
+    return LatentQueries.create(num_latents, backbone.dim, "prompt", backbone.prompt_embeddings(), generation_prompt=False)
+
+
+def test_one_latent_in_the_prompts_place_starts_as_the_zero_shot_readout(backbone, items):
+    assert len(backbone.prompt_embeddings()) == 1
+    wanted = LastTokenReadout(backbone).embed_batch(items)
+    for cache in (None, PrefixCache()):
+        assert (Retriever(backbone, in_place(backbone, 1), cache).embed_batch(items) - wanted).abs().max() <= 1e-5
+    behind = LatentQueries.create(1, backbone.dim, "prompt", backbone.prompt_embeddings())
+    assert (Retriever(backbone, behind).embed_batch(items) - wanted).abs().max() > 1e-3
+
+
+def test_latents_in_the_prompts_place_fast_and_slow(backbone, items):
+    queries = in_place(backbone, 4)
+    fast, slow = Retriever(backbone, queries, PrefixCache()), Retriever(backbone, queries, prefix_split=False)
+    weights = torch.randn(len(items), backbone.dim, generator=torch.Generator().manual_seed(0))
+    found, wanted = fast.embed_batch(items), slow.embed_batch(items)
+    assert (found - wanted).abs().max() <= 1e-5
+    gradients = [torch.autograd.grad((each * weights).sum(), queries.latents)[0] for each in (found, wanted)]
+    assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[1].norm()
+
+
+def test_retrievers_that_prompt_differently_may_share_a_cache(backbone, queries, items):
+    cache = PrefixCache()
+    for each in (queries, in_place(backbone, 4)):
+        assert (Retriever(backbone, each, cache).embed_batch(items) - Retriever(backbone, each).embed_batch(items)).abs().max() <= 1e-5
+    assert len(cache) == 2 * len(items)
+
+
+def test_where_the_latents_stand_is_saved(backbone, items, tmp_path):
+    retriever = Retriever(backbone, in_place(backbone, 4))
+    retriever.save_pretrained(tmp_path / "adapter")
+    again = Retriever.from_pretrained(tmp_path / "adapter", backbone)
+    assert torch.equal(again.embed_batch(items), retriever.embed_batch(items))
+    behind = LatentQueries(4, backbone.dim)
+    behind.load_state_dict(retriever.queries.state_dict())
+    assert Retriever(backbone, behind).fingerprint != retriever.fingerprint
+    surface = slq.load(tmp_path / "adapter")
+    assert np.abs(surface.encode(items) - retriever.embed(items).vectors).max() <= 1e-5
+
+
 def test_a_small_budget_only_costs_time(backbone, queries, items):
     full = PrefixCache()
     wanted = Retriever(backbone, queries, full).embed_batch(items)

@@ -26,7 +26,7 @@ def learned(folder):
 
 
 def run(pairs, backbone, out, **changes):
-    keywords = {name: changes.pop(name) for name in ("resume", "stop_after", "overwrite") if name in changes}
+    keywords = {name: changes.pop(name) for name in ("resume", "stop_after", "overwrite", "after_step") if name in changes}
     return train(pairs, backbone, out, replace(OPTIONS, **changes), show_progress=False, **keywords)
 
 
@@ -104,6 +104,7 @@ def test_too_few_pairs(pairs, backbone, tmp_path):
         ({"num_latents": 0}, "at least 1"),
         ({"init": "ones"}, "Unknown init"),
         ({"validation": -1}, "share or a number"),
+        ({"orthogonality": -0.1}, "not be below 0"),
     ],
 )
 def test_settings_that_cannot_work(setting, message):
@@ -111,9 +112,24 @@ def test_settings_that_cannot_work(setting, message):
         TrainingOptions(**setting)
 
 
+def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, backbone, tmp_path):
+    seen = []
+    watched = run(pairs, backbone, tmp_path / "run", after_step=lambda *state: seen.append((*state[:2], state[2].queries.latents.clone())))
+    assert [(step, total) for step, total, _ in seen] == [(step, 8) for step in range(1, 9)]
+    assert torch.equal(seen[-1][2], watched.queries.latents) and not torch.equal(seen[0][2], seen[1][2])
+    assert torch.equal(watched.queries.latents, unbroken[1].queries.latents)
+
+
 def test_every_lever_runs(pairs, backbone, tmp_path):
     hard = [replace(pair, negatives=pairs[number - 1].positives[:1]) for number, pair in enumerate(pairs)]
-    levers = {"orthogonality": 0.5, "false_negative_margin": 0.1, "captions_per_item": 2, "init": "prompt", "max_steps": 2}
+    levers = {
+        "orthogonality": 0.5,
+        "false_negative_margin": 0.1,
+        "captions_per_item": 2,
+        "init": "prompt",
+        "generation_prompt": False,
+        "max_steps": 2,
+    }
     plain = run(pairs, backbone, tmp_path / "plain", max_steps=2)
     pulled = run(hard, backbone, tmp_path / "levers", **levers)
     assert torch.isfinite(pulled.queries.latents).all()

@@ -1,7 +1,7 @@
 """The adapter: latent queries and what they are bound to, as two small files.
 
 adapter.safetensors    latents (N, D), log_temperature
-adapter_config.json    format version, backbone identity, pooling, init, where and how it was trained
+adapter_config.json    format version, backbone identity, generation prompt, pooling, where and how it was trained
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from slq.runtime import replace_file
 
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "adapter_config.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POOLING = "mean"
 
 
@@ -41,6 +41,7 @@ class Adapter:
             "num_latents": self.queries.num_latents,
             "dim": self.queries.dim,
             "pooling": POOLING,
+            "generation_prompt": self.queries.generation_prompt,
             "backbone": dict(self.backbone),
             "training": dict(self.training),
         }
@@ -58,6 +59,7 @@ class Adapter:
             tensors = load_file(folder / WEIGHTS_FILE)
             shape, version = (config["num_latents"], config["dim"]), config["format_version"]
             backbone, training = config["backbone"], config["training"]
+            generation_prompt = config["generation_prompt"] if version == FORMAT_VERSION else True
         except FileNotFoundError as error:
             raise AdapterError(f"{folder} is not an adapter: it has no {Path(error.filename).name}.") from error
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -66,7 +68,7 @@ class Adapter:
             raise AdapterError(f"The adapter in {folder} has format {version}; this version of slq reads format {FORMAT_VERSION}.")
         if set(tensors) != {"latents", "log_temperature"} or tuple(tensors["latents"].shape) != shape:
             raise MismatchError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not belong together.")
-        queries = LatentQueries(*shape)
+        queries = LatentQueries(*shape, generation_prompt=generation_prompt)
         queries.load_state_dict(tensors)
         return cls(queries, backbone, training)
 

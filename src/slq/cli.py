@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,6 +87,9 @@ def train(
     init: Annotated[
         str, typer.Option(help="Where they start: normal (std 1/sqrt(D)), zeros, or prompt (the generation prompt's embedding).")
     ] = "normal",
+    generation_prompt: Annotated[
+        bool, typer.Option(help="Put the latents after the prompt at which the backbone would answer (the paper's code), or in its place.")
+    ] = True,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Pairs per step; the other pairs of a batch are the negatives.")] = 128,
     max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
@@ -129,6 +132,7 @@ def train(
     options = TrainingOptions(
         num_latents=num_latents,
         init=init,
+        generation_prompt=generation_prompt,
         epochs=epochs,
         batch_size=batch_size,
         max_steps=max_steps,
@@ -168,7 +172,8 @@ def evaluate(
 ) -> None:
     """Score retrieval: hit@k (any answer in the top k), recall@k (share of answers found), MRR, nDCG@10; ties never help.
 
-    Without --adapter the zero-shot last-token readout is scored: what the frozen model gives by itself.
+    Without --adapter the zero-shot last-token readout is scored: what the frozen model gives by itself. In a BEIR folder's queries.jsonl
+    a `category` is also scored apart, and `masked` lists corpus ids to leave out of that query's ranking.
 
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
     """
@@ -189,10 +194,15 @@ def evaluate(
         evaluations = run(embedder, sets, batch_size, advance)
     for one in evaluations:
         list_failures(one.failures)
-    table(
-        ["protocol", *[name for name in evaluations[0].metrics]],
-        [[one.name, *[f"{v:.1%}" if isinstance(v, float) else str(v) for v in one.metrics.values()]] for one in evaluations],
-    )
+    table(["protocol", *evaluations[0].metrics], [[one.name, *shares(one.metrics.values())] for one in evaluations])
+    if any(one.by_category for one in evaluations):
+        names = ["hit@1", "hit@5", "hit@10", "mrr", "queries"]
+        named = [
+            (name, metrics)
+            for one in evaluations
+            for name, metrics in [(one.name, one.metrics), *[(f"  {category}", found) for category, found in one.by_category.items()]]
+        ]
+        table(["category", *names], [[name, *shares(metrics[each] for each in names)] for name, metrics in named])
     if json_file:
         result = {
             "adapter": adapter,
@@ -343,9 +353,15 @@ def list_failures(failures: Sequence[Failure]) -> None:
             typer.secho(f"  {failure}", err=True)
 
 
+def shares(values: Iterable[float]) -> list[str]:
+    """Cells of metrics: fractions in percent, counts as they are."""
+    return [f"{value:.1%}" if isinstance(value, float) else str(value) for value in values]
+
+
 def table(header: list[str], rows: list[list[Any]]) -> None:
     """Print a table; metrics stand in rows where there are many."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if len(header) > 6:  # too wide for a terminal: turn it round
@@ -355,7 +371,7 @@ def table(header: list[str], rows: list[list[Any]]) -> None:
         )
     shown = Table(*header)
     for row in rows:
-        shown.add_row(*[str(cell) for cell in row])
+        shown.add_row(*[escape(str(cell)) for cell in row])
     Console().print(shown)
 
 

@@ -88,6 +88,7 @@ class Retriever(Embedder):
     def fingerprint(self) -> str:
         """Hash of the latent queries and the backbone's identity: equal fingerprints, comparable embeddings."""
         digest = hashlib.sha256(self.queries.latents.detach().cpu().numpy().tobytes())
+        digest.update(repr(self.queries.generation_prompt).encode())
         digest.update(repr(sorted((k, v) for k, v in self.backbone.identity.to_dict().items() if k != "dtype")).encode())
         return digest.hexdigest()[:16]
 
@@ -103,7 +104,7 @@ class Retriever(Embedder):
     def states(self, items: Sequence[Item]) -> Tensor:
         """Final states of the latent queries (B, N, D), before pooling; what the orthogonality penalty looks at."""
         if self.cache is None:
-            return self._states(self.backbone.prepare(items))
+            return self._states(self.backbone.prepare(items, self.queries.generation_prompt))
         latents = self.queries.latents
         try:
             kept = self._prefixes(items)
@@ -141,17 +142,21 @@ class Retriever(Embedder):
                 break
         self.cache.closed = True
 
+    def _key(self, item: Item) -> str:
+        """What a prefix is kept under: retrievers that prompt differently may share a cache."""
+        return item.key if self.queries.generation_prompt else f"{item.key} without generation prompt"
+
     def _prefixes(self, items: Sequence[Item]) -> list[KeptPrefix]:
         """Each item's prefix, from the cache or computed, pictures and texts in batches of their own."""
         assert self.cache is not None
-        found: dict[str, KeptPrefix | None] = {item.key: self.cache.get(item.key) for item in items}
+        found: dict[str, KeptPrefix | None] = {item.key: self.cache.get(self._key(item)) for item in items}
         missing = list({item.key: item for item in items if found[item.key] is None}.values())
         missing.sort(key=lambda item: (item.image is None, len(item.text or "")))
         for start in range(0, len(missing), PREFIX_BATCH):
             chunk = missing[start : start + PREFIX_BATCH]
-            states = self.backbone.prefix(self.backbone.prepare(chunk))
+            states = self.backbone.prefix(self.backbone.prepare(chunk, self.queries.generation_prompt))
             for item, kept in zip(chunk, states.split(), strict=True):
-                self.cache.put(item.key, kept)
+                self.cache.put(self._key(item), kept)
                 found[item.key] = kept
         return [prefix for item in items if (prefix := found[item.key]) is not None]
 

@@ -106,18 +106,18 @@ class FrozenBackbone:
             raise InputError("An item needs a text, a picture, or both: this one has neither.")
         return {"role": "user", "content": parts}
 
-    def prepare(self, items: Sequence[Item]) -> Prepared:
-        """Items to left-padded tensors on the CPU: user turn with just the item, then the generation prompt (SLQ code).
+    def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> Prepared:
+        """Items to left-padded tensors on the CPU: user turn with just the item, then the generation prompt (SLQ code) if wanted.
 
         Raises what `message` raises for the first item that is wrong; callers that must go on check items one by one.
         """
-        return self.prepare_messages([[self.message(item)] for item in items])
+        return self.prepare_messages([[self.message(item)] for item in items], generation_prompt)
 
-    def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> Prepared:
-        """Chat conversations to left-padded tensors, ready for an answer."""
+    def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> Prepared:
+        """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
         inputs = self.processor.apply_chat_template(
             list(conversations),
-            add_generation_prompt=True,
+            add_generation_prompt=generation_prompt,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",

@@ -78,7 +78,8 @@ class LatentQueryModule(InputModule):
                 failures.append(Failure(f"input {shorten(repr(value))}", str(error)))
         if failures:
             raise BadItemsError(failures)
-        return dict(self.retriever.backbone.prepare_messages(messages).inputs)
+        generation_prompt = self.retriever.queries.generation_prompt
+        return dict(self.retriever.backbone.prepare_messages(messages, generation_prompt).inputs)
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Adds `sentence_embedding` (B, D) float32, each of length 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,14 @@ def train(
     overwrite: bool = False,
     show_progress: bool = True,
     stop_after: int | None = None,
+    after_step: Callable[[int, int, Retriever], None] = lambda step, total, retriever: None,
 ) -> Retriever:
     """Learn latent queries on pairs and save them as an adapter in `out`, beside `log.jsonl` and the newest checkpoint.
 
     validation_pairs: default, some of `pairs` set aside by `options.validation`. resume: go on from the newest checkpoint in `out`;
-    on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. Items that cannot
-    be used are left out and listed in `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
+    on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. after_step: called
+    with the steps done, those in all, and the retriever as it is then. Items that cannot be used are left out and listed in
+    `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
     `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
     """
     options = options or TrainingOptions()
@@ -115,6 +117,7 @@ def train(
             log.step(step, loss, norm, retriever, batch, _validate(retriever, validation_pairs) if due else {})
             if step % options.save_every == 0 or step in (total, stop_after):
                 checkpoints.save(accelerator, out, step)
+            after_step(step, total, retriever)
     if stop_after is None or stop_after >= total:
         retriever.training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores}
         retriever.training |= provenance(options.seed)
@@ -157,7 +160,7 @@ def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQ
     """The latent queries a run with these options starts from; also the untrained control of its results."""
     prompt = backbone.prompt_embeddings() if options.init == "prompt" else None
     generator = torch.Generator().manual_seed(options.seed)
-    return LatentQueries.create(options.num_latents, backbone.dim, options.init, prompt, generator)
+    return LatentQueries.create(options.num_latents, backbone.dim, options.init, prompt, generator, options.generation_prompt)
 
 
 def _prepare(accelerator: Accelerator, retriever: Retriever, options: TrainingOptions, total: int) -> tuple[Any, Any, Any]:

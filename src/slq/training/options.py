@@ -13,6 +13,7 @@ from slq.latents import INITS
 class TrainingOptions:
     """Settings of one run; the defaults of the method are the paper's, the rest is chosen for minutes rather than days.
 
+    generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
     learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start. warmup_steps: at most a tenth of the run.
     captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. cache_bytes: budget of the
     prefix cache (None: a quarter of free memory; 0: keep nothing). validation: pairs set aside, a share (< 1) or a number.
@@ -20,6 +21,7 @@ class TrainingOptions:
 
     num_latents: int = 20
     init: str = "normal"
+    generation_prompt: bool = True
     epochs: int = 5
     batch_size: int = 128
     max_steps: int | None = None
@@ -47,6 +49,8 @@ class TrainingOptions:
             raise InputError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.batch_size < 2:
             raise InputError(f"batch_size must be at least 2, not {self.batch_size}: a batch's other pairs are the negatives.")
+        if self.orthogonality < 0:
+            raise InputError(f"orthogonality must not be below 0: it is {self.orthogonality}.")
         if self.init not in INITS:
             raise InputError(f"Unknown init {self.init!r}: choose one of {', '.join(INITS)}.")
         if self.validation < 0:
