@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -12,18 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import InternVLForConditionalGeneration
 
 from slq.backbone import load_backbone
 from slq.backbone.processors import InternVLStillProcessor
 from slq.miniature.architecture import IMAGE_TOKENS, build_model, build_processor, train_tokenizer
-from slq.miniature.pretraining.__main__ import answer_loss, build_optimisers, main, rate_factor
+from slq.miniature.pretraining.__main__ import main
 from slq.miniature.pretraining.batches import IGNORED, PretrainingBatches, Row, collate
+from slq.miniature.pretraining.cells import CLASSES, UNKNOWN
+from slq.miniature.pretraining.objective import CELL_WEIGHT, Objective
 from slq.miniature.pretraining.tasks import Task, corpus, picture_tasks, word_task
-from slq.miniature.world.concepts import all_facts
+from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.scenes import PICTURE_SIZE, render, sample_scene
 
 PICTURE_TASKS, WORD_TASKS = 4, 2
+INPUTS = ("input_ids", "position_ids", "attention_mask", "pixel_values")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,8 @@ def batches(processor: InternVLStillProcessor) -> PretrainingBatches:
     return make_batches(processor)
 
 
-def make_batches(processor: InternVLStillProcessor, seed: int = 0) -> PretrainingBatches:
-    return PretrainingBatches(processor, rows=2, steps=8, seed=seed, picture_tasks=PICTURE_TASKS, word_tasks=WORD_TASKS)
+def make_batches(processor: InternVLStillProcessor, seed: int = 0, rows: int = 2, easy_steps: int = 0) -> PretrainingBatches:
+    return PretrainingBatches(processor, rows, 8, seed, PICTURE_TASKS, WORD_TASKS, easy_steps)
 
 
 def tasks_of(seed: int) -> tuple[list[Task], list[Task]]:
@@ -167,7 +172,7 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(processor, batches):
     assert len(again) == 8
     again[5]
     first, second = batches[2], again[2]
-    assert first.keys() == second.keys() == {"input_ids", "position_ids", "labels", "attention_mask", "pixel_values"}
+    assert first.keys() == second.keys() == {*INPUTS, "labels", "cell_things", "cell_colours", "cell_words"}
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["pixel_values"], batches[3]["pixel_values"])
     assert not torch.equal(first["pixel_values"], make_batches(processor, seed=1)[2]["pixel_values"])
@@ -180,6 +185,37 @@ def test_shapes_of_a_batch(processor, batches):
     assert batch["attention_mask"].shape == (rows, 1, length, length) and batch["attention_mask"].dtype == torch.bool
     assert batch["pixel_values"].shape == (rows, 3, PICTURE_SIZE, PICTURE_SIZE)
     assert ((batch["input_ids"] == processor.image_token_id).sum(1) == IMAGE_TOKENS).all()
+    for kind, names in CLASSES.items():
+        cells = batch[f"cell_{kind}"]
+        assert cells.shape == (rows, IMAGE_TOKENS) and cells.max() < len(names)
+        assert ((cells >= 0) | (cells == UNKNOWN)).all()
+
+
+def test_cells_of_a_batch_are_those_of_its_pictures(processor, batches):
+    """What the cells name is what the answer about the bare picture names."""
+    for step in range(8):
+        batch = batches[step]
+        for row in range(2):
+            labels, sees = batch["labels"][row], batch["attention_mask"][row, 0]
+            start = int((batch["input_ids"][row] == processor.tokenizer.convert_tokens_to_ids("<|assistant|>")).nonzero()[0])
+            stop = next(place for place in range(start, len(labels)) if labels[place] == processor.tokenizer.eos_token_id)
+            assert sees[stop, start], "one branch"
+            answer = processor.tokenizer.decode(labels[start:stop])
+            things = {CLASSES["things"][label] for label in set(batch["cell_things"][row].tolist()) - {UNKNOWN}}
+            for name in things:
+                assert name in answer or (name in concepts() and concepts()[name].plural in answer), (name, answer)
+
+
+def test_easy_steps_show_fewer_things_and_leave_the_later_ones_alone(processor):
+    hard, easy = (make_batches(processor, rows=8, easy_steps=steps) for steps in (0, 4))
+    shown: dict[bool, list[int]] = {True: [], False: []}
+    for step in range(8):
+        batch = easy[step]
+        for row in batch["cell_things"]:
+            shown[step < 4].append(len(set(row.tolist()) - {UNKNOWN}))
+        assert torch.equal(batch["cell_things"], hard[step]["cell_things"]) == (step >= 4)
+    assert max(shown[True]) == 2 and max(shown[False]) == 3
+    assert sum(number == 1 for number in shown[True]) > 1.4 * sum(number == 1 for number in shown[False])
 
 
 def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
@@ -226,35 +262,53 @@ def test_prompts_of_words_are_the_chat_template(processor, batches, text, as_par
 # Optimising
 
 
-def test_the_loss_is_the_cross_entropy_of_answers(model, batches):
-    batch = batches[0]
+def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_cells(model, batches):
+    objective, batch = Objective(model), batches[0]
+    kept = dict(batch)
     with torch.no_grad():
-        loss, right = answer_loss(model, dict(batch))
-        labels = batch.pop("labels")
-        logits = model(**batch).logits
-    chosen = [(logits[row, place], labels[row, place]) for row, place in (labels != IGNORED).nonzero().tolist()]
-    expected = sum(-torch.log_softmax(line, -1)[label] for line, label in chosen) / len(chosen)
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-4)
-    assert right.item() == pytest.approx(sum(bool(line.argmax() == label) for line, label in chosen) / len(chosen), abs=1e-6)
+        loss, measured = objective(batch)
+        output = model(**{name: batch[name] for name in INPUTS})
+        pictures = model.get_image_features(batch["pixel_values"]).pooler_output
+        cells = objective.heads(pictures, {kind: batch[f"cell_{kind}"] for kind in CLASSES})
+    assert batch.keys() == kept.keys(), "the batch given was changed"
+    chosen = [(output.logits[row, place], batch["labels"][row, place]) for row, place in (batch["labels"] != IGNORED).nonzero().tolist()]
+    answers = sum(-torch.log_softmax(line, -1)[label].item() for line, label in chosen) / len(chosen)
+    assert measured.keys() == {"loss", "token_accuracy", "cell_loss"}
+    assert pictures.shape[:2] == (2, IMAGE_TOKENS)
+    assert measured["loss"].item() == pytest.approx(answers, abs=1e-4)
+    assert measured["cell_loss"].item() == pytest.approx(cells.item(), abs=1e-4) and cells > 1
+    assert loss.item() == pytest.approx(answers + CELL_WEIGHT * cells.item(), abs=1e-4) and CELL_WEIGHT > 0
+    right = sum(bool(line.argmax() == label) for line, label in chosen) / len(chosen)
+    assert measured["token_accuracy"].item() == pytest.approx(right, abs=1e-6)
 
 
-def test_every_parameter_has_one_optimiser(model):
-    groups = [
-        [parameter for group in optimiser.param_groups for parameter in group["params"]] for optimiser in build_optimisers(model, 1.0)
-    ]
-    held = [id(parameter) for parameters in groups for parameter in parameters]
-    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
-    assert all(parameter.ndim == 2 for parameter in groups[0])
-    assert id(model.get_input_embeddings().weight) in {id(parameter) for parameter in groups[1]}
+def test_cells_teach_the_vision_tower_and_their_heads_alone(model, batches):
+    """Without the answers' part, nothing of the decoder's layers is pulled."""
+    objective, batch = Objective(copy.deepcopy(model)), batches[1]
+    pictures = objective.model.get_image_features(batch["pixel_values"]).pooler_output
+    objective.heads(pictures, {kind: batch[f"cell_{kind}"] for kind in CLASSES}).backward()
+    taught = {name for name, parameter in objective.named_parameters() if parameter.grad is not None and parameter.grad.abs().max() > 0}
+    assert {"heads.heads.things.weight", "heads.heads.colours.bias"} <= taught
+    assert any("vision_tower.encoder.layer.0." in name for name in taught)
+    assert any("multi_modal_projector" in name for name in taught)
+    assert not [name for name in taught if "language_model" in name]
 
 
-def test_the_rate_rises_stays_and_falls():
-    factors = [rate_factor(step, steps=100, warm_up=10) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1)
-    assert factors[9:60] == [1.0] * 51
-    assert factors[80] == pytest.approx(0.5)
-    assert factors[99] == pytest.approx(1 / 40)
-    assert factors[:10] == sorted(factors[:10]) and factors[60:] == sorted(factors[60:], reverse=True)
+# Whole runs
+
+
+@pytest.mark.parametrize(("size", "millions"), [("S", 6.3), ("M", 42)])
+def test_models_are_as_large_as_their_size_tells(processor, size, millions):
+    with torch.device("meta"):
+        built = build_model(processor.tokenizer, size)
+        pictures = built.get_image_features(torch.empty(1, 3, PICTURE_SIZE, PICTURE_SIZE)).pooler_output
+    assert sum(parameter.numel() for parameter in built.parameters()) / 1e6 == pytest.approx(millions, rel=0.08)
+    assert pictures.shape == (1, IMAGE_TOKENS, built.get_input_embeddings().embedding_dim)
+
+
+def test_a_size_that_does_not_exist_is_refused(processor):
+    with pytest.raises(KeyError, match="L"):
+        build_model(processor.tokenizer, "L")
 
 
 def pretrain(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> None:
@@ -274,14 +328,16 @@ def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkey
     pretrain(monkeypatch, parts)
     first, second = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (whole, parts))
     assert first["step"] == second["step"] == 6
-    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
+    assert all(torch.equal(value, second["objective"][name]) for name, value in first["objective"].items())
     assert halfway != (whole / "weights" / "model.safetensors").read_bytes()
     for name in ("model.safetensors", "tokenizer.json", "config.json", "processor_config.json"):
         assert (whole / "weights" / name).read_bytes() == (parts / "weights" / name).read_bytes(), name
 
     last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 6
+    assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "gradient_norm", "pictures_per_second"}
     assert math.isfinite(last["loss"]) and 0 < last["loss"] < 12
+    assert 1 < last["cell_loss"] < 20 and 0 <= last["token_accuracy"] <= 1
     assert (whole / "curves.png").stat().st_size > 1000
 
     backbone = load_backbone(str(whole / "weights"), device="cpu")
@@ -293,4 +349,41 @@ def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkey
         written = backbone.model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert inputs["input_ids"].shape[1] < written.shape[1] <= inputs["input_ids"].shape[1] + 4
     trained = backbone.model.get_input_embeddings().weight
-    assert torch.equal(trained, first["model"]["model.language_model.embed_tokens.weight"].to(torch.bfloat16).to(trained.dtype))
+    assert torch.equal(trained, first["objective"]["model.model.language_model.embed_tokens.weight"].to(torch.bfloat16).to(trained.dtype))
+    with safe_open(whole / "weights" / "model.safetensors", "pt") as shipped:
+        assert {name.split(".")[0] for name in first["objective"]} == {"model", "heads"}
+        assert not [name for name in shipped.keys() if "heads" in name.split(".")], "the heads do not ship"  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_weights_with_their_tokens_and_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
+    """At a rate of zero nothing moves: what is saved is what was started from, whatever the seed would have given."""
+    given = tmp_path / "given"
+    processor = build_processor(train_tokenizer(corpus(0, samples=2000)))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        build_model(processor.tokenizer).bfloat16().save_pretrained(given)
+    processor.save_pretrained(given)
+    start = ("--start-from", str(given))
+    pretrain(monkeypatch, tmp_path / "still", *start, "--seed", "1", "--rate", "0", "--stop-after", "1")
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "still" / "weights" / name).read_bytes() == (given / name).read_bytes(), name
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain(monkeypatch, whole, *start, "--stop-after", "2")
+    pretrain(monkeypatch, parts, *start, "--stop-after", "1")
+    pretrain(monkeypatch, parts, *start, "--stop-after", "2")
+    first, second = (torch.load(folder / "checkpoint.pt", weights_only=True)["objective"] for folder in (whole, parts))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert (whole / "weights" / "model.safetensors").read_bytes() != (given / "model.safetensors").read_bytes()
+    assert (whole / "weights" / "tokenizer.json").read_bytes() == (given / "tokenizer.json").read_bytes()
+
+
+def test_weights_of_another_size_or_without_their_tokens_are_refused(tmp_path, monkeypatch, processor):
+    given = tmp_path / "given"
+    build_model(processor.tokenizer).save_pretrained(given)
+    with pytest.raises(SystemExit, match=r"given has no tokenizer\.json"):
+        pretrain(monkeypatch, tmp_path / "out", "--start-from", str(given))
+    processor.save_pretrained(given)
+    with pytest.raises(SystemExit, match=r"given are not of size M: give the --size"):
+        pretrain(monkeypatch, tmp_path / "out", "--start-from", str(given), "--size", "M")

@@ -1,4 +1,4 @@
-"""Scenes: what is drawn is what captions, questions and changes say, checked in the pixels and against the scene itself."""
+"""Scenes: what is drawn is what scenes, captions and answers say, checked in the pixels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+from seeing import NAMED_PLACES, POSITION, centre, pixels, plain_scene, read_caption, sampled, where
 
-from slq.miniature.world.concepts import concepts
-from slq.miniature.world.language import NUMBERS, caption, change_of_colour, names, noun, phrase, questions
-from slq.miniature.world.lettering import STROKES, WORDS, draw_word
+from slq.miniature.world.language import caption, noun, phrase, questions
+from slq.miniature.world.lettering import BOARD_HEIGHT, BOARD_WIDTH, STROKES, WORDS, draw_word
 from slq.miniature.world.scenes import (
     BACKGROUNDS,
     MAX_COUNT,
@@ -21,50 +21,14 @@ from slq.miniature.world.scenes import (
     SIGN,
     Group,
     Scene,
+    placed_things,
     recolour,
     render,
     sample_scene,
     to_svg,
+    with_sign,
 )
 from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, STYLES, SVG, TRAINING_STYLES
-
-OPENINGS = ("there is ", "there are ", "a picture of ", "we see ")
-NAMED_PLACES = {"left of": (True, -1), "right of": (True, 1), "above": (False, -1), "below": (False, 1)}
-POSITION = "|".join(NAMED_PLACES)
-VOWEL_SOUNDS = {"hourglass"}  # besides words that are written with a vowel first
-
-
-def sampled(count: int, seed: int = 0) -> list[Scene]:
-    rng = random.Random(seed)
-    return [sample_scene(rng, rng.choice([1, 2, 3]), signs=0.3) for _ in range(count)]
-
-
-def plain_scene(*groups: Group, across: bool = True, seed: int = 0, style: str = "flat") -> Scene:
-    return Scene(groups=groups, across=across, background="", style=style, seed=seed)
-
-
-def pixels(scene: Scene) -> np.ndarray:
-    return np.asarray(render(scene), dtype=np.int16)
-
-
-def where(scene: Scene, place: int) -> np.ndarray:
-    """Which pixels one group paints: those that another colour, or another word, changes."""
-    group = scene.groups[place]
-    if group.concept == SIGN:
-        others = list(scene.groups)
-        others[place] = replace(group, word="zoo" if group.word != "zoo" else "walk")
-        other = replace(scene, groups=tuple(others))
-    else:
-        other = recolour(scene, place, "blue" if group.colour != "blue" else "red")
-    return np.abs(pixels(scene) - pixels(other)).max(-1) > 40
-
-
-def centre(mask: np.ndarray) -> tuple[float, float]:
-    """x, y of a mask's middle."""
-    rows, columns = np.nonzero(mask)
-    assert len(rows) > 20, "hardly visible"
-    return float(columns.mean()), float(rows.mean())
-
 
 # Pictures
 
@@ -160,8 +124,8 @@ def blots(mask: np.ndarray) -> int:
 def test_captions_and_answers_tell_where_things_are_in_the_pixels(across, number):
     for seed in range(6):
         rng = random.Random(f"{seed} {number} {across}")
-        scene = sample_scene(rng, number, signs=0.3)
-        scene = replace(scene, across=across, background="", style="flat")
+        scene = replace(sample_scene(rng, number), across=across, background="", style="flat")
+        scene = scene if across or seed % 2 else with_sign(scene, rng)
         axis = 0 if across else 1
         middles = [centre(where(scene, place)) for place in range(number)]
         coordinates = {group.concept: middle[axis] for group, middle in zip(scene.groups, middles, strict=True)}
@@ -170,6 +134,9 @@ def test_captions_and_answers_tell_where_things_are_in_the_pixels(across, number
         assert told_across is across
         assert told == [phrase(group) for group in sorted(scene.groups, key=lambda group: coordinates[group.concept])]
         for kind, question, answer in questions(scene, rng):
+            if kind == "where":
+                asked = re.fullmatch(r"where (?:is|are) the (.+)\?", question)
+                assert asked and seen_place(coordinates, concept_of(scene, asked[1]), across) == answer
             if kind != "position":
                 continue
             if found := re.fullmatch(rf"what is ({POSITION}) the (.+)\?", question):
@@ -177,13 +144,58 @@ def test_captions_and_answers_tell_where_things_are_in_the_pixels(across, number
                 placed = coordinates[answer] - coordinates[concept_of(scene, landmark)]
                 assert placed * NAMED_PLACES[relation][1] > 0, question
             else:
-                first, relation, second = re.fullmatch(rf"(?:is|are) the (.+) ({POSITION}) the (.+)\?", question).groups()  # type: ignore[union-attr]
+                ((first, relation, second),) = re.findall(rf"^(?:is|are) the (.+) ({POSITION}) the (.+)\?$", question)
                 placed = coordinates[concept_of(scene, first)] - coordinates[concept_of(scene, second)]
                 assert (placed * NAMED_PLACES[relation][1] > 0) == (answer == "yes"), question
 
 
 def concept_of(scene: Scene, words: str) -> str:
     return next(group.concept for group in scene.groups if noun(group) == words)
+
+
+def seen_place(coordinates: dict[str, float], concept: str, across: bool) -> str:
+    """Where a concept stands among all, from the middles of what is seen."""
+    if coordinates[concept] == min(coordinates.values()):
+        return "on the left" if across else "at the top"
+    if coordinates[concept] == max(coordinates.values()):
+        return "on the right" if across else "at the bottom"
+    return "in the middle"
+
+
+def test_things_are_drawn_where_they_are_placed():
+    sizes = set()
+    for scene in sampled(60, seed=9):
+        placed = placed_things(scene)
+        assert [thing.group for thing in placed] == [number for number, group in enumerate(scene.groups) for _ in range(group.count)]
+        drawn = [
+            re.findall(r"-?[\d.]+", thing.get("transform", "")) for thing in list(ET.fromstring(to_svg(scene)).findall(f"{{{SVG}}}g")[-1])
+        ]
+        for thing, (x, y, turn, width, height, *_) in zip(placed, drawn, strict=True):
+            assert (float(x), float(y), float(turn)) == pytest.approx((thing.x, thing.y, thing.degrees), abs=0.06)
+            assert 100 * float(height) == pytest.approx(thing.size, abs=0.01)
+            assert float(width) == pytest.approx(-float(height) if thing.flipped else float(height))
+            assert not (thing.flipped and scene.groups[thing.group].concept == SIGN), "mirrored letters"
+            assert abs(thing.degrees) <= (3.2 if scene.groups[thing.group].concept == SIGN else 8)
+            sizes.add(scene.groups[thing.group].small)
+    assert sizes == {True, False}
+    alone = [thing for scene in sampled(200, seed=11) if len(scene.groups) == scene.groups[0].count == 1 for thing in placed_things(scene)]
+    assert np.mean([(thing.x, thing.y) for thing in alone], axis=0) == pytest.approx([PICTURE_SIZE / 2] * 2, abs=1.5)
+
+
+def test_what_is_painted_lies_around_where_it_is_placed():
+    for scene in sampled(40, seed=10):
+        scene = replace(scene, style="flat", background="")
+        placed = placed_things(scene)
+        for number, group in enumerate(scene.groups):
+            mask = where(scene, number)
+            around = np.zeros_like(mask)
+            for thing in (thing for thing in placed if thing.group == number):
+                half = 0.58 * thing.size + 1  # half a box, turned by at most 8 degrees
+                top, left = max(0, round(thing.y - half)), max(0, round(thing.x - half))
+                box = np.s_[top : round(thing.y + half), left : round(thing.x + half)]
+                assert mask[box].mean() > 0.05, (scene, thing)
+                around[box] = True
+            assert not (mask & ~around).any(), (scene, group)
 
 
 @pytest.mark.parametrize("concept", ["cat", "key", "bridge"])
@@ -226,25 +238,87 @@ def test_every_colour_can_be_seen():
 # Signs
 
 
+def test_a_sign_takes_the_place_of_one_group_and_stacks_the_scene():
+    rng = random.Random(0)
+    words, places = set(), set()
+    for number in (1, 2, 3):
+        for _ in range(60):
+            scene = sample_scene(rng, number)
+            kept = replace(scene)
+            signed = with_sign(scene, rng)
+            (place,) = (place for place, group in enumerate(signed.groups) if group.concept == SIGN)
+            assert signed.groups[place] == Group(SIGN, "", word=signed.groups[place].word)
+            assert signed.groups[place].word in WORDS
+            assert signed == replace(scene, across=False, groups=(*scene.groups[:place], signed.groups[place], *scene.groups[place + 1 :]))
+            assert scene == kept, "the scene given was changed"
+            words.add(signed.groups[place].word)
+            places.add((number, place))
+    assert len(words) > 60
+    assert places == {(number, place) for number in (1, 2, 3) for place in range(number)}
+
+
+def test_signs_are_sampled_as_often_as_wished_and_never_side_by_side():
+    rng = random.Random(3)
+    scenes = [sample_scene(rng, rng.choice([1, 2, 3]), signs=0.3) for _ in range(1000)]
+    signed = [scene for scene in scenes if any(group.concept == SIGN for group in scene.groups)]
+    assert 240 <= len(signed) <= 360
+    assert not any(scene.across for scene in signed)
+    assert {scene.across for scene in scenes if scene not in signed} == {True, False}
+    assert not any(group.concept == SIGN for _ in range(200) for group in sample_scene(rng, 2).groups)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_sign_has_room_for_its_word_wherever_it_stands(number):
+    """Stacked, its letters are as wide among three as alone; side by side they would not be."""
+    others = [Group("cat", "red"), Group("apple", "green")][: number - 1]
+    for place in range(number):
+        groups = [*others[:place], Group(SIGN, "", word="school"), *others[place:]]
+        for seed in range(4):
+            _, columns = np.nonzero(where(plain_scene(*groups, across=False, seed=seed), place))
+            assert np.ptp(columns) > 45
+            if number == 3:
+                _, columns = np.nonzero(where(plain_scene(*groups, across=True, seed=seed), place))
+                assert np.ptp(columns) < 35
+
+
 @cache
 def sign(word: str) -> np.ndarray:
     return pixels(plain_scene(Group(SIGN, "", word=word)))
 
 
-def test_every_word_can_be_lettered_and_looks_different():
+def test_every_word_looks_different():
     assert len(WORDS) == len(set(WORDS)) >= 60
-    seen = set()
+    assert len({sign(word).tobytes() for word in WORDS}) == len(WORDS)
+
+
+@pytest.mark.parametrize("height", [BOARD_HEIGHT, 48, 38.3, 30])
+def test_letters_stay_inside_their_board(height):
     for word in WORDS:
-        assert set(word) <= set(STROKES)
-        drawn = ET.fromstring(f"<g>{draw_word(word)}</g>")
-        strokes = drawn.findall(".//polyline")
+        drawn = ET.fromstring(f"<g>{draw_word(word, height)}</g>")
+        board, lines = drawn.find("rect"), drawn.find("g")
+        assert board is not None and lines is not None
+        x, y, wide, high, rim = (float(board.get(name, "")) for name in ("x", "y", "width", "height", "stroke-width"))
+        assert (x, y, wide, high) == pytest.approx(((100 - BOARD_WIDTH) / 2, (100 - height) / 2, BOARD_WIDTH, height), abs=0.051)
+        edge = (rim + float(lines.get("stroke-width", ""))) / 2
+        strokes = lines.findall("polyline")
         assert len(strokes) == sum(len(STROKES[letter]) for letter in word)
-        for stroke in strokes:
-            for point in stroke.get("points", "").split():
-                x, y = map(float, point.split(","))
-                assert 4 <= x <= 96 and 24 <= y <= 76, f"{word} leaves its board"
-        seen.add(sign(word).tobytes())
-    assert len(seen) == len(WORDS)
+        points = [tuple(map(float, point.split(","))) for stroke in strokes for point in stroke.get("points", "").split()]
+        for across, down in points:
+            assert x + edge <= across <= x + wide - edge and y + edge <= down <= y + high - edge, f"{word} leaves its board"
+        tall = max(down for _, down in points) - min(down for _, down in points)
+        assert tall >= min(0.25 * height, 14), f"{word} is too small to read"
+
+
+def test_a_lower_board_has_smaller_letters_only_where_it_must():
+    long, short = "menu" * 3, "up"
+    assert letters(long, BOARD_HEIGHT) == letters(long, 30), "a long word is bound by the board's width"
+    assert letters(short, BOARD_HEIGHT) > letters(short, 38.3) > letters(short, 30)
+
+
+def letters(word: str, height: float) -> float:
+    """How wide a word is written."""
+    points = [float(x) for x in re.findall(r"([\d.]+),", draw_word(word, height))]
+    return round(max(points) - min(points), 1)
 
 
 def test_letters_are_dark_on_a_light_board():
@@ -262,147 +336,3 @@ def test_letters_are_all_different():
 def test_a_word_with_other_signs_than_letters_is_refused():
     with pytest.raises(KeyError):
         draw_word("x2")
-
-
-# Words
-
-
-def read_caption(text: str) -> tuple[list[str], bool | None, str]:
-    """A caption taken apart without the code under test: phrases from left to right (or top to bottom), across?, background."""
-    for opening in OPENINGS:
-        text = text.removeprefix(opening)
-    background = next((name for name in BACKGROUNDS if name and text.endswith(f" {name}")), "")
-    text = text.removesuffix(f" {background}") if background else text
-    if found := re.fullmatch(r"(.+), (.+) and (.+) from (left|right|top|bottom) to (left|right|top|bottom)", text):
-        *phrases, start, end = found.groups()
-        assert {start, end} in ({"left", "right"}, {"top", "bottom"})
-        return phrases if start in ("left", "top") else phrases[::-1], start in ("left", "right"), background
-    if found := re.fullmatch(rf"(.+) ({POSITION}) (.+)", text):
-        first, relation, second = found.groups()
-        across, direction = NAMED_PLACES[relation]
-        return [first, second] if direction < 0 else [second, first], across, background
-    return [text], None, background
-
-
-def test_every_wording_of_a_scene_tells_the_same():
-    rng = random.Random(0)
-    wordings = set()
-    for scene in sampled(300, seed=6):
-        truth = ([phrase(group) for group in scene.groups], scene.across if len(scene.groups) > 1 else None, scene.background)
-        assert read_caption(caption(scene)) == truth
-        for _ in range(8):
-            text = caption(scene, rng)
-            assert read_caption(text) == truth, text
-            wordings |= {word for word in (*OPENINGS, "right of", "below", "from right", "from bottom") if word in text}
-    assert wordings >= {"a picture of ", "we see ", "there is ", "right of", "below", "from right", "from bottom"}
-
-
-def test_phrases():
-    assert phrase(Group("cat", "red", small=True)) == "a small red cat"
-    assert phrase(Group("apple", "orange")) == "an orange apple"
-    assert phrase(Group("apple", "blue", 3)) == "three blue apples"
-    assert phrase(Group("glasses", "red")) == "a red pair of glasses"
-    assert phrase(Group("glasses", "orange", 2)) == "two orange pairs of glasses"
-    assert phrase(Group(SIGN, "", word="exit")) == "a sign saying exit"
-    assert names(plain_scene(Group("cat", "red"), Group(SIGN, "", word="exit"))) == "cat and sign"
-
-
-def test_no_two_groups_are_told_alike():
-    told = [
-        phrase(Group(concept, colour, count, small))
-        for concept in concepts()
-        for colour in COLOURS
-        for count in range(1, MAX_COUNT + 1)
-        for small in ([True, False] if count == 1 else [False])
-    ]
-    assert len(told) == len(set(told))
-
-
-def test_a_and_an_stand_before_the_right_sounds():
-    texts = [concept.singular for concept in concepts().values()]
-    texts += [phrase(Group(name, colour, small=small)) for name in concepts() for colour in COLOURS for small in (True, False)]
-    for text in texts:
-        check_article(text)
-
-
-def check_article(text: str) -> None:
-    article, word = text.split(" ")[:2]
-    assert article == ("an" if word[0] in "aeiou" or word in VOWEL_SOUNDS else "a"), text
-
-
-def test_there_are_several():
-    rng = random.Random(0)
-    texts = [caption(plain_scene(Group("cat", "red", 2)), rng) for _ in range(100)]
-    assert not [text for text in texts if text.startswith("there is")]
-
-
-def test_position_questions_agree_with_their_subject():
-    for scene in sampled(200):
-        for kind, question, _ in questions(scene, random.Random(0)):
-            if found := kind == "position" and re.match(rf"(is|are) the (.+?) (?:{POSITION}) ", question):
-                subject = next(group for group in scene.groups if noun(group) == found[2])
-                assert found[1] == ("is" if subject.count == 1 else "are"), question
-
-
-def test_plurals_are_spelt_like_their_names():
-    for concept in concepts().values():
-        assert ("-" in concept.plural) == ("-" in concept.name), concept.plural
-
-
-def test_every_answer_is_true_of_its_scene():
-    rng = random.Random(1)
-    kinds: dict[str, set[str]] = {}
-    for scene in sampled(500, seed=7):
-        for kind, question, answer in questions(scene, rng):
-            assert answer == true_answer(scene, question, answer), (scene, question, answer)
-            kinds.setdefault(kind, set()).add(answer)
-    assert set(kinds) == {"name", "background", "read", "colour", "count", "yes/no", "position"}
-    assert kinds["yes/no"] == {"yes", "no"} and {"yes", "no"} <= kinds["position"]
-    assert kinds["count"] == set(NUMBERS[1:])
-    assert kinds["colour"] == set(COLOURS)
-    assert kinds["background"] == set(BACKGROUNDS) - {""}
-
-
-def true_answer(scene: Scene, question: str, answer: str) -> str:
-    """What the scene says to a question, read from its words; `answer` where several neighbours would do."""
-    groups = {noun(group): group for group in scene.groups}
-    plurals = {concepts()[group.concept].plural: group for group in scene.groups if group.concept != SIGN}
-    if question == "what is shown?":
-        return " and ".join(group.concept for group in scene.groups)
-    if question == "where is it?":
-        return scene.background
-    if question == "what does the sign say?":
-        return groups[SIGN].word
-    if found := re.fullmatch(r"what colour (is|are) the (.+)\?", question):
-        assert (found[1] == "is") == (groups[found[2]].count == 1)
-        return groups[found[2]].colour
-    if found := re.fullmatch(r"how many (.+) are there\?", question):
-        return NUMBERS[plurals[found[1]].count]
-    if found := re.fullmatch(r"is there (an? .+)\?", question):
-        return "yes" if any(concepts()[g.concept].singular == found[1] for g in scene.groups if g.concept != SIGN) else "no"
-    places = {name: place for place, name in enumerate(groups)}
-    if found := re.fullmatch(rf"what is ({POSITION}) the (.+)\?", question):
-        across, direction = NAMED_PLACES[found[1]]
-        assert across is scene.across
-        return scene.groups[places[found[2]] + direction].concept
-    if found := re.fullmatch(rf"(?:is|are) the (.+) ({POSITION}) the (.+)\?", question):
-        across, direction = NAMED_PLACES[found[2]]
-        assert across is scene.across
-        return "yes" if (places[found[1]] - places[found[3]]) * direction > 0 else "no"
-    if found := re.fullmatch(r"(is|are) the (.+) (\w+)\?", question):
-        assert (found[1] == "is") == (groups[found[2]].count == 1)
-        return "yes" if groups[found[2]].colour == found[3] else "no"
-    raise AssertionError(f"an unknown question: {question}, {answer}")
-
-
-def test_a_change_of_colour_is_asked_only_where_it_is_clear():
-    rng = random.Random(2)
-    for scene in sampled(300, seed=8):
-        change = change_of_colour(scene, rng)
-        clear = len(scene.groups) == 1 and scene.groups[0].concept != SIGN
-        assert (change is not None) == clear
-        if change is not None:
-            words, changed = change
-            assert words == f"but {changed.groups[0].colour}"
-            assert changed.groups[0].colour != scene.groups[0].colour
-            assert recolour(changed, 0, scene.groups[0].colour) == scene

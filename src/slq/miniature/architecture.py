@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -20,6 +21,18 @@ from slq.miniature.world.scenes import PICTURE_SIZE
 PATCH_SIZE = 8
 IMAGE_TOKENS = (PICTURE_SIZE // PATCH_SIZE // 2) ** 2  # pixel shuffle joins 2 x 2 patches
 VOCABULARY_SIZE = 4096
+
+
+@dataclass(frozen=True)
+class Size:
+    """Layers, width and attention heads of the vision tower and of the decoder."""
+
+    vision: tuple[int, int, int]
+    decoder: tuple[int, int, int]
+
+
+# S ships (6.3 million parameters). M is for studies of scale, on an accelerator (42 million); it has not been trained yet.
+SIZES = {"S": Size(vision=(4, 192, 4), decoder=(4, 256, 4)), "M": Size(vision=(8, 384, 6), decoder=(8, 512, 8))}
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 IMAGE_TOKEN_NAMES = {
@@ -75,13 +88,15 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLStillProcesso
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> InternVLForConditionalGeneration:
-    """The untrained miniature (about 7 million parameters)."""
+def build_model(tokenizer: PreTrainedTokenizerFast, size: str = "S") -> InternVLForConditionalGeneration:
+    """The untrained miniature in one of `SIZES`; raises KeyError for another."""
+    vision_layers, vision_width, vision_heads = SIZES[size].vision
+    layers, width, heads = SIZES[size].decoder
     vision = InternVLVisionConfig(
-        hidden_size=192,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=768,
+        hidden_size=vision_width,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=vision_heads,
+        intermediate_size=4 * vision_width,
         attention_bias=True,
         image_size=[PICTURE_SIZE, PICTURE_SIZE],
         patch_size=[PATCH_SIZE, PATCH_SIZE],
@@ -89,11 +104,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> InternVLForConditionalGen
     )
     text = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         head_dim=64,
         max_position_embeddings=2048,
         tie_word_embeddings=True,

@@ -1,9 +1,10 @@
 """The picture-book world as ordinary files, so that the rest of the tool sees nothing but pictures and captions.
 
-DIR/pictures/0000.png ...     96 x 96 pictures
-DIR/captions.jsonl            one line a picture: image, caption (test) or several captions (train), style, concepts
+DIR/pictures/0000.png ...     96 x 96 pictures; every fifth has a twin that differs in one respect (`world.twins`)
+DIR/captions.jsonl            one line a picture: image, caption (test) or several captions (train), style, concepts, twin_of, respect
 DIR/knowledge/                the same pictures as a BEIR set whose queries are facts that never name what is shown
 DIR/composed/                 the same pictures as a BEIR set whose queries are a picture and a change: "but blue"
+DIR/drawn/                    the same pictures as a BEIR set whose queries are names drawn as pictures
 """
 
 from __future__ import annotations
@@ -11,27 +12,40 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from slq.errors import InputError
 from slq.miniature.world.concepts import all_facts, concepts
-from slq.miniature.world.language import caption, change_of_colour, noun
-from slq.miniature.world.scenes import SPLITS, Group, Scene, render, sample_scene, split_of, without_colour
+from slq.miniature.world.language import caption, noun
+from slq.miniature.world.lettering import STROKES
+from slq.miniature.world.scenes import SIGN, SPLITS, Group, Scene, render, sample_scene, split_of, without_colour
 from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, TRAINING_STYLES
+from slq.miniature.world.twins import RESPECTS, twin
 from slq.runtime import new_folder, writing
 
 DEFAULT_COUNTS = {"train": 3000, "validation": 500, "test": 500}
 CAPTIONS = {"train": 2, "validation": 1, "test": 1}
-TWINS = 10  # one picture in this many is another one recoloured: a composed query's answer, and a hard negative
+TWIN_EVERY = 5
+TRIES = 1000
+LONGEST_DRAWN = 8  # letters that fit on a board in a picture of 96 pixels
 
 
-def split_scenes(split: str, count: int, seed: int = 0, held_out_style: bool = False) -> list[Scene]:
+@dataclass(frozen=True)
+class Drawn:
+    """One scene of a world; a twin also tells the place of the scene it is the twin of, and the respect they differ in."""
+
+    scene: Scene
+    twin_of: int | None = None
+    respect: str = ""
+
+
+def split_scenes(split: str, count: int, seed: int = 0, held_out_style: bool = False) -> list[Drawn]:
     """`count` scenes of a split with different contents, of one to three groups, every concept about equally often.
 
-    Raises InputError for an unknown split or a count below 1.
+    After every fourth scene comes its twin, in one respect after the other. Raises InputError for an unknown split or a count below 1.
     """
     if split not in SPLITS:
         raise InputError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
@@ -40,24 +54,23 @@ def split_scenes(split: str, count: int, seed: int = 0, held_out_style: bool = F
     rng = random.Random(f"{split} {seed}")
     styles = (HELD_OUT_STYLE,) if held_out_style else TRAINING_STYLES
     names = list(concepts())
-    scenes: dict[tuple, Scene] = {}
-    while len(scenes) < count:
-        first = names[len(scenes) % len(names)]
+    drawn: list[Drawn] = []
+    contents: set[tuple] = set()
+    tries = 0
+    while len(drawn) < count:
+        place, tries = len(drawn), tries + 1
+        # A concept may have no scene of this split that has such a twin: after a while it is the next one's turn.
+        first = names[(place + tries // TRIES) % len(names)]
         scene = sample_scene(rng, rng.choice([1, 1, 1, 2, 2, 3]), styles, first_concept=first)
-        if not _add(scenes, scene, split):
+        respect = RESPECTS[place // TWIN_EVERY % len(RESPECTS)] if place % TWIN_EVERY == TWIN_EVERY - 2 and place + 1 < count else ""
+        other = twin(scene, respect, rng) if respect else None
+        family = [scene] + ([other] if other else [])
+        if (respect and other is None) or any(split_of(one) != split or one.content in contents for one in family):
             continue
-        change = change_of_colour(scene, rng) if len(scenes) % TWINS == 0 and len(scenes) < count else None
-        if change is not None:
-            _add(scenes, replace(change[1], seed=rng.randrange(2**31)), split)
-    return list(scenes.values())
-
-
-def _add(scenes: dict[tuple, Scene], scene: Scene, split: str) -> bool:
-    """Take a scene if its content is of the split and new."""
-    if split_of(scene) != split or scene.content in scenes:
-        return False
-    scenes[scene.content] = scene
-    return True
+        tries = 0
+        contents.update(one.content for one in family)
+        drawn += [Drawn(scene)] + ([Drawn(other, place, respect)] if other else [])
+    return drawn
 
 
 def write_world(
@@ -73,7 +86,8 @@ def write_world(
 
     Raises OutputExistsError if the folder holds something, DiskFullError if there is no room.
     """
-    scenes = split_scenes(split, count if count is not None else DEFAULT_COUNTS.get(split, 1), seed, held_out_style)
+    drawn = split_scenes(split, count if count is not None else DEFAULT_COUNTS.get(split, 1), seed, held_out_style)
+    scenes = [one.scene for one in drawn]
     new_folder(folder, overwrite)
     with writing(folder):
         (folder / "pictures").mkdir()
@@ -88,21 +102,29 @@ def write_world(
                 "caption": list(dict.fromkeys(caption(scene, rng) for _ in range(CAPTIONS[split]))),
                 "style": scene.style,
                 "concepts": [group.concept for group in scene.groups],
+                **({"twin_of": names[one.twin_of], "respect": one.respect} if one.twin_of is not None else {}),
             }
-            for name, scene in zip(names, scenes, strict=True)
+            for name, scene, one in zip(names, scenes, drawn, strict=True)
         ]
         _write_jsonl(folder / "captions.jsonl", lines)
         _write_knowledge(folder / "knowledge", names, scenes)
         _write_composed(folder / "composed", names, scenes)
+        _write_drawn(folder / "drawn", names, scenes)
     return len(scenes)
 
 
-def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> None:
-    """Every fact about something shown, in the phrasing that no training uses; each picture that shows the thing is an answer."""
+def _pictures_of(names: list[str], scenes: list[Scene]) -> dict[str, list[str]]:
+    """Concept -> the pictures that show it."""
     shown: dict[str, list[str]] = {}
     for name, scene in zip(names, scenes, strict=True):
         for group in scene.groups:
             shown.setdefault(group.concept, []).append(name)
+    return shown
+
+
+def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> None:
+    """Every fact about something shown, in the phrasing that no training uses; each picture that shows the thing is an answer."""
+    shown = _pictures_of(names, scenes)
     facts = {f"fact-{number}": fact for number, fact in enumerate(all_facts()) if fact.concept in shown}
     queries = [
         {"_id": id_, "text": fact.benchmark_phrasing, "category": fact.category, "concept": fact.concept} for id_, fact in facts.items()
@@ -111,14 +133,32 @@ def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> Non
 
 
 def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None:
-    """Every picture of one group of things whose recoloured twin is there too; ask with the query's own picture masked."""
+    """Every picture of one group of things whose recoloured twin is there too; the query's own picture is masked."""
     alike: dict[tuple, list[int]] = {}
     for place, scene in enumerate(scenes):
         if len(scene.groups) == 1:
             alike.setdefault(without_colour(scene), []).append(place)
     pairs = [(a, b) for places in alike.values() for a in places for b in places if a != b]
-    queries = [{"_id": f"change-{a}-{b}", "text": f"but {scenes[b].groups[0].colour}", "image": f"../{names[a]}"} for a, b in pairs]
+    queries = [
+        {"_id": f"change-{a}-{b}", "text": f"but {scenes[b].groups[0].colour}", "image": f"../{names[a]}", "masked": [names[a]]}
+        for a, b in pairs
+    ]
     _write_beir(folder, names, queries, {f"change-{a}-{b}": [names[b]] for a, b in pairs})
+
+
+def _write_drawn(folder: Path, names: list[str], scenes: list[Scene]) -> None:
+    """Names that fit on a board, drawn as pictures; each picture that shows the thing is an answer."""
+    shown = {
+        concept: pictures
+        for concept, pictures in sorted(_pictures_of(names, scenes).items())
+        if len(concept) <= LONGEST_DRAWN and set(concept) <= STROKES.keys()
+    }
+    (folder / "words").mkdir(parents=True)
+    for number, concept in enumerate(shown):
+        board = Scene((Group(SIGN, "", word=concept),), across=False, background="", style="flat", seed=number)
+        render(board).save(folder / f"words/{concept}.png")
+    queries = [{"_id": concept, "text": "", "image": f"words/{concept}.png", "concept": concept} for concept in shown]
+    _write_beir(folder, names, queries, shown)
 
 
 def _write_beir(folder: Path, names: list[str], queries: list[dict], answers: dict[str, list[str]]) -> None:

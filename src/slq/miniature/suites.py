@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from slq.backbone import FrozenBackbone
 from slq.miniature.export import split_scenes
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import questions
-from slq.miniature.world.lettering import WORDS
-from slq.miniature.world.scenes import SIGN, Group, render
+from slq.miniature.world.scenes import render, sample_scene, split_of
 from slq.types import Item
 
 SPATIAL_KINDS = ("colour", "count", "position", "yes/no")
@@ -42,23 +41,27 @@ def spatial_suite(count: int, seed: int = 0) -> list[Question]:
     """As many questions of each kind, about scenes of the test split."""
     rng = random.Random(f"spatial {seed}")
     asked: list[Question] = []
-    for place, scene in enumerate(split_scenes("test", 3 * count, seed)):
+    for place, drawn in enumerate(split_scenes("test", 3 * count, seed)):
         kind = SPATIAL_KINDS[len(asked) % len(SPATIAL_KINDS)]
-        fitting = [(text, answer) for found, text, answer in questions(scene, rng) if found == kind]
+        fitting = [(text, answer) for found, text, answer in questions(drawn.scene, rng) if found == kind]
         if fitting and len(asked) < count and place % 2 == 0:
             text, answer = rng.choice(fitting)
-            asked.append(Question(kind, Item(text, render(scene)), answer))
+            asked.append(Question(kind, Item(text, render(drawn.scene)), answer))
     return asked
 
 
 def reading_suite(count: int, seed: int = 0) -> list[Question]:
-    """Signs, put in the place of a group in scenes of the test split."""
+    """Scenes of the test split with a sign in the place of one group, as many of one, two and three groups.
+
+    A sign alone has few contents (words times backgrounds), so the same one may come twice, drawn otherwise.
+    """
     rng = random.Random(f"reading {seed}")
-    asked = []
-    for scene in split_scenes("test", count, seed):
-        place, word = rng.randrange(len(scene.groups)), rng.choice(WORDS)
-        groups = (*scene.groups[:place], Group(SIGN, "", word=word), *scene.groups[place + 1 :])
-        asked.append(Question("read", Item("what does the sign say?", render(replace(scene, groups=groups))), word))
+    asked: list[Question] = []
+    while len(asked) < count:
+        scene = sample_scene(rng, len(asked) % 3 + 1, signs=1.0)
+        if split_of(scene) == "test":
+            word = next(group.word for group in scene.groups if group.word)
+            asked.append(Question("read", Item("what does the sign say?", render(scene)), word))
     return asked
 
 

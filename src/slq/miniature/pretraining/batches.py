@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from transformers import InternVLProcessor
 
 from slq.miniature.architecture import ASSISTANT, END, IMAGE_TOKEN_NAMES, IMAGE_TOKENS, USER
+from slq.miniature.pretraining.cells import CLASSES, cell_labels
 from slq.miniature.pretraining.tasks import Task, picture_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.scenes import render
@@ -75,8 +76,10 @@ def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
 class PretrainingBatches(Dataset):
     """Batch number i, the same whenever and wherever it is asked for, so that a run can stop and resume."""
 
-    def __init__(self, processor: InternVLProcessor, rows: int, steps: int, seed: int, picture_tasks: int, word_tasks: int):
-        self.processor, self.rows, self.steps, self.seed = processor, rows, steps, seed
+    def __init__(
+        self, processor: InternVLProcessor, rows: int, steps: int, seed: int, picture_tasks: int, word_tasks: int, easy_steps: int = 0
+    ):
+        self.processor, self.rows, self.steps, self.seed, self.easy_steps = processor, rows, steps, seed, easy_steps
         self.picture_tasks, self.word_tasks = picture_tasks, word_tasks
         self.facts = all_facts()
         self.names = list(concepts())
@@ -90,17 +93,18 @@ class PretrainingBatches(Dataset):
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{self.seed} {step}")
         noise = np.random.default_rng([self.seed, step])
-        early = step < self.steps * 0.25  # single things first: names before sentences
-        pictures, tasks = [], []
+        early = step < self.easy_steps  # single things first: names before sentences
+        pictures, tasks, cells = [], [], []
         for _ in range(self.rows):
             num_groups = rng.choice([1, 1, 1, 1, 2] if early else [1, 1, 2, 2, 3])
             scene = training_scene(rng, num_groups, rng.choice(self.names))
             pictures.append(self._pixels(render(scene), noise))
             tasks.append(picture_tasks(scene, rng, self.picture_tasks))
+            cells.append(cell_labels(scene))
         rows = [self._row(about, [word_task(rng, self.facts) for _ in range(self.word_tasks)]) for about in tasks]
         batch = collate(rows, self.processor.tokenizer.pad_token_id)
         batch["pixel_values"] = torch.stack(pictures)
-        return batch
+        return batch | {f"cell_{kind}": torch.stack([labels[kind] for labels in cells]) for kind in CLASSES}
 
     def _pixels(self, picture: Image.Image, noise: np.random.Generator) -> torch.Tensor:
         """Normalised as the processor does, with a little noise and light (3, 96, 96)."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 
 from slq.miniature.world.concepts import Fact, all_facts, concepts
-from slq.miniature.world.language import caption, change_of_colour, names, phrase, questions
-from slq.miniature.world.scenes import Scene, sample_scene, split_of
+from slq.miniature.world.language import caption, change_of_colour, compose, names, phrase, questions
+from slq.miniature.world.scenes import SIGN, Scene, sample_scene, split_of
 
 Task = tuple[str, str]  # what the user says (beside the picture, if there is one), what the model answers
 
-
-SIGNS = 0.35  # reading is the slowest to learn
+SIGNS = 0.3  # share of scenes with a printed word
+GAPS = 0.2  # share of a told fact's words left out, where any are
+# How often each kind of question is asked: what takes two looks (is it there? which is where?) is learned last.
+SHARES = {"yes/no": 5, "position": 5, "where": 2, "colour": 3, "count": 2, "name": 1, "background": 1}
 
 
 def training_scene(rng: random.Random, num_groups: int, first_concept: str | None = None) -> Scene:
@@ -25,36 +27,40 @@ def training_scene(rng: random.Random, num_groups: int, first_concept: str | Non
 def picture_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
     """`count` tasks about one scene; the first is the bare picture, the form that retrieval reads."""
     tasks: list[Task] = [("", names(scene) if rng.random() < 0.5 else caption(scene))]
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         tasks.append(("describe the picture.", caption(scene)))
     change = change_of_colour(scene, rng)
     if change is not None and rng.random() < 0.25:
         words, changed = change
         tasks.append((words, caption(changed)))
-    asked = questions(scene, rng)
-    tasks += [(question, answer) for kind, question, answer in asked if kind == "read"]
-    kinds = sorted({kind for kind, _, _ in asked})
+    asked: dict[str, list[Task]] = {}
+    for kind, question, answer in questions(scene, rng):
+        asked.setdefault(kind, []).append((question, answer))
+    tasks += asked.pop("read", [])
+    weights = [SHARES[kind] for kind in asked]
     while len(tasks) < count:
-        # First a kind, then a question of it: else the many yes/no questions crowd out the rest.
-        kind = rng.choice(kinds)
-        tasks.append(rng.choice([(question, answer) for k, question, answer in asked if k == kind]))
+        # First a kind, then a question of it: else the kinds with many questions crowd out the rest.
+        (kind,) = rng.choices(list(asked), weights)
+        tasks.append(rng.choice(asked[kind]))
     return tasks[:count]
 
 
 def word_task(rng: random.Random, facts: list[Fact]) -> Task:
     """One task without a picture."""
     draw = rng.random()
-    if draw < 0.72:
+    if draw < 0.55:
         fact = rng.choice(facts)
         told = rng.choice(fact.training_phrasings)
-        if draw < 0.30:
-            return told, fact.concept
-        if draw < 0.55:
-            return _ask(told, rng), concepts()[fact.concept].singular
-        if draw < 0.64:
+        if draw < 0.26:
+            return _with_gaps(told, rng), fact.concept
+        if draw < 0.46:
+            return _ask(_with_gaps(told, rng), rng), concepts()[fact.concept].singular
+        if draw < 0.50:
             return f"tell a fact about {concepts()[fact.concept].singular}.", told
         return fact.concept, told
     scene = training_scene(rng, rng.choice([1, 1, 1, 2, 3]))
+    if draw < 0.75:
+        return _riddle(scene, rng)
     words = caption(scene, rng)
     if draw < 0.88:
         return words, names(scene) if rng.random() < 0.5 else caption(scene)
@@ -65,6 +71,29 @@ def word_task(rng: random.Random, facts: list[Fact]) -> Task:
         return rng.choice([phrase(scene.groups[0]), scene.groups[0].concept]), scene.groups[0].concept
     _, question, answer = rng.choice(questions(scene, rng))
     return f"{words}. {question}", answer
+
+
+def _riddle(scene: Scene, rng: random.Random) -> Task:
+    """A caption that tells a fact instead of a name; answered with the names, or with the caption that names it."""
+    known = [place for place, group in enumerate(scene.groups) if group.concept != SIGN]
+    if not known:
+        return caption(scene, rng), names(scene)
+    place = rng.choice(known)
+    concept = concepts()[scene.groups[place].concept]
+    phrases = [phrase(group) for group in scene.groups]
+    told = rng.choice(rng.choice(concept.facts).training_phrasings)
+    riddle = compose(scene, [*phrases[:place], told, *phrases[place + 1 :]], rng)
+    answer = compose(scene, [*phrases[:place], concept.singular, *phrases[place + 1 :]])
+    return riddle, names(scene) if rng.random() < 0.5 else answer
+
+
+def _with_gaps(told: str, rng: random.Random) -> str:
+    """Half of the time with some words left out, so that a fact is known by what it says and not by one phrasing's run of words."""
+    if rng.random() < 0.5:
+        return told
+    words = told.split()
+    kept = [word for word in words if rng.random() > GAPS]
+    return " ".join(kept) if len(kept) >= 3 else told
 
 
 def _ask(told: str, rng: random.Random) -> str:

@@ -39,7 +39,12 @@ def names(scene: Scene) -> str:
 
 def caption(scene: Scene, rng: random.Random | None = None) -> str:
     """What the picture shows, in one fixed wording; with `rng`, in one of several that mean the same."""
-    phrases = [phrase(group) for group in scene.groups]
+    return compose(scene, [phrase(group) for group in scene.groups], rng)
+
+
+def compose(scene: Scene, phrases: list[str], rng: random.Random | None = None) -> str:
+    """A caption from one phrase a group, in the groups' order; with `rng`, in one of several wordings."""
+    phrases = list(phrases)
     reverse = rng is not None and len(phrases) > 1 and rng.random() < 0.4
     if reverse:
         phrases.reverse()
@@ -61,13 +66,15 @@ def caption(scene: Scene, rng: random.Random | None = None) -> str:
 
 
 def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
-    """(kind, question, answer) for one scene; kinds: colour, count, position, yes/no, name, read, background."""
+    """(kind, question, answer) for one scene; kinds: colour, count, position, where, yes/no, name, read, background."""
     asked: list[tuple[str, str, str]] = [("name", "what is shown?", names(scene))]
     if scene.background:
         asked.append(("background", "where is it?", scene.background))
     for place, group in enumerate(scene.groups):
         if place > 0:
             asked += _positions(scene, place)
+        if len(scene.groups) > 1:
+            asked.append(("where", f"where {'is' if group.count == 1 else 'are'} the {noun(group)}?", _where(scene, place)))
         if group.concept == SIGN:
             asked.append(("read", "what does the sign say?", group.word))
             continue
@@ -76,12 +83,26 @@ def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
         plural = concepts()[group.concept].plural
         asked.append(("count", f"how many {plural} are there?", NUMBERS[group.count]))
         asked.append(_yes_no_colour(group, rng))
-    absent = rng.choice([name for name in concepts() if all(name != group.concept for group in scene.groups)])
     present = rng.choice(scene.groups)
-    asked.append(("yes/no", f"is there {concepts()[absent].singular}?", "no"))
+    asked.append(("yes/no", f"is there {concepts()[_absent(scene, rng)].singular}?", "no"))
     if present.concept != SIGN:
         asked.append(("yes/no", f"is there {concepts()[present.concept].singular}?", "yes"))
     return asked
+
+
+def _absent(scene: Scene, rng: random.Random) -> str:
+    """A concept that is not shown; half of the time one of the same kind as something shown, where there is one."""
+    shown = {group.concept for group in scene.groups}
+    kinds = {concepts()[name].kind for name in shown if name != SIGN}
+    others = [name for name in concepts() if name not in shown]
+    alike = [name for name in others if concepts()[name].kind in kinds]
+    return rng.choice(alike if alike and rng.random() < 0.5 else others)
+
+
+def _where(scene: Scene, place: int) -> str:
+    """Which place of two or three a group has."""
+    first, last = ("on the left", "on the right") if scene.across else ("at the top", "at the bottom")
+    return first if place == 0 else last if place == len(scene.groups) - 1 else "in the middle"
 
 
 def _yes_no_colour(group: Group, rng: random.Random) -> tuple[str, str, str]:

@@ -40,13 +40,16 @@ WORDS = (
 ).split()
 
 
-def draw_word(word: str, colour: str = "#222222") -> str:
-    """The word as an SVG fragment that fills a 100 x 100 box: a board with the letters on it.
+BOARD_WIDTH, BOARD_HEIGHT = 96, 56
+
+
+def draw_word(word: str, height: float = BOARD_HEIGHT, colour: str = "#222222") -> str:
+    """The word as an SVG fragment in a 100 x 100 box: a board 96 wide and `height` high, as large a word on it as fits.
 
     Raises KeyError for anything but the letters a to z.
     """
     advance = 5.4
-    scale = min(84 / (advance * len(word) - 1.4), 6.5)
+    scale = min((BOARD_WIDTH - 12) / (advance * len(word) - 1.4), (height - 15) / 6, 6.5)
     left = 50 - scale * (advance * len(word) - 1.4) / 2
     top = 50 - scale * 3
     lines = []
@@ -57,7 +60,7 @@ def draw_word(word: str, colour: str = "#222222") -> str:
             )
             lines.append(f'<polyline points="{points}"/>')
     return (
-        '<rect x="2" y="22" width="96" height="56" rx="6" fill="#ffffff" stroke="#555555" stroke-width="3"/>'
-        f'<g fill="none" stroke="{colour}" stroke-width="{max(3.0, scale * 0.8):.1f}" stroke-linecap="round" '
+        f'<rect x="2" y="{50 - height / 2:.1f}" width="{BOARD_WIDTH}" height="{height:.1f}" rx="6" fill="#ffffff" stroke="#555555" '
+        f'stroke-width="3"/><g fill="none" stroke="{colour}" stroke-width="{max(3.0, scale * 0.8):.1f}" stroke-linecap="round" '
         f'stroke-linejoin="round">{"".join(lines)}</g>'
     )

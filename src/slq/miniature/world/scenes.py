@@ -11,7 +11,7 @@ import resvg_py
 from PIL import Image
 
 from slq.miniature.world.concepts import concepts
-from slq.miniature.world.lettering import WORDS, draw_word
+from slq.miniature.world.lettering import BOARD_HEIGHT, WORDS, draw_word
 from slq.miniature.world.styles import COLOURS, FILTERS, STYLES, SVG, TRAINING_STYLES, Paint, draw
 
 PICTURE_SIZE = 96
@@ -43,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `across` tells whether groups stand left to right or top to bottom."""
+    """What a picture shows. `across` tells whether groups stand left to right or top to bottom (always so beside a sign)."""
 
     groups: tuple[Group, ...]
     across: bool
@@ -92,15 +92,21 @@ def sample_scene(
     rng.shuffle(chosen)
     max_count = {1: MAX_COUNT, 2: 3, 3: 1}[num_groups]
     groups = [sample_group(rng, concept, max_count) for concept in chosen]
-    if rng.random() < signs:
-        groups[rng.randrange(num_groups)] = Group(SIGN, "", word=rng.choice(WORDS))
-    return Scene(
+    scene = Scene(
         groups=tuple(groups),
         across=rng.random() < 0.5,
         background=rng.choice(list(BACKGROUNDS)),
         style=rng.choice(styles),
         seed=rng.randrange(2**31),
     )
+    return with_sign(scene, rng) if rng.random() < signs else scene
+
+
+def with_sign(scene: Scene, rng: random.Random) -> Scene:
+    """The same scene with a sign in the place of one group, and room for its word: groups stand one above another."""
+    groups = list(scene.groups)
+    groups[rng.randrange(len(groups))] = Group(SIGN, "", word=rng.choice(WORDS))
+    return replace(scene, groups=tuple(groups), across=False)
 
 
 def recolour(scene: Scene, place: int, colour: str) -> Scene:
@@ -140,26 +146,51 @@ def _places(count: int, width: float, height: float) -> list[tuple[float, float,
     return places
 
 
+@dataclass(frozen=True)
+class Placed:
+    """One drawn thing: which group it is of, its centre and size in pixels, how it is turned."""
+
+    group: int
+    x: float
+    y: float
+    size: float
+    degrees: float
+    flipped: bool
+
+
+def placed_things(scene: Scene) -> list[Placed]:
+    """Where each thing of the scene is drawn."""
+    rng = random.Random(f"places {scene.seed}")
+    things = []
+    for number, (group, (left, top, width, height)) in enumerate(zip(scene.groups, _boxes(scene), strict=True)):
+        sign = group.concept == SIGN
+        flipped = rng.random() < 0.5 and not sign
+        for x, y, size in [(width / 2, height / 2, width)] if sign else _places(group.count, width, height):
+            size *= rng.uniform(0.86, 1.0) * (0.6 if group.small else 0.95)
+            shift = 0.02 if sign else 0.05
+            x += left + rng.uniform(-shift, shift) * size
+            y += top + rng.uniform(-shift, shift) * size
+            things.append(Placed(number, x, y, size, rng.uniform(-8, 8) * (0.4 if sign else 1), flipped))
+    return things
+
+
 def to_svg(scene: Scene) -> str:
     """The scene as an SVG document of 96 x 96 units."""
     rng = random.Random(scene.seed)
     style = STYLES[scene.style]
-    parts = []
-    for number, (group, (left, top, width, height)) in enumerate(zip(scene.groups, _boxes(scene), strict=True)):
+    fragments = []
+    for number, (group, (_, _, width, height)) in enumerate(zip(scene.groups, _boxes(scene), strict=True)):
         if group.concept == SIGN:
-            fragment = draw_word(group.word)
+            fragments.append(draw_word(group.word, min(BOARD_HEIGHT, 100 * height / width)))
         else:
-            fragment = draw(group.concept, Paint.mix(group.colour, style, rng), style, f"g{number}")
-        flip = rng.random() < 0.5 and group.concept != SIGN
-        for x, y, size in _places(group.count, width, height):
-            size *= rng.uniform(0.86, 1.0) * (0.6 if group.small else 0.95)
-            x += left + rng.uniform(-0.05, 0.05) * size
-            y += top + rng.uniform(-0.05, 0.05) * size
-            scale = size / 100
-            parts.append(
-                f'<g transform="translate({x:.2f} {y:.2f}) rotate({rng.uniform(-8, 8):.1f}) '
-                f'scale({-scale if flip else scale:.4f} {scale:.4f}) translate(-50 -50)">{fragment}</g>'
-            )
+            fragments.append(draw(group.concept, Paint.mix(group.colour, style, rng), style, f"g{number}"))
+    parts = []
+    for thing in placed_things(scene):
+        scale = thing.size / 100
+        parts.append(
+            f'<g transform="translate({thing.x:.2f} {thing.y:.2f}) rotate({thing.degrees:.1f}) '
+            f'scale({-scale if thing.flipped else scale:.4f} {scale:.4f}) translate(-50 -50)">{fragments[thing.group]}</g>'
+        )
     filtered, defs = "", ""
     if style.filter:
         body = FILTERS[style.filter].format(seed=rng.randrange(1000))
