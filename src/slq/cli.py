@@ -298,7 +298,10 @@ def search(
 @app.command()
 def world(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for pictures/, captions.jsonl and knowledge/; with --contact-sheet a file.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for pictures/, captions.jsonl and the BEIR sets beside them; with --contact-sheet a file."
+        ),
     ],
     split: Annotated[str, typer.Option(help="train (two captions a picture), validation or test. No content is in two splits.")] = "test",
     count: Annotated[int | None, typer.Option(help="Pictures. Default: 3000 for train, else 500.")] = None,
@@ -309,9 +312,12 @@ def world(
 ) -> None:
     """Write the picture-book world as ordinary files, to train, evaluate and search on without any download.
 
-    slq world --split test --out world/test
+    Beside captions.jsonl stand three BEIR sets over the same pictures: knowledge/ (facts that never name what is shown), composed/ (a
+    picture and a change: "but blue") and drawn/ (names drawn as pictures).
 
-    slq eval --data world/test/knowledge --adapter my-adapter
+        slq world --split test --out world/test
+
+        slq eval --data world/test/knowledge --adapter my-adapter
     """
     from slq.miniature import export
 
@@ -324,7 +330,7 @@ def world(
         return
     with progress_bar("drawing", count or export.DEFAULT_COUNTS.get(split, 0)) as advance:
         written = export.write_world(out, split, count, seed, held_out_style, overwrite, advance)
-    typer.echo(f"{written} pictures in {out}: captions.jsonl and knowledge/ beside them.")
+    typer.echo(f"{written} pictures in {out}, beside them captions.jsonl, knowledge/, composed/ and drawn/.")
 
 
 @app.command()

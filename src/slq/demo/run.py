@@ -55,8 +55,8 @@ def run(out: Path, seed: int = 0) -> None:
     before_hash = parameter_hash(backbone.model)
 
     console.rule("2. What the frozen model gives by itself")
-    sets = [*both_ways(read_pairs(out / "world/test/captions.jsonl")), read_beir(out / "world/test/knowledge")]
-    composed = read_beir(out / "world/test/composed")
+    world = out / "world/test"
+    sets = [*both_ways(read_pairs(world / "captions.jsonl")), read_beir(world / "knowledge"), read_beir(world / "composed")]
     cache = PrefixCache()  # the test items' own tokens: the same before and after
     untrained = Retriever(backbone, fresh_queries(backbone, recipe), cache)
     zero_shot = LastTokenReadout(backbone)
@@ -81,8 +81,7 @@ def run(out: Path, seed: int = 0) -> None:
     console.rule("5. Search a folder of pictures")
     _searches(retriever, zero_shot, out)
 
-    examples = _examples(out, evaluations, sets) + _composed_examples(out, zero_shot, retriever, composed)
-    _write_page(out, recipe, scores, examples, adapt_seconds)
+    _write_page(out, recipe, scores, _examples(out, evaluations, sets), adapt_seconds)
     console.rule("Done")
     console.print(f"Everything took {time.perf_counter() - started:.0f} s. Open [bold]{out / 'index.html'}[/bold] to see the results.")
     console.print("The same on a real model and your own pairs:")
@@ -130,8 +129,18 @@ def _evaluate(embedder: Embedder, sets: Sequence[RetrievalSet], what: str) -> li
 
 
 def _scores(evaluations: dict[str, list[Evaluation]]) -> tuple[Score, ...]:
-    names = ("text to picture, hit@5", "picture to text, hit@5", "knowledge query to picture, hit@5")
-    notes = ("captions of held-out scenes", "the same, the other way", "facts that never name what is shown, in unseen phrasings")
+    names = (
+        "text to picture, hit@5",
+        "picture to text, hit@5",
+        "knowledge query to picture, hit@5",
+        "picture and change to picture, hit@5",
+    )
+    notes = (
+        "captions of held-out scenes",
+        "the same, the other way",
+        "facts that never name what is shown, in unseen phrasings",
+        'a picture and "but blue": wanted is the same in blue',
+    )
     rows = []
     for place, (name, note) in enumerate(zip(names, notes, strict=True)):
         hit = {stage: found[place].metrics["hit@5"] for stage, found in evaluations.items()}
@@ -201,37 +210,24 @@ def _captions(out: Path) -> dict[str, str]:
 
 
 def _examples(out: Path, evaluations: dict[str, list[Evaluation]], sets: Sequence[RetrievalSet]) -> tuple[Example, ...]:
-    """Evenly spaced queries of the explicit and the knowledge set, with what came first before and after."""
+    """Evenly spaced queries of each kind, with what came first before and after."""
     captions = _captions(out)
     examples = []
-    for kind, place, count in (("explicit", 0, 4), ("knowledge", 2, 6)):
+    for kind, place, count in (("explicit", 0, 4), ("knowledge", 2, 6), ("composed", 3, 3)):
         before, after = evaluations["before"][place], evaluations["after"][place]
-        for query in np.linspace(0, len(after.query_ids) - 1, count + 2).astype(int)[1:-1]:
-            text = sets[place].queries[after.query_ids[query]].text or ""
-            examples.append(Example(kind, text, None, _top(before, query, captions), _top(after, query, captions)))
+        for row in np.linspace(0, len(after.query_ids) - 1, count + 2).astype(int)[1:-1]:
+            query = sets[place].queries[after.query_ids[row]]
+            picture = f"world/test/pictures/{Path(str(query.image)).name}" if query.image is not None else None
+            examples.append(Example(kind, query.text or "", picture, _top(before, row, captions), _top(after, row, captions)))
     return tuple(examples)
 
 
-def _composed_examples(out: Path, zero_shot: Embedder, retriever: Embedder, composed: RetrievalSet) -> tuple[Example, ...]:
-    captions = _captions(out)
-    ids = [list(composed.queries)[i] for i in np.linspace(0, len(composed.queries) - 1, 4).astype(int)[:3]]
-    wanted = replace(composed, queries={id_: composed.queries[id_] for id_ in ids}, qrels={id_: composed.qrels[id_] for id_ in ids})
-    stages = [evaluate(embedder, [wanted])[0] for embedder in (zero_shot, retriever)]
-    examples = []
-    for place, id_ in enumerate(ids):
-        query = wanted.queries[id_]
-        own = "pictures/" + Path(str(query.image)).name
-        before, after = (_top(stage, place, captions, masked=own) for stage in stages)
-        examples.append(Example("composed", query.text or "", f"world/test/{own}", before, after))
-    return tuple(examples)
-
-
-def _top(evaluation: Evaluation, query: int, captions: dict[str, str], masked: str = "") -> tuple[Shown, ...]:
+def _top(evaluation: Evaluation, row: int, captions: dict[str, str]) -> tuple[Shown, ...]:
     """The first pictures of one query, right ones marked."""
-    order = np.argsort(-evaluation.scores_QC[query], kind="stable")
-    ids = [(evaluation.corpus_ids[i], i) for i in order if evaluation.corpus_ids[i] != masked][:TOP]
-    scores, gains = evaluation.scores_QC[query], evaluation.gains_QC[query]
-    return tuple(Shown(f"world/test/{id_}", captions[id_], float(scores[i]), bool(gains[i] > 0)) for id_, i in ids)
+    scores_C, gains_C = evaluation.scores_QC[row], evaluation.gains_QC[row]
+    first = np.argsort(-scores_C, kind="stable")[:TOP]
+    ids = [(evaluation.corpus_ids[place], place) for place in first]
+    return tuple(Shown(f"world/test/{id_}", captions[id_], float(scores_C[place]), bool(gains_C[place] > 0)) for id_, place in ids)
 
 
 def _curve(log: Path) -> tuple[tuple[int, float], ...]:
