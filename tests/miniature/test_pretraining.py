@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor, nn
 from transformers import InternVLForConditionalGeneration
 
 from slq.backbone import load_backbone
@@ -117,7 +118,7 @@ def test_labels_stand_at_the_token_before_and_only_in_answers(processor, batches
     places = list(branches(row))
     assert [sees for _, sees in places] == [True] * PICTURE_TASKS + [False] * WORD_TASKS
     assert set(row.labels[: row.segment.count(0)]) == {IGNORED}
-    for (place, sees_picture), (_, answer) in zip(places, about + of_words, strict=True):
+    for (place, sees_picture), (_, answer, *_) in zip(places, about + of_words, strict=True):
         ids, labels = row.ids[place], row.labels[place]
         wanted = [index for index, label in enumerate(labels) if label != IGNORED]
         assert [labels[index] for index in wanted] == [ids[index + 1] for index in wanted]
@@ -172,7 +173,7 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(processor, batches):
     assert len(again) == 8
     again[5]
     first, second = batches[2], again[2]
-    assert first.keys() == second.keys() == {*INPUTS, "labels", "cell_things", "cell_colours", "cell_words"}
+    assert first.keys() == second.keys() == {*INPUTS, "labels", "mentioned", "cell_things", "cell_colours", "cell_words"}
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["pixel_values"], batches[3]["pixel_values"])
     assert not torch.equal(first["pixel_values"], make_batches(processor, seed=1)[2]["pixel_values"])
@@ -234,7 +235,7 @@ def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
 @pytest.mark.parametrize("question", ["", "what colour is the cat?", "how many bunches of grapes are there?"])
 def test_prompts_beside_a_picture_are_the_chat_template(processor, batches, question):
     picture = render(sample_scene(random.Random(4), 1))
-    row = batches._row([(question, "two red cats")], [])
+    row = batches._row([Task(question, "two red cats")], [])
     content = [{"type": "image", "image": picture}] + ([{"type": "text", "text": question}] if question else [])
     turns = [{"role": "user", "content": content}]
     answered = [*turns, {"role": "assistant", "content": [{"type": "text", "text": "two red cats"}]}]
@@ -248,7 +249,7 @@ def test_prompts_beside_a_picture_are_the_chat_template(processor, batches, ques
 @pytest.mark.parametrize("text", ["the animal with (2+7) lives", "three red cats left of a cake. how many cats are there?", "cat"])
 @pytest.mark.parametrize("as_parts", [True, False], ids=["parts", "string"])
 def test_prompts_of_words_are_the_chat_template(processor, batches, text, as_parts):
-    row = batches._row([], [(text, "cat")])
+    row = batches._row([], [Task(text, "cat")])
     own = next(place for place, _ in branches(row))
     turns = [{"role": "user", "content": [{"type": "text", "text": text}] if as_parts else text}]
     answered = [*turns, {"role": "assistant", "content": [{"type": "text", "text": "cat"}] if as_parts else "cat"}]
@@ -259,25 +260,57 @@ def test_prompts_of_words_are_the_chat_template(processor, batches, text, as_par
         assert row.ids[own] == list(ids)
 
 
+def test_tokens_that_end_the_mention_of_a_thing_are_labelled_with_it(processor, batches):
+    told = "the animal with (2+7) lives"
+    of_words = [Task(f"what is {told}?", "a cat", told, "cat"), Task("two small pairs of glasses in the snow", "glasses")]
+    row = batches._row([Task("is the ice cream left of the hats?", "yes")], of_words)
+    found = [(processor.tokenizer.decode(row.ids[: place + 1]), label) for place, label in enumerate(row.mentioned) if label != IGNORED]
+    endings = ("ice cream", "hats", "lives", "glasses")
+    assert [CLASSES["things"][label] for _, label in found] == ["ice cream", "hat", "cat", "glasses"]
+    assert all(text.replace(" ", "").endswith(ending.replace(" ", "")) for (text, _), ending in zip(found, endings, strict=True))
+
+
 # Optimising
 
 
-def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_cells(model, batches):
+def with_labels(labels: Tensor) -> list[tuple[tuple[int, int], Tensor]]:
+    return [((row, place), labels[row, place]) for row, place in (labels != IGNORED).nonzero().tolist()]
+
+
+def mean_loss(lines: list[tuple[Tensor, Tensor]]) -> float:
+    """Mean cross-entropy of logits, each beside its label, one after the other."""
+    return sum(-torch.log_softmax(line, -1)[label].item() for line, label in lines) / len(lines)
+
+
+def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_heads(model, batches):
     objective, batch = Objective(model), batches[0]
     kept = dict(batch)
     with torch.no_grad():
         loss, measured = objective(batch)
-        output = model(**{name: batch[name] for name in INPUTS})
+        output = model(**{name: batch[name] for name in INPUTS}, output_hidden_states=True)
         pictures = model.get_image_features(batch["pixel_values"]).pooler_output
         cells = objective.heads(pictures, {kind: batch[f"cell_{kind}"] for kind in CLASSES})
     assert batch.keys() == kept.keys(), "the batch given was changed"
     chosen = [(output.logits[row, place], batch["labels"][row, place]) for row, place in (batch["labels"] != IGNORED).nonzero().tolist()]
-    answers = sum(-torch.log_softmax(line, -1)[label].item() for line, label in chosen) / len(chosen)
-    assert measured.keys() == {"loss", "token_accuracy", "cell_loss"}
+    answers = mean_loss(chosen)
+    states = output.hidden_states[2]
+    read = objective.halfway(nn.functional.layer_norm(states, states.shape[-1:])).detach()
+    told = [(read[row, place], label) for (row, place), label in with_labels(batch["mentioned"])]
+    of_cells = dict(with_labels(batch["cell_things"]))
+    pictured = (batch["input_ids"] == model.config.image_token_id).nonzero().tolist()
+    shown = [
+        (read[row, place], of_cells[row, cell % IMAGE_TOKENS])
+        for cell, (row, place) in enumerate(pictured)
+        if (row, cell % IMAGE_TOKENS) in of_cells
+    ]
+    assert len(told) > 5 and len(shown) > 5
+    halfway = mean_loss(told) + mean_loss(shown)
+    assert measured.keys() == {"loss", "token_accuracy", "cell_loss", "halfway_loss"}
+    assert measured["halfway_loss"].item() == pytest.approx(halfway, abs=1e-4)
     assert pictures.shape[:2] == (2, IMAGE_TOKENS)
     assert measured["loss"].item() == pytest.approx(answers, abs=1e-4)
     assert measured["cell_loss"].item() == pytest.approx(cells.item(), abs=1e-4) and cells > 1
-    assert loss.item() == pytest.approx(answers + CELL_WEIGHT * cells.item(), abs=1e-4) and CELL_WEIGHT > 0
+    assert loss.item() == pytest.approx(answers + CELL_WEIGHT * (cells.item() + halfway), abs=1e-4) and CELL_WEIGHT > 0
     right = sum(bool(line.argmax() == label) for line, label in chosen) / len(chosen)
     assert measured["token_accuracy"].item() == pytest.approx(right, abs=1e-6)
 
@@ -335,7 +368,7 @@ def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkey
 
     last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 6
-    assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "gradient_norm", "pictures_per_second"}
+    assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "halfway_loss", "gradient_norm", "pictures_per_second"}
     assert math.isfinite(last["loss"]) and 0 < last["loss"] < 12
     assert 1 < last["cell_loss"] < 20 and 0 <= last["token_accuracy"] <= 1
     assert (whole / "curves.png").stat().st_size > 1000
@@ -351,8 +384,8 @@ def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkey
     trained = backbone.model.get_input_embeddings().weight
     assert torch.equal(trained, first["objective"]["model.model.language_model.embed_tokens.weight"].to(torch.bfloat16).to(trained.dtype))
     with safe_open(whole / "weights" / "model.safetensors", "pt") as shipped:
-        assert {name.split(".")[0] for name in first["objective"]} == {"model", "heads"}
-        assert not [name for name in shipped.keys() if "heads" in name.split(".")], "the heads do not ship"  # noqa: SIM118
+        assert {name.split(".")[0] for name in first["objective"]} == {"model", "heads", "halfway"}
+        assert not [name for name in shipped.keys() if {"heads", "halfway"} & {*name.split(".")}], "the heads do not ship"  # noqa: SIM118
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def kind_of(question: str) -> str:
 
 def asked_about(scene: Scene, rng: random.Random) -> set[tuple[str, str]]:
     """Questions, with their answers, from many tasks about one scene."""
-    return {task for _ in range(20) for task in picture_tasks(scene, rng, 20)[1:] if task[0].endswith("?")}
+    return {task[:2] for _ in range(20) for task in picture_tasks(scene, rng, 20)[1:] if task[0].endswith("?")}
 
 
 # Pictures
@@ -47,7 +47,7 @@ def test_as_many_tasks_as_wished_and_the_bare_picture_first(count):
     for scene in sampled(200, seed=count):
         tasks = picture_tasks(scene, rng, count)
         assert len(tasks) == count
-        question, answer = tasks[0]
+        question, answer, *_ = tasks[0]
         assert question == "" and answer in (names(scene), caption(scene))
         first[answer == names(scene)] += 1
     assert min(first.values()) > 60, "names and captions about equally often"
@@ -56,7 +56,7 @@ def test_as_many_tasks_as_wished_and_the_bare_picture_first(count):
 def test_every_task_beside_a_picture_is_true_of_it():
     rng = random.Random(0)
     for scene in sampled(200, seed=30):
-        for question, answer in picture_tasks(scene, rng, 7)[1:]:
+        for question, answer, *_ in picture_tasks(scene, rng, 7)[1:]:
             if question == DESCRIBE:
                 assert answer == caption(scene)
             elif found := re.fullmatch(r"but (\w+)", question):
@@ -70,7 +70,7 @@ def test_kinds_of_questions_come_in_their_shares():
     assert SHARES.keys() == kinds - {"read"}
     assert min(SHARES.values()) > 0
     rng = random.Random(1)
-    asked = Counter(kind_of(question) for _ in range(60) for question, _ in picture_tasks(TWO, rng, 50)[1:] if question != DESCRIBE)
+    asked = Counter(kind_of(question) for _ in range(60) for question, *_ in picture_tasks(TWO, rng, 50)[1:] if question != DESCRIBE)
     for kind, share in SHARES.items():
         assert asked[kind] / asked.total() == pytest.approx(share / sum(SHARES.values()), abs=0.025), kind
 
@@ -88,8 +88,8 @@ def test_every_sign_is_read_once_and_some_things_are_recoloured():
     rng = random.Random(3)
     for scene in (with_sign(scene, rng) for scene in sampled(60, seed=31, signs=0)):
         (word,) = (group.word for group in scene.groups if group.concept == SIGN)
-        assert [answer for question, answer in picture_tasks(scene, rng, 7) if question == READ] == [word]
-    changes = [any(question.startswith("but ") for question, _ in picture_tasks(plain_scene(TWO.groups[1]), rng, 7)) for _ in range(400)]
+        assert [answer for question, answer, *_ in picture_tasks(scene, rng, 7) if question == READ] == [word]
+    changes = [any(question.startswith("but ") for question, *_ in picture_tasks(plain_scene(TWO.groups[1]), rng, 7)) for _ in range(400)]
     assert 0.17 < sum(changes) / len(changes) < 0.33
 
 
@@ -109,7 +109,7 @@ def test_a_riddle_tells_one_training_fact_in_place_of_its_things_name():
     rng = random.Random(5)
     answered: Counter[str] = Counter()
     for scene in (training_scene(rng, rng.choice([1, 2, 3])) for _ in range(600)):
-        riddle, answer = _riddle(scene, rng)
+        riddle, answer, *_ = _riddle(scene, rng)
         if names(scene) == SIGN:
             assert (riddle, answer) == (answer_of_sign(riddle, scene), SIGN)
             continue
@@ -145,7 +145,7 @@ def test_riddles_tell_every_training_phrasing_and_never_a_benchmark_one():
     facts = concepts()["cat"].facts
     told = set()
     for _ in range(600):
-        riddle, answer = _riddle(TWO, rng)
+        riddle, answer, *_ = _riddle(TWO, rng)
         assert "cat" in answer or "dog" in answer
         assert not any(fact.benchmark_phrasing in riddle for fact in all_facts())
         told |= {phrasing for fact in facts for phrasing in fact.training_phrasings if phrasing in riddle}
@@ -158,7 +158,7 @@ def test_a_fifth_of_the_tasks_of_words_are_riddles():
     facts = all_facts()
     endings = {f"{told} {background}" for fact in facts for told in fact.training_phrasings for background in BACKGROUNDS if background}
     tasks = [word_task(rng, facts) for _ in range(3000)]
-    lonely = sum(text.split("there is ")[-1].removeprefix("a picture of ").removeprefix("we see ") in endings for text, _ in tasks)
+    lonely = sum(text.split("there is ")[-1].removeprefix("a picture of ").removeprefix("we see ") in endings for text, *_ in tasks)
     # 20 % are riddles, of which three fifths show one group, five sixths of these on a background, and 30 % are signs.
     assert lonely / len(tasks) == pytest.approx(0.2 * 3 / 5 * 5 / 6 * (1 - SIGNS), abs=0.025)
 
@@ -192,7 +192,7 @@ def test_tasks_of_words_are_answered_truly():
     by_singular = {concept.singular: name for name, concept in concepts().items()}
     forms: Counter[str] = Counter()
     for _ in range(2000):
-        text, answer = word_task(rng, facts)
+        text, answer, *_ = word_task(rng, facts)
         asked = re.fullmatch(r"(?:what is|name|which thing is this:) (.+?)[.?]", text)
         if answer in concepts() and told_of(answer, text):
             forms["fact"] += 1

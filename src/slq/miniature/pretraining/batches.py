@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import InternVLProcessor
+from transformers import BatchEncoding, InternVLProcessor
 
 from slq.miniature.architecture import ASSISTANT, END, IMAGE_TOKEN_NAMES, IMAGE_TOKENS, USER
 from slq.miniature.pretraining.cells import CLASSES, cell_labels
+from slq.miniature.pretraining.mentions import mentions
 from slq.miniature.pretraining.tasks import Task, picture_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.scenes import render
@@ -39,10 +40,15 @@ class Row:
     segment: list[int] = field(default_factory=list)
     sees_picture: list[bool] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    mentioned: list[int] = field(default_factory=list)
 
-    def add(self, prompt: list[int], answer: list[int], start: int, sees_picture: bool) -> None:
-        """A segment whose labels are its answer's tokens, each standing at the token that predicts it."""
+    def add(self, prompt: list[int], answer: list[int], start: int, sees_picture: bool, mentioned: list[int] | None = None) -> None:
+        """A segment whose labels are its answer's tokens, each standing at the token that predicts it.
+
+        mentioned: the class of the thing that the prompt's tokens up to each one tell of, IGNORED where they tell of none.
+        """
         ids = prompt + answer
+        self.mentioned += (mentioned or [IGNORED] * len(prompt)) + [IGNORED] * len(answer)
         self.ids += ids
         self.positions += range(start, start + len(ids))
         self.segment += [self.segment[-1] + 1 if self.segment else 0] * len(ids)
@@ -54,7 +60,7 @@ class Row:
 
 
 def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded tensors: input_ids, position_ids, labels (B, T); attention_mask (B, 1, T, T) bool."""
+    """Right-padded tensors: input_ids, position_ids, labels, mentioned (B, T); attention_mask (B, 1, T, T) bool."""
     length = max(len(row.ids) for row in rows)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
@@ -69,6 +75,7 @@ def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
         "input_ids": padded([row.ids for row in rows], pad),
         "position_ids": padded([row.positions for row in rows], 0),
         "labels": padded([row.labels for row in rows], IGNORED),
+        "mentioned": padded([row.mentioned for row in rows], IGNORED),
         "attention_mask": mask[:, None],
     }
 
@@ -96,7 +103,7 @@ class PretrainingBatches(Dataset):
         early = step < self.easy_steps  # single things first: names before sentences
         pictures, tasks, cells = [], [], []
         for _ in range(self.rows):
-            num_groups = rng.choice([1, 1, 1, 1, 2] if early else [1, 1, 2, 2, 3])
+            num_groups = rng.choice([1, 1, 1, 1, 2] if early else [1, 2, 2, 3])
             scene = training_scene(rng, num_groups, rng.choice(self.names))
             pictures.append(self._pixels(render(scene), noise))
             tasks.append(picture_tasks(scene, rng, self.picture_tasks))
@@ -114,15 +121,21 @@ class PretrainingBatches(Dataset):
         return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
 
     def _row(self, about_picture: list[Task], of_words: list[Task]) -> Row:
-        texts = [PICTURE_PROMPT]
-        for user, answer in about_picture:
-            texts += [f"{user}{END}{ASSISTANT}", f"{answer}{END}"]
-        for user, answer in of_words:
-            texts += [f"{USER}{user}{END}{ASSISTANT}", f"{answer}{END}"]
-        ids = self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
         row = Row()
-        row.add(ids[0], [], start=0, sees_picture=False)
-        for number, (prompt, answer) in enumerate(zip(ids[1::2], ids[2::2], strict=True)):
+        picture = self._tokens(PICTURE_PROMPT)["input_ids"]
+        row.add(picture, [], start=0, sees_picture=False)
+        for number, task in enumerate(about_picture + of_words):
             sees_picture = number < len(about_picture)
-            row.add(prompt, answer, start=len(ids[0]) if sees_picture else 0, sees_picture=sees_picture)
+            opening = "" if sees_picture else USER
+            prompt = self._tokens(f"{opening}{task.user}{END}{ASSISTANT}")
+            answer = self._tokens(f"{task.answer}{END}")["input_ids"]
+            mentioned = [IGNORED] * len(prompt["input_ids"])
+            for end, concept in mentions(task).items():
+                place = next(i for i, (_, stop) in enumerate(prompt["offset_mapping"]) if stop >= len(opening) + end)
+                mentioned[place] = CLASSES["things"].index(concept)
+            start = len(picture) if sees_picture else 0
+            row.add(prompt["input_ids"], answer, start=start, sees_picture=sees_picture, mentioned=mentioned)
         return row
+
+    def _tokens(self, text: str) -> BatchEncoding:
+        return self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

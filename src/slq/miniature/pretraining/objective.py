@@ -13,7 +13,7 @@ CELL_WEIGHT = 0.2
 
 
 class CellHeads(nn.Module):
-    """One linear reader of picture tokens, scaled to a common length, for each kind of class."""
+    """One linear reader of picture tokens for each kind of class."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -21,31 +21,40 @@ class CellHeads(nn.Module):
 
     def forward(self, tokens_BTD: Tensor, labels: dict[str, Tensor]) -> Tensor:
         """Sum over kinds of the mean cross-entropy over the tokens whose class is known; labels: (B, T) each."""
-        tokens_BTD = nn.functional.layer_norm(tokens_BTD, tokens_BTD.shape[-1:])
-        losses = []
-        for kind, head in self.heads.items():
-            known = labels[kind] != IGNORED
-            if known.any():
-                losses.append(nn.functional.cross_entropy(head(tokens_BTD[known]).float(), labels[kind][known]))
-        return torch.stack(losses).sum()
+        return torch.stack([reading_loss(head, tokens_BTD, labels[kind]) for kind, head in self.heads.items()]).sum()
+
+
+def reading_loss(head: nn.Module, tokens_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+    """Mean cross-entropy of a head over tokens whose class is known (0 where none is), scaled to a common length before."""
+    known = labels_BT != IGNORED
+    if not known.any():
+        return tokens_BTD.new_zeros(())
+    return nn.functional.cross_entropy(head(nn.functional.layer_norm(tokens_BTD[known], tokens_BTD.shape[-1:])).float(), labels_BT[known])
 
 
 class Objective(nn.Module):
-    """The model and, for pre-training alone, the heads that read its picture tokens."""
+    """The model and, for pre-training alone, the heads that read its tokens: pictures before the decoder, things half way through it."""
 
     def __init__(self, model: InternVLForConditionalGeneration):
         super().__init__()
         self.model = model
-        self.heads = CellHeads(model.config.get_text_config().hidden_size)
+        decoder = model.config.get_text_config()
+        self.heads = CellHeads(decoder.hidden_size)
+        self.middle, self.halfway = decoder.num_hidden_layers // 2, nn.Linear(decoder.hidden_size, len(CLASSES["things"]))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and what to log: mean cross-entropy over answer tokens, the share predicted right, the heads' loss."""
+        """The loss, and what to log: mean cross-entropy over answer tokens, the share predicted right, the heads' losses."""
         cells = {kind: batch[f"cell_{kind}"] for kind in CLASSES}
         inputs = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask", "pixel_values")}
-        output = self.model.model(**inputs, use_cache=False)
+        output = self.model.model(**inputs, use_cache=False, output_hidden_states=True)
         wanted = batch["labels"] != IGNORED
         logits, labels = self.model.lm_head(output.last_hidden_state[wanted]).float(), batch["labels"][wanted]
         answers = nn.functional.cross_entropy(logits, labels)
         places = self.heads(output.image_hidden_states, cells)
+        # One reader for what is told and what is shown, so that both come to the same place.
+        states_BTD = output.hidden_states[self.middle]
+        shown_BTD = states_BTD[batch["input_ids"] == self.model.config.image_token_id].view_as(output.image_hidden_states)
+        halfway = reading_loss(self.halfway, states_BTD, batch["mentioned"]) + reading_loss(self.halfway, shown_BTD, cells["things"])
         right = (logits.argmax(-1) == labels).float().mean()
-        return answers + CELL_WEIGHT * places, {"loss": answers.detach(), "token_accuracy": right, "cell_loss": places.detach()}
+        measured = {"loss": answers, "token_accuracy": right, "cell_loss": places, "halfway_loss": halfway}
+        return answers + CELL_WEIGHT * (places + halfway), {name: value.detach() for name, value in measured.items()}

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 from slq.miniature.world.concepts import Fact, all_facts, concepts
 from slq.miniature.world.language import caption, change_of_colour, compose, names, phrase, questions
 from slq.miniature.world.scenes import SIGN, Scene, sample_scene, split_of
 
-Task = tuple[str, str]  # what the user says (beside the picture, if there is one), what the model answers
 
-SIGNS = 0.3  # share of scenes with a printed word
+class Task(NamedTuple):
+    """What the user says (beside the picture, if there is one), what the model answers, and which fact of which concept is told."""
+
+    user: str
+    answer: str
+    told: str = ""
+    told_of: str = ""
+
+
+SIGNS = 0.2  # share of scenes with a printed word
 GAPS = 0.2  # share of a told fact's words left out, where any are
 # How often each kind of question is asked: what takes two looks (is it there? which is where?) is learned last.
-SHARES = {"yes/no": 5, "position": 5, "where": 2, "colour": 3, "count": 2, "name": 1, "background": 1}
+SHARES = {"yes/no": 5, "position": 6, "where": 2, "colour": 3, "count": 3, "name": 1, "background": 0.5}
 
 
 def training_scene(rng: random.Random, num_groups: int, first_concept: str | None = None) -> Scene:
@@ -26,16 +35,16 @@ def training_scene(rng: random.Random, num_groups: int, first_concept: str | Non
 
 def picture_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
     """`count` tasks about one scene; the first is the bare picture, the form that retrieval reads."""
-    tasks: list[Task] = [("", names(scene) if rng.random() < 0.5 else caption(scene))]
+    tasks = [Task("", names(scene) if rng.random() < 0.5 else caption(scene))]
     if rng.random() < 0.3:
-        tasks.append(("describe the picture.", caption(scene)))
+        tasks.append(Task("describe the picture.", caption(scene)))
     change = change_of_colour(scene, rng)
     if change is not None and rng.random() < 0.25:
         words, changed = change
-        tasks.append((words, caption(changed)))
+        tasks.append(Task(words, caption(changed)))
     asked: dict[str, list[Task]] = {}
     for kind, question, answer in questions(scene, rng):
-        asked.setdefault(kind, []).append((question, answer))
+        asked.setdefault(kind, []).append(Task(question, answer))
     tasks += asked.pop("read", [])
     weights = [SHARES[kind] for kind in asked]
     while len(tasks) < count:
@@ -52,39 +61,41 @@ def word_task(rng: random.Random, facts: list[Fact]) -> Task:
         fact = rng.choice(facts)
         told = rng.choice(fact.training_phrasings)
         if draw < 0.26:
-            return _with_gaps(told, rng), fact.concept
+            told = _with_gaps(told, rng)
+            return Task(told, fact.concept, told, fact.concept)
         if draw < 0.46:
-            return _ask(_with_gaps(told, rng), rng), concepts()[fact.concept].singular
+            told = _with_gaps(told, rng)
+            return Task(_ask(told, rng), concepts()[fact.concept].singular, told, fact.concept)
         if draw < 0.50:
-            return f"tell a fact about {concepts()[fact.concept].singular}.", told
-        return fact.concept, told
+            return Task(f"tell a fact about {concepts()[fact.concept].singular}.", told)
+        return Task(fact.concept, told)
     scene = training_scene(rng, rng.choice([1, 1, 1, 2, 3]))
     if draw < 0.75:
         return _riddle(scene, rng)
     words = caption(scene, rng)
     if draw < 0.88:
-        return words, names(scene) if rng.random() < 0.5 else caption(scene)
+        return Task(words, names(scene) if rng.random() < 0.5 else caption(scene))
     if draw < 0.92:
         change = change_of_colour(scene, rng)
-        return (f"{words} {change[0]}", caption(change[1])) if change else (words, caption(scene))
+        return Task(f"{words} {change[0]}", caption(change[1])) if change else Task(words, caption(scene))
     if draw < 0.95:
-        return rng.choice([phrase(scene.groups[0]), scene.groups[0].concept]), scene.groups[0].concept
+        return Task(rng.choice([phrase(scene.groups[0]), scene.groups[0].concept]), scene.groups[0].concept)
     _, question, answer = rng.choice(questions(scene, rng))
-    return f"{words}. {question}", answer
+    return Task(f"{words}. {question}", answer)
 
 
 def _riddle(scene: Scene, rng: random.Random) -> Task:
     """A caption that tells a fact instead of a name; answered with the names, or with the caption that names it."""
     known = [place for place, group in enumerate(scene.groups) if group.concept != SIGN]
     if not known:
-        return caption(scene, rng), names(scene)
+        return Task(caption(scene, rng), names(scene))
     place = rng.choice(known)
     concept = concepts()[scene.groups[place].concept]
     phrases = [phrase(group) for group in scene.groups]
     told = rng.choice(rng.choice(concept.facts).training_phrasings)
     riddle = compose(scene, [*phrases[:place], told, *phrases[place + 1 :]], rng)
     answer = compose(scene, [*phrases[:place], concept.singular, *phrases[place + 1 :]])
-    return riddle, names(scene) if rng.random() < 0.5 else answer
+    return Task(riddle, names(scene) if rng.random() < 0.5 else answer, told, concept.name)
 
 
 def _with_gaps(told: str, rng: random.Random) -> str:
@@ -107,8 +118,9 @@ def corpus(seed: int, samples: int = 60_000) -> list[str]:
     lines = [told for fact in facts for told in fact.training_phrasings] * 3
     lines += [text for concept in concepts().values() for text in (concept.name, concept.singular, concept.plural)] * 9
     while len(lines) < samples:
-        lines.extend(word_task(rng, facts))
+        task = word_task(rng, facts)
+        lines += [task.user, task.answer]
         scene = training_scene(rng, rng.choice([1, 2, 3]))
         for task in picture_tasks(scene, rng, 3):
-            lines.extend(task)
+            lines += [task.user, task.answer]
     return lines
