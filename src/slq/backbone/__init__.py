@@ -1,5 +1,6 @@
 """The frozen multimodal LLM behind one contract: prepare, prefix, suffix, and full (the slow twin)."""
 
+from slq.backbone import torchvision_shim  # noqa: F401  (before anything of transformers)
 from slq.backbone.frozen import BackboneIdentity, FrozenBackbone
 from slq.backbone.load import MINIATURE, load_backbone
 from slq.backbone.states import KeptPrefix, PrefixStates, Prepared, join

@@ -196,13 +196,16 @@ class FrozenBackbone:
         return output.last_hidden_state[:, -1]
 
     def prompt_embeddings(self) -> Tensor:
-        """Input embeddings of the generation prompt's tokens (P, D), where the model is about to answer."""
+        """Input embeddings of the generation prompt's tokens (P, D), where the model is about to answer.
+
+        A template without such a prompt (Mistral's) has it answer behind the last token of the user's turn: that one (1, D).
+        """
         message = [{"role": "user", "content": [{"type": "text", "text": "probe"}]}]
         render = self.processor.apply_chat_template
         closed = render(message, tokenize=False)
         prompt = render(message, tokenize=False, add_generation_prompt=True)[len(closed) :]
-        ids = self.processor.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        return self.embedding(ids.to(self.device))[0].detach()
+        ids = self.processor.tokenizer(prompt or closed, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return self.embedding(ids[0 if prompt else -1 :].to(self.device)).detach()
 
     @torch.no_grad()
     def generate(self, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32) -> list[str]:

@@ -1,0 +1,241 @@
+"""One contract, every family: the fast path against its slow twin, batches against single items, and weights that never change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, build
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from slq.backbone import FrozenBackbone, PrefixStates, join, load_backbone
+from slq.latents import LatentQueries, pool
+from slq.retriever import Retriever
+from slq.runtime import parameter_hash
+from slq.training import TrainingOptions, train
+from slq.types import Item, Pair
+
+# Linear attention cannot take up a prefix; sliding layers drop tokens, so that a prefix fits only the batch it was made in.
+SPLITTING = [name for name in FAMILIES if name != "qwen3_5"]
+KEEPING = [name for name in SPLITTING if name != "gemma3"]
+OFF = 1e-2  # what is wrong differs by more than this; what is right, by less than 1e-5
+
+
+def families(names):
+    return pytest.mark.parametrize("folder", list(names), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def folder(request, tmp_path_factory) -> Path:
+    return build(request.param, tmp_path_factory.mktemp("families") / request.param)
+
+
+@pytest.fixture(scope="module")
+def backbone(folder) -> FrozenBackbone:
+    return load_backbone(str(folder), device="cpu")
+
+
+def picture(seed: int, width: int, height: int) -> Image.Image:
+    """Coarse noise, which survives being made smaller."""
+    cells = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
+
+
+WIDE, TALL, SQUARE = picture(0, 160, 64), picture(1, 64, 128), picture(2, 96, 96)
+ITEMS = [
+    Item("a red cat"),
+    Item("two blue boats under a bridge, and what else is there in the picture?"),
+    Item(image=WIDE),
+    Item(image=TALL),
+    Item(image=SQUARE),
+    Item("but green", TALL),
+    Item("a red cat", SQUARE),
+]
+
+
+@pytest.fixture(scope="module")
+def latents(backbone) -> torch.nn.Parameter:
+    return LatentQueries.create(6, backbone.dim, generator=torch.Generator().manual_seed(0)).latents
+
+
+def split(backbone, items, latents):
+    return backbone.suffix(backbone.prefix(backbone.prepare(items)), latents)
+
+
+def full(backbone, items, latents):
+    return backbone.full(backbone.prepare(items), latents)
+
+
+def paths(backbone):
+    return [full, split] if backbone.splits_prefix else [full]
+
+
+def error(found, wanted):
+    """The largest difference, relative to the largest value."""
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
+
+
+def gradient(embeddings_BD, latents_ND):
+    """Gradient of a fixed random projection, so that every dimension counts."""
+    weights = torch.randn(embeddings_BD.shape, generator=torch.Generator().manual_seed(1))
+    return torch.autograd.grad((embeddings_BD * weights).sum(), latents_ND)[0]
+
+
+# The fast path
+
+
+@families(FAMILIES)
+def test_capabilities(folder, backbone):
+    assert type(backbone.model).__name__ == FAMILIES[folder.name].model
+    assert type(backbone.processor).__name__ == FAMILIES[folder.name].processor
+    assert (backbone.splits_prefix, backbone.keeps_prefix) == (folder.name in SPLITTING, folder.name in KEEPING)
+
+
+@families(SPLITTING)
+def test_prefix_split_equals_concatenated(backbone, latents, measured):
+    fast, slow = split(backbone, ITEMS, latents), full(backbone, ITEMS, latents)
+    assert measured("values", error(fast, slow)) <= 1e-5
+    assert measured("gradient", error(gradient(pool(fast), latents), gradient(pool(slow), latents))) <= 1e-4
+    in_place = backbone.prepare(ITEMS, generation_prompt=False)  # the latents in the place of the prompt at which it would answer
+    assert error(backbone.suffix(backbone.prefix(in_place), latents), backbone.full(in_place, latents)) <= 1e-5
+
+
+@families(SPLITTING)
+def test_prefix_states_serve_many_suffixes_unchanged(backbone, latents):
+    states = backbone.prefix(backbone.prepare(ITEMS))
+    first = backbone.suffix(states, latents)
+    assert error(backbone.suffix(states, -latents[:3]), first[:, :3]) > OFF
+    assert torch.equal(backbone.suffix(states, latents), first)
+
+
+@families(FAMILIES)
+def test_every_item_and_every_latent_matters(backbone, latents):
+    embeddings = pool(full(backbone, ITEMS, latents))
+    distances = torch.cdist(embeddings, embeddings) + torch.eye(len(ITEMS))
+    assert distances.min() > OFF
+    for number in range(len(latents)):
+        changed = latents.detach().clone()
+        changed[number] *= -1
+        assert error(pool(full(backbone, ITEMS, changed)), embeddings) > OFF
+
+
+WRONGS = {
+    "mask over the suffix only": lambda states: replace(states, mask=states.mask[:, :0]),
+    "padding seen": lambda states: replace(states, mask=torch.ones_like(states.mask)),
+    "positions from the padded length": lambda states: replace(states, next_position=0 * states.next_position + states.mask.shape[1]),
+}
+
+
+@families(SPLITTING)
+@pytest.mark.parametrize("wrong", WRONGS.values(), ids=WRONGS)
+def test_what_is_wrong_does_not_pass_for_equal(backbone, latents, wrong):
+    states = backbone.prefix(backbone.prepare(ITEMS))
+    slow = full(backbone, ITEMS, latents)
+    assert error(backbone.suffix(wrong(states), latents), slow) > OFF
+
+
+@families(KEEPING)
+def test_kept_prefixes_equal_the_batch(backbone, latents):
+    together = split(backbone, ITEMS, latents)
+    kept = backbone.prefix(backbone.prepare(ITEMS)).split()
+    shuffled = [5, 0, 6, 2, 1]
+    assert error(backbone.suffix(join([kept[i] for i in shuffled], backbone.device), latents), together[shuffled]) <= 1e-5
+    alone: list[PrefixStates] = [backbone.prefix(backbone.prepare([item])) for item in ITEMS]
+    joined = join([states.split()[0] for states in alone], backbone.device)
+    assert error(backbone.suffix(joined, latents), together) <= 1e-5
+
+
+# Batches
+
+
+@families(FAMILIES)
+def test_batch_equals_single_items_in_any_order(backbone, latents, measured):
+    lengths = backbone.prepare(ITEMS).inputs["attention_mask"].sum(dim=1)
+    assert len(set(lengths.tolist())) >= 4, "there should be padding of several widths"
+    for path in paths(backbone):
+        together = path(backbone, ITEMS, latents)
+        alone = torch.cat([path(backbone, [item], latents) for item in ITEMS])
+        assert measured(f"single, {path.__name__}", error(together, alone)) <= 1e-5
+        assert error(path(backbone, ITEMS[::-1], latents).flip(0), together) <= 1e-5
+
+
+@families(FAMILIES)
+def test_bfloat16_gives_nearly_the_same_embeddings(folder, backbone, latents, measured):
+    rounded = load_backbone(str(folder), dtype="bfloat16", device="cpu")
+    for path in paths(backbone):
+        exact, found = pool(path(backbone, ITEMS, latents)), pool(path(rounded, ITEMS, latents))
+        assert rounded.model.dtype == torch.bfloat16 and not torch.equal(exact, found)
+        assert 1 - measured(f"1 - bfloat16 cosine, {path.__name__}", 1 - (exact * found).sum(dim=1).min().item()) >= 0.999
+
+
+# Training
+
+
+@families(FAMILIES)
+def test_training_changes_the_latents_and_nothing_else(folder, backbone, tmp_path):
+    before = parameter_hash(backbone.model)
+    pairs = [Pair(Item(f"number {number} of six"), (ITEMS[number],)) for number in range(6)]
+    options = TrainingOptions(num_latents=4, batch_size=3, max_steps=2, validation=0, init="prompt", learning_rate=1e-2)
+    learned = {}
+    for prefix_split in (True, False):
+        chosen = replace(options, prefix_split=prefix_split)
+        retriever = train(pairs, backbone, tmp_path / f"split {prefix_split}", chosen, show_progress=False)
+        assert retriever.prefix_split == (prefix_split and folder.name in SPLITTING)
+        assert (retriever.cache is not None) == (prefix_split and folder.name in KEEPING)
+        learned[prefix_split] = retriever.queries.latents.detach()
+    start = LatentQueries.create(4, backbone.dim, "prompt", backbone.prompt_embeddings()).latents
+    assert (learned[True] - start).abs().max() > OFF
+    assert error(learned[True], learned[False]) <= 1e-4
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in backbone.model.parameters())
+    assert parameter_hash(backbone.model) == before
+
+
+@families(FAMILIES)
+def test_the_retriever_embeds_every_kind_of_item(backbone, latents):
+    queries = LatentQueries(len(latents), backbone.dim)
+    queries.latents = latents
+    vectors = Retriever(backbone, queries).embed(ITEMS).vectors
+    assert error(torch.from_numpy(vectors), pool(full(backbone, ITEMS, latents)).detach()) <= 1e-5
+
+
+# Generation and text
+
+
+@families(FAMILIES)
+def test_generation_is_plain_transformers_generation(folder, backbone, latents):
+    conversations = [[backbone.message(item)] for item in ITEMS]
+    split(backbone, ITEMS, latents) if backbone.splits_prefix else full(backbone, ITEMS, latents)  # leaves nothing behind
+    answers = backbone.generate(conversations, max_new_tokens=6)
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    options = {"crop_to_patches": False} if folder.name == "internvl" else {}
+    plain = []
+    for conversation in conversations:
+        inputs = processor.apply_chat_template(
+            conversation, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options
+        )
+        tokens = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        plain.append(processor.tokenizer.decode(tokens, skip_special_tokens=True).strip())
+    assert answers == plain
+    assert len(set(answers)) > len(ITEMS) // 2, "answers should depend on what is asked"
+
+
+@families(FAMILIES)
+def test_user_text_is_never_read_as_control(folder, backbone, latents):
+    case = FAMILIES[folder.name]
+    control = {token for token in (case.pad, case.eos, case.bos, *case.control, *case.named.values()) if token}
+    tokenizer = backbone.processor.tokenizer
+    assert all(len(tokenizer.encode(token, add_special_tokens=False)) == 1 for token in control), "as text they would be control"
+    words = sorted(control)
+    for start in range(0, len(words), 8):  # few enough that nothing is cut
+        spelled, plain = Item(" ".join(words[start : start + 8]), SQUARE), Item("x", SQUARE)
+        ids, plain_ids = (backbone.prepare([item]).inputs["input_ids"][0].tolist() for item in (spelled, plain))
+        for token in control:
+            number = tokenizer.convert_tokens_to_ids(token)
+            assert ids.count(number) == plain_ids.count(number), token
+        text = tokenizer.decode(ids)
+        assert all(f"{token[0]} {token[1:]}" in text for token in words[start : start + 8])
+        assert torch.isfinite(full(backbone, [spelled], latents)).all()
