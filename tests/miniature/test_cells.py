@@ -14,8 +14,8 @@ from transformers import InternVLForConditionalGeneration
 
 from slq.miniature.architecture import IMAGE_TOKENS, PATCH_SIZE, build_model, train_tokenizer
 from slq.miniature.pretraining.batches import IGNORED
-from slq.miniature.pretraining.cells import CLASSES, SIDE, UNKNOWN, cell_labels
-from slq.miniature.pretraining.objective import CellHeads
+from slq.miniature.pretraining.cells import CLASSES, SIDE, UNKNOWN, cell_labels, group_labels
+from slq.miniature.pretraining.objective import Readers
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.lettering import WORDS
 from slq.miniature.world.scenes import PICTURE_SIZE, SIGN, Group, Scene, placed_things
@@ -34,7 +34,7 @@ def model() -> InternVLForConditionalGeneration:
 def grids(scene: Scene) -> dict[str, list[list[str]]]:
     """The labels by name, row by row; "" where unknown."""
     labels = cell_labels(scene)
-    assert labels.keys() == CLASSES.keys() == {"things", "colours", "words"}
+    assert labels.keys() == CLASSES.keys() == {"things", "colours", "words", "counts", "places"}
     named = {}
     for kind, classes in labels.items():
         assert classes.shape == (IMAGE_TOKENS,) and classes.dtype == torch.int64
@@ -47,7 +47,10 @@ def grids(scene: Scene) -> dict[str, list[list[str]]]:
 
 
 def test_there_is_a_class_for_everything_that_can_stand_somewhere():
-    assert {"things": [*concepts(), SIGN], "colours": list(COLOURS), "words": list(WORDS)} == CLASSES
+    wanted = {"things": [*concepts(), SIGN], "colours": list(COLOURS), "words": list(WORDS)}
+    assert {kind: names for kind, names in CLASSES.items() if kind in wanted} == wanted
+    assert CLASSES["counts"] == ["no", "one", "two", "three", "four"]
+    assert set(CLASSES["places"]) == {"on the left", "on the right", "at the top", "at the bottom", "in the middle"}
     assert all(len(names) == len(set(names)) for names in CLASSES.values())
     assert SIDE**2 == IMAGE_TOKENS and UNKNOWN == IGNORED
 
@@ -62,7 +65,7 @@ def test_cells_hold_the_class_of_what_is_placed_over_them():
                 over = {thing.group for thing in things if stands_over(scene, thing, row, column)}
                 assert len(over) <= 1, "no cell is of two groups"
                 group = scene.groups[over.pop()] if over else Group("", "")
-                told = {kind: named[kind][row][column] for kind in named}
+                told = {kind: named[kind][row][column] for kind in ("things", "colours", "words")}
                 assert told == {"things": group.concept, "colours": group.colour, "words": group.word}, (scene, row, column)
                 seen["sign"] += group.concept == SIGN
                 seen["small"] += group.small
@@ -101,6 +104,24 @@ def test_signs_tell_their_word_and_no_colour_and_things_their_colour_and_no_word
             assert (thing, colour, word) in {("", "", ""), (SIGN, "", "exit"), ("cat", "red", "")}
     assert cell_labels(plain_scene(cat))["words"].eq(UNKNOWN).all()
     assert cell_labels(plain_scene(sign))["colours"].eq(UNKNOWN).all()
+
+
+def test_groups_tell_their_number_and_their_place_among_others():
+    cats, dog, sign = Group("cat", "red", 3), Group("dog", "blue"), Group(SIGN, "", word="exit")
+
+    def told(scene: Scene) -> list[tuple[str, str]]:
+        labels = [group_labels(scene, place) for place in range(len(scene.groups))]
+        return [tuple(CLASSES[kind][of[kind]] if kind in of else "" for kind in ("counts", "places")) for of in labels]
+
+    assert told(plain_scene(cats)) == [("three", "")]
+    assert told(plain_scene(cats, dog)) == [("three", "on the left"), ("one", "on the right")]
+    assert told(plain_scene(dog, sign, across=False)) == [("one", "at the top"), ("one", "at the bottom")]
+    three = plain_scene(dog, Group("cat", "red"), Group("cake", "red"))
+    assert [place for _, place in told(three)] == ["on the left", "in the middle", "on the right"]
+    named = grids(plain_scene(cats, dog))
+    for row in range(SIDE):
+        for thing, count, place in zip(*(named[kind][row] for kind in ("things", "counts", "places")), strict=True):
+            assert (thing, count, place) in {("", "", ""), ("cat", "three", "on the left"), ("dog", "one", "on the right")}
 
 
 def test_cells_show_in_the_picture_what_they_are_told_to():
@@ -166,26 +187,26 @@ def tokens_before_attention(model: InternVLForConditionalGeneration, picture: Te
     return model.model.pixel_shuffle(grid, scale_factor=model.config.downsample_ratio).reshape(IMAGE_TOKENS, -1)
 
 
-# The heads
+# The readers
 
 
-def test_heads_lose_what_they_read_wrong_and_only_where_the_class_is_known():
+def test_readers_lose_what_they_read_wrong_and_only_where_the_class_is_known():
     draw = torch.Generator().manual_seed(0)
-    heads = CellHeads(16)
-    assert {kind: head.out_features for kind, head in heads.heads.items()} == {kind: len(names) for kind, names in CLASSES.items()}
+    readers = Readers(16)
+    assert {kind: head.out_features for kind, head in readers.heads.items()} == {kind: len(names) for kind, names in CLASSES.items()}
     tokens = torch.randn(2, IMAGE_TOKENS, 16, generator=draw)
     labels = [cell_labels(scene) for scene in (plain_scene(Group("cat", "red")), plain_scene(Group("dog", "blue", 2)))]
     stacked = {kind: torch.stack([one[kind] for one in labels]) for kind in CLASSES}
     assert stacked["words"].eq(UNKNOWN).all(), "a kind that nowhere stands costs nothing"
     expected = 0.0
-    for kind in ("things", "colours"):
+    for kind in ("things", "colours", "counts"):
         losses = []
         for row, place in (stacked[kind] != UNKNOWN).nonzero().tolist():
             vector = tokens[row, place]
             normal = (vector - vector.mean()) / (vector.var(unbiased=False) + 1e-5).sqrt()
-            losses.append(-torch.log_softmax(heads.heads[kind](normal), -1)[stacked[kind][row, place]].item())
+            losses.append(-torch.log_softmax(readers.heads[kind](normal), -1)[stacked[kind][row, place]].item())
         expected += float(np.mean(losses))
-    assert heads(tokens, stacked).item() == pytest.approx(expected, abs=1e-4)
+    assert readers(tokens, stacked).item() == pytest.approx(expected, abs=1e-4)
     moved = torch.where((stacked["things"] == UNKNOWN)[..., None], tokens + torch.randn(tokens.shape, generator=draw), tokens)
-    assert heads(moved, stacked).item() == pytest.approx(expected, abs=1e-4)
-    assert heads(30 * tokens, stacked).item() == pytest.approx(expected, abs=1e-3), "long tokens count no more than short ones"
+    assert readers(moved, stacked).item() == pytest.approx(expected, abs=1e-4)
+    assert readers(30 * tokens, stacked).item() == pytest.approx(expected, abs=1e-3), "long tokens count no more than short ones"

@@ -124,7 +124,7 @@ def test_every_parameter_has_one_optimiser():
     assert all(parameter.ndim == 2 for parameter in inside)
     of_adam = {id(parameter) for parameter in others}
     assert id(objective.model.get_input_embeddings().weight) in of_adam
-    assert {id(parameter) for parameter in objective.heads.parameters()} <= of_adam
+    assert {id(parameter) for parameter in objective.cells.parameters()} <= of_adam
     text, vision = objective.model.model.language_model.layers, objective.model.model.vision_tower.encoder.layer
     matrices = {id(parameter) for layers in (text, vision) for parameter in layers.parameters() if parameter.ndim == 2}
     assert matrices == {id(parameter) for parameter in inside}

@@ -7,6 +7,7 @@ over positions expresses exactly. So the vision tower runs once a picture howeve
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +18,10 @@ from transformers import BatchEncoding, InternVLProcessor
 
 from slq.miniature.architecture import ASSISTANT, END, IMAGE_TOKEN_NAMES, IMAGE_TOKENS, USER
 from slq.miniature.pretraining.cells import CLASSES, cell_labels
-from slq.miniature.pretraining.mentions import mentions
+from slq.miniature.pretraining.mentions import mention_labels, mentions
 from slq.miniature.pretraining.tasks import Task, picture_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
-from slq.miniature.world.scenes import render
+from slq.miniature.world.scenes import Scene, render
 
 PICTURE_PROMPT = (
     USER
@@ -40,15 +41,19 @@ class Row:
     segment: list[int] = field(default_factory=list)
     sees_picture: list[bool] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    mentioned: list[int] = field(default_factory=list)
+    told: dict[str, dict[int, int]] = field(default_factory=lambda: {kind: {} for kind in CLASSES})
 
-    def add(self, prompt: list[int], answer: list[int], start: int, sees_picture: bool, mentioned: list[int] | None = None) -> None:
+    def add(
+        self, prompt: list[int], answer: list[int], start: int, sees_picture: bool, told: Mapping[int, Mapping[str, int]] | None = None
+    ) -> None:
         """A segment whose labels are its answer's tokens, each standing at the token that predicts it.
 
-        mentioned: the class of the thing that the prompt's tokens up to each one tell of, IGNORED where they tell of none.
+        told: by place in the prompt, the classes of the thing that the tokens up to there tell of.
         """
+        for place, classes in (told or {}).items():
+            for kind, label in classes.items():
+                self.told[kind][len(self.ids) + place] = label
         ids = prompt + answer
-        self.mentioned += (mentioned or [IGNORED] * len(prompt)) + [IGNORED] * len(answer)
         self.ids += ids
         self.positions += range(start, start + len(ids))
         self.segment += [self.segment[-1] + 1 if self.segment else 0] * len(ids)
@@ -60,7 +65,7 @@ class Row:
 
 
 def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded tensors: input_ids, position_ids, labels, mentioned (B, T); attention_mask (B, 1, T, T) bool."""
+    """Right-padded tensors: input_ids, position_ids, labels, told_<kind> (B, T); attention_mask (B, 1, T, T) bool."""
     length = max(len(row.ids) for row in rows)
 
     def padded(values: list[list[int]], filler: int) -> torch.Tensor:
@@ -75,8 +80,8 @@ def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
         "input_ids": padded([row.ids for row in rows], pad),
         "position_ids": padded([row.positions for row in rows], 0),
         "labels": padded([row.labels for row in rows], IGNORED),
-        "mentioned": padded([row.mentioned for row in rows], IGNORED),
         "attention_mask": mask[:, None],
+        **{f"told_{kind}": padded([[row.told[kind].get(i, IGNORED) for i in range(length)] for row in rows], IGNORED) for kind in CLASSES},
     }
 
 
@@ -101,14 +106,14 @@ class PretrainingBatches(Dataset):
         rng = random.Random(f"{self.seed} {step}")
         noise = np.random.default_rng([self.seed, step])
         early = step < self.easy_steps  # single things first: names before sentences
-        pictures, tasks, cells = [], [], []
+        pictures, rows, cells = [], [], []
         for _ in range(self.rows):
             num_groups = rng.choice([1, 1, 1, 1, 2] if early else [1, 2, 2, 3])
             scene = training_scene(rng, num_groups, rng.choice(self.names))
             pictures.append(self._pixels(render(scene), noise))
-            tasks.append(picture_tasks(scene, rng, self.picture_tasks))
+            about = picture_tasks(scene, rng, self.picture_tasks)
+            rows.append(self._row(scene, about, [word_task(rng, self.facts) for _ in range(self.word_tasks)]))
             cells.append(cell_labels(scene))
-        rows = [self._row(about, [word_task(rng, self.facts) for _ in range(self.word_tasks)]) for about in tasks]
         batch = collate(rows, self.processor.tokenizer.pad_token_id)
         batch["pixel_values"] = torch.stack(pictures)
         return batch | {f"cell_{kind}": torch.stack([labels[kind] for labels in cells]) for kind in CLASSES}
@@ -120,7 +125,7 @@ class PretrainingBatches(Dataset):
         normalised = (np.clip(pixels, 0, 1).astype(np.float32) - self.mean) / self.std
         return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
 
-    def _row(self, about_picture: list[Task], of_words: list[Task]) -> Row:
+    def _row(self, scene: Scene, about_picture: list[Task], of_words: list[Task]) -> Row:
         row = Row()
         picture = self._tokens(PICTURE_PROMPT)["input_ids"]
         row.add(picture, [], start=0, sees_picture=False)
@@ -129,12 +134,12 @@ class PretrainingBatches(Dataset):
             opening = "" if sees_picture else USER
             prompt = self._tokens(f"{opening}{task.user}{END}{ASSISTANT}")
             answer = self._tokens(f"{task.answer}{END}")["input_ids"]
-            mentioned = [IGNORED] * len(prompt["input_ids"])
+            told = {}
             for end, concept in mentions(task).items():
                 place = next(i for i, (_, stop) in enumerate(prompt["offset_mapping"]) if stop >= len(opening) + end)
-                mentioned[place] = CLASSES["things"].index(concept)
+                told[place] = mention_labels(concept, scene if sees_picture else None)
             start = len(picture) if sees_picture else 0
-            row.add(prompt["input_ids"], answer, start=start, sees_picture=sees_picture, mentioned=mentioned)
+            row.add(prompt["input_ids"], answer, start=start, sees_picture=sees_picture, told=told)
         return row
 
     def _tokens(self, text: str) -> BatchEncoding:

@@ -1,4 +1,4 @@
-"""What pre-training lowers: the loss of the answers, and that of what the picture tokens tell by themselves."""
+"""What pre-training lowers: the loss of the answers, and that of what single tokens tell by themselves."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from transformers import InternVLForConditionalGeneration
 from slq.miniature.pretraining.batches import IGNORED
 from slq.miniature.pretraining.cells import CLASSES
 
-CELL_WEIGHT = 0.2
+READING_WEIGHT = 0.2
 
 
-class CellHeads(nn.Module):
-    """One linear reader of picture tokens for each kind of class."""
+class Readers(nn.Module):
+    """One linear reader of tokens for each kind of class."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -33,28 +33,28 @@ def reading_loss(head: nn.Module, tokens_BTD: Tensor, labels_BT: Tensor) -> Tens
 
 
 class Objective(nn.Module):
-    """The model and, for pre-training alone, the heads that read its tokens: pictures before the decoder, things half way through it."""
+    """The model and, for pre-training alone, what reads its tokens: pictures before the decoder, pictures and nouns half way through it."""
 
     def __init__(self, model: InternVLForConditionalGeneration):
         super().__init__()
         self.model = model
         decoder = model.config.get_text_config()
-        self.heads = CellHeads(decoder.hidden_size)
-        self.middle, self.halfway = decoder.num_hidden_layers // 2, nn.Linear(decoder.hidden_size, len(CLASSES["things"]))
+        self.cells, self.halfway = Readers(decoder.hidden_size), Readers(decoder.hidden_size)
+        self.middle = decoder.num_hidden_layers // 2
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and what to log: mean cross-entropy over answer tokens, the share predicted right, the heads' losses."""
-        cells = {kind: batch[f"cell_{kind}"] for kind in CLASSES}
+        """The loss, and what to log: mean cross-entropy over answer tokens, the share predicted right, the readers' losses."""
+        cells, told = ({kind: batch[f"{where}_{kind}"] for kind in CLASSES} for where in ("cell", "told"))
         inputs = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask", "pixel_values")}
         output = self.model.model(**inputs, use_cache=False, output_hidden_states=True)
         wanted = batch["labels"] != IGNORED
         logits, labels = self.model.lm_head(output.last_hidden_state[wanted]).float(), batch["labels"][wanted]
         answers = nn.functional.cross_entropy(logits, labels)
-        places = self.heads(output.image_hidden_states, cells)
-        # One reader for what is told and what is shown, so that both come to the same place.
+        in_cells = self.cells(output.image_hidden_states, cells)
+        # The same readers for what is told and what is shown, so that both come to the same place.
         states_BTD = output.hidden_states[self.middle]
         shown_BTD = states_BTD[batch["input_ids"] == self.model.config.image_token_id].view_as(output.image_hidden_states)
-        halfway = reading_loss(self.halfway, states_BTD, batch["mentioned"]) + reading_loss(self.halfway, shown_BTD, cells["things"])
+        halfway = self.halfway(states_BTD, told) + self.halfway(shown_BTD, cells)
         right = (logits.argmax(-1) == labels).float().mean()
-        measured = {"loss": answers, "token_accuracy": right, "cell_loss": places, "halfway_loss": halfway}
-        return answers + CELL_WEIGHT * (places + halfway), {name: value.detach() for name, value in measured.items()}
+        measured = {"loss": answers, "token_accuracy": right, "cell_loss": in_cells, "halfway_loss": halfway}
+        return answers + READING_WEIGHT * (in_cells + halfway), {name: value.detach() for name, value in measured.items()}

@@ -9,6 +9,7 @@ from slq.miniature.world.scenes import SIGN, Group, Scene, recolour
 from slq.miniature.world.styles import COLOURS
 
 NUMBERS = ("no", "one", "two", "three", "four")
+PLACES = ("on the left", "on the right", "at the top", "at the bottom", "in the middle")
 
 
 def phrase(group: Group) -> str:
@@ -74,7 +75,7 @@ def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
         if place > 0:
             asked += _positions(scene, place)
         if len(scene.groups) > 1:
-            asked.append(("where", f"where {'is' if group.count == 1 else 'are'} the {noun(group)}?", _where(scene, place)))
+            asked.append(("where", f"where {'is' if group.count == 1 else 'are'} the {noun(group)}?", where(scene, place)))
         if group.concept == SIGN:
             asked.append(("read", "what does the sign say?", group.word))
             continue
@@ -99,10 +100,11 @@ def _absent(scene: Scene, rng: random.Random) -> str:
     return rng.choice(alike if alike and rng.random() < 0.5 else others)
 
 
-def _where(scene: Scene, place: int) -> str:
-    """Which place of two or three a group has."""
-    first, last = ("on the left", "on the right") if scene.across else ("at the top", "at the bottom")
-    return first if place == 0 else last if place == len(scene.groups) - 1 else "in the middle"
+def where(scene: Scene, place: int) -> str:
+    """Which place of two or three a group has, one of `PLACES`."""
+    left, right, top, bottom, middle = PLACES
+    first, last = (left, right) if scene.across else (top, bottom)
+    return first if place == 0 else last if place == len(scene.groups) - 1 else middle
 
 
 def _yes_no_colour(group: Group, rng: random.Random) -> tuple[str, str, str]:
