@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from seeing import POSITION, plain_scene, read_caption, sampled, true_answer
 
-from slq.miniature.pretraining.tasks import GAPS, SHARES, SIGNS, _riddle, _with_gaps, picture_tasks, training_scene, word_task
+from slq.miniature.pretraining.tasks import GAPS, SHARES, SIGNS, WHOLE, _riddle, _with_gaps, picture_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import caption, names, phrase, questions
 from slq.miniature.world.scenes import BACKGROUNDS, SIGN, Group, Scene, recolour, split_of, with_sign
@@ -179,9 +179,9 @@ def test_facts_are_told_whole_or_with_gaps():
     told = "the tall animal with a very long neck and spots"
     texts = [_with_gaps(told, rng) for _ in range(2000)]
     assert all(in_order(text, told) and len(text.split()) >= 3 for text in texts)
-    assert sum(text == told for text in texts) / 2000 == pytest.approx(0.5 + 0.5 * (1 - GAPS) ** 10, abs=0.04)
+    assert sum(text == told for text in texts) / 2000 == pytest.approx(WHOLE + (1 - WHOLE) * (1 - GAPS) ** 10, abs=0.04)
     gone = sum(10 - len(text.split()) for text in texts) / 2000 / 10
-    assert gone == pytest.approx(GAPS / 2, abs=0.02)
+    assert gone == pytest.approx(GAPS * (1 - WHOLE), abs=0.02)
     assert {_with_gaps("nine lives", rng) for _ in range(50)} == {"nine lives"}
 
 

@@ -20,7 +20,8 @@ class Task(NamedTuple):
 
 
 SIGNS = 0.2  # share of scenes with a printed word
-GAPS = 0.2  # share of a told fact's words left out, where any are
+GAPS = 0.3  # share of a told fact's words left out, where any are
+WHOLE = 0.3  # share of told facts with every word
 # How often each kind of question is asked: what takes two looks (is it there? which is where?) is learned last.
 SHARES = {"yes/no": 5, "position": 6, "where": 2, "colour": 3, "count": 3, "name": 1, "background": 0.5}
 
@@ -99,8 +100,8 @@ def _riddle(scene: Scene, rng: random.Random) -> Task:
 
 
 def _with_gaps(told: str, rng: random.Random) -> str:
-    """Half of the time with some words left out, so that a fact is known by what it says and not by one phrasing's run of words."""
-    if rng.random() < 0.5:
+    """Mostly with some words left out, so that a fact is known by what it says and not by one phrasing's run of words."""
+    if rng.random() < WHOLE:
         return told
     words = told.split()
     kept = [word for word in words if rng.random() > GAPS]
