@@ -34,8 +34,8 @@ lint: $(VENV)/.installed-test ## ruff (check and format) and mypy
 	$(IN_VENV) -m ruff format --check
 	$(IN_VENV) -m mypy src/slq
 
-bench: $(VENV)/.installed-base ## measure the prefix split against the plain path
-	$(IN_VENV) benchmarks/foundation.py
+bench: $(VENV)/.installed-test ## measure the miniature again: benchmarks/results/miniature.json
+	$(IN_VENV) benchmarks/miniature.py
 
 clean: ## remove results of the demo, caches and builds; .venv and your runs stay
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache src/slq.egg-info

@@ -1,15 +1,18 @@
-"""The README's Python runs as it stands, and the commands it names exist."""
+"""The README's Python runs as it stands, the commands it names exist, and its figures are those that were measured."""
 
 from __future__ import annotations
 
+import json
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
 from slq.miniature.export import write_world
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -37,6 +40,33 @@ def test_commands_and_options_exist():
         assert set(re.findall(r" (--[a-z-]+)", line)) <= known, line
 
 
+ROWS = {
+    "text to picture, hit@1": ["explicit.known.t2i.hit@1"],
+    "text to picture, hit@5": ["explicit.known.t2i.hit@5"],
+    "picture to text, hit@1": ["explicit.known.i2t.hit@1"],
+    "picture to text, hit@5": ["explicit.known.i2t.hit@5"],
+    "the same two": ["explicit.held_out.t2i.hit@5", "explicit.held_out.i2t.hit@5"],
+    "knowledge": ["knowledge.hit@5"],
+    "a picture and a change": ["composed.hit@5"],
+    "a name drawn": ["drawn.hit@5"],
+}
+
+
+def test_figures_are_those_of_the_benchmark():
+    """Every figure of the README's table, cell by cell."""
+    result = json.loads((ROOT / "benchmarks" / "results" / "miniature.json").read_text(encoding="utf-8"))
+    columns = (result["controls"]["last_token"], result["controls"]["untrained_latents"], result)
+    rows = [line.strip("| ").split("|") for line in README.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(ROWS)
+    for (start, places), (name, _, *cells) in zip(ROWS.items(), rows, strict=True):
+        assert name.startswith(start)
+        for cell, column in zip(cells, columns, strict=True):
+            figures = [reduce(lambda tree, key: tree[key], place.split("."), column) for place in places]
+            wanted = [f"{one['mean']:.1f}" + (f" ± {one['sd']:.1f}" if column is result else "") for one in figures]
+            assert cell.replace("*", "").strip() == ", ".join(wanted), name
+    assert f"({result['adapt_seconds']['mean']:.0f} s each" in README
+
+
 def test_linked_files_exist():
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (Path(__file__).parent.parent / target).exists(), target
+        assert (ROOT / target).exists(), target

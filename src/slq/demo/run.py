@@ -31,8 +31,8 @@ from slq.types import Embeddings, Item
 
 TRAINING_PICTURES = 1500
 TEST_PICTURES = 500
-# Chosen on the validation split (docs/design/0004-miniature.md); starting at the prompt keeps more of what the model knows.
-RECIPE = TrainingOptions(epochs=4, batch_size=128, init="prompt", learning_rate=0.02, validation=100)
+# Chosen on the validation split (docs/design/0006-adapting-keeps-knowledge.md): in the prompt's place latents keep what the model knows.
+RECIPE = TrainingOptions(epochs=4, batch_size=128, init="prompt", generation_prompt=False, learning_rate=0.01, validation=100)
 NEXT_COMMAND = "slq train --backbone OpenGVLab/InternVL3-1B-hf --pairs my.jsonl --out my-adapter"
 MARKER = ".slq-demo"  # stands in a folder that a demo made, and that the next demo may replace
 TOP = 5
