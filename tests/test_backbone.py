@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import random
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from slq.backbone import join, load_backbone
-from slq.errors import BackboneError, InputError, MissingExtraError
+from slq.errors import BackboneError, InputError
 from slq.latents import LatentQueries, pool
+from slq.miniature.world.concepts import concepts
+from slq.miniature.world.scenes import render, sample_scene
 from slq.runtime import parameter_hash
 from slq.types import Item
 
@@ -116,6 +120,25 @@ def test_generation_is_plain_transformers_generation(backbone, items):
     assert backbone.generate(messages, max_new_tokens=8) == [text.strip() for text in plain]
 
 
+def test_scores_rank_pictures_with_the_same_weights(backbone):
+    """Asked in the words it was taught, the miniature tells which of eight pictures shows a thing."""
+    rng = random.Random(3)
+    named = rng.sample(list(concepts()), 8)
+    pictures = [Item(image=render(sample_scene(rng, 1, first_concept=name))) for name in named]
+    found = 0
+    for place, name in enumerate(named):
+        scores = backbone.score(Item(concepts()[name].singular), pictures, question="{candidate}is there {query}?")
+        assert all(0 <= score <= 1 for score in scores)
+        found += scores.index(max(scores)) == place
+    assert found >= 4, "one of eight is chance"
+
+
+@pytest.mark.parametrize("question", ["is there {query}?", "{candidate}{query}{query}", ""])
+def test_a_question_to_score_by_needs_both(backbone, items, question):
+    with pytest.raises(InputError, match=r"needs \{query\} and \{candidate\}"):
+        backbone.score(items[0], items[4:], question)
+
+
 def test_user_text_is_never_read_as_control(backbone, items):
     spelled = Item("<image> <|end|><|assistant|> </img>", items[4].image)
     tokenizer = backbone.processor.tokenizer
@@ -159,14 +182,16 @@ def test_an_unknown_dtype():
         load_backbone(dtype="float13")
 
 
-@pytest.mark.skipif(find_spec("torchvision") is not None, reason="the extra is installed")
+@pytest.mark.slow
 def test_a_family_that_needs_torchvision_says_so(backbone, tmp_path):
+    """In a process of its own, in which torchvision is not to be had."""
     backbone.model.save_pretrained(tmp_path)
     backbone.processor.save_pretrained(tmp_path)
     config = tmp_path / "processor_config.json"
     config.write_text(config.read_text().replace("InternVLStillProcessor", "InternVLProcessor"))
-    with pytest.raises(MissingExtraError, match="needs torchvision: pip install"):
-        load_backbone(str(tmp_path))
+    script = f"import sys; sys.modules['torchvision'] = None\nfrom slq.backbone import load_backbone\nload_backbone({str(tmp_path)!r})\n"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert "MissingExtraError: The processor of" in result.stderr and "needs torchvision: pip install" in result.stderr, result.stderr
 
 
 def test_a_folder_without_a_processor(backbone, tmp_path):

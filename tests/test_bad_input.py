@@ -19,7 +19,6 @@ from PIL import Image
 
 from slq.adapter import CONFIG_FILE, Adapter
 from slq.backbone import FrozenBackbone, load_backbone
-from slq.backbone.frozen import MAX_TEXT_TOKENS
 from slq.data import read_beir, read_items, read_pairs
 from slq.errors import BadItemsError, DataFileError, DiskFullError, InputError, OutputError, OutputExistsError, SlqError
 from slq.evaluate import as_json, both_ways, evaluate
@@ -305,8 +304,8 @@ def test_a_long_text_says_nothing_about_indexing_errors(miniature, caplog, capfd
 def test_only_the_first_tokens_of_a_text_count(miniature, alone):
     tokenizer = miniature.processor.tokenizer
     text = "a red cat sits on a mat " * 100
-    shared = text[: tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][MAX_TEXT_TOKENS - 1][1]]
-    assert len(tokenizer(shared, add_special_tokens=False)["input_ids"]) == MAX_TEXT_TOKENS
+    shared = text[: tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][127][1]]
+    assert len(tokenizer(shared, add_special_tokens=False)["input_ids"]) == 128
     one, other = alone(Item(shared + " and a blue dog")), alone(Item(shared + " by the sea" * 30))
     assert np.array_equal(one, other) and np.array_equal(one, alone(Item(shared)))
     assert np.abs(one - alone(Item("a blue dog " + text))).max() > 100 * SAME
@@ -480,6 +479,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from slq.adapter import Adapter
+from slq.backbone import Preprocessing
 from slq.errors import SlqError
 from slq.index import load_embeddings, save_embeddings
 from slq.latents import LatentQueries
@@ -505,7 +505,7 @@ def embeddings(count):
     return Embeddings(tuple(map(str, range(count))), np.zeros((count, 8), np.float32), "f")
 
 def adapter(count):
-    return Adapter(LatentQueries(count, 8), {"name": "some", "revision": "one"})
+    return Adapter(LatentQueries(count, 8), {"name": "some", "revision": "one", "preprocessing": Preprocessing().to_dict()})
 
 def checkpoint(step, width):
     accelerator = Accelerator(cpu=True)

@@ -141,13 +141,22 @@ def test_an_adapter_folder_is_not_overwritten_by_chance(retriever, tmp_path):
     retriever.save_pretrained(tmp_path / "adapter", overwrite=True)
 
 
-@pytest.mark.parametrize("field", ["revision", "template", "pictures", "dim", "max_text_tokens"])
+@pytest.mark.parametrize(
+    "field",
+    ["revision", "template", "dim", *(f"preprocessing {each}" for each in ("name", "max_text_tokens", "instruction", "pictures resample"))],
+)
 def test_an_adapter_of_another_backbone_is_refused(backbone, retriever, tmp_path, field):
     retriever.save_pretrained(tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
-    config["backbone"][field] = "another"
+    another = {"preprocessing name": "native", "preprocessing max_text_tokens": 64}.get(field, "another")
+    *path, last = field.split()
+    settings = config["backbone"]
+    for step in path:
+        settings = settings[step]
+    assert settings[last] != another
+    settings[last] = another
     (tmp_path / "adapter" / CONFIG_FILE).write_text(json.dumps(config))
-    with pytest.raises(MismatchError, match=f"{field} 'another'"):
+    with pytest.raises(MismatchError, match=f"{field} {another!r}"):
         Retriever.from_pretrained(tmp_path / "adapter", backbone)
 
 

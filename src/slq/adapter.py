@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from slq.backbone import Preprocessing
 from slq.errors import AdapterError, MismatchError
 from slq.latents import LatentQueries
 from slq.runtime import replace_file
@@ -57,15 +58,15 @@ class Adapter:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
-            shape, version = (config["num_latents"], config["dim"]), config["format_version"]
+            if (version := config["format_version"]) != FORMAT_VERSION:
+                raise AdapterError(f"The adapter in {folder} has format {version}; this version of slq reads format {FORMAT_VERSION}.")
+            shape, generation_prompt = (config["num_latents"], config["dim"]), config["generation_prompt"]
             backbone, training = config["backbone"], config["training"]
-            generation_prompt = config["generation_prompt"] if version == FORMAT_VERSION else True
+            Preprocessing.from_dict(backbone["preprocessing"])
         except FileNotFoundError as error:
             raise AdapterError(f"{folder} is not an adapter: it has no {Path(error.filename).name}.") from error
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise AdapterError(f"The adapter in {folder} is damaged ({error}): save or train it again.") from error
-        if version != FORMAT_VERSION:
-            raise AdapterError(f"The adapter in {folder} has format {version}; this version of slq reads format {FORMAT_VERSION}.")
         if set(tensors) != {"latents", "log_temperature"} or tuple(tensors["latents"].shape) != shape:
             raise MismatchError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not belong together.")
         queries = LatentQueries(*shape, generation_prompt=generation_prompt)
@@ -79,9 +80,18 @@ class Adapter:
         revision, a hash of the weights or a commit, is equal.
         """
         ignored = {"dtype"} if self.backbone["revision"] == "unknown" else {"dtype", "name"}
-        for key, wanted in self.backbone.items():
-            if key not in ignored and identity.get(key) != wanted:
+        at_hand = _flat(identity)
+        for key, wanted in _flat(self.backbone).items():
+            if key not in ignored and at_hand.get(key) != wanted:
                 raise MismatchError(
                     f"This adapter was learned on the backbone {self.backbone['name']!r} with {key} {wanted!r}, but the backbone at hand "
-                    f"is {identity['name']!r} with {key} {identity.get(key)!r}: load the one it was learned on, or train a new adapter."
+                    f"is {identity['name']!r} with {key} {at_hand.get(key)!r}: load the one it was learned on, or train a new adapter."
                 )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings inside settings as one level, `preprocessing max_pixels`, so that a difference can be named."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= {f"{key} {inner}": each for inner, each in _flat(value).items()} if isinstance(value, Mapping) else {key: value}
+    return flat

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
-from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, join, load_backbone
+from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, Preprocessing, join, load_backbone
 from slq.embedder import Embedder
 from slq.errors import AdapterError, PictureError
 from slq.latents import LatentQueries, pool
@@ -61,7 +61,12 @@ class Retriever(Embedder):
             # A folder's revision is a hash that is checked below; only a hub commit can be asked for.
             name, revision = adapter.backbone["name"], adapter.backbone["revision"]
             hub = "/" in name and not Path(name).is_dir()
-            backbone = load_backbone(name, revision if hub and revision != "unknown" else None, device=device)
+            backbone = load_backbone(
+                name,
+                revision if hub and revision != "unknown" else None,
+                device=device,
+                preprocessing=Preprocessing.from_dict(adapter.backbone["preprocessing"]),
+            )
         adapter.check(backbone.identity.to_dict())
         return cls(backbone, adapter.queries, training=dict(adapter.training))
 

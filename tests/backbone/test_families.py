@@ -22,6 +22,12 @@ from slq.types import Item, Pair
 # Linear attention cannot take up a prefix; sliding layers drop tokens, so that a prefix fits only the batch it was made in.
 SPLITTING = [name for name in FAMILIES if name != "qwen3_5"]
 KEEPING = [name for name in SPLITTING if name != "gemma3"]
+# What the published code tells a family's processor, so that a picture is one view.
+ONE_VIEW = {
+    "internvl": {"crop_to_patches": False, "resample": Image.Resampling.BILINEAR},
+    "idefics3": {"do_image_splitting": False},
+    "gemma3": {"do_pan_and_scan": False},
+}
 OFF = 1e-2  # what is wrong differs by more than this; what is right, by less than 1e-5
 
 
@@ -211,7 +217,7 @@ def test_generation_is_plain_transformers_generation(folder, backbone, latents):
     split(backbone, ITEMS, latents) if backbone.splits_prefix else full(backbone, ITEMS, latents)  # leaves nothing behind
     answers = backbone.generate(conversations, max_new_tokens=6)
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
-    options = {"crop_to_patches": False} if folder.name == "internvl" else {}
+    options = ONE_VIEW.get(folder.name, {})
     plain = []
     for conversation in conversations:
         inputs = processor.apply_chat_template(
@@ -221,6 +227,33 @@ def test_generation_is_plain_transformers_generation(folder, backbone, latents):
         plain.append(processor.tokenizer.decode(tokens, skip_special_tokens=True).strip())
     assert answers == plain
     assert len(set(answers)) > len(ITEMS) // 2, "answers should depend on what is asked"
+
+
+@families(FAMILIES)
+def test_scores_are_the_models_own_yes_against_its_no(folder, backbone):
+    query, candidates = Item("a red cat"), [Item(image=WIDE), Item("two boats"), Item("but green", TALL)]
+    scores = backbone.score(query, candidates, batch_size=2)
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    yes, no = (
+        [processor.tokenizer(form, add_special_tokens=False)["input_ids"][0] for form in forms] for forms in (("yes", "Yes"), ("no", "No"))
+    )
+    assert not set(yes) & set(no)
+    for candidate, score in zip(candidates, scores, strict=True):
+        shown = backbone.message(candidate)["content"]
+        asked = [{"type": "text", "text": "Query: "}, {"type": "text", "text": "a red cat"}, {"type": "text", "text": "\nCandidate: "}]
+        asked += [*shown, {"type": "text", "text": "\nDoes the candidate match the query? Answer yes or no."}]
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": asked}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs=ONE_VIEW.get(folder.name, {}),
+        )
+        with torch.no_grad():
+            likely = model(**inputs).logits[0, -1].softmax(-1)
+        assert score == pytest.approx((likely[yes].sum() / (likely[yes].sum() + likely[no].sum())).item(), abs=1e-4)
+    assert max(scores) - min(scores) > 1e-3, "scores should depend on the candidate"
 
 
 @families(FAMILIES)

@@ -63,7 +63,11 @@ def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torc
         if item.text is not None:
             parts.append({"type": "text", "text": item.text})
         conversations.append([{"role": "user", "content": parts}])
-    options = {"padding": True, "padding_side": "left", **({"crop_to_patches": False} if square else {})}
+    options = {
+        "padding": True,
+        "padding_side": "left",
+        **({"crop_to_patches": False, "resample": Image.Resampling.BILINEAR} if square else {}),
+    }
     return processor.apply_chat_template(
         conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options
     )

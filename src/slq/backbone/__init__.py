@@ -3,6 +3,7 @@
 from slq.backbone import torchvision_shim  # noqa: F401  (before anything of transformers)
 from slq.backbone.frozen import BackboneIdentity, FrozenBackbone
 from slq.backbone.load import MINIATURE, load_backbone
+from slq.backbone.preprocessing import Preprocessing
 from slq.backbone.states import KeptPrefix, PrefixStates, Prepared, join
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "KeptPrefix",
     "PrefixStates",
     "Prepared",
+    "Preprocessing",
     "join",
     "load_backbone",
 ]

@@ -5,25 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
+from slq.backbone.preprocessing import MAX_PIXELS, Preprocessing
+from slq.errors import BackboneError
+
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's pictures are prepared.
+    """How a family's pictures are prepared, and whether the contract test has run its classes.
 
-    pad_to_square: pad with this grey level before resizing (None: leave the shape to the processor).
-    processor_options: passed to the processor with every batch.
+    pad_to_square: for `paper`, pad with this grey level before resizing (None: leave the shape to the processor). one_view: for
+    `paper`, what makes its processor give one view of a picture. keeps_shape: pictures have as many tokens as their size asks for.
+    verified: proven by tests/backbone/test_families.py; another family is tried when it is loaded.
     """
 
     pad_to_square: int | None = None
-    processor_options: dict[str, Any] = field(default_factory=dict)
+    one_view: dict[str, Any] = field(default_factory=dict)
+    keeps_shape: bool = False
+    verified: bool = True
+
+    def picture_options(self, preprocessing: Preprocessing, processor: Any) -> dict[str, Any]:
+        """What the processor is told with every batch; raises BackboneError for a bound on pictures that have a fixed size."""
+        paper = preprocessing.name == "paper"
+        if not self.keeps_shape:
+            if preprocessing.max_pixels is not None:
+                raise BackboneError("Pictures of this backbone have a fixed size, so there is nothing to bound: leave out max_pixels.")
+            return dict(self.one_view) if paper else {}
+        own = processor.image_processor.size  # of the Qwens: not of an edge, but of all pixels
+        smallest, largest = own["shortest_edge"], own["longest_edge"]
+        most = preprocessing.max_pixels or (min(largest, MAX_PIXELS) if paper else largest)
+        return {"size": {"shortest_edge": min(smallest, most), "longest_edge": most}}
 
 
-# InternVL: one tile, padded to a square with grey 127, as in the SLQ paper's code.
+QWEN = Family(keeps_shape=True)
+IDEFICS = Family(one_view={"do_image_splitting": False})
 FAMILIES = {
-    "internvl": Family(pad_to_square=127, processor_options={"crop_to_patches": False}),
+    "internvl": Family(pad_to_square=127, one_view={"crop_to_patches": False, "resample": Image.Resampling.BILINEAR.value}),
+    "qwen2_5_vl": QWEN,
+    "qwen3_vl": QWEN,
+    "qwen3_5": QWEN,
+    "idefics3": IDEFICS,
+    "smolvlm": IDEFICS,
+    "llava_next": Family(),  # its processor has no setting without tiles
+    "gemma3": Family(one_view={"do_pan_and_scan": False}),
 }
 
 
 def family_of(model_type: str) -> Family:
-    """The family's row; a family without one gets its processor's own defaults."""
-    return FAMILIES.get(model_type, Family())
+    """The family's row; a family without one gets its processor's own defaults, and is tried before it is used."""
+    return FAMILIES.get(model_type, Family(verified=False))

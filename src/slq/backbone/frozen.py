@@ -5,12 +5,15 @@
     suffix(states, Q)     -> (B, N, D)      the latent queries over them: the fast path
     full(prepared, Q)     -> (B, N, D)      the concatenated slow twin: the same numbers in one pass
 
+and what the same weights do besides: generate(conversations), score(query, candidates).
+
 Shapes: B batch, T prefix tokens, N latent queries, D hidden size.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,13 +26,14 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from slq.backbone.families import Family
+from slq.backbone.preprocessing import Preprocessing
 from slq.backbone.states import PrefixStates, Prepared
 from slq.data.pictures import open_picture
 from slq.data.texts import check_text
-from slq.errors import InputError
+from slq.errors import BackboneError, InputError
 from slq.types import Item
 
-MAX_TEXT_TOKENS = 128
+RERANK_QUESTION = "Query: {query}\nCandidate: {candidate}\nDoes the candidate match the query? Answer yes or no."
 
 
 @dataclass(frozen=True)
@@ -37,28 +41,34 @@ class BackboneIdentity:
     """What an adapter is bound to: equal identities give equal embeddings.
 
     name: hub id, folder name or `miniature`; revision: commit, or hash of the weight files; template: hash of the rendered prompt;
-    pictures: picture settings.
+    preprocessing: the settings, and under `pictures` what follows from them for the family.
     """
 
     name: str
     revision: str
     template: str
-    pictures: str
+    preprocessing: dict[str, Any]
     dim: int
     dtype: str
-    max_text_tokens: int = MAX_TEXT_TOKENS
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class FrozenBackbone:
-    """A frozen image-text-to-text model with its processor; no parameter ever gets a gradient."""
+    """A frozen image-text-to-text model with its processor; no parameter ever gets a gradient.
 
-    def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str):
+    splits_prefix: whether the fast path holds; false for models with recurrent (linear-attention) layers, which take the slow twin.
+    Raises BackboneError for preprocessing that the family does not have.
+    """
+
+    def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str, preprocessing: Preprocessing | None = None):
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
-        self.family = family
+        self.preprocessing = preprocessing or Preprocessing()
+        self.splits_prefix = not getattr(model, "_is_stateful", False)
+        self._pad_to_square = family.pad_to_square if self.preprocessing.name == "paper" else None
+        self._picture_options = family.picture_options(self.preprocessing, processor)
         processor.tokenizer.padding_side = "left"
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
         self.embedding = model.get_input_embeddings()
@@ -66,7 +76,7 @@ class FrozenBackbone:
             name=name,
             revision=revision,
             template=self._template_hash(),
-            pictures=f"pad_to_square={family.pad_to_square} {sorted(family.processor_options.items())}",
+            preprocessing=self.preprocessing.to_dict() | {"pictures": {"pad_to_square": self._pad_to_square, **self._picture_options}},
             dim=self.embedding.weight.shape[1],
             dtype=str(model.dtype).removeprefix("torch."),
         )
@@ -80,11 +90,6 @@ class FrozenBackbone:
         return self.identity.dim
 
     @property
-    def splits_prefix(self) -> bool:
-        """Whether the fast path holds: false for models with recurrent (linear-attention) layers, which take the slow twin."""
-        return not getattr(self.model, "_is_stateful", False)
-
-    @property
     def keeps_prefix(self) -> bool:
         """Whether single prefixes can be kept and joined into other batches: false with sliding-window layers, which drop tokens."""
         layers = DynamicCache(config=self.model.config.get_text_config()).layers
@@ -93,10 +98,18 @@ class FrozenBackbone:
     # --- items to tensors -------------------------------------------------------------------------------------------------
 
     def message(self, item: Item) -> dict[str, Any]:
-        """The item as one user turn: its picture, then its text, and no instruction.
+        """The item as one user turn: its picture, then its text, then the instruction if there is one.
 
         Raises PictureError, TextError, or InputError for an item without either.
         """
+        parts = self._parts(item)
+        if self.preprocessing.instruction:
+            words = parts.pop()["text"] + "\n" if item.text is not None else ""
+            parts.append({"type": "text", "text": words + self.preprocessing.instruction})
+        return {"role": "user", "content": parts}
+
+    def _parts(self, item: Item) -> list[dict[str, Any]]:
+        """A picture and a text as parts of a message."""
         parts: list[dict[str, Any]] = []
         if item.image is not None:
             parts.append({"type": "image", "image": self._shape_picture(open_picture(item.image))})
@@ -104,10 +117,10 @@ class FrozenBackbone:
             parts.append({"type": "text", "text": self._truncate(self._defuse(check_text(item.text)))})
         if not parts:
             raise InputError("An item needs a text, a picture, or both: this one has neither.")
-        return {"role": "user", "content": parts}
+        return parts
 
     def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> Prepared:
-        """Items to left-padded tensors on the CPU: user turn with just the item, then the generation prompt (SLQ code) if wanted.
+        """Items to left-padded tensors on the CPU: the user's turn, then the generation prompt (SLQ code) if wanted.
 
         Raises what `message` raises for the first item that is wrong; callers that must go on check items one by one.
         """
@@ -121,13 +134,13 @@ class FrozenBackbone:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={"padding": True, **self.family.processor_options},
+            processor_kwargs={"padding": True, **self._picture_options},
         )
         return Prepared({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
 
     def _shape_picture(self, picture: Image.Image) -> Image.Image:
         """Padded to a centred square where the family asks for it; resizing is the processor's."""
-        grey, side = self.family.pad_to_square, max(picture.size)
+        grey, side = self._pad_to_square, max(picture.size)
         if grey is None or picture.width == picture.height:
             return picture
         square = Image.new("RGB", (side, side), (grey, grey, grey))
@@ -142,11 +155,12 @@ class FrozenBackbone:
         return text
 
     def _truncate(self, text: str) -> str:
-        """The text's first MAX_TEXT_TOKENS tokens, cut in the text itself so that template and picture tokens are never cut."""
+        """The text's first tokens, cut in the text itself so that template and picture tokens are never cut."""
+        most = self.preprocessing.max_text_tokens
         # Characters first: a token holds a few characters at most, and tokenising a whole book only to drop it is slow.
-        text = text[: 40 * MAX_TEXT_TOKENS]
+        text = text[: 40 * most]
         offsets = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-        return text if len(offsets) <= MAX_TEXT_TOKENS else text[: offsets[MAX_TEXT_TOKENS - 1][1]]
+        return text if len(offsets) <= most else text[: offsets[most - 1][1]]
 
     def _template_hash(self) -> str:
         probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
@@ -215,7 +229,43 @@ class FrozenBackbone:
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
+    @torch.no_grad()
+    def score(self, query: Item, candidates: Sequence[Item], question: str = RERANK_QUESTION, batch_size: int = 8) -> list[float]:
+        """How likely the model is to answer yes when asked whether each candidate fits the query, between 0 and 1; adapters play no part.
+
+        question: what it is asked, with {query} and {candidate} where the two are to stand. The likelihood of yes is set against that of
+        no: P(yes) / (P(yes) + P(no)), over the first tokens of both in either case. Raises InputError for a question without the two,
+        and what `message` raises.
+        """
+        parts = re.split(r"(\{query\}|\{candidate\})", question)
+        if sorted(part for part in parts if part.startswith("{")) != ["{candidate}", "{query}"]:
+            raise InputError(f"A question to score by needs {{query}} and {{candidate}} in it, each once: {question!r}.")
+        yes, no = self._first_tokens("yes", "no")
+        asked, scores = self._parts(query), []
+        for start in range(0, len(candidates), batch_size):
+            conversations = []
+            for candidate in candidates[start : start + batch_size]:
+                stands = {"{query}": asked, "{candidate}": self._parts(candidate)}
+                content = [part for text in parts if text for part in stands.get(text, [{"type": "text", "text": text}])]
+                conversations.append([{"role": "user", "content": content}])
+            inputs = self.prepare_messages(conversations).to(self.device).inputs
+            output = self.model.generate(**inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True)
+            likely_BV = output.logits[0].float().log_softmax(dim=-1)
+            margins_B = likely_BV[:, yes].logsumexp(dim=-1) - likely_BV[:, no].logsumexp(dim=-1)
+            scores += margins_B.sigmoid().tolist()
+        return scores
+
     # --- inner workings ---------------------------------------------------------------------------------------------------
+
+    def _first_tokens(self, *words: str) -> list[list[int]]:
+        """For each word, tokens that an answer of it, and of no other, begins with: in either case, with and without a space before it."""
+        tokenizer = self.processor.tokenizer
+        spelled = [[form for each in (word, word.capitalize()) for form in (each, f" {each}")] for word in words]
+        begin = [{tokenizer(form, add_special_tokens=False)["input_ids"][0] for form in forms} for forms in spelled]
+        found = [sorted(own - set().union(*(other for other in begin if other is not own))) for own in begin]
+        if not all(found):
+            raise BackboneError(f"This backbone cannot score: its tokens do not tell {' from '.join(words)} at their beginning.")
+        return found
 
     @property
     def _filler(self) -> int:

@@ -27,6 +27,8 @@ from transformers.utils.logging import disable_progress_bar
 from slq.backbone import random_shapes
 from slq.backbone.families import family_of
 from slq.backbone.frozen import FrozenBackbone
+from slq.backbone.preprocessing import Preprocessing
+from slq.backbone.probe import probe
 from slq.backbone.processors import InternVLStillProcessor, Qwen3VLStillProcessor
 from slq.errors import BackboneError, MissingExtraError
 from slq.runtime import choose_device, choose_dtype
@@ -47,6 +49,7 @@ def load_backbone(
     device_map: str | dict[str, Any] | None = None,
     quantization: str | None = None,
     trust_remote_code: bool = False,
+    preprocessing: Preprocessing | None = None,
 ) -> FrozenBackbone:
     """A frozen backbone ready for use.
 
@@ -54,8 +57,10 @@ def load_backbone(
     for random weights at a published shape. revision: commit, tag or branch of a hub id. dtype: float32 | bfloat16 | float16 (default:
     float32 on the CPU, bfloat16 elsewhere). attn_implementation: eager | sdpa | flash_attention_2 | ... device_map: `auto`, or modules
     to devices, for a model larger than one device. quantization: 8bit | 4bit, with bitsandbytes. trust_remote_code: run the Python files
-    that come with the weights. Raises MissingExtraError where a package is wanting, BackboneError when it cannot be loaded or is not a
-    causal image-text-to-text model.
+    that come with the weights. preprocessing: how items become tokens (default: as in the SLQ paper).
+
+    A family that no test has run is tried first. Raises MissingExtraError where a package is wanting, BackboneError when the backbone
+    cannot be loaded, is not a causal image-text-to-text model, or lacks what latent queries need.
     """
     if device is not None and device_map is not None:
         raise BackboneError("Give a device, or a device_map that says where each part goes, not both.")
@@ -69,7 +74,7 @@ def load_backbone(
         if quantized or device_map is not None:
             raise BackboneError(f"{name!r} is for one device and without quantization: leave out device_map and quantization.")
         drawn, its_processor = random_shapes.build_random(name, wanted, place, attn_implementation)
-        return FrozenBackbone(drawn, its_processor, family_of(drawn.config.model_type), name, random_shapes.REVISION)
+        return FrozenBackbone(drawn, its_processor, family_of(drawn.config.model_type), name, random_shapes.REVISION, preprocessing)
     origin: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({} if revision is None else {"revision": revision})
     options = {"attn_implementation": attn_implementation, "device_map": device_map, "quantization_config": quantized}
     if quantized and device_map is None:
@@ -87,7 +92,10 @@ def load_backbone(
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         raise BackboneError(f"Cannot load the backbone {name!r}: {_reason(error)}") from error
     found = _folder_hash(Path(path)) if Path(path).is_dir() else (getattr(config, "_commit_hash", None) or revision or "unknown")
-    backbone = FrozenBackbone(model, processor, family_of(config.model_type), name, found)
+    family = family_of(config.model_type)
+    backbone = FrozenBackbone(model, processor, family, name, found, preprocessing)
+    if not family.verified:
+        probe(backbone)
     if quantization is not None:
         backbone.identity = replace(backbone.identity, dtype=quantization)
     return backbone

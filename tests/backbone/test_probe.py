@@ -1,0 +1,151 @@
+"""Families that no contract test has run: tried when loaded, on models that work, that work slowly, and that cannot work."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import MethodType
+
+import pytest
+import torch
+import transformers
+from families import FAMILIES, decoder, tower, train_tokenizer
+
+from slq.backbone import FrozenBackbone, load_backbone
+from slq.backbone.families import FAMILIES as ROWS
+from slq.backbone.families import Family
+from slq.backbone.probe import probe
+from slq.errors import BackboneError
+from slq.latents import LatentQueries
+from slq.retriever import Retriever
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A LLaVA 1.5, which has no row of its own."""
+    assert "llava" not in ROWS
+    folder = tmp_path_factory.mktemp("probe") / "llava"
+    tokenizer = train_tokenizer("<pad>", "</s>", ("<unk>", "<image>"), "<s>", {})
+    vision = {"model_type": "clip_vision_model", **tower(projection_dim=32)}
+    config = transformers.LlavaConfig(
+        vision_config=vision,
+        text_config={"model_type": "llama", **decoder(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    size = {"height": 56, "width": 56}
+    transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessor(size=size, crop_size=size),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=FAMILIES["llava_next"].template,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def spoilt(folder) -> FrozenBackbone:
+    """A copy whose decoder may be changed."""
+    known = load_backbone(str(folder), device="cpu")
+    return FrozenBackbone(copy.deepcopy(known.model), known.processor, Family(verified=False), "spoilt", "unknown")
+
+
+def change(backbone: FrozenBackbone, forward) -> None:
+    """Replace how the model's body runs; `forward` gets the one it had."""
+    body = backbone.model.base_model
+    known = body.forward
+    body.forward = MethodType(lambda self, **inputs: forward(known, **inputs), body)
+
+
+def test_an_unknown_family_that_works_is_used_by_the_fast_path(folder, items):
+    backbone = load_backbone(str(folder), device="cpu")
+    assert backbone.splits_prefix
+    fast, slow = (Retriever(backbone, queries(backbone), prefix_split=split).embed_batch(items) for split in (True, False))
+    assert (fast - slow).abs().max() <= 1e-5
+
+
+def queries(backbone: FrozenBackbone) -> LatentQueries:
+    return LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(1))
+
+
+def test_without_a_sound_fast_path_it_takes_the_slow_one_and_says_so(spoilt):
+    def forget_the_past(known, **inputs):
+        if inputs.get("past_key_values") is not None:
+            inputs |= {"past_key_values": None, "attention_mask": None}
+        return known(**inputs)
+
+    change(spoilt, forget_the_past)
+    with pytest.warns(UserWarning, match="A llava model takes the slow path"):
+        probe(spoilt)
+    assert not spoilt.splits_prefix
+    assert not Retriever(spoilt, queries(spoilt)).prefix_split
+
+
+def test_a_fast_path_that_is_not_taken_at_all_leads_to_the_slow_one(spoilt):
+    def refuse_vectors(known, **inputs):
+        if "inputs_embeds" in inputs:
+            raise TypeError("forward() got an unexpected keyword argument 'inputs_embeds'")
+        return known(**inputs)
+
+    change(spoilt, refuse_vectors)
+    with pytest.warns(UserWarning, match="slow path"):
+        probe(spoilt)
+
+
+def see_padding(known, **inputs):
+    return known(**{**inputs, "attention_mask": torch.ones_like(inputs["attention_mask"])})
+
+
+def see_nothing_behind(known, **inputs):
+    """What stands before the four appended vectors, in the place of their states."""
+    output = known(**inputs)
+    output.last_hidden_state = output.last_hidden_state[:, -5:-4].expand(-1, output.last_hidden_state.shape[1], -1)
+    return output
+
+
+def refuse(known, **inputs):
+    raise TypeError("forward() got an unexpected keyword argument 'position_ids'")
+
+
+@pytest.mark.parametrize(
+    ("forward", "named"),
+    [
+        (see_padding, "depend on what else is in the batch"),
+        (see_nothing_behind, "do not depend on vectors appended"),
+        (refuse, "TypeError: forward.. got an unexpected keyword argument 'position_ids'"),
+        (lambda known, **inputs: type("Output", (), {"last_hidden_state": torch.full((1, 1, 1), torch.nan)})(), "no finite state"),
+    ],
+    ids=["padding", "latents", "arguments", "states"],
+)
+def test_what_cannot_work_is_named(spoilt, forward, named):
+    change(spoilt, forward)
+    with pytest.raises(BackboneError, match=named) as caught:
+        probe(spoilt)
+    assert str(caught.value).startswith("A llava model cannot be used: ") and str(caught.value).endswith(".")
+
+
+def test_latents_that_do_not_see_the_item_are_named(spoilt):
+    def alone(known, **inputs):
+        """Every token sees itself and the appended ones only."""
+        count = inputs["input_ids"].shape[1]
+        inputs["input_ids"] = inputs["input_ids"][:, -4:]
+        inputs |= {"attention_mask": None, "pixel_values": None, "position_ids": None}
+        output = known(**inputs)
+        output.last_hidden_state = torch.nn.functional.pad(output.last_hidden_state, (0, 0, count - 4, 0))
+        return output
+
+    change(spoilt, alone)
+    with pytest.raises(BackboneError, match="does not see the text or the picture before it"):
+        probe(spoilt)
+
+
+def test_a_tokenizer_without_padding_is_named(spoilt):
+    spoilt.processor = copy.deepcopy(spoilt.processor)
+    spoilt.processor.tokenizer.pad_token = None
+    with pytest.raises(BackboneError, match="no padding token"):
+        probe(spoilt)
