@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 import slq
 from slq import cli
+from slq.backbone import FrozenBackbone
 from slq.index import load_embeddings, save_embeddings
 from slq.latents import LatentQueries
 from slq.retriever import Retriever
@@ -291,6 +293,69 @@ def test_python_and_the_command_line_give_the_same_vectors(pictures, adapter, tm
     assert np.abs(model.similarity(encoded, encoded).numpy() - saved.vectors @ saved.vectors.T).max() <= 1e-5
 
 
+# --- loading a backbone -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_training_was_told_about_its_backbone_is_used_and_saved(tiny_world, tmp_path):
+    captions = tiny_world / "train" / "captions.jsonl"
+    told = ["--instruction", "in one word", "--max-text-tokens", 3, "--attn-implementation", "eager", "--dtype", "bfloat16"]
+    invoke("train", "--pairs", captions, "--out", tmp_path / "adapter", "--max-steps", 1, *TRAINED, *told)
+    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["backbone"]
+    assert saved["dtype"] == "bfloat16"
+    assert {"name": "paper", "instruction": "in one word", "max_text_tokens": 3}.items() <= saved["preprocessing"].items()
+    scores = scored(tmp_path, "--data", tiny_world / "test" / "captions.jsonl", "--adapter", tmp_path / "adapter", "--dtype", "float32")
+    assert scores["backbone"] == {**saved, "dtype": "float32"}, "an adapter brings its preprocessing along, not its dtype"
+
+
+def test_eval_without_adapter_is_told_how_to_load(tiny_world, tmp_path):
+    result = scored(tmp_path, "--data", tiny_world / "test" / "knowledge", "--instruction", "in one word", "--preprocessing", "native")
+    assert {"name": "native", "instruction": "in one word"}.items() <= result["backbone"]["preprocessing"].items()
+
+
+def test_an_adapter_over_a_backbone_that_is_named(tiny_world, adapter, refused, tmp_path):
+    data = tiny_world / "test" / "knowledge"
+    weights = tmp_path / "weights"
+    shutil.copytree(Path(slq.__file__).parent / "miniature" / "weights", weights)
+    result = scored(tmp_path, "--data", data, "--adapter", adapter, "--backbone", weights)
+    assert result["backbone"]["name"] == str(weights)
+    assert result["fingerprint"] != "" and result["adapter"] == str(adapter)
+    (weights / "config.json").write_text((weights / "config.json").read_text() + " ")
+    assert "revision" in refused("eval", "--data", data, "--adapter", adapter, "--backbone", weights)
+
+
+# --- doctor -----------------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_writes_what_it_found(adapter, tmp_path):
+    result = invoke("doctor", "--adapter", adapter, "--device", "cpu", "--batch-size", 2, "--json", tmp_path / "report.json")
+    assert "prefix split ...\n" in result.stdout and "All is well" in result.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report) == {"checks", "figures", "backbone", "adapter", "fingerprint", "provenance"}
+    assert len(report["checks"]) == 12 and all(row["result"] == "ok" and row["value"] <= row["tolerance"] for row in report["checks"])
+    assert all(row["check"].split()[0] in result.stdout for row in report["checks"])
+    assert report["figures"]["batch_size"] == 2 and report["figures"]["texts_per_second"] > 0
+    assert report["backbone"]["name"] == "miniature" and report["adapter"] == str(adapter)
+    assert report["fingerprint"] == Retriever.from_pretrained(adapter, device="cpu").fingerprint
+    assert {"date", "torch", "hardware"} <= set(report["provenance"])
+
+
+def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
+    """The fast path of every backbone is made to see padding."""
+    right = FrozenBackbone.suffix
+
+    def wrong(self, states, latents):
+        return right(self, replace(states, mask=torch.ones_like(states.mask)), latents)
+
+    monkeypatch.setattr(FrozenBackbone, "suffix", wrong)
+    arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--json", str(tmp_path / "report.json")]
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 1 and "All is well" not in result.stdout
+    assert "prefix split: The fast path" in result.stderr and "--no-prefix-split" in result.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {row["result"] for row in report["checks"] if row["check"] == "prefix split"} == {"failed"}
+    assert {row["result"] for row in report["checks"] if row["check"] == "weights"} == {"ok"}
+
+
 # --- help -------------------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +381,7 @@ def test_help_tells_of_every_option(name):
         "eval",
         "embed",
         "search",
+        "doctor",
         "world",
         "demo",
     ],
@@ -486,6 +552,16 @@ def test_search_in_an_index_that_names_no_adapter(refused, tmp_path):
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--init", "best"], "best"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--backbone", "./gone"], "gone"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--dtype", "int3"], "int3"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--quantization", "3bit"], "3bit"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--preprocessing", "best"], "best"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--max-pixels", "1000"], "max_pixels"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--device", "cpu", "--device-map", "auto"], "device_map"),
+        (["doctor", "--quantization", "3bit"], "3bit"),
+        (["doctor", "--preprocessing", "best"], "best"),
+        (["doctor", "--backbone", "./gone"], "gone"),
+        (["doctor", "--adapter", "ADAPTER", "--instruction", "in one word"], "--instruction"),
+        (["eval", "--data", "QUESTIONS", "--adapter", "ADAPTER", "--preprocessing", "native"], "--preprocessing"),
+        (["eval", "--data", "QUESTIONS", "--max-text-tokens", "0"], "max_text_tokens"),
         (["eval", "--data", "gone", "--adapter", "ADAPTER"], "gone"),
         (["eval", "--data", "QUESTIONS", "--split", "dev"], "dev"),
         (["embed", "gone", "--adapter", "ADAPTER", "--out", "OUT"], "gone"),

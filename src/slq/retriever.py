@@ -48,25 +48,23 @@ class Retriever(Embedder):
     # --- saved form -------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, backbone: FrozenBackbone | None = None, device: str | None = None) -> Retriever:
-        """The adapter in a folder or hub repository, over its backbone (loaded by its recorded name unless given).
+    def from_pretrained(cls, path: str | Path, backbone: FrozenBackbone | None = None, **loading: Any) -> Retriever:
+        """The adapter in a folder or hub repository, over its backbone.
 
-        Raises AdapterError, BackboneError, or MismatchError when the two do not belong together.
+        backbone: default, the one that the adapter names, with its revision and preprocessing; `loading` goes to `load_backbone`, and may
+        name another. Raises AdapterError, BackboneError, or MismatchError when the two do not belong together.
         """
         folder = Path(path)
         if not folder.is_dir():
             folder = _download(str(path))
         adapter = Adapter.load(folder)
         if backbone is None:
+            saved, name = adapter.backbone, loading.pop("name", None)
             # A folder's revision is a hash that is checked below; only a hub commit can be asked for.
-            name, revision = adapter.backbone["name"], adapter.backbone["revision"]
-            hub = "/" in name and not Path(name).is_dir()
-            backbone = load_backbone(
-                name,
-                revision if hub and revision != "unknown" else None,
-                device=device,
-                preprocessing=Preprocessing.from_dict(adapter.backbone["preprocessing"]),
-            )
+            if name is None and "/" in saved["name"] and not Path(saved["name"]).is_dir() and saved["revision"] != "unknown":
+                loading.setdefault("revision", saved["revision"])
+            preprocessing = Preprocessing.from_dict(saved["preprocessing"])
+            backbone = load_backbone(name or saved["name"], preprocessing=preprocessing, **loading)
         adapter.check(backbone.identity.to_dict())
         return cls(backbone, adapter.queries, training=dict(adapter.training))
 

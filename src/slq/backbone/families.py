@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -40,13 +40,15 @@ class Family:
 
 QWEN = Family(keeps_shape=True)
 IDEFICS = Family(one_view={"do_image_splitting": False})
+
 FAMILIES = {
     "internvl": Family(pad_to_square=127, one_view={"crop_to_patches": False, "resample": Image.Resampling.BILINEAR.value}),
     "qwen2_5_vl": QWEN,
     "qwen3_vl": QWEN,
     "qwen3_5": QWEN,
+    **{name: replace(QWEN, verified=False) for name in ("qwen2_vl", "qwen3_vl_moe", "qwen3_5_moe")},
     "idefics3": IDEFICS,
-    "smolvlm": IDEFICS,
+    "smolvlm": replace(IDEFICS, verified=False),
     "llava_next": Family(),  # its processor has no setting without tiles
     "gemma3": Family(one_view={"do_pan_and_scan": False}),
 }

@@ -1,0 +1,61 @@
+"""The command line: `slq train | eval | embed | search | doctor | world | demo`. Thin: each reads its options and calls the library."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from slq.cli import doctor, evaluate, search, show, train
+from slq.errors import SlqError
+
+app = typer.Typer(
+    name="slq",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Turn the multimodal LLM you already run into a retriever, without touching its weights.
+
+A few *latent queries* (20 vectors, 40-150 KB) are learned on your pairs of pictures and captions; the model stays bit-identical.
+
+**First steps, with the built-in miniature model (no download):**
+
+    slq demo                                                  everything at once, with a page of results
+    slq world --split train --out world/train                 a training set of pictures and captions
+    slq train --pairs world/train/captions.jsonl --out my-adapter
+    slq embed world/train/pictures --adapter my-adapter --out my-index
+    slq search "a red cat" --index my-index
+
+**With a real model:** add `--backbone OpenGVLab/InternVL3-1B-hf` to `slq train`; the rest stays as it is.""",
+)
+
+# In the order of `slq --help`.
+app.command()(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command()(search.embed)
+app.command()(search.search)
+app.command()(doctor.doctor)
+app.command()(show.world)
+app.command()(show.demo)
+
+
+def main() -> None:
+    """Run the command line; errors of this package are shown as one sentence, Ctrl-C ends with code 130."""
+    try:
+        code = app(standalone_mode=False)  # typer returns the code of an Exit; its own for Ctrl-C is 130
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            sys.exit(code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.secho("\nStopped. What was finished is saved; `slq train --resume` goes on from the last checkpoint.", err=True)
+        sys.exit(130)
+    except SlqError as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's own usage errors
+            error.show()
+            sys.exit(error.exit_code)
+        raise

@@ -1,0 +1,141 @@
+"""`slq doctor`: try a backbone before anything is built on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slq.cli import loading
+from slq.cli.shared import DEVICE, table
+
+if TYPE_CHECKING:
+    from slq.doctor import Examination
+    from slq.retriever import Retriever
+
+
+def doctor(
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", "-b", help=f"Default: the one the adapter was learned on, else `miniature`. {loading.BACKBONE_HELP}"),
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", "-a", help="Adapter folder or hub repository. Without it, untrained latent queries.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write checks and figures here.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items in the batches that are timed.")] = 8,
+    revision: loading.REVISION = None,
+    dtype: loading.DTYPE = None,
+    device: DEVICE = None,
+    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
+    device_map: loading.DEVICE_MAP = None,
+    quantization: loading.QUANTIZATION = None,
+    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+    preprocessing: loading.PREPROCESSING = None,
+    max_pixels: loading.MAX_PIXELS = None,
+    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
+    instruction: loading.INSTRUCTION = None,
+) -> None:
+    """Try a backbone, or an adapter over it, before you build on it: does it give the numbers it should, and what does it cost?
+
+    On eight built-in items it compares: the fast path with its slow twin (values and gradients); kept prefixes with fresh ones; a batch of
+    one with a batch of eight; orders and mixtures in a batch; implementations of attention; an adapter before and after saving; the model's
+    answers and its weights before and after; float32 with bfloat16. For the last it loads the backbone a second time, after letting the
+    first one go. Beside that: memory, items a second, tokens a picture.
+
+    Ends with code 0 if all is well, and with 1 if a check failed, saying what that means and what to do.
+
+        slq doctor
+
+        slq doctor --backbone OpenGVLab/InternVL3-1B-hf --json report.json
+
+        slq doctor --adapter my-adapter --dtype bfloat16
+    """
+    from slq.backbone import MINIATURE
+    from slq.doctor import examine, with_fresh_queries
+
+    wanted = loading.Loading(
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+        preprocessing=preprocessing,
+        max_pixels=max_pixels,
+        max_text_tokens=max_text_tokens,
+        instruction=instruction,
+    )
+
+    def load(other_dtype: str | None) -> Retriever:
+        chosen = replace(wanted, dtype=other_dtype or dtype)
+        return chosen.retriever(adapter, backbone) if adapter else with_fresh_queries(chosen.backbone(backbone or MINIATURE))
+
+    examination = examine(load, batch_size, lambda what: typer.echo(f"{what} ..."))
+    _show(examination)
+    if json_file:
+        _write(examination, adapter, json_file)
+    if examination.failed:
+        raise typer.Exit(1)
+
+
+def _show(examination: Examination) -> None:
+    """The table of checks, the figures, and for each check that failed what to do."""
+    rows = []
+    for row in examination.rows:
+        what = row.what or (row.note if row.result == "skipped" else "nothing, see below")
+        rows.append([row.check, what, _number(row.value), _number(row.tolerance), row.result])
+    table(["check", "measured", "value", "at most", "result"], rows)
+    table(["figure", "value"], list(map(list, _readable(examination).items())))
+    for name, notes in {row.check: row.note for row in examination.failed}.items():
+        typer.secho(f"{name}: {notes}", fg="red", err=True)
+    if not examination.failed:
+        typer.echo("All is well.")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}" if value else "0"
+
+
+def _readable(examination: Examination) -> dict[str, str]:
+    """Figures with the words and units a reader wants; what could not be had, because a check has failed, is left out."""
+    figures = examination.figures
+    batch = f"a second, in batches of {figures['batch_size']}"
+    shown = {
+        "parameters": f"{figures['parameters'] / 1e6:,.1f} million, {figures['dtype']} on {figures['device']}",
+        "attention": figures["attn_implementation"],
+        "seconds to load": figures["load_seconds"],
+    }
+    if (peak := figures["peak_memory_bytes"]) is not None:
+        shown["peak memory"] = f"{peak / 2**30:.2f} GiB, before the other dtype"
+    if (tokens := figures["tokens_per_picture"]) is not None:
+        shown["tokens a picture"] = ", ".join(f"{count} ({shape})" for shape, count in tokens.items())
+    for kind in ("texts", "pictures"):
+        if (speed := figures[f"{kind}_per_second"]) is not None:
+            shown[f"{kind} {batch}"] = f"{speed:.3g}"
+    if (closest := figures["closest_items"]) is not None:
+        blind = closest["value"] <= closest["tolerance"]
+        shown["the two closest items differ by"] = _number(closest["value"]) + (
+            ": that is within the tolerance, so a mix-up of these two passes for rounding; try --dtype float32" if blind else ""
+        )
+    return {name: str(value) for name, value in shown.items()}
+
+
+def _write(examination: Examination, adapter: str | None, file: Path) -> None:
+    from slq.doctor import SEED
+    from slq.runtime import provenance, replace_file
+
+    result = {
+        "checks": [asdict(row) for row in examination.rows],
+        "figures": examination.figures,
+        "backbone": examination.backbone,
+        "adapter": adapter,
+        "fingerprint": examination.fingerprint,
+        "provenance": provenance(SEED),
+    }
+    replace_file(file, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+    typer.echo(f"Report written to {file}.")

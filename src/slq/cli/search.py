@@ -1,0 +1,114 @@
+"""`slq embed` and `slq search`: a folder of embeddings, and looking for something in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slq.cli import loading
+from slq.cli.shared import ADAPTER, BATCH, DEVICE, OVERWRITE, list_failures, progress_bar, table
+from slq.errors import InputError
+
+
+def embed(
+    items: Annotated[Path, typer.Argument(help="Folder of pictures, or a table with text and/or image columns.")],
+    adapter: ADAPTER,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the embeddings.")],
+    batch_size: BATCH = 32,
+    overwrite: OVERWRITE = False,
+    device: DEVICE = None,
+    dtype: loading.DTYPE = None,
+    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
+    device_map: loading.DEVICE_MAP = None,
+    quantization: loading.QUANTIZATION = None,
+    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+) -> None:
+    """Embed pictures, texts, or both, for `slq search`.
+
+    Items that cannot be used are listed and left out; they never stop the others.
+
+        slq embed photos/ --adapter my-adapter --out my-index
+    """
+    from dataclasses import replace
+
+    from slq.data import read_items
+    from slq.index import save_embeddings
+    from slq.runtime import check_free
+
+    file = read_items(items)
+    check_free(out, overwrite, keep=items)
+    wanted = loading.Loading(
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
+    retriever = wanted.retriever(adapter)
+    with progress_bar("embedding", len(file.items)) as advance:
+        embedded = retriever.embed(list(file.items.values()), list(file.items), batch_size, skip_bad=True, progress=advance)
+    shown = tuple(
+        {
+            **({"text": item.text} if item.text else {}),
+            **({"image": str(Path(str(item.image)).resolve())} if item.image is not None else {}),
+        }
+        for item in (file.items[id_] for id_ in embedded.ids)
+    )
+    embedded = replace(embedded, items=shown, failures=file.failures + embedded.failures)
+    list_failures(embedded.failures)
+    save_embeddings(embedded, out, {"adapter": str(Path(adapter).resolve()) if Path(adapter).is_dir() else adapter}, overwrite)
+    typer.echo(f"{len(embedded.ids)} items embedded in {out}; {len(embedded.failures)} left out.")
+    typer.echo(f'Next: slq search "what you look for" --index {out}')
+
+
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words. With --picture: what to change about it.")] = None,
+    index: Annotated[Path, typer.Option("--index", "-i", help="Folder made by `slq embed`.")] = Path("my-index"),
+    picture: Annotated[Path | None, typer.Option("--picture", "-p", help="Search by this picture, alone or with words.")] = None,
+    k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many results.")] = 10,
+    adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Default: the one the index was made with.")] = None,
+    as_json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
+    device: DEVICE = None,
+    dtype: loading.DTYPE = None,
+    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
+    device_map: loading.DEVICE_MAP = None,
+    quantization: loading.QUANTIZATION = None,
+    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+) -> None:
+    """Search by words, by a picture, or by a picture and words together.
+
+    slq search "the animal said to have nine lives" --index my-index
+
+    slq search --picture cat.png --index my-index
+
+    slq search "but blue" --picture cat.png --index my-index
+    """
+    from slq.index import load_embeddings
+    from slq.index import search as run
+    from slq.types import Item
+
+    if text is None and picture is None:
+        raise InputError("Give words to look for, --picture FILE, or both.")
+    corpus, about = load_embeddings(index)
+    adapter = adapter or about.get("adapter")
+    if adapter is None:
+        raise InputError(f"{index} does not say which adapter made it: name it with --adapter.")
+    wanted = loading.Loading(
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
+    retriever = wanted.retriever(adapter)
+    hits = run(corpus, retriever.embed([Item(text, picture)]), k)[0]
+    if as_json_lines:
+        for hit in hits:
+            typer.echo(json.dumps({"id": hit.id, "score": round(hit.score, 6), **hit.item}, ensure_ascii=False))
+        return
+    table(["score", "id", "shows"], [[f"{hit.score:.3f}", hit.id, hit.item.get("text") or hit.item.get("image", "")] for hit in hits])

@@ -1,0 +1,119 @@
+"""`slq train`: learn latent queries on pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slq.cli import loading
+from slq.cli.shared import DEVICE, OVERWRITE, list_failures
+
+
+def train(
+    pairs: Annotated[
+        Path,
+        typer.Option(
+            "--pairs",
+            "-p",
+            help="JSONL, CSV, TSV or Parquet file, or a folder with captions. Columns: image + caption, or anchor/query + positive "
+            "(+ negative). Picture paths are relative to the file.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the adapter, the log and the newest checkpoint.")],
+    backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
+    num_latents: Annotated[int, typer.Option("--num-latents", "-n", help="How many latent queries to learn (the paper: 20).")] = 20,
+    init: Annotated[
+        str, typer.Option(help="Where they start: normal (std 1/sqrt(D)), zeros, or prompt (the generation prompt's embedding).")
+    ] = "normal",
+    generation_prompt: Annotated[
+        bool, typer.Option(help="Put the latents after the prompt at which the backbone would answer (the paper's code), or in its place.")
+    ] = True,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Pairs per step; the other pairs of a batch are the negatives.")] = 128,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: 0.1 / sqrt(D).")] = None,
+    warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up, at most a tenth of the run.")] = 100,
+    weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.")] = 0.0,
+    orthogonality: Annotated[float, typer.Option(help="Weight of the penalty that keeps the latents' states apart (0: off).")] = 0.0,
+    false_negative_margin: Annotated[
+        float | None,
+        typer.Option(help="Leave out negatives more similar than the positive by this margin (0.1 is usual; default off)."),
+    ] = None,
+    captions_per_item: Annotated[int, typer.Option(help="Captions drawn per picture and step, where it has several.")] = 1,
+    validation: Annotated[float, typer.Option(help="Pairs set aside for validation: a share below 1, or a number.")] = 0.05,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the start, the order of pairs and the validation split.")] = 0,
+    prefix_split: Annotated[
+        bool,
+        typer.Option(help="Run each item's own tokens once, without gradient, and keep them. Off: the slow twin, same numbers."),
+    ] = True,
+    cache_gb: Annotated[float | None, typer.Option(help="Memory for kept prefixes. Default: a quarter of what is free. 0: none.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    overwrite: OVERWRITE = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to TensorBoard files in --out.")] = False,
+    revision: loading.REVISION = None,
+    dtype: loading.DTYPE = None,
+    device: DEVICE = None,
+    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
+    device_map: loading.DEVICE_MAP = None,
+    quantization: loading.QUANTIZATION = None,
+    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+    preprocessing: loading.PREPROCESSING = None,
+    max_pixels: loading.MAX_PIXELS = None,
+    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
+    instruction: loading.INSTRUCTION = None,
+) -> None:
+    """Learn latent queries on your pairs; the backbone stays frozen.
+
+    Writes `adapter.safetensors` and `adapter_config.json` (what you keep), `log.jsonl` (loss, temperature, gradient norm, items/s and
+    validation hit@k per step) and a checkpoint.
+
+        slq train --pairs shop.csv --out shop-adapter --backbone OpenGVLab/InternVL3-1B-hf --epochs 3
+    """
+    from slq.data import read_pairs
+    from slq.runtime import check_free
+    from slq.training import TrainingOptions
+    from slq.training import train as run
+
+    wanted = loading.Loading(
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+        preprocessing=preprocessing,
+        max_pixels=max_pixels,
+        max_text_tokens=max_text_tokens,
+        instruction=instruction,
+    )
+    options = TrainingOptions(
+        num_latents=num_latents,
+        init=init,
+        generation_prompt=generation_prompt,
+        epochs=epochs,
+        batch_size=batch_size,
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        weight_decay=weight_decay,
+        orthogonality=orthogonality,
+        false_negative_margin=false_negative_margin,
+        captions_per_item=captions_per_item,
+        validation=validation,
+        save_every=save_every,
+        seed=seed,
+        prefix_split=prefix_split,
+        cache_bytes=None if cache_gb is None else int(cache_gb * 2**30),
+        tensorboard=tensorboard,
+    )
+    file = read_pairs(pairs)
+    list_failures(file.failures)
+    check_free(out, overwrite or resume, keep=pairs)
+    retriever = run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite)
+    size = (out / "adapter.safetensors").stat().st_size / 1024
+    typer.echo(f"Adapter of {retriever.queries.num_latents} latent queries saved in {out} ({size:.0f} KB).")
+    typer.echo(f"Next: slq embed PICTURES --adapter {out} --out my-index")
