@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -33,3 +34,14 @@ def pairs() -> list[Pair]:
     rng = random.Random(8)
     scenes = [sample_scene(rng, 1 + number % 2) for number in range(40)]
     return [Pair(Item(image=render(scene)), (Item(caption(scene)), Item("we see " + caption(scene)))) for scene in scenes]
+
+
+@pytest.fixture
+def measured(request) -> Callable[[str, float], float]:
+    """Prints what a run measured, at its end where pytest is run with `-rP` or `--capture=no`."""
+
+    def record(name: str, value: float) -> float:
+        print(f"{request.node.name}: {name} {value:.1e}")
+        return value
+
+    return record

@@ -192,8 +192,8 @@ class BadlyKept(PrefixStates):
 class KeepsBadly(FrozenBackbone):
     """Right as long as no prefix is kept: then values stand beside the wrong keys."""
 
-    def prefix(self, prepared):
-        return BadlyKept(**vars(super().prefix(prepared)))
+    def prefix(self, prepared, pictures=None):
+        return BadlyKept(**vars(super().prefix(prepared, pictures)))
 
 
 class Disturbed(FrozenBackbone):
@@ -231,9 +231,9 @@ class Talkative(FrozenBackbone):
 
     embedded = False
 
-    def prefix(self, prepared):
+    def prefix(self, prepared, pictures=None):
         self.embedded = True
-        return super().prefix(prepared)
+        return super().prefix(prepared, pictures)
 
     def generate(self, conversations, max_new_tokens=32):
         return [answer + " indeed" * self.embedded for answer in super().generate(conversations, max_new_tokens)]

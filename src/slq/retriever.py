@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
 from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, Preprocessing, join, load_backbone
@@ -23,12 +24,14 @@ from slq.runtime import new_folder
 from slq.types import Item
 
 PREFIX_BATCH = 32
+TOKENS_PER_PASS = 32_768
 
 
 class Retriever(Embedder):
     """Embeds texts, pictures and both at once, with one set of latent queries over one frozen backbone.
 
-    cache: keeps prefixes between calls (training uses it). prefix_split: False runs the concatenated slow twin.
+    cache: keeps prefixes between calls (training uses it). prefix_split: False runs the concatenated slow twin. tokens_per_pass: how many
+    tokens run at once with gradients; a larger batch is run in parts, at the memory of one.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class Retriever(Embedder):
         cache: PrefixCache | None = None,
         prefix_split: bool = True,
         training: dict | None = None,
+        tokens_per_pass: int = TOKENS_PER_PASS,
     ):
         self.backbone = backbone
         self.queries = queries.to(backbone.device)
         self.prefix_split = prefix_split and backbone.splits_prefix
         self.cache = cache if self.prefix_split and backbone.keeps_prefix else None
         self.training = training or {}
+        self.tokens_per_pass = tokens_per_pass
 
     # --- saved form -------------------------------------------------------------------------------------------------------
 
@@ -105,19 +110,33 @@ class Retriever(Embedder):
         return pool(self.states(items))
 
     def states(self, items: Sequence[Item]) -> Tensor:
-        """Final states of the latent queries (B, N, D), before pooling; what the orthogonality penalty looks at."""
+        """Final states of the latent queries (B, N, D), before pooling; what the orthogonality penalty looks at.
+
+        A batch of more than `tokens_per_pass` holds no activations: each part is run again when its gradient is due, so that the gradient
+        is the whole batch's at the memory of one part. Source: Gao et al. 2021 (GradCache), by torch's checkpointing.
+        """
         if self.cache is None:
-            return self._states(self.backbone.prepare(items, self.queries.generation_prompt))
-        latents = self.queries.latents
+            return self._states_without_cache(items)
         try:
             kept = self._prefixes(items)
         except OSError as error:  # a picture file that is not there has no key
             raise PictureError(f"a picture cannot be read ({error})") from error
-        order = sorted(range(len(items)), key=lambda i: kept[i].keys.shape[2])  # alike in length, so little padding
-        parts = [
-            self.backbone.suffix(join([kept[i] for i in chunk], self.backbone.device), latents) for chunk in _even_lengths(order, kept)
-        ]
+        lengths = [prefix.keys.shape[2] + self.queries.num_latents for prefix in kept]
+        order = sorted(range(len(items)), key=lengths.__getitem__)  # alike in length, so little padding
+        run = _again_for_gradients if torch.is_grad_enabled() and sum(lengths) > self.tokens_per_pass else _once
+        parts = [run(self._suffix, [kept[i] for i in part]) for part in even_parts(order, lengths, self.tokens_per_pass)]
         return torch.cat(parts)[torch.tensor(order).argsort()]
+
+    def _suffix(self, kept: list[KeptPrefix]) -> Tensor:
+        return self.backbone.suffix(join(kept, self.backbone.device), self.queries.latents)
+
+    def _states_without_cache(self, items: Sequence[Item]) -> Tensor:
+        prepared = self.backbone.prepare(items, self.queries.generation_prompt)
+        rows = max(1, self.tokens_per_pass // (prepared.inputs["input_ids"].shape[1] + self.queries.num_latents))
+        if not torch.is_grad_enabled() or len(items) <= rows:
+            return self._states(prepared)
+        parts = [self.backbone.prepare(items[start : start + rows], self.queries.generation_prompt) for start in range(0, len(items), rows)]
+        return torch.cat([_again_for_gradients(self._states, part) for part in parts])
 
     def embed_prepared(self, inputs: dict[str, Tensor]) -> Tensor:
         """Embeddings (B, D) of a batch that `backbone.prepare` has turned into tensors."""
@@ -138,41 +157,53 @@ class Retriever(Embedder):
             return
         unique = list({item.key: item for item in items}.values())
         for start in range(0, len(unique), PREFIX_BATCH):
+            if self.cache.full:
+                break
             chunk = unique[start : start + PREFIX_BATCH]
             self._prefixes(chunk)
             progress(len(chunk))
-            if self.cache.num_bytes > 0.99 * self.cache.budget:
-                break
         self.cache.closed = True
 
-    def _key(self, item: Item) -> str:
-        """What a prefix is kept under: retrievers that prompt differently may share a cache."""
-        return item.key if self.queries.generation_prompt else f"{item.key} without generation prompt"
-
     def _prefixes(self, items: Sequence[Item]) -> list[KeptPrefix]:
-        """Each item's prefix, from the cache or computed, pictures and texts in batches of their own."""
-        assert self.cache is not None
-        found: dict[str, KeptPrefix | None] = {item.key: self.cache.get(self._key(item)) for item in items}
-        missing = list({item.key: item for item in items if found[item.key] is None}.values())
-        missing.sort(key=lambda item: (item.image is None, len(item.text or "")))
-        for start in range(0, len(missing), PREFIX_BATCH):
-            chunk = missing[start : start + PREFIX_BATCH]
-            states = self.backbone.prefix(self.backbone.prepare(chunk, self.queries.generation_prompt))
-            for item, kept in zip(chunk, states.split(), strict=True):
-                self.cache.put(self._key(item), kept)
-                found[item.key] = kept
+        """Each item's prefix, from the cache or computed; pictures, pictures with kept features, and texts in batches of their own."""
+        cache = self.cache
+        assert cache is not None
+        unique = {item.key: item for item in items}
+        addresses = {key: cache.address(self.backbone, key, self.queries.generation_prompt) for key in unique}
+        found = {key: cache.get(address) for key, address in addresses.items()}
+        missing = [key for key in unique if found[key] is None]
+        missing.sort(key=lambda key: (unique[key].image is None, len(unique[key].text or "")))
+        features = {key: cache.get_features(addresses[key]) for key in missing}
+        for group in ([key for key in missing if (features[key] is None) == absent] for absent in (True, False)):
+            for start in range(0, len(group), PREFIX_BATCH):
+                chunk = group[start : start + PREFIX_BATCH]
+                prepared = self.backbone.prepare([unique[key] for key in chunk], self.queries.generation_prompt)
+                shown = [features[key] for key in chunk]
+                if self.backbone.keeps_features and not any(shown):
+                    shown = self.backbone.features(prepared)
+                for key, kept, picture in zip(chunk, self.backbone.prefix(prepared, shown).split(), shown, strict=True):
+                    cache.put(addresses[key], kept, picture)
+                    found[key] = kept
         return [prefix for item in items if (prefix := found[item.key]) is not None]
 
 
-def _even_lengths(order: list[int], kept: list[KeptPrefix], most: int = 64) -> list[list[int]]:
-    """Runs of `order` with at most `most` items, none more than half as long again as the run's first."""
-    chunks: list[list[int]] = []
+def _once(run: Callable[[Any], Tensor], given: Any) -> Tensor:
+    return run(given)
+
+
+def _again_for_gradients(run: Callable[[Any], Tensor], given: Any) -> Tensor:
+    """Run without keeping activations, and once more when gradients are asked for."""
+    return checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)
+
+
+def even_parts(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item half as long again as the run's first."""
+    parts: list[list[int]] = []
     for i in order:
-        length = kept[i].keys.shape[2]
-        if not chunks or len(chunks[-1]) == most or length > 1.5 * kept[chunks[-1][0]].keys.shape[2]:
-            chunks.append([])
-        chunks[-1].append(i)
-    return chunks
+        if not parts or (len(parts[-1]) + 1) * lengths[i] > most_tokens or lengths[i] > 1.5 * lengths[parts[-1][0]]:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
 
 
 def _download(repo_id: str) -> Path:

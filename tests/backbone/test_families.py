@@ -12,7 +12,7 @@ from families import FAMILIES, build
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from slq.backbone import FrozenBackbone, PrefixStates, join, load_backbone
+from slq.backbone import FrozenBackbone, PictureFeatures, PrefixStates, join, load_backbone
 from slq.latents import LatentQueries, pool
 from slq.retriever import Retriever
 from slq.runtime import parameter_hash
@@ -142,6 +142,25 @@ def test_what_is_wrong_does_not_pass_for_equal(backbone, latents, wrong):
     states = backbone.prefix(backbone.prepare(ITEMS))
     slow = full(backbone, ITEMS, latents)
     assert error(backbone.suffix(wrong(states), latents), slow) > OFF
+
+
+@families(SPLITTING)
+def test_features_stand_in_for_pixels(backbone, latents):
+    """As the vision tower gives them, and as they come back from a file, in batches they were not made in."""
+    prepared = backbone.prepare(ITEMS)
+    together = split(backbone, ITEMS, latents)
+    if not backbone.keeps_features:
+        pytest.skip("this family's body takes pixels alone")
+    made = backbone.features(prepared)
+    assert [each is None for each in made] == [item.image is None for item in ITEMS]
+    assert error(backbone.suffix(backbone.prefix(prepared, made), latents), together) <= 1e-5
+    alone = [PictureFeatures.from_tensors(backbone.features(backbone.prepare([item]))[0].to_tensors()) for item in ITEMS[2:]]
+    order = [3, 0, 4, 2]
+    shuffled = backbone.prepare([ITEMS[2 + i] for i in order])
+    found = backbone.suffix(backbone.prefix(shuffled, [alone[i] for i in order]), latents)
+    assert error(found, together[[2 + i for i in order]]) <= 1e-5
+    zero = [replace(each, pooled=0 * each.pooled, deep=tuple(0 * layer for layer in each.deep)) for each in alone]
+    assert error(backbone.suffix(backbone.prefix(shuffled, [zero[i] for i in order]), latents), found) > OFF, "it looks at them"
 
 
 @families(KEEPING)

@@ -1,6 +1,7 @@
 """The frozen multimodal LLM behind one contract: prepare, prefix, suffix, and full (the slow twin)."""
 
 from slq.backbone import torchvision_shim  # noqa: F401  (before anything of transformers)
+from slq.backbone.features import PictureFeatures
 from slq.backbone.frozen import BackboneIdentity, FrozenBackbone
 from slq.backbone.load import MINIATURE, load_backbone
 from slq.backbone.preprocessing import Preprocessing
@@ -11,6 +12,7 @@ __all__ = [
     "BackboneIdentity",
     "FrozenBackbone",
     "KeptPrefix",
+    "PictureFeatures",
     "PrefixStates",
     "Prepared",
     "Preprocessing",

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,12 +26,15 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from slq.backbone import features
 from slq.backbone.families import Family
+from slq.backbone.features import PictureFeatures
 from slq.backbone.preprocessing import Preprocessing
 from slq.backbone.states import PrefixStates, Prepared
 from slq.data.pictures import open_picture
 from slq.data.texts import check_text
 from slq.errors import BackboneError, InputError
+from slq.runtime import parameter_hash
 from slq.types import Item
 
 RERANK_QUESTION = "Query: {query}\nCandidate: {candidate}\nDoes the candidate match the query? Answer yes or no."
@@ -94,6 +98,17 @@ class FrozenBackbone:
         """Whether single prefixes can be kept and joined into other batches: false with sliding-window layers, which drop tokens."""
         layers = DynamicCache(config=self.model.config.get_text_config()).layers
         return self.splits_prefix and all(type(layer) is DynamicLayer for layer in layers)
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether a picture's features can stand in for its pixels."""
+        return features.can_be_supplied(self.model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that prefix states depend on beside the item; for weights without a revision of the weights themselves."""
+        weights = parameter_hash(self.model) if self.identity.revision == "unknown" else self.identity.revision
+        return hashlib.sha256(f"{weights} {sorted(self.identity.to_dict().items())}".encode()).hexdigest()[:16]
 
     # --- items to tensors -------------------------------------------------------------------------------------------------
 
@@ -170,12 +185,25 @@ class FrozenBackbone:
     # --- tensors to states ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def prefix(self, prepared: Prepared) -> PrefixStates:
-        """The items' tokens through the frozen model, once; their keys and values never depend on the latent queries."""
-        inputs = prepared.to(self.device).inputs
+    def features(self, prepared: Prepared) -> list[PictureFeatures | None]:
+        """What the vision tower gives for each item's picture, for `prefix`; None for an item without one."""
+        return features.read(self.model, prepared.to(self.device).inputs)
+
+    @torch.no_grad()
+    def prefix(self, prepared: Prepared, pictures: Sequence[PictureFeatures | None] | None = None) -> PrefixStates:
+        """The items' tokens through the frozen model, once; their keys and values never depend on the latent queries.
+
+        pictures: what `features` gave for the same items, now or earlier: the vision tower is left out then.
+        """
+        inputs: dict[str, Any] = prepared.to(self.device).inputs
         positions = self._positions(_extend(inputs, 1, self._filler))
+        mask = inputs["attention_mask"]
+        shown = [each for each in pictures or () if each is not None]
+        if shown:
+            inputs = {name: value for name, value in inputs.items() if name not in features.PIXELS}
+            inputs["mm_encoder_outputs"] = features.supplied(shown, self.device)
         output = self.model.base_model(**inputs, position_ids=positions[..., :-1], use_cache=True)
-        return PrefixStates(output.past_key_values, inputs["attention_mask"], positions[..., -1])
+        return PrefixStates(output.past_key_values, mask, positions[..., -1])
 
     def suffix(self, states: PrefixStates, latents_ND: Tensor) -> Tensor:
         """Final-normed states of the latent queries (B, N, D); the gradient flows to the latents alone.

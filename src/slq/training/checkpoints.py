@@ -45,17 +45,27 @@ def step_of(checkpoint: Path) -> int:
 
 
 def save(accelerator: Accelerator, out: Path, step: int) -> None:
-    """Save weights, optimiser, schedule and random states as `checkpoint-<step>`; older ones go once this one is whole."""
+    """Save weights, optimiser, schedule and random states as `checkpoint-<step>`; older ones go once this one is whole.
+
+    Every process calls it, since each has random states of its own; the first one does the rest.
+    """
     target = out / f"checkpoint-{step:07d}"
     partial = target.with_suffix(".partial")
+    main = accelerator.is_main_process
     try:
         with writing(target):
-            shutil.rmtree(partial, ignore_errors=True)
+            if main:
+                shutil.rmtree(partial, ignore_errors=True)
+            accelerator.wait_for_everyone()
             accelerator.save_state(str(partial))
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+            accelerator.wait_for_everyone()
+            if main:
+                shutil.rmtree(target, ignore_errors=True)
+                partial.rename(target)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # what is left of one that failed only fills the disk
-    for older in out.glob("checkpoint-*"):
-        if older != target:
-            shutil.rmtree(older, ignore_errors=True)
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)  # what is left of one that failed only fills the disk
+    if main:
+        for older in out.glob("checkpoint-*"):
+            if older != target:
+                shutil.rmtree(older, ignore_errors=True)

@@ -17,16 +17,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from slq.backbone import FrozenBackbone
-from slq.errors import Failure, InputError, SlqError
+from slq.errors import Failure, InputError
 from slq.latents import LatentQueries, pool
 from slq.losses import info_nce, orthogonality_penalty
 from slq.metrics import report
-from slq.prefix_cache import PrefixCache
 from slq.retriever import Retriever
 from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.options import TrainingOptions
+from slq.training.processes import owner, spread
 from slq.training.usable import usable_pairs
 from slq.types import Item, Pair
 
@@ -35,17 +35,21 @@ LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
 
 
 class ContrastiveLoss(nn.Module):
-    """One forward pass from items to loss; its only parameters are the latent queries and the temperature."""
+    """One forward pass from items to loss; its only parameters are the latent queries and the temperature.
 
-    def __init__(self, retriever: Retriever, options: TrainingOptions):
+    On several processes each embeds its share of the batch, and every one computes the loss of all of it.
+    """
+
+    def __init__(self, retriever: Retriever, options: TrainingOptions, rank: int = 0, processes: int = 1):
         super().__init__()
         self.queries = retriever.queries
         self._retriever = retriever
         self._options = options
+        self._place = rank, processes
 
     def forward(self, batch: ContrastiveBatch) -> Tensor:
         items = batch.queries + batch.candidates
-        states_BND = self._retriever.states(items)
+        states_BND = spread(items, self._retriever.states, *self._place)
         embedded_BD = pool(states_BND)
         queries_BD, candidates_CD = embedded_BD.split([len(batch.queries), len(batch.candidates)])
         loss = info_nce(
@@ -82,7 +86,10 @@ def train(
     """
     options = options or TrainingOptions()
     options = replace(options, learning_rate=options.learning_rate or 0.1 * backbone.dim**-0.5)
+    accelerator = _accelerator(out, options)
+    main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
     check_free(out, overwrite or resume)
+    accelerator.wait_for_everyone()  # before the first one makes the folder
     pairs, failures = _usable(pairs, backbone, show_progress)
     if validation_pairs is None:
         pairs, validation_pairs = set_aside(pairs, options.validation, options.seed)
@@ -90,17 +97,18 @@ def train(
     if batches.steps_per_epoch == 0:
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
     total = min(options.epochs * batches.steps_per_epoch, options.max_steps or 10**12)
-    if not (resume and out.is_dir()):
-        new_folder(out, overwrite)
-    described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": backbone.identity.to_dict()}
-    checkpoints.describe_run(out, described, resume)
-    _write_left_out(out, failures)
+    if main:
+        if not (resume and out.is_dir()):
+            new_folder(out, overwrite)
+        described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": backbone.identity.to_dict()}
+        checkpoints.describe_run(out, described, resume)
+        _write_left_out(out, failures)
+    accelerator.wait_for_everyone()
 
     seed_everything(options.seed)
-    accelerator = _accelerator(out, options)
-    cache = PrefixCache(options.cache_bytes) if options.prefix_split else None
-    retriever = Retriever(backbone, fresh_queries(backbone, options), cache, options.prefix_split)
-    _prefill(retriever, [*pairs, *validation_pairs], show_progress)
+    retriever = _fresh_retriever(backbone, options)
+    own = [item for item in _items([*pairs, *validation_pairs]) if owner(item, accelerator.num_processes) == accelerator.process_index]
+    _prefill(retriever, own, show_progress)
     model, optimiser, schedule = _prepare(accelerator, retriever, options, total)
     start = _resume(accelerator, out) if resume else 0
     log = _Log(accelerator, out, total, start, options, show_progress)
@@ -114,14 +122,16 @@ def train(
             schedule.step()
             optimiser.zero_grad()
             due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
-            log.step(step, loss, norm, retriever, batch, _validate(retriever, validation_pairs) if due else {})
+            log.step(step, loss, norm, retriever, batch, _validate(retriever, validation_pairs) if due and main else {})
             if step % options.save_every == 0 or step in (total, stop_after):
                 checkpoints.save(accelerator, out, step)
             after_step(step, total, retriever)
     if stop_after is None or stop_after >= total:
         retriever.training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores}
         retriever.training |= provenance(options.seed)
-        retriever.adapter.save(out)
+        if main:
+            retriever.adapter.save(out)
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return retriever
 
@@ -150,10 +160,17 @@ def _write_left_out(out: Path, failures: Sequence[Failure]) -> None:
 
 
 def _accelerator(out: Path, options: TrainingOptions) -> Accelerator:
-    accelerator = Accelerator(log_with="tensorboard" if options.tensorboard else None, project_dir=str(out))
-    if accelerator.num_processes > 1:
-        raise SlqError("Training on several processes is not supported yet: start one process.")
-    return accelerator
+    return Accelerator(
+        log_with="tensorboard" if options.tensorboard else None,
+        project_dir=str(out),
+        step_scheduler_with_optimizer=False,  # else the schedule goes on by as many steps as there are processes
+    )
+
+
+def _fresh_retriever(backbone: FrozenBackbone, options: TrainingOptions) -> Retriever:
+    """The retriever that a run with these options starts from, with an empty cache."""
+    cache = options.prefix_cache(backbone.device) if options.prefix_split else None
+    return Retriever(backbone, fresh_queries(backbone, options), cache, options.prefix_split, tokens_per_pass=options.tokens_per_pass)
 
 
 def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQueries:
@@ -166,7 +183,7 @@ def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQ
 def _prepare(accelerator: Accelerator, retriever: Retriever, options: TrainingOptions, total: int) -> tuple[Any, Any, Any]:
     """Loss module, AdamW, and a schedule of linear warm-up and linear fall."""
     assert options.learning_rate is not None
-    model = ContrastiveLoss(retriever, options)
+    model = ContrastiveLoss(retriever, options, accelerator.process_index, accelerator.num_processes)
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     warmup = max(1, min(options.warmup_steps, total // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -179,17 +196,16 @@ def _items(pairs: Sequence[Pair]) -> list[Item]:
     return [item for pair in pairs for item in (pair.query, *pair.positives, *pair.negatives)]
 
 
-def _prefill(retriever: Retriever, pairs: Sequence[Pair], show_progress: bool) -> None:
-    """Read every item once and keep its prefix, as far as the budget goes."""
+def _prefill(retriever: Retriever, items: Sequence[Item], show_progress: bool) -> None:
+    """Read every item once and keep what there is room for."""
     if retriever.cache is None:
         return
-    items = list({item.key: item for item in _items(pairs)}.values())
+    items = list({item.key: item for item in items}.values())
     with _bar(show_progress) as bar:
         task = bar.add_task("reading items", total=len(items))
         retriever.prefill(items, lambda count: bar.advance(task, count))
     if show_progress:
-        cache = retriever.cache
-        print(f"kept {len(cache)} of {len(items)} prefixes in {cache.num_bytes / 2**20:.0f} MB")
+        print(f"kept of {len(items)} items: {retriever.cache.describe()}")
 
 
 @torch.no_grad()
@@ -231,7 +247,7 @@ class _Log:
 
     def _forget_after(self, start: int) -> None:
         """Drop lines of steps that a resumed run will repeat."""
-        if self.file.exists():
+        if self.file.exists() and self.accelerator.is_main_process:
             lines = [line for line in self.file.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= start]
             self.file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
@@ -257,8 +273,9 @@ class _Log:
         }
         self.clock = now
         self.scores = scores or self.scores
-        with writing(self.file), self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.accelerator.is_main_process:
+            with writing(self.file), self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
         shown = f"loss {line['loss']:.3f}" + "".join(f", {name} {value:.0%}" for name, value in self.scores.items() if "query" in name)
         self.bar.update(self.task, completed=step, description=f"adapting ({shown})")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from slq.errors import InputError
 from slq.latents import INITS
+from slq.prefix_cache import LEVELS, PrefixCache
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,10 @@ class TrainingOptions:
 
     generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
     learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start. warmup_steps: at most a tenth of the run.
-    captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. cache_bytes: budget of the
-    prefix cache (None: a quarter of free memory; 0: keep nothing). validation: pairs set aside, a share (< 1) or a number.
+    captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. validation: pairs set aside, a
+    share (< 1) or a number. batch_size: of all processes together. tokens_per_pass: tokens that run at once with gradients; a larger batch
+    is run in parts with the same gradient. cache_*: see `prefix_cache.PrefixCache`; cache_bytes is host memory (None: a quarter of what
+    is free; 0: none).
     """
 
     num_latents: int = 20
@@ -35,11 +41,17 @@ class TrainingOptions:
     save_every: int = 100
     seed: int = 0
     prefix_split: bool = True
+    tokens_per_pass: int = 32_768
     cache_bytes: int | None = None
+    cache_device_bytes: int = 0
+    cache_folder: str | None = None
+    cache_disk_bytes: int | None = None
+    cache_level: str = "states"
+    cache_eight_bit: bool = False
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every")
+        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every", "tokens_per_pass")
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -53,10 +65,24 @@ class TrainingOptions:
             raise InputError(f"orthogonality must not be below 0: it is {self.orthogonality}.")
         if self.init not in INITS:
             raise InputError(f"Unknown init {self.init!r}: choose one of {', '.join(INITS)}.")
+        if self.cache_level not in LEVELS:
+            raise InputError(f"Unknown cache_level {self.cache_level!r}: choose one of {', '.join(LEVELS)}.")
         if self.validation < 0:
             raise InputError(f"validation must be a share or a number of pairs, not {self.validation}.")
 
+    def prefix_cache(self, device: torch.device) -> PrefixCache:
+        """The cache that a run with these options keeps its prefixes in."""
+        return PrefixCache(
+            self.cache_bytes,
+            device_budget=self.cache_device_bytes,
+            device=str(device),
+            folder=None if self.cache_folder is None else Path(self.cache_folder),
+            disk_budget=self.cache_disk_bytes,
+            level=self.cache_level,
+            eight_bit=self.cache_eight_bit,
+        )
+
     def that_decide_the_weights(self) -> dict[str, Any]:
         """The settings a resumed run must share with the run it resumes."""
-        free = {"save_every", "tensorboard"}
+        free = {"save_every", "tensorboard", "cache_folder", "cache_disk_bytes", "cache_device_bytes"}
         return {name: value for name, value in asdict(self).items() if name not in free}

@@ -1,0 +1,75 @@
+"""What the vision tower gives for a picture, apart from the decoder: the smaller thing to keep where prefix states are too large.
+
+Shapes: P picture tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PIXELS = ("pixel_values", "pixel_attention_mask")  # what the vision tower alone reads
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """One item's picture as the decoder takes it.
+
+    pooled: (P, D). deep: what a family feeds into later layers of its decoder (Qwen3-VL), each (P, D). listed: whether the family hands on
+    lists of pictures rather than tensors.
+    """
+
+    pooled: Tensor
+    deep: tuple[Tensor, ...] = ()
+    listed: bool = False
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        return {"pooled": self.pooled, "listed": torch.tensor(self.listed), **{f"deep_{i}": value for i, value in enumerate(self.deep)}}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> PictureFeatures:
+        deep = tuple(tensors[f"deep_{i}"] for i in range(len(tensors) - 2))
+        return cls(tensors["pooled"], deep, bool(tensors["listed"]))
+
+
+def can_be_supplied(model: Any) -> bool:
+    """Whether the model's body takes features in the place of pixels."""
+    body = model.base_model
+    return hasattr(body, "get_image_features") and "mm_encoder_outputs" in inspect.signature(body.forward).parameters
+
+
+def read(model: Any, inputs: Mapping[str, Tensor]) -> list[PictureFeatures | None]:
+    """Features of each item of a batch in whose pictures they are; None for an item without a picture."""
+    counts = (inputs["input_ids"] == model.config.image_token_id).sum(dim=1).tolist()
+    if "pixel_values" not in inputs:
+        return [None] * len(counts)
+    wanted = inspect.signature(model.base_model.get_image_features).parameters
+    output = model.base_model.get_image_features(**{name: value for name, value in inputs.items() if name in wanted}, return_dict=True)
+    listed = not isinstance(output.pooler_output, Tensor)
+    layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
+    parts = [_flat(layer).split(counts) for layer in layers]
+    return [
+        PictureFeatures(pooled.clone().cpu(), tuple(value.clone().cpu() for value in deep), listed) if count else None
+        for count, pooled, *deep in zip(counts, *parts, strict=True)
+    ]
+
+
+def supplied(features: Sequence[PictureFeatures], device: torch.device) -> dict[str, Any]:
+    """Kept features of the pictures of a batch, in their order, as the model's body takes them."""
+    pooled = torch.cat([each.pooled for each in features]).to(device)
+    deep = [torch.cat(layer).to(device) for layer in zip(*(each.deep for each in features), strict=True)]
+    if features[0].listed:
+        return {"image": SimpleNamespace(pooler_output=[pooled], deepstack_features=[[layer] for layer in deep] or None)}
+    return {"image": SimpleNamespace(pooler_output=pooled[None], deepstack_features=deep or None)}
+
+
+def _flat(layer: Tensor | Sequence[Tensor]) -> Tensor:
+    """All picture tokens of a batch, one after the other (P, D)."""
+    parts = [layer] if isinstance(layer, Tensor) else layer
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])

@@ -1,0 +1,122 @@
+"""Kept prefix states and picture features, in tiers, each under a byte budget.
+
+A prefix never depends on the latent queries, so it is computed once and used in every epoch, by every caption of a picture and by every
+adapter of the same backbone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from slq.backbone import FrozenBackbone, KeptPrefix, PictureFeatures
+from slq.prefix_cache.eight_bit import pack, unpack
+from slq.prefix_cache.tiers import DiskTier, MemoryTier, Tensors
+
+FORMAT = 1  # of an entry; raised when its tensors change
+LEVELS = ("states", "features", "none")
+
+
+def default_budget() -> int:
+    """A quarter of the memory that is free now, in bytes."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (ValueError, OSError, AttributeError):  # not every system can tell
+        return 2 << 30
+
+
+class PrefixCache:
+    """Prefix states by item, and where no tier has room for them the features of its picture; past that, nothing: slower, never wrong.
+
+    budget: bytes of host memory (None: a quarter of what is free). device_budget: bytes on `device`, looked at first. folder, disk_budget:
+    a folder on disk, looked at last, which later runs find again. level: `states` keeps what fits, `features` no keys and values, `none`
+    nothing. eight_bit: keys and values in 8 bits; rounds, so the weights of a run differ a little.
+    """
+
+    def __init__(
+        self,
+        budget: int | None = None,
+        *,
+        device_budget: int = 0,
+        device: str = "cpu",
+        folder: Path | None = None,
+        disk_budget: int | None = None,
+        level: str = "states",
+        eight_bit: bool = False,
+    ):
+        if level not in LEVELS:
+            raise ValueError(f"Unknown level {level!r}: choose one of {', '.join(LEVELS)}.")
+        self.level, self.eight_bit, self.closed = level, eight_bit, False
+        self.tiers: list[MemoryTier | DiskTier] = [MemoryTier(device_budget, device)] if device_budget else []
+        self.tiers.append(MemoryTier(default_budget() if budget is None else budget))
+        if folder is not None:
+            self.tiers.append(DiskTier(folder, disk_budget))
+
+    def __len__(self) -> int:
+        return sum(len(tier) for tier in self.tiers)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tier.num_bytes for tier in self.tiers)
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes nothing more, or next to nothing."""
+        return self.closed or self.level == "none" or all(tier.full for tier in self.tiers)
+
+    def address(self, backbone: FrozenBackbone, item_key: str, generation_prompt: bool) -> str:
+        """The name of an item's entries: a hash of everything its states depend on."""
+        parts = (FORMAT, backbone.fingerprint, generation_prompt, self.eight_bit, item_key)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def get(self, key: str) -> KeptPrefix | None:
+        """An item's prefix states, from the first tier that has them."""
+        found = self._find(f"{key}-states") if self.level == "states" else None
+        return None if found is None else _to_prefix(found)
+
+    def get_features(self, key: str) -> PictureFeatures | None:
+        """Features of the item's picture, where they are kept."""
+        found = self._find(f"{key}-features") if self.level != "none" else None
+        return None if found is None else PictureFeatures.from_tensors(found)
+
+    def put(self, key: str, prefix: KeptPrefix, features: PictureFeatures | None = None) -> str:
+        """Keep the states, or else the picture's features; returns the level that was kept."""
+        if self.closed or self.level == "none":
+            return "none"
+        if self.level == "states" and self._keep(f"{key}-states", _to_tensors(prefix, self.eight_bit)):
+            return "states"
+        if features is not None and self._keep(f"{key}-features", features.to_tensors()):
+            return "features"
+        return "none"
+
+    def _find(self, name: str) -> Tensors | None:
+        return next((found for tier in self.tiers if (found := tier.get(name)) is not None), None)
+
+    def _keep(self, name: str, tensors: Tensors) -> bool:
+        return any(tier.put(name, tensors) for tier in self.tiers)
+
+    def describe(self) -> str:
+        """What is kept where, in one line."""
+        parts = [f"{len(tier)} entries ({tier.num_bytes / 2**20:.0f} MB) {tier.place}" for tier in self.tiers if len(tier)]
+        return ", ".join(parts) or "nothing"
+
+
+def _to_tensors(prefix: KeptPrefix, eight_bit: bool) -> dict[str, Tensor]:
+    tensors = {"next_position": prefix.next_position}
+    for name, values in (("keys", prefix.keys), ("values", prefix.values)):
+        if eight_bit:
+            tensors[name], tensors[f"{name}_scale"] = pack(values)
+            tensors["as"] = values.new_zeros(())  # remembers the dtype
+        else:
+            tensors[name] = values
+    return tensors
+
+
+def _to_prefix(tensors: Tensors) -> KeptPrefix:
+    keys, values = tensors["keys"], tensors["values"]
+    if "as" in tensors:
+        keys, values = (unpack(tensors[name], tensors[f"{name}_scale"], tensors["as"].dtype) for name in ("keys", "values"))
+    return KeptPrefix(keys, values, tensors["next_position"])

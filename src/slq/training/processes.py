@@ -1,0 +1,41 @@
+"""One batch on several processes: each embeds its share of the items, and all compute the same loss from what was gathered.
+
+The gathering carries gradients, so the mean over processes that DistributedDataParallel takes is the gradient of the whole batch.
+Shapes: B items of the batch, b items of one process, N latent queries, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+from slq.types import Item
+
+
+def owner(item: Item, processes: int) -> int:
+    """The process that embeds an item: always the same one, so that it alone keeps the item's prefix."""
+    return int(item.key[:8], 16) % processes
+
+
+def spread(items: Sequence[Item], states_of: Callable[[Sequence[Item]], Tensor], rank: int, processes: int) -> Tensor:
+    """States of all items (B, N, D) in their order, each from its owner; `states_of` gives those of a few (b, N, D)."""
+    if processes == 1:
+        return states_of(items)
+    owners = [owner(item, processes) for item in items]
+    own = [item for item, its in zip(items, owners, strict=True) if its == rank]
+    most = max(owners.count(process) for process in range(processes))
+    states_bND = states_of(own or items[:1])  # a process without items runs one all the same: DDP waits for its gradient
+    padding = most - len(states_bND)
+    if padding > 0:
+        states_bND = torch.cat([states_bND, states_bND.new_zeros((padding, *states_bND.shape[1:]))])
+    gathered = all_gather(states_bND[:most].contiguous())
+    taken = [0] * processes
+    rows = []
+    for its in owners:
+        rows.append(gathered[its][taken[its]])
+        taken[its] += 1
+    return torch.stack(rows)

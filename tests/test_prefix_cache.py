@@ -1,0 +1,334 @@
+"""Kept prefixes: the same embeddings and gradients whatever is kept where, and nothing wrong from a damaged, full or shared disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from slq.backbone import FrozenBackbone, load_backbone
+from slq.latents import LatentQueries
+from slq.prefix_cache import DiskTier, MemoryTier, PrefixCache
+from slq.prefix_cache.eight_bit import pack, unpack
+from slq.prefix_cache.tiers import PARTIAL
+from slq.retriever import Retriever
+from slq.types import Item
+
+TENSORS = {"keys": torch.arange(24.0).reshape(2, 3, 4), "next_position": torch.tensor(7)}
+SIZE = 24 * 4 + 8
+
+
+@pytest.fixture
+def queries(backbone) -> LatentQueries:
+    return LatentQueries.create(6, backbone.dim, generator=torch.Generator().manual_seed(2))
+
+
+def embedded(backbone, queries, items, cache=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings, and the gradient of a fixed random projection of them."""
+    found = Retriever(backbone, queries, cache).embed_batch(items)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    return found.detach(), torch.autograd.grad((found * weights).sum(), queries.latents)[0]
+
+
+def same(found, wanted, tolerance=1e-5) -> bool:
+    (vectors, gradient), (wanted_vectors, wanted_gradient) = found, wanted
+    return bool((vectors - wanted_vectors).abs().max() <= tolerance) and bool(
+        (gradient - wanted_gradient).norm() <= 10 * tolerance * wanted_gradient.norm()
+    )
+
+
+# Tiers
+
+
+@pytest.fixture(params=["memory", "disk"])
+def tier(request, tmp_path):
+    return MemoryTier(2 * SIZE) if request.param == "memory" else DiskTier(tmp_path / "kept", 2 * SIZE)
+
+
+def test_a_tier_gives_back_what_it_took_and_takes_what_fits(tier):
+    assert tier.get("a") is None and len(tier) == 0
+    assert [tier.put(key, TENSORS) for key in "abc"] == [True, True, False]
+    assert len(tier) == 2 and tier.num_bytes == 2 * SIZE and tier.get("c") is None
+    found = tier.get("a")
+    assert found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.bool])
+def test_every_dtype_survives_the_disk(tmp_path, dtype):
+    value = torch.arange(10).to(dtype)
+    DiskTier(tmp_path).put("a", {"value": value})
+    found = DiskTier(tmp_path).get("a")["value"]
+    assert found.dtype == dtype and torch.equal(found, value)
+
+
+def spoil_header(content: bytes) -> bytes:
+    return b"\xff" * 8 + content[8:]
+
+
+def spoil_a_number(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda content: b"", lambda content: content[:-10], spoil_header, spoil_a_number],
+    ids=["empty", "cut", "header", "one bit"],
+)
+def test_a_damaged_entry_counts_as_missing_and_is_written_anew(tmp_path, spoil):
+    DiskTier(tmp_path).put("a", TENSORS)
+    disk = DiskTier(tmp_path)
+    (file,) = disk.files()
+    file.write_bytes(spoil(file.read_bytes()))
+    assert disk.get("a") is None and disk.damaged == 1
+    assert disk.put("a", TENSORS) and torch.equal(disk.get("a")["keys"], TENSORS["keys"])
+
+
+def test_partial_files_of_writers_that_are_gone_are_removed(tmp_path):
+    disk = DiskTier(tmp_path)
+    disk.put("aa", TENSORS)
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    host = os.uname().nodename
+    gone, alive = (tmp_path / "aa" / f"aa.{host}.{process}{PARTIAL}" for process in (done.pid, os.getppid()))
+    foreign, old = (tmp_path / "aa" / f"aa.elsewhere.{process}{PARTIAL}" for process in (1, 2))
+    for path in (gone, alive, foreign, old):
+        path.touch()
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    DiskTier(tmp_path)
+    assert [path.exists() for path in (gone, alive, foreign, old)] == [False, True, True, False]
+
+
+def test_a_disk_that_cannot_be_written_ends_the_writing_not_the_run(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="takes nothing more"):
+        disk = DiskTier(tmp_path / "file" / "kept")
+    assert not disk.put("a", TENSORS) and disk.get("a") is None and len(disk) == 0
+
+
+FULL_DISK = """
+import resource, sys, warnings
+import torch
+from pathlib import Path
+from slq.prefix_cache import DiskTier
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # what a write past it gets is what a full disk gives: an error half-way
+disk = DiskTier(Path(sys.argv[1]))
+assert disk.put("small", {"keys": torch.ones(100)})
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    assert not disk.put("large", {"keys": torch.ones(10_000)})
+    assert not disk.put("late", {"keys": torch.ones(100)})
+assert len(said) == 1 and "takes nothing more" in str(said[0].message), said
+assert disk.get("large") is None and disk.get("small")["keys"].sum() == 100 and len(disk) == 1
+print(sorted(path.name for path in Path(sys.argv[1]).rglob("*.*")))
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_writing_not_the_run(tmp_path):
+    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert result.stdout == "['CACHEDIR.TAG', 'small.safetensors']\n", result.stderr
+
+
+# What is kept does not change what comes out
+
+LEVELS = {
+    "memory": {},
+    "device": {"device_budget": 2**28, "budget": 0},
+    "disk": {"budget": 0, "folder": "kept"},
+    "some of each": {"device_budget": 2**17, "budget": 2**17, "folder": "kept"},
+    "features": {"level": "features"},
+    "features on disk": {"level": "features", "budget": 0, "folder": "kept"},
+    "nothing": {"level": "none"},
+    "no room": {"budget": 0},
+}
+
+
+@pytest.mark.parametrize("settings", LEVELS.values(), ids=LEVELS)
+def test_kept_equals_fresh(backbone, queries, items, tmp_path, settings):
+    settings = {**settings, "folder": tmp_path / settings["folder"]} if "folder" in settings else settings
+    wanted = embedded(backbone, queries, items)
+    cache = PrefixCache(**settings)
+    assert same(embedded(backbone, queries, items, cache), wanted), "on the way in"
+    shuffled = [items[i] for i in (3, 8, 1, 5, 9)]
+    assert same(embedded(backbone, queries, shuffled, cache), embedded(backbone, queries, shuffled)), "on the way out"
+    if "folder" in settings:
+        again = PrefixCache(**settings)
+        assert len(again.tiers[-1]) > 0
+        assert same(embedded(backbone, queries, items, again), wanted), "found by a later run"
+
+
+def test_what_has_no_room_is_kept_as_its_pictures_features(backbone, queries, items):
+    pictures = [item for item in items if item.image is not None and item.text is None]
+    states, features = PrefixCache(), PrefixCache(level="features")
+    embedded(backbone, queries, pictures, states), embedded(backbone, queries, pictures, features)
+    assert len(states) == len(features) == len(pictures)
+    assert features.num_bytes < states.num_bytes / 2
+    room = states.num_bytes // 2 + features.num_bytes // 2
+    mixed = PrefixCache(budget=room)
+    wanted = embedded(backbone, queries, pictures)
+    assert same(embedded(backbone, queries, pictures, mixed), wanted)
+    assert len(mixed) == len(pictures) and mixed.num_bytes <= room
+    assert same(embedded(backbone, queries, pictures, mixed), wanted)
+
+
+class Counting(FrozenBackbone):
+    """Counts what runs through the model."""
+
+    def __init__(self, backbone: FrozenBackbone):
+        self.__dict__ = dict(backbone.__dict__)
+        self.prefixes = self.pictures = 0
+
+    def prefix(self, prepared, pictures=None):
+        self.prefixes += len(prepared)
+        return super().prefix(prepared, pictures)
+
+    def features(self, prepared):
+        self.pictures += len(prepared)
+        return super().features(prepared)
+
+
+def test_what_is_kept_is_not_computed_again(backbone, queries, items, tmp_path):
+    pictures = items[4:]
+    for settings, prefixes, towers in (
+        ({}, 0, 0),
+        ({"level": "features"}, len(pictures), 0),
+        ({"level": "none"}, len(pictures), len(pictures)),
+    ):
+        counting, cache = Counting(backbone), PrefixCache(**settings)
+        embedded(counting, queries, pictures, cache)
+        counting.prefixes = counting.pictures = 0
+        embedded(counting, queries, pictures, cache)
+        assert (counting.prefixes, counting.pictures) == (prefixes, towers), settings
+
+
+@pytest.mark.parametrize("settings", [{"budget": 0}, {"level": "none"}], ids=["no room", "nothing"])
+def test_nothing_is_read_beforehand_that_cannot_be_kept(backbone, queries, items, settings):
+    counting, cache = Counting(backbone), PrefixCache(**settings)
+    Retriever(counting, queries, cache).prefill(items)
+    assert cache.closed and counting.prefixes == 0
+
+
+# Eight bits
+
+
+def test_eight_bits_are_off_by_at_most_half_a_step():
+    values = torch.randn(3, 2, 5, 16, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.001, 1.0, 1000.0])[:, None, None, None]
+    packed, scale = pack(values)
+    assert packed.dtype == torch.int8 and scale.shape == (3, 2, 5, 1)
+    assert ((unpack(packed, scale, values.dtype) - values).abs() <= 0.51 * scale).all()
+    assert torch.equal(unpack(*pack(torch.zeros(2, 4)), torch.float32), torch.zeros(2, 4))
+
+
+def test_eight_bits_take_a_quarter_of_the_room_and_stay_close(backbone, queries, items, tmp_path):
+    whole, packed = PrefixCache(), PrefixCache(eight_bit=True, folder=tmp_path)
+    wanted, found = (embedded(backbone, queries, items, cache)[0] for cache in (whole, packed))
+    found = embedded(backbone, queries, items, packed)[0]
+    assert packed.num_bytes < 0.3 * whole.num_bytes
+    cosines = (found * wanted).sum(-1)
+    assert 0.99 < cosines.min() < 1 - 1e-7, "close, and not untouched"
+
+
+# Addresses
+
+
+def test_an_address_tells_apart_all_that_matters(backbone, queries):
+    half = load_backbone(dtype="bfloat16", device="cpu")
+    cache, packed = PrefixCache(), PrefixCache(eight_bit=True)
+    addresses = [
+        cache.address(backbone, "a", True),
+        cache.address(backbone, "b", True),
+        cache.address(backbone, "a", False),
+        cache.address(half, "a", True),
+        packed.address(backbone, "a", True),
+    ]
+    assert len(set(addresses)) == len(addresses)
+    assert cache.address(load_backbone(device="cpu"), "a", True) == addresses[0]
+
+
+def test_weights_without_a_revision_are_told_apart_by_themselves(backbone):
+    from dataclasses import replace
+
+    def of(weights_changed: bool) -> str:
+        one = Counting(load_backbone(device="cpu"))
+        one.identity = replace(one.identity, revision="unknown")
+        if weights_changed:
+            next(one.model.parameters()).data.view(-1)[0] += 1
+        return one.fingerprint
+
+    assert of(False) == of(False) != of(True)
+
+
+# Several processes, and processes that die
+
+
+def write_for_ever(folder: str) -> None:
+    disk = DiskTier(Path(folder))
+    large = {"keys": torch.ones(2**18)}
+    for number in range(10**6):
+        disk.put(f"{number % 100:02d}-{number}", large)
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_killed_leaves_only_whole_entries(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    for _ in range(3):
+        writer = context.Process(target=write_for_ever, args=(str(tmp_path),))
+        writer.start()
+        while len(list(tmp_path.glob("*/*.safetensors"))) < 20:
+            time.sleep(0.01)
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        disk = DiskTier(tmp_path)
+        keys = [path.stem for path in disk.files()]
+        assert len(keys) >= 20 and not list(tmp_path.glob(f"*/*{PARTIAL}"))
+        assert all(disk.get(key)["keys"].sum() == 2**18 for key in keys) and disk.damaged == 0
+        for path in disk.files():
+            path.unlink()
+
+
+@pytest.mark.slow
+def test_two_processes_may_share_a_folder(backbone, queries, items, tmp_path):
+    wanted = embedded(backbone, queries, items)
+    first, second = (PrefixCache(budget=0, folder=tmp_path) for _ in range(2))
+    assert same(embedded(backbone, queries, items, first), wanted)
+    assert same(embedded(backbone, queries, items, second), wanted)
+    assert len(second.tiers[-1].files()) == len({item.key for item in items})
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=share, args=(str(tmp_path / "shared"),)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    disk = DiskTier(tmp_path / "shared")
+    assert len(disk) == 50 and all(torch.equal(disk.get(f"{n:02d}")["keys"], torch.full((1000,), float(n))) for n in range(50))
+
+
+def share(folder: str) -> None:
+    disk = DiskTier(Path(folder))
+    for number in range(50):
+        wanted = torch.full((1000,), float(number))
+        found = disk.get(f"{number:02d}")
+        if found is None:
+            disk.put(f"{number:02d}", {"keys": wanted})
+        assert found is None or torch.equal(found["keys"], wanted)
+
+
+def test_levels_are_named():
+    with pytest.raises(ValueError, match="choose one of states, features, none"):
+        PrefixCache(level="everything")
+
+
+def test_it_says_what_is_kept_where(backbone, queries, items, tmp_path):
+    cache = PrefixCache(budget=2**20, folder=tmp_path)
+    assert cache.describe() == "nothing"
+    embedded(backbone, queries, [*items, Item("more")], cache)
+    assert " in memory, " in cache.describe() and cache.describe().endswith(" on disk")
