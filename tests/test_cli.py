@@ -657,3 +657,36 @@ def test_ctrl_c_loses_nothing(tiny_world, tmp_path):
     assert (stopped / "adapter.safetensors").read_bytes() == (tmp_path / "unbroken" / "adapter.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, 31))
+
+
+# The prefix cache
+
+
+def test_a_cache_folder_is_filled_found_again_looked_into_and_cleared(tiny_world, tmp_path):
+    kept, pairs = tmp_path / "kept", tiny_world / "train" / "captions.jsonl"
+    plain = ("train", "--pairs", pairs, *TRAINED, "--epochs", "1", "--validation", "2")
+    cached = (*plain, "--cache-gb", "0", "--cache-dir", kept)
+    invoke(*plain, "--out", tmp_path / "plain")
+    first, second = (invoke(*cached, "--out", tmp_path / name).output for name in ("first", "second"))
+    assert "entries" in first and "on disk" in first and "on disk" in second
+    wanted, *found = (load_file(tmp_path / name / "adapter.safetensors")["latents"] for name in ("plain", "first", "second"))
+    assert all((one - wanted).abs().max() <= 1e-4 for one in found)
+    files = sorted(kept.glob("*/*.safetensors"))
+    assert f"{len(files)}, " in invoke("cache", "stat", kept).output
+    files[0].write_bytes(b"damaged")
+    said = invoke("cache", "stat", kept, "--verify").output
+    assert "1 damaged entries removed" in said and f"{len(files) - 1}, " in said and not files[0].exists()
+    assert f"{len(files) - 1} entries removed" in invoke("cache", "clear", kept).output
+    assert not list(kept.glob("*/*.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["stat", "clear"])
+def test_a_folder_that_is_no_cache_is_left_alone(tmp_path, refused, command):
+    (tmp_path / "photo.safetensors").write_bytes(b"mine")
+    assert "is not a folder that slq keeps prefixes in" in refused("cache", command, tmp_path)
+    assert (tmp_path / "photo.safetensors").read_bytes() == b"mine"
+
+
+def test_a_cache_level_that_does_not_exist(tiny_world, tmp_path, refused):
+    said = refused("train", "--pairs", tiny_world / "train" / "captions.jsonl", "--out", tmp_path / "out", "--cache-level", "all")
+    assert "Unknown cache_level 'all'" in said

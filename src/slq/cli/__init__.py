@@ -1,4 +1,4 @@
-"""The command line: `slq train | eval | embed | search | doctor | world | demo`. Thin: each reads its options and calls the library."""
+"""The command line, `slq train | eval | embed | search | doctor | cache | world | demo`: each reads its options and calls the library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import doctor, evaluate, search, show, train
+from slq.cli import cache, doctor, evaluate, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
+app.add_typer(cache.app, name="cache")
 app.command()(show.world)
 app.command()(show.demo)
 

@@ -49,7 +49,21 @@ def train(
         bool,
         typer.Option(help="Run each item's own tokens once, without gradient, and keep them. Off: the slow twin, same numbers."),
     ] = True,
+    tokens_per_pass: Annotated[
+        int, typer.Option(help="Tokens that run at once with gradients; a larger batch is run in parts, with the same gradient.")
+    ] = 32_768,
     cache_gb: Annotated[float | None, typer.Option(help="Memory for kept prefixes. Default: a quarter of what is free. 0: none.")] = None,
+    cache_device_gb: Annotated[float, typer.Option(help="Memory of the accelerator for kept prefixes, used first.")] = 0.0,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder for prefixes that memory has no room for; later runs find them again. See `slq cache`.")
+    ] = None,
+    cache_dir_gb: Annotated[float | None, typer.Option(help="The most that --cache-dir may hold. Default: what the disk holds.")] = None,
+    cache_level: Annotated[
+        str, typer.Option(help="states: prefixes, or features of pictures where there is no room; features: those alone; none.")
+    ] = "states",
+    cache_eight_bit: Annotated[
+        bool, typer.Option("--cache-eight-bit", help="Keep prefixes in 8 bits: less room, slightly other weights.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     overwrite: OVERWRITE = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to TensorBoard files in --out.")] = False,
@@ -107,7 +121,13 @@ def train(
         save_every=save_every,
         seed=seed,
         prefix_split=prefix_split,
+        tokens_per_pass=tokens_per_pass,
         cache_bytes=None if cache_gb is None else int(cache_gb * 2**30),
+        cache_device_bytes=int(cache_device_gb * 2**30),
+        cache_folder=None if cache_dir is None else str(cache_dir),
+        cache_disk_bytes=None if cache_dir_gb is None else int(cache_dir_gb * 2**30),
+        cache_level=cache_level,
+        cache_eight_bit=cache_eight_bit,
         tensorboard=tensorboard,
     )
     file = read_pairs(pairs)

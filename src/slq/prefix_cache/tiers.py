@@ -123,6 +123,13 @@ class DiskTier:
         self.num_bytes, self._count = self.num_bytes + size, self._count + 1
         return True
 
+    def clear(self) -> None:
+        """Remove every entry."""
+        for path in self.files():
+            with suppress(OSError):
+                path.unlink()
+        self.num_bytes = self._count = 0
+
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{SUFFIX}"
 

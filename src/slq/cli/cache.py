@@ -1,0 +1,60 @@
+"""`slq cache stat | clear`: the folder that `slq train --cache-dir` keeps prefixes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slq.cli.shared import progress_bar, table
+from slq.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, help="Look into a folder that `slq train --cache-dir` keeps prefixes in, or empty it.")
+FOLDER = Annotated[Path, typer.Argument(help="The folder given as --cache-dir.")]
+
+
+@app.command()
+def stat(
+    folder: FOLDER,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every entry; those that are damaged are removed.")] = False,
+) -> None:
+    """Say how much a cache folder holds.
+
+    slq cache stat kept/ --verify
+    """
+    from slq.prefix_cache import DiskTier
+
+    disk = DiskTier(_cache(folder))
+    if verify:
+        files = disk.files()
+        with progress_bar("reading", len(files)) as advance:
+            for file in files:
+                disk.get(file.stem)
+                advance(1)
+        typer.echo(f"{disk.damaged} damaged entries removed.")
+        disk = DiskTier(folder)
+    kinds = [file.stem.rsplit("-", 1)[-1] for file in disk.files()]
+    rows = [[kind, kinds.count(kind)] for kind in ("states", "features")]
+    table(["kept", "entries"], [*rows, ["in all", f"{len(disk)}, {disk.num_bytes / 2**20:.1f} MB"]])
+
+
+@app.command()
+def clear(folder: FOLDER) -> None:
+    """Remove everything that a cache folder keeps; a run that uses it meanwhile only computes again.
+
+    slq cache clear kept/
+    """
+    from slq.prefix_cache import DiskTier
+
+    disk = DiskTier(_cache(folder))
+    count, size = len(disk), disk.num_bytes
+    disk.clear()
+    typer.echo(f"{count} entries removed from {folder} ({size / 2**20:.1f} MB).")
+
+
+def _cache(folder: Path) -> Path:
+    """The folder, if slq keeps prefixes there; raises InputError otherwise, before anything in it is touched."""
+    if not (folder / "CACHEDIR.TAG").is_file():
+        raise InputError(f"{folder} is not a folder that slq keeps prefixes in: name the one given to slq train --cache-dir.")
+    return folder
