@@ -176,7 +176,7 @@ def _searches(retriever: Retriever, zero_shot: Embedder, out: Path) -> None:
     def shows(words: str, name: str) -> bool:
         return re.search(rf"\b{words}\b", captions[name]) is not None
 
-    _search(retriever, index, Item("a red cat"), captions, lambda name: shows("red cats?", name), out)
+    _search(retriever, index, Item("orange cats"), captions, lambda name: shows("orange cats?", name), out)
     knowledge = Item("the animal said to have nine lives")
     _search(retriever, index, knowledge, captions, lambda name: shows("cats?", name), out)
     console.print("The same query, read from the frozen model's last token instead:", highlight=False)
