@@ -9,24 +9,19 @@ Ours reads every item once and then trains on kept prefixes; reading counts. Sam
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
+from measuring import write_result
 
 from slq.backbone import load_backbone
 from slq.data import read_pairs
 from slq.demo.run import RECIPE, TRAINING_PICTURES
 from slq.miniature.export import write_world
-from slq.runtime import provenance
 from slq.training import train
-
-RESULT = Path(__file__).parent / "results" / "adaptation.json"
-console = Console()
 
 
 def main() -> None:
@@ -34,7 +29,6 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=TRAINING_PICTURES)
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     recipe = replace(RECIPE, epochs=options.epochs, seed=options.seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,11 +46,8 @@ def main() -> None:
         "largest_weight": learned["naive"].abs().max().item(),
         "pairs": len(pairs),
         "recipe": {name: value for name, value in recipe.that_decide_the_weights().items() if name != "prefix_split"},
-        "command": " ".join(["python", "benchmarks/adaptation.py", *sys.argv[1:]]),
-        **provenance(options.seed),
     }
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    console.print_json(json.dumps(result))
+    write_result("adaptation", result, sys.argv, options.seed)
 
 
 if __name__ == "__main__":

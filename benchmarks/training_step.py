@@ -10,17 +10,11 @@ autograd keeps between forward and backward, counted storage by storage, beside 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from rich.console import Console
+from measuring import agreed_items, console, timed_in_turns, write_result
 from rich.table import Table
 from torch import Tensor
 
@@ -29,16 +23,12 @@ from slq.latents import LatentQueries, pool
 from slq.losses import info_nce
 from slq.prefix_cache import PrefixCache
 from slq.retriever import Retriever
-from slq.runtime import provenance, seed_everything
+from slq.runtime import seed_everything
 from slq.types import Item
 
-RESULTS = Path(__file__).parent / "results"
-WORDS = "a red cat sits beside two small blue boats on the green grass under a bridge at night".split()
 WAYS = ("naive", "nothing kept", "features kept", "prefixes kept")
 # COCO as in the paper: pictures, captions, epochs.
 COCO = {"pictures": 118_287, "captions": 590_000, "epochs": 5}
-
-console = Console()
 
 
 def main() -> None:
@@ -51,61 +41,64 @@ def main() -> None:
     parser.add_argument("--num-latents", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     seed_everything(options.seed)
     backbone = load_backbone(options.backbone, dtype=options.dtype, device=options.device)
     result = run(backbone, options)
-    name = f"training-step-{options.backbone.removeprefix('random:')}-{backbone.device.type}-{backbone.identity.dtype}.json"
-    out = options.out or RESULTS / name
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     show(result)
-    console.print(f"written to {out}")
+    write_result(
+        f"training-step-{options.backbone.removeprefix('random:')}-{backbone.device.type}-{backbone.identity.dtype}",
+        result,
+        sys.argv,
+        options.seed,
+    )
 
 
 def run(backbone: FrozenBackbone, options: argparse.Namespace) -> dict:
     """Every way, compared and timed."""
-    pictures, captions = items(options)
-    ways = {way: Step(backbone, way, pictures, captions, options) for way in WAYS}
+    pictures, captions = agreed_items(options.pictures, options.pictures, options.seed, options.picture_size)
+    ways = {way: Step(backbone, way, pictures, captions, options.num_latents, options.seed) for way in WAYS}
     agreement = agree(ways)
     console.print(f"largest difference to naive, relative: {agreement}")
-    measured: dict[str, dict[str, float]] = {way: step.measure(options.repeats) for way, step in ways.items()}
-    tower = timed(backbone, lambda: backbone.features(backbone.prepare(pictures)), options.repeats)
-    naive, fresh = measured["naive"], measured["nothing kept"]
-    speed_up = {way: round(naive["seconds"] / one["seconds"], 2) for way, one in measured.items()}
+    calls = {way: step.gradient for way, step in ways.items()} | {"tower": lambda: backbone.features(backbone.prepare(pictures))}
+    seconds = {way: statistics.median(its) for way, its in timed_in_turns(calls, backbone.device, options.repeats).items()}
+    tower = seconds.pop("tower")
+    held = {way: step.held_bytes() for way, step in ways.items()}
+    naive = seconds["naive"]
     return {
-        "ways": measured,
+        "ways": {
+            way: {"seconds": round(seconds[way], 3), "held_bytes": held[way], "kept_bytes": step.kept_bytes, **step.peak()}
+            for way, step in ways.items()
+        },
         "picture_tower_and_preparation_seconds": round(tower, 3),
-        "speed_up": speed_up,
-        "decoder_speed_up_nothing_kept": round((naive["seconds"] - tower) / (fresh["seconds"] - tower), 2),
-        "held_memory_share_nothing_kept": round(fresh["held_bytes"] / naive["held_bytes"], 4),
+        "speed_up": {way: round(naive / its, 2) for way, its in seconds.items()},
+        "decoder_speed_up_nothing_kept": round((naive - tower) / (seconds["nothing kept"] - tower), 2),
+        "held_memory_share_nothing_kept": round(held["nothing kept"] / held["naive"], 4),
         "agreement": agreement,
         "batch": {"pictures": len(pictures), "captions": len(captions), "num_latents": options.num_latents},
-        "projection": projection(backbone, measured, tower, options),
-        "command": " ".join(["python", "benchmarks/training_step.py", *sys.argv[1:]]),
-        **provenance(options.seed),
+        "projection": projection(backbone, seconds, tower, options.pictures),
     }
-
-
-def items(options: argparse.Namespace) -> tuple[list[Item], list[Item]]:
-    """Coarse noise at the size of a photograph, and captions of about twelve words."""
-    draw = np.random.default_rng(options.seed)
-    width, height = options.picture_size
-    noise = [draw.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8) for _ in range(options.pictures)]
-    pictures = [Item(image=Image.fromarray(each).resize((width, height))) for each in noise]
-    return pictures, [Item(" ".join(draw.choice(WORDS, 12))) for _ in range(options.pictures)]
 
 
 class Step:
     """One way of a training step on a batch."""
 
-    def __init__(self, backbone: FrozenBackbone, way: str, pictures: list[Item], captions: list[Item], options: argparse.Namespace):
-        generator = torch.Generator().manual_seed(options.seed)
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        way: str,
+        pictures: list[Item],
+        captions: list[Item],
+        num_latents: int,
+        seed: int = 0,
+        tokens_per_pass: int | None = 10**9,
+    ):
+        generator = torch.Generator().manual_seed(seed)
         self.backbone, self.batch = backbone, [*pictures, *captions]
-        self.queries = LatentQueries.create(options.num_latents, backbone.dim, generator=generator).to(backbone.device)
+        self.queries = LatentQueries.create(num_latents, backbone.dim, generator=generator).to(backbone.device)
         level = {"nothing kept": "none", "features kept": "features", "prefixes kept": "states"}.get(way)
         cache = PrefixCache(level=level) if level else None
-        self.retriever = Retriever(backbone, self.queries, cache, prefix_split=way != "naive", tokens_per_pass=10**9)
+        self.retriever = Retriever(backbone, self.queries, cache, prefix_split=way != "naive", tokens_per_pass=tokens_per_pass)
         if cache is not None:
             with torch.no_grad():
                 self.retriever.states(self.batch)
@@ -119,8 +112,8 @@ class Step:
         loss = self.loss()
         return loss.item(), torch.autograd.grad(loss, self.queries.latents)[0]
 
-    def measure(self, repeats: int) -> dict[str, float]:
-        """Seconds of forward and backward (median), and what is held between the two."""
+    def held_bytes(self) -> int:
+        """What is held between forward and backward."""
         held: dict[int, int] = {}
         weights = {parameter.untyped_storage().data_ptr() for parameter in self.backbone.model.parameters()}
 
@@ -133,11 +126,15 @@ class Step:
         with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
             loss = self.loss()
         del loss
-        if self.backbone.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = timed(self.backbone, self.gradient, repeats)
-        peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if self.backbone.device.type == "cuda" else {}
-        return {"seconds": round(seconds, 3), "held_bytes": sum(held.values()), "kept_bytes": self.kept_bytes, **peak}
+        return sum(held.values())
+
+    def peak(self) -> dict[str, int]:
+        """The most that a step takes of an accelerator's memory."""
+        if self.backbone.device.type != "cuda":
+            return {}
+        torch.cuda.reset_peak_memory_stats()
+        self.gradient()
+        return {"peak_device_bytes": torch.cuda.max_memory_allocated()}
 
 
 def agree(ways: dict[str, Step]) -> dict[str, dict[str, float]]:
@@ -150,31 +147,16 @@ def agree(ways: dict[str, Step]) -> dict[str, dict[str, float]]:
     }
 
 
-def timed(backbone: FrozenBackbone, run: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that warms up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        if backbone.device.type == "cuda":
-            torch.cuda.synchronize()
-        clock = time.perf_counter()
-        run()
-        if backbone.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - clock)
-    return statistics.median(seconds[1:])
-
-
-def projection(backbone: FrozenBackbone, measured: dict, tower: float, options: argparse.Namespace) -> dict:
-    """Device-hours of the paper's COCO recipe from these steps: pictures kept as features or prefixes, captions read anew in each epoch."""
+def projection(backbone: FrozenBackbone, seconds: dict[str, float], tower: float, pictures: int) -> dict:
+    """Device-hours of the paper's COCO recipe from these steps, with the arithmetic."""
     if backbone.device.type != "cuda":
         return {"none": "no accelerator was available; the paper's recipe is not projected from a CPU"}
-    per_pair = {way: one["seconds"] / options.pictures for way, one in measured.items()}
     uses = COCO["captions"] * COCO["epochs"]
-    once = COCO["pictures"] * tower / options.pictures
-    hours = {way: (uses * each + (once if way not in ("naive", "nothing kept") else 0)) / 3600 for way, each in per_pair.items()}
+    once = COCO["pictures"] * tower / pictures
+    hours = {way: (uses * each / pictures + (once if way not in ("naive", "nothing kept") else 0)) / 3600 for way, each in seconds.items()}
     return {
         "device_hours": {way: round(value, 3) for way, value in hours.items()},
-        "arithmetic": f"{uses} uses of a pair (captions x epochs) at the seconds a pair of each way, and the picture tower once a picture",
+        "arithmetic": f"{uses} uses of a pair (captions x epochs) at each way's seconds a pair; what keeps reads each picture once",
     }
 
 

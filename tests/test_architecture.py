@@ -15,7 +15,7 @@ LAYERS = (
     ("types", "errors", "runtime"),
     ("metrics", "losses", "latents", "data"),
     ("backbone",),
-    ("miniature",),
+    ("miniature", "batching"),
     ("prefix_cache", "adapter", "embedder"),
     ("retriever",),
     ("methods", "integrations"),

@@ -6,6 +6,7 @@ Mistakes in the data itself (lost pictures, broken rows) are in test_bad_input.p
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from slq.backbone import FrozenBackbone
+from slq.backbone import FrozenBackbone, Prepared
 from slq.data import RetrievalSet
 from slq.embedder import Embedder
 from slq.evaluate import Evaluation, as_json, evaluate
@@ -34,11 +35,10 @@ class Compass(Embedder):
     def __init__(self, backbone: FrozenBackbone):
         self.backbone = backbone
 
-    def embed_batch(self, items: Sequence[Item]) -> Tensor:
-        vectors_BD = torch.zeros(len(items), self.backbone.dim)
-        for row, item in enumerate(items):
-            self.backbone.message(item)
-            angle = math.radians(float(item.text or ""))
+    def embed_prepared(self, prepared: Prepared) -> Tensor:
+        vectors_BD = torch.zeros(len(prepared), self.backbone.dim)
+        for row, words in enumerate(self.backbone.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])):
+            angle = math.radians(float("".join(re.findall(r"[-\d]", words))))
             vectors_BD[row, :2] = torch.tensor([math.cos(angle), math.sin(angle)])
         return vectors_BD
 

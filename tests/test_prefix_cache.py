@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from slq.prefix_cache import DiskTier, MemoryTier, PrefixCache
 from slq.prefix_cache.eight_bit import pack, unpack
 from slq.prefix_cache.tiers import PARTIAL
 from slq.retriever import Retriever
-from slq.types import Item
 
 TENSORS = {"keys": torch.arange(24.0).reshape(2, 3, 4), "next_position": torch.tensor(7)}
 SIZE = 24 * 4 + 8
@@ -184,7 +184,7 @@ class Counting(FrozenBackbone):
 
     def __init__(self, backbone: FrozenBackbone):
         self.__dict__ = dict(backbone.__dict__)
-        self.prefixes = self.pictures = 0
+        self.prefixes = self.pictures = self.prepared = 0
 
     def prefix(self, prepared, pictures=None):
         self.prefixes += len(prepared)
@@ -194,19 +194,46 @@ class Counting(FrozenBackbone):
         self.pictures += len(prepared)
         return super().features(prepared)
 
+    def prepare(self, items, generation_prompt=True):
+        self.prepared += len(items)
+        return super().prepare(items, generation_prompt)
+
 
 def test_what_is_kept_is_not_computed_again(backbone, queries, items, tmp_path):
     pictures = items[4:]
-    for settings, prefixes, towers in (
-        ({}, 0, 0),
-        ({"level": "features"}, len(pictures), 0),
-        ({"level": "none"}, len(pictures), len(pictures)),
+    for settings, prefixes, towers, prepared in (
+        ({}, 0, 0, 0),
+        ({"level": "features"}, len(pictures), 0, 0),
+        ({"level": "none"}, len(pictures), len(pictures), len(pictures)),
     ):
         counting, cache = Counting(backbone), PrefixCache(**settings)
         embedded(counting, queries, pictures, cache)
-        counting.prefixes = counting.pictures = 0
+        counting.prefixes = counting.pictures = counting.prepared = 0
         embedded(counting, queries, pictures, cache)
-        assert (counting.prefixes, counting.pictures) == (prefixes, towers), settings
+        assert (counting.prefixes, counting.pictures, counting.prepared) == (prefixes, towers, prepared), settings
+
+
+@pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
+def test_what_was_prepared_ahead_is_not_prepared_again(backbone, queries, items, settings):
+    counting, batches = Counting(backbone), [items[:5], items[5:]]
+    retriever = Retriever(counting, queries, PrefixCache(**settings))
+    found = [retriever.states(batch, ahead) for batch, ahead in zip(batches, retriever.prepare_ahead(batches, 1), strict=True)]
+    assert counting.prepared == 0
+    for batch, states in zip(batches, found, strict=True):
+        assert (states - Retriever(backbone, queries).states(batch)).abs().max() <= 1e-5
+
+
+def test_what_was_prepared_for_other_items_is_not_used(backbone, queries, items, tmp_path):
+    """Between preparing and reading an entry may appear, or prove damaged: then the groups are others."""
+    retriever = Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path / "kept"))
+    wanted = retriever.states(items)
+    (tier,) = retriever.cache.tiers[1:]
+    for path in tier.files()[::2]:
+        path.write_bytes(b"damaged")
+    (ahead,) = retriever.prepare_ahead([items], 1)
+    assert ahead == {}, "all of it seems to be there"
+    fresh = Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path / "kept"))
+    assert (fresh.states(items, ahead) - wanted).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("settings", [{"budget": 0}, {"level": "none"}], ids=["no room", "nothing"])
@@ -327,8 +354,18 @@ def test_levels_are_named():
         PrefixCache(level="everything")
 
 
-def test_it_says_what_is_kept_where(backbone, queries, items, tmp_path):
-    cache = PrefixCache(budget=2**20, folder=tmp_path)
-    assert cache.describe() == "nothing"
-    embedded(backbone, queries, [*items, Item("more")], cache)
-    assert " in memory, " in cache.describe() and cache.describe().endswith(" on disk")
+def test_it_says_what_is_kept_where_and_why_not_more(backbone, queries, items, tmp_path):
+    def said(**settings) -> str:
+        retriever = Retriever(backbone, queries, PrefixCache(**settings))
+        retriever.prefill(items)
+        return retriever.kept(items)
+
+    number, pictures = len(items), sum(item.image is not None for item in items)
+    assert re.fullmatch(rf"{number} prefixes in memory; used \d+ of 1024 MB in memory", said(budget=2**30))
+    assert re.fullmatch(
+        r"\d+ prefixes in memory, \d+ prefixes on disk; used 1 of 1 MB in memory", said(budget=2**20, folder=tmp_path / "kept")
+    )
+    assert said(budget=0).startswith(f"nothing of {number}: no room, so they are read anew in every epoch")
+    assert said(level="none") == f"nothing of {number} (as was asked for)"
+    features = said(level="features", budget=2**30)
+    assert features.startswith(f"{pictures} features of pictures in memory, nothing of {number - pictures} (as was asked for)")

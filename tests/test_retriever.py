@@ -16,7 +16,7 @@ from slq.latents import LatentQueries, pool
 from slq.losses import info_nce, orthogonality_penalty
 from slq.methods import LastTokenReadout
 from slq.prefix_cache import PrefixCache
-from slq.retriever import Retriever, even_parts
+from slq.retriever import Retriever
 from slq.types import Item
 
 
@@ -119,6 +119,15 @@ def test_bad_items_are_named_and_spare_the_rest(retriever, items):
     with pytest.raises(BadItemsError, match="2 item") as caught:
         retriever.embed(mixed, ["a", "b", "c", "d"])
     assert [failure.item for failure in caught.value.failures] == ["b", "d"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_embed_the_same_and_spare_the_rest(retriever, items, workers):
+    mixed = [*items, Item(" "), Item("words"), Item()]
+    found = retriever.embed(mixed, batch_size=1, skip_bad=True, workers=workers)
+    assert [failure.item for failure in found.failures] == [str(len(items)), str(len(items) + 2)]
+    wanted = retriever.embed_batch([*items, Item("words")]).detach().numpy()
+    assert np.abs(found.vectors - wanted).max() <= 1e-5
 
 
 def test_ids_must_differ(retriever, items):
@@ -252,8 +261,26 @@ def test_parts_give_the_gradient_of_the_whole_batch_at_the_memory_of_one(backbon
         assert held < memory / 10
 
 
-def test_parts_hold_what_fits_with_padding():
-    lengths = [10, 10, 12, 14, 16, 40, 41]
-    assert even_parts(range(7), lengths, 10**6) == [[0, 1, 2, 3], [4], [5, 6]]
-    assert even_parts(range(7), lengths, 28) == [[0, 1], [2, 3], [4], [5], [6]]
-    assert even_parts(range(7), lengths, 1) == [[0], [1], [2], [3], [4], [5], [6]]
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_picture_run_once_teaches_what_it_teaches_run_for_each_caption(backbone, queries, items, kept):
+    """Rows of a picture that is repeated are its one row; as a negative of others' captions it counts once either way."""
+    pictures = [item for item in items if item.text is None][:2]
+    captions = [Item(f"{number} {animal}") for animal in ("cats", "dogs") for number in ("two", "three", "four")]
+    positives = torch.tensor([[True] * 3 + [False] * 3, [False] * 3 + [True] * 3])
+    repeated = [picture for picture in pictures for _ in range(3)]
+
+    def learn(shown, loss_of):
+        retriever = Retriever(backbone, queries, PrefixCache() if kept else None)
+        embedded = pool(retriever.states([*shown, *captions]))
+        loss = loss_of(embedded[: len(shown)], embedded[len(shown) :])
+        return loss, torch.autograd.grad(loss, [queries.latents, queries.log_temperature])
+
+    def by_rows(rows, texts):
+        forward = info_nce(rows, texts, positives.repeat_interleave(3, dim=0), queries.temperature, symmetric=False)
+        return (forward + info_nce(texts, rows[::3], positives.T, queries.temperature, symmetric=False)) / 2
+
+    once, gradients = learn(pictures, lambda rows, texts: info_nce(rows, texts, positives, queries.temperature))
+    again, wanted = learn(repeated, by_rows)
+    assert abs(once - again) <= 1e-6
+    for found, its in zip(gradients, wanted, strict=True):
+        assert (found - its).norm() <= 1e-5 * its.norm() and its.norm() > 1e-3

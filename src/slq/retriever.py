@@ -6,7 +6,7 @@ Shapes: B batch, D hidden size.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,26 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
-from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, Preprocessing, join, load_backbone
+from slq.backbone import FrozenBackbone, KeptPrefix, PictureFeatures, Prepared, Preprocessing, join, load_backbone, prepare_ahead
+from slq.batching import PICTURE_TOKENS, even_batches, even_parts, expected_tokens, tokens_that_fit
 from slq.embedder import Embedder
-from slq.errors import AdapterError, PictureError
+from slq.errors import AdapterError, InputError, PictureError
 from slq.latents import LatentQueries, pool
 from slq.prefix_cache import PrefixCache
 from slq.runtime import new_folder
 from slq.types import Item
 
-PREFIX_BATCH = 32
-TOKENS_PER_PASS = 32_768
+PREFIX_PICTURES = 32  # read at once
+PREFIX_TOKENS = PREFIX_PICTURES * PICTURE_TOKENS  # of words
+PREFILL_CHUNK = 512  # items looked through at once for those that are alike
+Ahead = Mapping[tuple[str, ...], Prepared]  # groups of items that were prepared before they are needed, by their keys
 
 
 class Retriever(Embedder):
     """Embeds texts, pictures and both at once, with one set of latent queries over one frozen backbone.
 
     cache: keeps prefixes between calls (training uses it). prefix_split: False runs the concatenated slow twin. tokens_per_pass: how many
-    tokens run at once with gradients; a larger batch is run in parts, at the memory of one.
+    tokens run at once with gradients (None: what a quarter of the memory holds); a larger batch is run in parts, at the memory of one.
     """
 
     def __init__(
@@ -41,14 +44,14 @@ class Retriever(Embedder):
         cache: PrefixCache | None = None,
         prefix_split: bool = True,
         training: dict | None = None,
-        tokens_per_pass: int = TOKENS_PER_PASS,
+        tokens_per_pass: int | None = None,
     ):
         self.backbone = backbone
         self.queries = queries.to(backbone.device)
         self.prefix_split = prefix_split and backbone.splits_prefix
         self.cache = cache if self.prefix_split and backbone.keeps_prefix else None
         self.training = training or {}
-        self.tokens_per_pass = tokens_per_pass
+        self.tokens_per_pass = tokens_per_pass or tokens_that_fit(backbone, self.prefix_split)
 
     # --- saved form -------------------------------------------------------------------------------------------------------
 
@@ -89,6 +92,11 @@ class Retriever(Embedder):
             return HfApi().upload_folder(repo_id=repo_id, folder_path=folder, **options).commit_url
 
     @property
+    def generation_prompt(self) -> bool:
+        """Whether the latent queries come behind the generation prompt."""
+        return self.queries.generation_prompt
+
+    @property
     def adapter(self) -> Adapter:
         return Adapter(self.queries, self.backbone.identity.to_dict(), self.training)
 
@@ -109,18 +117,30 @@ class Retriever(Embedder):
         """
         return pool(self.states(items))
 
-    def states(self, items: Sequence[Item]) -> Tensor:
+    def embed_prepared(self, prepared: Prepared) -> Tensor:
+        """Embeddings (B, D) of a batch that `backbone.prepare` has turned into tensors; the cache plays no part."""
+        return pool(self._states(prepared))
+
+    def _embed_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
+        if self.cache is None:
+            yield from super()._embed_batches(batches, workers)
+            return
+        for batch in batches:
+            try:
+                yield self.embed_batch(batch)
+            except InputError as error:
+                yield error
+
+    def states(self, items: Sequence[Item], ahead: Ahead | None = None) -> Tensor:
         """Final states of the latent queries (B, N, D), before pooling; what the orthogonality penalty looks at.
 
-        A batch of more than `tokens_per_pass` holds no activations: each part is run again when its gradient is due, so that the gradient
-        is the whole batch's at the memory of one part. Source: Gao et al. 2021 (GradCache), by torch's checkpointing.
+        ahead: what `prepare_ahead` gave for the items. A batch of more than `tokens_per_pass` holds no activations: each part is run
+        again when its gradient is due, so that the gradient is the whole batch's at the memory of one part. Source: Gao et al. 2021
+        (GradCache), by torch's checkpointing.
         """
         if self.cache is None:
             return self._states_without_cache(items)
-        try:
-            kept = self._prefixes(items)
-        except OSError as error:  # a picture file that is not there has no key
-            raise PictureError(f"a picture cannot be read ({error})") from error
+        kept = self._prefixes(items, ahead or {})
         lengths = [prefix.keys.shape[2] + self.queries.num_latents for prefix in kept]
         order = sorted(range(len(items)), key=lengths.__getitem__)  # alike in length, so little padding
         run = _again_for_gradients if torch.is_grad_enabled() and sum(lengths) > self.tokens_per_pass else _once
@@ -131,16 +151,12 @@ class Retriever(Embedder):
         return self.backbone.suffix(join(kept, self.backbone.device), self.queries.latents)
 
     def _states_without_cache(self, items: Sequence[Item]) -> Tensor:
-        prepared = self.backbone.prepare(items, self.queries.generation_prompt)
-        rows = max(1, self.tokens_per_pass // (prepared.inputs["input_ids"].shape[1] + self.queries.num_latents))
-        if not torch.is_grad_enabled() or len(items) <= rows:
-            return self._states(prepared)
-        parts = [self.backbone.prepare(items[start : start + rows], self.queries.generation_prompt) for start in range(0, len(items), rows)]
-        return torch.cat([_again_for_gradients(self._states, part) for part in parts])
-
-    def embed_prepared(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Embeddings (B, D) of a batch that `backbone.prepare` has turned into tensors."""
-        return pool(self._states(Prepared(inputs)))
+        batches = even_batches(items, self.backbone, self.tokens_per_pass)
+        tokens = sum(expected_tokens(item, self.backbone) + self.queries.num_latents for item in items)
+        run = _again_for_gradients if torch.is_grad_enabled() and tokens > self.tokens_per_pass else _once
+        parts = [run(self._states, self.backbone.prepare([items[i] for i in batch], self.generation_prompt)) for batch in batches]
+        order = torch.tensor([i for batch in batches for i in batch])
+        return torch.cat(parts)[order.argsort()]
 
     def _states(self, prepared: Prepared) -> Tensor:
         """Final states of the latent queries (B, N, D) without a cache: the fast path, or the slow twin."""
@@ -148,43 +164,86 @@ class Retriever(Embedder):
             return self.backbone.suffix(self.backbone.prefix(prepared), self.queries.latents)
         return self.backbone.full(prepared, self.queries.latents)
 
-    def prefill(self, items: Sequence[Item], progress: Callable[[int], None] = lambda count: None) -> None:
+    # --- prefixes ---------------------------------------------------------------------------------------------------------
+
+    def prefill(self, items: Sequence[Item], progress: Callable[[int], None] = lambda count: None, workers: int = 0) -> None:
         """Fill the cache with the items' prefixes, in their order, until the budget is spent; then close it.
 
-        Closed, the cache holds the same prefixes whenever a run starts anew, so a resumed run repeats the very same numbers.
+        Closed, the cache holds the same prefixes whenever a run starts anew, so a resumed run repeats the very same numbers. workers:
+        processes that prepare items ahead.
         """
         if self.cache is None:
             return
-        unique = list({item.key: item for item in items}.values())
-        for start in range(0, len(unique), PREFIX_BATCH):
+        chunks = [] if self.cache.full else [items[start : start + PREFILL_CHUNK] for start in range(0, len(items), PREFILL_CHUNK)]
+        for chunk, ahead in zip(chunks, self.prepare_ahead(chunks, workers), strict=True):
             if self.cache.full:
                 break
-            chunk = unique[start : start + PREFIX_BATCH]
-            self._prefixes(chunk)
+            self._prefixes(chunk, ahead)
             progress(len(chunk))
         self.cache.closed = True
 
-    def _prefixes(self, items: Sequence[Item]) -> list[KeptPrefix]:
-        """Each item's prefix, from the cache or computed; pictures, pictures with kept features, and texts in batches of their own."""
+    def prepare_ahead(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Ahead]:
+        """For each batch its items of which the cache has nothing, prepared by `workers` processes while the model runs."""
+        if self.cache is None or workers == 0:
+            yield from ({} for _ in batches)
+            return
+        groups = [self._groups([item for item in batch if not self.cache.where(self._address(item))]) for batch in map(_unique, batches)]
+        flat = [group for its in groups for group in its]
+        prepared = prepare_ahead(self.backbone.item_processor, flat, self.generation_prompt, workers)
+        for its in groups:
+            found = {_keys(group): next(prepared) for group in its}
+            yield {keys: one for keys, one in found.items() if isinstance(one, Prepared)}
+
+    def kept(self, items: Sequence[Item]) -> str:
+        """What the cache has of items, in words."""
+        return "nothing" if self.cache is None else self.cache.describe([self._address(item) for item in items])
+
+    def _prefixes(self, items: Sequence[Item], ahead: Ahead) -> list[KeptPrefix]:
+        """Each item's prefix, from the cache or computed; pictures with kept features in batches of their own."""
         cache = self.cache
         assert cache is not None
-        unique = {item.key: item for item in items}
-        addresses = {key: cache.address(self.backbone, key, self.queries.generation_prompt) for key in unique}
-        found = {key: cache.get(address) for key, address in addresses.items()}
-        missing = [key for key in unique if found[key] is None]
-        missing.sort(key=lambda key: (unique[key].image is None, len(unique[key].text or "")))
-        features = {key: cache.get_features(addresses[key]) for key in missing}
-        for group in ([key for key in missing if (features[key] is None) == absent] for absent in (True, False)):
-            for start in range(0, len(group), PREFIX_BATCH):
-                chunk = group[start : start + PREFIX_BATCH]
-                prepared = self.backbone.prepare([unique[key] for key in chunk], self.queries.generation_prompt)
-                shown = [features[key] for key in chunk]
-                if self.backbone.keeps_features and not any(shown):
-                    shown = self.backbone.features(prepared)
-                for key, kept, picture in zip(chunk, self.backbone.prefix(prepared, shown).split(), shown, strict=True):
-                    cache.put(addresses[key], kept, picture)
-                    found[key] = kept
-        return [prefix for item in items if (prefix := found[item.key]) is not None]
+        found: dict[str, KeptPrefix] = {}
+        featured: list[tuple[Item, PictureFeatures]] = []
+        unread: list[Item] = []
+        for item in _unique(items):
+            address = self._address(item)
+            if (prefix := cache.get(address)) is not None:
+                found[item.key] = prefix
+            elif (picture := cache.get_features(address)) is not None:
+                featured.append((item, picture))
+            else:
+                unread.append(item)
+        for start in range(0, len(featured), PREFIX_PICTURES):
+            chunk = featured[start : start + PREFIX_PICTURES]
+            prefixes = self.backbone.prefix_of_features([picture for _, picture in chunk]).split()
+            found |= {item.key: prefix for (item, _), prefix in zip(chunk, prefixes, strict=True)}
+        for group in self._groups(unread):
+            prepared = ahead.get(_keys(group)) or self.backbone.prepare(group, self.generation_prompt)
+            pictures = self.backbone.features(prepared) if self.backbone.keeps_features else [None] * len(group)
+            for item, prefix, picture in zip(group, self.backbone.prefix(prepared, pictures).split(), pictures, strict=True):
+                cache.put(self._address(item), prefix, picture)
+                found[item.key] = prefix
+        return [found[item.key] for item in items]
+
+    def _groups(self, unread: Sequence[Item]) -> list[list[Item]]:
+        """Items that are read at once, alike with alike."""
+        return [[unread[i] for i in batch] for batch in even_batches(unread, self.backbone, PREFIX_TOKENS)]
+
+    def _address(self, item: Item) -> str:
+        assert self.cache is not None
+        return self.cache.address(self.backbone, item.key, self.generation_prompt)
+
+
+def _unique(items: Sequence[Item]) -> list[Item]:
+    """Items without repetition; raises PictureError for a picture file that is not there."""
+    try:
+        return list({item.key: item for item in items}.values())
+    except OSError as error:
+        raise PictureError(f"a picture cannot be read ({error})") from error
+
+
+def _keys(items: Sequence[Item]) -> tuple[str, ...]:
+    return tuple(item.key for item in items)
 
 
 def _once(run: Callable[[Any], Tensor], given: Any) -> Tensor:
@@ -194,16 +253,6 @@ def _once(run: Callable[[Any], Tensor], given: Any) -> Tensor:
 def _again_for_gradients(run: Callable[[Any], Tensor], given: Any) -> Tensor:
     """Run without keeping activations, and once more when gradients are asked for."""
     return checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)
-
-
-def even_parts(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item half as long again as the run's first."""
-    parts: list[list[int]] = []
-    for i in order:
-        if not parts or (len(parts[-1]) + 1) * lengths[i] > most_tokens or lengths[i] > 1.5 * lengths[parts[-1][0]]:
-            parts.append([])
-        parts[-1].append(i)
-    return parts
 
 
 def _download(repo_id: str) -> Path:

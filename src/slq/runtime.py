@@ -47,6 +47,21 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory that the device has, used or free; of the host's where the device shares it or will not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return host_memory("SC_PHYS_PAGES")
+
+
+def host_memory(pages: str) -> int:
+    """Bytes of the host's memory by sysconf's name: SC_PHYS_PAGES (all), SC_AVPHYS_PAGES (free); 8 GB where the system cannot tell."""
+    try:
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 8 << 30
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch."""
     random.seed(seed)

@@ -159,6 +159,8 @@ def test_features_stand_in_for_pixels(backbone, latents):
     shuffled = backbone.prepare([ITEMS[2 + i] for i in order])
     found = backbone.suffix(backbone.prefix(shuffled, [alone[i] for i in order]), latents)
     assert error(found, together[[2 + i for i in order]]) <= 1e-5
+    found = backbone.suffix(backbone.prefix_of_features([alone[i] for i in order]), latents)
+    assert error(found, together[[2 + i for i in order]]) <= 1e-5, "without opening a picture"
     zero = [replace(each, pooled=0 * each.pooled, deep=tuple(0 * layer for layer in each.deep)) for each in alone]
     assert error(backbone.suffix(backbone.prefix(shuffled, [zero[i] for i in order]), latents), found) > OFF, "it looks at them"
 

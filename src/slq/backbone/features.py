@@ -13,29 +13,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from slq.backbone.states import Prepared
 
 PIXELS = ("pixel_values", "pixel_attention_mask")  # what the vision tower alone reads
 
 
 @dataclass(frozen=True)
 class PictureFeatures:
-    """One item's picture as the decoder takes it.
+    """One item's picture as the decoder takes it, and the item's other inputs, so that the picture need not be opened again.
 
     pooled: (P, D). deep: what a family feeds into later layers of its decoder (Qwen3-VL), each (P, D). listed: whether the family hands on
-    lists of pictures rather than tensors.
+    lists of pictures rather than tensors. inputs: what the processor made of the item, without padding and pixels.
     """
 
     pooled: Tensor
-    deep: tuple[Tensor, ...] = ()
-    listed: bool = False
+    deep: tuple[Tensor, ...]
+    listed: bool
+    inputs: dict[str, Tensor]
 
     def to_tensors(self) -> dict[str, Tensor]:
-        return {"pooled": self.pooled, "listed": torch.tensor(self.listed), **{f"deep_{i}": value for i, value in enumerate(self.deep)}}
+        deep = {f"deep {i}": value for i, value in enumerate(self.deep)}
+        inputs = {f"input {name}": value for name, value in self.inputs.items()}
+        return {"pooled": self.pooled, "listed": torch.tensor(self.listed), **deep, **inputs}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> PictureFeatures:
-        deep = tuple(tensors[f"deep_{i}"] for i in range(len(tensors) - 2))
-        return cls(tensors["pooled"], deep, bool(tensors["listed"]))
+        deep = tuple(tensors[f"deep {i}"] for i in range(sum(name.startswith("deep ") for name in tensors)))
+        inputs = {name.removeprefix("input "): value for name, value in tensors.items() if name.startswith("input ")}
+        return cls(tensors["pooled"], deep, bool(tensors["listed"]), inputs)
 
 
 def can_be_supplied(model: Any) -> bool:
@@ -55,9 +62,36 @@ def read(model: Any, inputs: Mapping[str, Tensor]) -> list[PictureFeatures | Non
     layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
     parts = [_flat(layer).split(counts) for layer in layers]
     return [
-        PictureFeatures(pooled.clone().cpu(), tuple(value.clone().cpu() for value in deep), listed) if count else None
-        for count, pooled, *deep in zip(counts, *parts, strict=True)
+        PictureFeatures(pooled.clone().cpu(), tuple(value.clone().cpu() for value in deep), listed, own) if own else None
+        for own, pooled, *deep in zip(_inputs_of_items(inputs, counts), *parts, strict=True)
     ]
+
+
+def _inputs_of_items(inputs: Mapping[str, Tensor], counts: Sequence[int]) -> list[dict[str, Tensor]]:
+    """Each item's inputs without padding and pixels; empty for an item without a picture."""
+    of_tokens = {name: value for name, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    of_pictures = {name: value for name, value in inputs.items() if name not in of_tokens and name not in PIXELS}
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    found, picture = [], 0
+    for row, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        own = {name: value[row : row + 1, -length:] for name, value in of_tokens.items()}
+        own |= {name: value[picture : picture + 1] for name, value in of_pictures.items()}
+        found.append({name: value.clone().cpu() for name, value in own.items()} if count else {})
+        picture += count > 0
+    return found
+
+
+def joined_inputs(features: Sequence[PictureFeatures], filler: int) -> Prepared:
+    """The items' inputs as one left-padded batch, without pixels."""
+    lengths = [each.inputs["input_ids"].shape[1] for each in features]
+    joined = {}
+    for name, first in features[0].inputs.items():
+        values = [each.inputs[name] for each in features]
+        if first.shape == features[0].inputs["input_ids"].shape:
+            fill = filler if name == "input_ids" else 0
+            values = [functional.pad(value, (max(lengths) - length, 0), value=fill) for value, length in zip(values, lengths, strict=True)]
+        joined[name] = torch.cat(values)
+    return Prepared(joined)
 
 
 def supplied(features: Sequence[PictureFeatures], device: torch.device) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -29,10 +28,9 @@ from transformers.cache_utils import DynamicLayer
 from slq.backbone import features
 from slq.backbone.families import Family
 from slq.backbone.features import PictureFeatures
+from slq.backbone.item_processor import ItemProcessor
 from slq.backbone.preprocessing import Preprocessing
 from slq.backbone.states import PrefixStates, Prepared
-from slq.data.pictures import open_picture
-from slq.data.texts import check_text
 from slq.errors import BackboneError, InputError
 from slq.runtime import parameter_hash
 from slq.types import Item
@@ -69,18 +67,14 @@ class FrozenBackbone:
     def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str, preprocessing: Preprocessing | None = None):
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
-        self.preprocessing = preprocessing or Preprocessing()
+        self.item_processor = ItemProcessor(processor, family, preprocessing or Preprocessing())
         self.splits_prefix = not getattr(model, "_is_stateful", False)
-        self._pad_to_square = family.pad_to_square if self.preprocessing.name == "paper" else None
-        self._picture_options = family.picture_options(self.preprocessing, processor)
-        processor.tokenizer.padding_side = "left"
-        self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
         self.embedding = model.get_input_embeddings()
         self.identity = BackboneIdentity(
             name=name,
             revision=revision,
-            template=self._template_hash(),
-            preprocessing=self.preprocessing.to_dict() | {"pictures": {"pad_to_square": self._pad_to_square, **self._picture_options}},
+            template=self.item_processor.template_hash(),
+            preprocessing=self.preprocessing.to_dict() | {"pictures": self.item_processor.pictures},
             dim=self.embedding.weight.shape[1],
             dtype=str(model.dtype).removeprefix("torch."),
         )
@@ -88,6 +82,10 @@ class FrozenBackbone:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.item_processor.preprocessing
 
     @property
     def dim(self) -> int:
@@ -113,74 +111,16 @@ class FrozenBackbone:
     # --- items to tensors -------------------------------------------------------------------------------------------------
 
     def message(self, item: Item) -> dict[str, Any]:
-        """The item as one user turn: its picture, then its text, then the instruction if there is one.
-
-        Raises PictureError, TextError, or InputError for an item without either.
-        """
-        parts = self._parts(item)
-        if self.preprocessing.instruction:
-            words = parts.pop()["text"] + "\n" if item.text is not None else ""
-            parts.append({"type": "text", "text": words + self.preprocessing.instruction})
-        return {"role": "user", "content": parts}
-
-    def _parts(self, item: Item) -> list[dict[str, Any]]:
-        """A picture and a text as parts of a message."""
-        parts: list[dict[str, Any]] = []
-        if item.image is not None:
-            parts.append({"type": "image", "image": self._shape_picture(open_picture(item.image))})
-        if item.text is not None:
-            parts.append({"type": "text", "text": self._truncate(self._defuse(check_text(item.text)))})
-        if not parts:
-            raise InputError("An item needs a text, a picture, or both: this one has neither.")
-        return parts
+        """The item as one user turn; raises PictureError, TextError, or InputError for an item without either."""
+        return self.item_processor.message(item)
 
     def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> Prepared:
-        """Items to left-padded tensors on the CPU: the user's turn, then the generation prompt (SLQ code) if wanted.
-
-        Raises what `message` raises for the first item that is wrong; callers that must go on check items one by one.
-        """
-        return self.prepare_messages([[self.message(item)] for item in items], generation_prompt)
+        """Items to left-padded tensors on the CPU; raises what `message` raises for the first item that is wrong."""
+        return self.item_processor.prepare(items, generation_prompt)
 
     def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> Prepared:
         """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
-        inputs = self.processor.apply_chat_template(
-            list(conversations),
-            add_generation_prompt=generation_prompt,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, **self._picture_options},
-        )
-        return Prepared({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
-
-    def _shape_picture(self, picture: Image.Image) -> Image.Image:
-        """Padded to a centred square where the family asks for it; resizing is the processor's."""
-        grey, side = self._pad_to_square, max(picture.size)
-        if grey is None or picture.width == picture.height:
-            return picture
-        square = Image.new("RGB", (side, side), (grey, grey, grey))
-        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-        return square
-
-    def _defuse(self, text: str) -> str:
-        """Control tokens that a user's text spells out (`<image>`, `<|im_end|>`), parted by a space so that they stay plain text."""
-        for token in self._control_tokens:
-            if token in text:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
-
-    def _truncate(self, text: str) -> str:
-        """The text's first tokens, cut in the text itself so that template and picture tokens are never cut."""
-        most = self.preprocessing.max_text_tokens
-        # Characters first: a token holds a few characters at most, and tokenising a whole book only to drop it is slow.
-        text = text[: 40 * most]
-        offsets = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-        return text if len(offsets) <= most else text[: offsets[most - 1][1]]
-
-    def _template_hash(self) -> str:
-        probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
-        rendered = self.processor.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
-        return hashlib.sha256(rendered.encode()).hexdigest()[:16]
+        return self.item_processor.prepare_messages(conversations, generation_prompt)
 
     # --- tensors to states ------------------------------------------------------------------------------------------------
 
@@ -204,6 +144,10 @@ class FrozenBackbone:
             inputs["mm_encoder_outputs"] = features.supplied(shown, self.device)
         output = self.model.base_model(**inputs, position_ids=positions[..., :-1], use_cache=True)
         return PrefixStates(output.past_key_values, mask, positions[..., -1])
+
+    def prefix_of_features(self, pictures: Sequence[PictureFeatures]) -> PrefixStates:
+        """`prefix` of items with pictures from what `features` gave for them: no picture is opened, and the vision tower is left out."""
+        return self.prefix(features.joined_inputs(pictures, self._filler), pictures)
 
     def suffix(self, states: PrefixStates, latents_ND: Tensor) -> Tensor:
         """Final-normed states of the latent queries (B, N, D); the gradient flows to the latents alone.
@@ -269,11 +213,11 @@ class FrozenBackbone:
         if sorted(part for part in parts if part.startswith("{")) != ["{candidate}", "{query}"]:
             raise InputError(f"A question to score by needs {{query}} and {{candidate}} in it, each once: {question!r}.")
         yes, no = self._first_tokens("yes", "no")
-        asked, scores = self._parts(query), []
+        asked, scores = self.item_processor.parts(query), []
         for start in range(0, len(candidates), batch_size):
             conversations = []
             for candidate in candidates[start : start + batch_size]:
-                stands = {"{query}": asked, "{candidate}": self._parts(candidate)}
+                stands = {"{query}": asked, "{candidate}": self.item_processor.parts(candidate)}
                 content = [part for text in parts if text for part in stands.get(text, [{"type": "text", "text": text}])]
                 conversations.append([{"role": "user", "content": content}])
             inputs = self.prepare_messages(conversations).to(self.device).inputs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import ADAPTER, BATCH, DEVICE, OVERWRITE, list_failures, progress_bar, table
+from slq.cli.shared import ADAPTER, BATCH, DEVICE, OVERWRITE, WORKERS, list_failures, progress_bar, table
 from slq.errors import InputError
 
 
@@ -18,6 +19,7 @@ def embed(
     adapter: ADAPTER,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the embeddings.")],
     batch_size: BATCH = 32,
+    workers: WORKERS = None,
     overwrite: OVERWRITE = False,
     device: DEVICE = None,
     dtype: loading.DTYPE = None,
@@ -49,8 +51,12 @@ def embed(
         trust_remote_code=trust_remote_code,
     )
     retriever = wanted.retriever(adapter)
+    begin = time.perf_counter()
     with progress_bar("embedding", len(file.items)) as advance:
-        embedded = retriever.embed(list(file.items.values()), list(file.items), batch_size, skip_bad=True, progress=advance)
+        embedded = retriever.embed(
+            list(file.items.values()), list(file.items), batch_size, skip_bad=True, progress=advance, workers=workers
+        )
+    seconds = time.perf_counter() - begin
     shown = tuple(
         {
             **({"text": item.text} if item.text else {}),
@@ -61,7 +67,8 @@ def embed(
     embedded = replace(embedded, items=shown, failures=file.failures + embedded.failures)
     list_failures(embedded.failures)
     save_embeddings(embedded, out, {"adapter": str(Path(adapter).resolve()) if Path(adapter).is_dir() else adapter}, overwrite)
-    typer.echo(f"{len(embedded.ids)} items embedded in {out}; {len(embedded.failures)} left out.")
+    rate = f"{seconds:.1f} s, {len(embedded.ids) / seconds:.1f} items a second"
+    typer.echo(f"{len(embedded.ids)} items embedded in {out} ({rate}); {len(embedded.failures)} left out.")
     typer.echo(f'Next: slq search "what you look for" --index {out}')
 
 

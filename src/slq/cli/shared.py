@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +15,19 @@ if TYPE_CHECKING:
     from slq.errors import Failure
 
 ADAPTER = Annotated[str, typer.Option("--adapter", "-a", help="Adapter folder or hub repository made by `slq train`.")]
-BATCH = Annotated[int, typer.Option(min=1, help="Items embedded at once. Does not change the numbers; lower it if memory is short.")]
+BATCH = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Pictures embedded at once; of texts as many as have the tokens of these. Does not change the numbers; lower it if memory is "
+        "short.",
+    ),
+]
 DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: an accelerator if there is one.")]
+WORKERS = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that open and shape pictures while the model runs. Default: 0 on the CPU, else up to 4."),
+]
 OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 
 
@@ -51,10 +63,17 @@ def table(header: list[str], rows: list[list[Any]]) -> None:
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Any]:
-    """A progress bar that is advanced by calling what it yields."""
+    """A progress bar with the rate so far, advanced by calling what it yields."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar: Progress
-    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()) as bar:
+        task, begin, done = bar.add_task(what, total=total, rate=""), time.perf_counter(), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(task, advance=count, rate=f"{done / (time.perf_counter() - begin):.1f}/s")
+
+        yield advance

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import DEVICE, OVERWRITE, list_failures
+from slq.cli.shared import DEVICE, OVERWRITE, WORKERS, list_failures
 
 
 def train(
@@ -50,8 +50,12 @@ def train(
         typer.Option(help="Run each item's own tokens once, without gradient, and keep them. Off: the slow twin, same numbers."),
     ] = True,
     tokens_per_pass: Annotated[
-        int, typer.Option(help="Tokens that run at once with gradients; a larger batch is run in parts, with the same gradient.")
-    ] = 32_768,
+        int | None,
+        typer.Option(
+            help="Tokens that run at once with gradients; a larger batch is run in parts, with the same gradient. Default: what a quarter "
+            "of the device's memory holds, 32,768 at most."
+        ),
+    ] = None,
     cache_gb: Annotated[float | None, typer.Option(help="Memory for kept prefixes. Default: a quarter of what is free. 0: none.")] = None,
     cache_device_gb: Annotated[float, typer.Option(help="Memory of the accelerator for kept prefixes, used first.")] = 0.0,
     cache_dir: Annotated[
@@ -64,6 +68,7 @@ def train(
     cache_eight_bit: Annotated[
         bool, typer.Option("--cache-eight-bit", help="Keep prefixes in 8 bits: less room, slightly other weights.")
     ] = False,
+    workers: WORKERS = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     overwrite: OVERWRITE = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to TensorBoard files in --out.")] = False,
@@ -128,6 +133,7 @@ def train(
         cache_disk_bytes=None if cache_dir_gb is None else int(cache_dir_gb * 2**30),
         cache_level=cache_level,
         cache_eight_bit=cache_eight_bit,
+        workers=workers,
         tensorboard=tensorboard,
     )
     file = read_pairs(pairs)

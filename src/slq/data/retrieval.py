@@ -29,7 +29,8 @@ class RetrievalSet:
 
     Every query has judgements. A judged corpus id may be absent from `corpus` if its item is among the failures: it can then
     not be found, and a score must count it as missed. categories: query id -> the group it is also scored in. masked: query id ->
-    corpus ids left out of its ranking, such as the picture that a composed query starts from.
+    corpus ids left out of its ranking, such as the picture that a composed query starts from. candidates: query id -> the only corpus ids
+    that it is ranked against, where a protocol gives each query its own list. depths: the k of hit@k and recall@k.
     """
 
     name: str
@@ -39,6 +40,8 @@ class RetrievalSet:
     failures: tuple[Failure, ...]
     categories: Mapping[str, str] = field(default_factory=dict)
     masked: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    depths: tuple[int, ...] = (1, 5, 10)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
+from slq.backbone import Prepared
 from slq.errors import BadItemsError, Failure, InputError
 from slq.retriever import Retriever
 from slq.types import Item
@@ -83,7 +84,7 @@ class LatentQueryModule(InputModule):
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Adds `sentence_embedding` (B, D) float32, each of length 1."""
-        return {**features, "sentence_embedding": self.retriever.embed_prepared(features)}
+        return {**features, "sentence_embedding": self.retriever.embed_prepared(Prepared(features))}
 
     def get_embedding_dimension(self) -> int:
         return self.retriever.backbone.dim

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 
-from slq.backbone import FrozenBackbone
+from slq.backbone import FrozenBackbone, Prepared
 from slq.embedder import Embedder
 from slq.types import Item
 
@@ -23,12 +22,13 @@ class LastTokenReadout(Embedder):
         self.backbone = backbone
         self.instruction = instruction
 
-    def embed_batch(self, items: Sequence[Item]) -> Tensor:
+    def worded(self, item: Item) -> Item:
+        """The item with the instruction behind its text."""
+        return replace(item, text=f"{item.text or ''} {self.instruction}".strip()) if self.instruction else item
+
+    def embed_prepared(self, prepared: Prepared) -> Tensor:
         """Embeddings of length 1 (B, D), float32."""
-        if self.instruction:
-            items = [replace(item, text=f"{item.text or ''} {self.instruction}".strip()) for item in items]
-        states = self.backbone.last_token(self.backbone.prepare(items))
-        return nn.functional.normalize(states.float(), dim=-1)
+        return nn.functional.normalize(self.backbone.last_token(prepared).float(), dim=-1)
 
     @property
     def fingerprint(self) -> str:

@@ -7,25 +7,25 @@ adapter of the same backbone.
 from __future__ import annotations
 
 import hashlib
-import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from slq.backbone import FrozenBackbone, KeptPrefix, PictureFeatures
 from slq.prefix_cache.eight_bit import pack, unpack
-from slq.prefix_cache.tiers import DiskTier, MemoryTier, Tensors
+from slq.prefix_cache.tiers import UNBOUNDED, DiskTier, MemoryTier, Tensors
+from slq.runtime import host_memory
 
-FORMAT = 1  # of an entry; raised when its tensors change
+FORMAT = 2  # of an entry; raised when its tensors change
 LEVELS = ("states", "features", "none")
+NAMES = {"states": "prefixes", "features": "features of pictures"}
 
 
 def default_budget() -> int:
     """A quarter of the memory that is free now, in bytes."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    except (ValueError, OSError, AttributeError):  # not every system can tell
-        return 2 << 30
+    return host_memory("SC_AVPHYS_PAGES") // 4
 
 
 class PrefixCache:
@@ -72,6 +72,16 @@ class PrefixCache:
         parts = (FORMAT, backbone.fingerprint, generation_prompt, self.eight_bit, item_key)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
+    def where(self, key: str) -> str:
+        """What of an item is kept and where, as one reads it; empty for nothing."""
+        return next((what for what, level, tier in self._shelves() if tier.has(f"{key}-{level}")), "")
+
+    def _shelves(self) -> Iterator[tuple[str, str, MemoryTier | DiskTier]]:
+        """Every level in every tier, in the order in which they are looked at, with its name."""
+        for level in LEVELS[LEVELS.index(self.level) : LEVELS.index("none")]:
+            for tier in self.tiers:
+                yield f"{NAMES[level]} {tier.place}", level, tier
+
     def get(self, key: str) -> KeptPrefix | None:
         """An item's prefix states, from the first tier that has them."""
         found = self._find(f"{key}-states") if self.level == "states" else None
@@ -98,10 +108,18 @@ class PrefixCache:
     def _keep(self, name: str, tensors: Tensors) -> bool:
         return any(tier.put(name, tensors) for tier in self.tiers)
 
-    def describe(self) -> str:
-        """What is kept where, in one line."""
-        parts = [f"{len(tier)} entries ({tier.num_bytes / 2**20:.0f} MB) {tier.place}" for tier in self.tiers if len(tier)]
-        return ", ".join(parts) or "nothing"
+    def describe(self, keys: Sequence[str]) -> str:
+        """What of these items is kept where, what is not, and why: one line to read."""
+        found = Counter(self.where(key) for key in keys)
+        left = found[""]
+        parts = [f"{found[what]} {what}" for what, _, _ in self._shelves() if found[what]]
+        used = [
+            f"{tier.num_bytes / 2**20:.0f} of {tier.budget / 2**20:.0f} MB {tier.place}" for tier in self.tiers if tier.budget < UNBOUNDED
+        ]
+        if left:
+            asked = self.level != "states" and " (as was asked for)"
+            parts.append(f"nothing of {left}{asked or ': no room, so they are read anew in every epoch'}")
+        return ", ".join(parts) + (f"; used {', '.join(used)}" if used and self.level != "none" else "")
 
 
 def _to_tensors(prefix: KeptPrefix, eight_bit: bool) -> dict[str, Tensor]:

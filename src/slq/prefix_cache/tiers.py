@@ -23,6 +23,7 @@ Tensors = Mapping[str, Tensor]
 SUFFIX, PARTIAL = ".safetensors", ".partial"
 # What backup programs know a cache by (bford.info/cachedir).
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Kept prefix states of slq; safe to remove.\n"
+UNBOUNDED = 1 << 62  # bytes: as many as the disk holds
 FULL = 0.99  # share of a budget past which hardly an entry fits
 STALE = 24 * 3600  # seconds after which a partial file of another machine has no writer any more
 
@@ -41,6 +42,9 @@ class MemoryTier:
     @property
     def full(self) -> bool:
         return self.num_bytes >= FULL * self.budget
+
+    def has(self, key: str) -> bool:
+        return key in self._entries
 
     def get(self, key: str) -> Tensors | None:
         return self._entries.get(key)
@@ -64,7 +68,7 @@ class DiskTier:
 
     def __init__(self, folder: Path, budget: int | None = None):
         self.place, self.folder = "on disk", folder
-        self.budget = budget if budget is not None else 1 << 62
+        self.budget = budget if budget is not None else UNBOUNDED
         self.damaged = 0
         self._writing, self._checked = True, set[str]()
         try:
@@ -86,6 +90,10 @@ class DiskTier:
     def files(self) -> list[Path]:
         """The entries' files, in order."""
         return sorted(self.folder.glob(f"*/*{SUFFIX}"))
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file; it may still prove damaged."""
+        return self._path(key).exists()
 
     def get(self, key: str) -> Tensors | None:
         path = self._path(key)

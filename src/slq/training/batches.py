@@ -23,6 +23,11 @@ class ContrastiveBatch:
     candidates: tuple[Item, ...]
     positives: Tensor
 
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Queries, then candidates."""
+        return self.queries + self.candidates
+
 
 class Batches:
     """Every pair once an epoch, in an order that depends on seed and epoch alone.
@@ -41,14 +46,19 @@ class Batches:
         whole, rest = divmod(len(self.pairs), self.batch_size)
         return whole + (rest >= 2)  # a single pair has no negatives
 
-    def from_step(self, start: int, stop: int) -> Iterator[ContrastiveBatch]:
-        """The batches of steps `start` to `stop`, counted through the epochs."""
-        for step in range(start, stop):
-            epoch, inside = divmod(step, self.steps_per_epoch)
+    def from_step(self, start: int, stop: int) -> Iterator[list[ContrastiveBatch]]:
+        """The batches of steps `start` to `stop`, counted through the epochs; a list for each epoch."""
+        while start < stop:
+            epoch, inside = divmod(start, self.steps_per_epoch)
+            count = min(self.steps_per_epoch - inside, stop - start)
             order = list(range(len(self.pairs)))
             random.Random(f"{self.seed} {epoch}").shuffle(order)
-            chosen = order[inside * self.batch_size : (inside + 1) * self.batch_size]
-            yield self._assemble([self.pairs[i] for i in chosen], random.Random(f"{self.seed} {epoch} {inside}"))
+            yield [self._batch(order, epoch, step) for step in range(inside, inside + count)]
+            start += count
+
+    def _batch(self, order: Sequence[int], epoch: int, step: int) -> ContrastiveBatch:
+        chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return self._assemble([self.pairs[i] for i in chosen], random.Random(f"{self.seed} {epoch} {step}"))
 
     def _assemble(self, pairs: list[Pair], rng: random.Random) -> ContrastiveBatch:
         candidates: dict[str, Item] = {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from slq.backbone import FrozenBackbone
+from slq.backbone import FrozenBackbone, default_workers
 from slq.errors import Failure, InputError
 from slq.latents import LatentQueries, pool
 from slq.losses import info_nce, orthogonality_penalty
 from slq.metrics import report
-from slq.retriever import Retriever
+from slq.retriever import Ahead, Retriever
 from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.options import TrainingOptions
-from slq.training.processes import owner, spread
+from slq.training.processes import owned, spread
 from slq.training.usable import usable_pairs
 from slq.types import Item, Pair
 
@@ -47,9 +48,9 @@ class ContrastiveLoss(nn.Module):
         self._options = options
         self._place = rank, processes
 
-    def forward(self, batch: ContrastiveBatch) -> Tensor:
-        items = batch.queries + batch.candidates
-        states_BND = spread(items, self._retriever.states, *self._place)
+    def forward(self, batch: ContrastiveBatch, ahead: Ahead | None = None) -> Tensor:
+        """ahead: see `Retriever.states`."""
+        states_BND = spread(batch.items, partial(self._retriever.states, ahead=ahead), *self._place)
         embedded_BD = pool(states_BND)
         queries_BD, candidates_CD = embedded_BD.split([len(batch.queries), len(batch.candidates)])
         loss = info_nce(
@@ -98,24 +99,23 @@ def train(
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
     total = min(options.epochs * batches.steps_per_epoch, options.max_steps or 10**12)
     if main:
-        if not (resume and out.is_dir()):
-            new_folder(out, overwrite)
         described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": backbone.identity.to_dict()}
-        checkpoints.describe_run(out, described, resume)
-        _write_left_out(out, failures)
+        _open_folder(out, described, failures, resume, overwrite)
     accelerator.wait_for_everyone()
 
     seed_everything(options.seed)
     retriever = _fresh_retriever(backbone, options)
-    own = [item for item in _items([*pairs, *validation_pairs]) if owner(item, accelerator.num_processes) == accelerator.process_index]
-    _prefill(retriever, own, show_progress)
+    own = partial(owned, rank=accelerator.process_index, processes=accelerator.num_processes)
+    workers = default_workers(backbone.device) if options.workers is None else options.workers
+    _prefill(retriever, own(_items([*pairs, *validation_pairs])), workers, show_progress)
     model, optimiser, schedule = _prepare(accelerator, retriever, options, total)
     start = _resume(accelerator, out) if resume else 0
     log = _Log(accelerator, out, total, start, options, show_progress)
     log.begin(f"{len(pairs)} pairs, effective batch {options.batch_size}, {batches.steps_per_epoch} steps an epoch, {total} in all")
     with log:
-        for step, batch in enumerate(batches.from_step(start, min(total, stop_after or total)), start + 1):
-            loss = model(batch)
+        steps = _steps(retriever, batches, start, min(total, stop_after or total), own, workers)
+        for step, (batch, ahead) in enumerate(steps, start + 1):
+            loss = model(batch, ahead)
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
@@ -153,7 +153,11 @@ def _usable(pairs: Sequence[Pair], backbone: FrozenBackbone, show_progress: bool
     return usable, failures
 
 
-def _write_left_out(out: Path, failures: Sequence[Failure]) -> None:
+def _open_folder(out: Path, described: dict[str, Any], failures: Sequence[Failure], resume: bool, overwrite: bool) -> None:
+    """The run's folder with what decides its weights and what was left out."""
+    if not (resume and out.is_dir()):
+        new_folder(out, overwrite)
+    checkpoints.describe_run(out, described, resume)
     if failures:
         lines = "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures)
         replace_file(out / LEFT_OUT_FILE, lambda path: path.write_text(lines, encoding="utf-8"))
@@ -196,16 +200,24 @@ def _items(pairs: Sequence[Pair]) -> list[Item]:
     return [item for pair in pairs for item in (pair.query, *pair.positives, *pair.negatives)]
 
 
-def _prefill(retriever: Retriever, items: Sequence[Item], show_progress: bool) -> None:
+def _steps(
+    retriever: Retriever, batches: Batches, start: int, stop: int, own: Callable[[Sequence[Item]], list[Item]], workers: int
+) -> Iterator[tuple[ContrastiveBatch, Ahead]]:
+    """The batch of each step, with those of this process's items that must be read for it, prepared while the model ran."""
+    for epoch in batches.from_step(start, stop):
+        yield from zip(epoch, retriever.prepare_ahead([own(batch.items) for batch in epoch], workers), strict=True)
+
+
+def _prefill(retriever: Retriever, items: Sequence[Item], workers: int, show_progress: bool) -> None:
     """Read every item once and keep what there is room for."""
     if retriever.cache is None:
         return
     items = list({item.key: item for item in items}.values())
     with _bar(show_progress) as bar:
         task = bar.add_task("reading items", total=len(items))
-        retriever.prefill(items, lambda count: bar.advance(task, count))
+        retriever.prefill(items, lambda count: bar.advance(task, count), workers)
     if show_progress:
-        print(f"kept of {len(items)} items: {retriever.cache.describe()}")
+        print(f"kept of {len(items)} items: {retriever.kept(items)}")
 
 
 @torch.no_grad()

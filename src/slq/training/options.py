@@ -20,9 +20,10 @@ class TrainingOptions:
     generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
     learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start. warmup_steps: at most a tenth of the run.
     captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. validation: pairs set aside, a
-    share (< 1) or a number. batch_size: of all processes together. tokens_per_pass: tokens that run at once with gradients; a larger batch
-    is run in parts with the same gradient. cache_*: see `prefix_cache.PrefixCache`; cache_bytes is host memory (None: a quarter of what
-    is free; 0: none).
+    share (< 1) or a number. batch_size: of all processes together. tokens_per_pass: tokens that run at once with gradients (None: what a
+    quarter of the memory holds); a larger batch is run in parts with the same gradient. cache_*: see `prefix_cache.PrefixCache`;
+    cache_bytes is host memory (None: a quarter of what is free; 0: none). workers: processes that prepare items while the model runs
+    (None: see `backbone.default_workers`).
     """
 
     num_latents: int = 20
@@ -41,22 +42,24 @@ class TrainingOptions:
     save_every: int = 100
     seed: int = 0
     prefix_split: bool = True
-    tokens_per_pass: int = 32_768
+    tokens_per_pass: int | None = None
     cache_bytes: int | None = None
     cache_device_bytes: int = 0
     cache_folder: str | None = None
     cache_disk_bytes: int | None = None
     cache_level: str = "states"
     cache_eight_bit: bool = False
+    workers: int | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every", "tokens_per_pass")
+        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every")
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise InputError(f"max_steps must be at least 1, not {self.max_steps}.")
+        for name in ("max_steps", "tokens_per_pass"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}.")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, not {self.learning_rate}.")
         if self.batch_size < 2:
@@ -67,6 +70,8 @@ class TrainingOptions:
             raise InputError(f"Unknown init {self.init!r}: choose one of {', '.join(INITS)}.")
         if self.cache_level not in LEVELS:
             raise InputError(f"Unknown cache_level {self.cache_level!r}: choose one of {', '.join(LEVELS)}.")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers must not be below 0: it is {self.workers}.")
         if self.validation < 0:
             raise InputError(f"validation must be a share or a number of pairs, not {self.validation}.")
 
@@ -84,5 +89,5 @@ class TrainingOptions:
 
     def that_decide_the_weights(self) -> dict[str, Any]:
         """The settings a resumed run must share with the run it resumes."""
-        free = {"save_every", "tensorboard", "cache_folder", "cache_disk_bytes", "cache_device_bytes"}
+        free = {"save_every", "tensorboard", "workers", "cache_folder", "cache_disk_bytes", "cache_device_bytes"}
         return {name: value for name, value in asdict(self).items() if name not in free}

@@ -21,14 +21,19 @@ def owner(item: Item, processes: int) -> int:
     return int(item.key[:8], 16) % processes
 
 
+def owned(items: Sequence[Item], rank: int, processes: int) -> list[Item]:
+    """Those of the items that the process of this rank embeds; not none: DistributedDataParallel waits for everyone's gradient."""
+    own = [item for item in items if owner(item, processes) == rank]
+    return own or list(items[:1])
+
+
 def spread(items: Sequence[Item], states_of: Callable[[Sequence[Item]], Tensor], rank: int, processes: int) -> Tensor:
     """States of all items (B, N, D) in their order, each from its owner; `states_of` gives those of a few (b, N, D)."""
     if processes == 1:
         return states_of(items)
     owners = [owner(item, processes) for item in items]
-    own = [item for item, its in zip(items, owners, strict=True) if its == rank]
     most = max(owners.count(process) for process in range(processes))
-    states_bND = states_of(own or items[:1])  # a process without items runs one all the same: DDP waits for its gradient
+    states_bND = states_of(owned(items, rank, processes))
     padding = most - len(states_bND)
     if padding > 0:
         states_bND = torch.cat([states_bND, states_bND.new_zeros((padding, *states_bND.shape[1:]))])

@@ -1,0 +1,60 @@
+"""Which items run together: alike in length, as many as a budget of tokens allows, and what that budget may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slq.backbone import FrozenBackbone
+from slq.backbone.preprocessing import MAX_PIXELS
+from slq.data.pictures import picture_pixels
+from slq.runtime import total_memory
+from slq.types import Item
+
+PICTURE_TOKENS = 256  # of a picture as most backbones see it; an estimate, for sorting and for the size of batches
+LARGEST_PASS = 32_768  # tokens with gradients; past it a pair costs more on a CPU, whose memory is then asked for anew in every pass
+PIXELS_PER_TOKEN = 28 * 28  # the same, where it depends on the picture's size
+CHARACTERS_PER_TOKEN = 3.0  # the same for words
+
+
+def even_parts(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item half as long again as the run's first."""
+    parts: list[list[int]] = []
+    for i in order:
+        if not parts or (len(parts[-1]) + 1) * lengths[i] > most_tokens or lengths[i] > 1.5 * lengths[parts[-1][0]]:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
+
+
+def even_batches(items: Sequence[Item], backbone: FrozenBackbone, most_tokens: int) -> list[list[int]]:
+    """Places of items that run together: pictures apart from words, alike in length, about `most_tokens` at most."""
+    lengths = [expected_tokens(item, backbone) for item in items]
+    pictures = sorted((i for i, item in enumerate(items) if item.image is not None), key=lengths.__getitem__)
+    words = sorted((i for i, item in enumerate(items) if item.image is None), key=lengths.__getitem__)
+    return [part for order in (pictures, words) for part in even_parts(order, lengths, most_tokens)]
+
+
+def expected_tokens(item: Item, backbone: FrozenBackbone) -> int:
+    """About how many tokens an item has, without opening its picture: at most its file's header is read."""
+    words = 0 if item.text is None else min(len(item.text) / CHARACTERS_PER_TOKEN, backbone.preprocessing.max_text_tokens)
+    pictures = 0.0
+    if item.image is not None:
+        pictures = PICTURE_TOKENS
+        if backbone.item_processor.shapes_differ:
+            pixels = picture_pixels(item.image)
+            pictures = min(pixels, backbone.preprocessing.max_pixels or MAX_PIXELS) / PIXELS_PER_TOKEN or PICTURE_TOKENS
+    return 16 + round(words + pictures)
+
+
+def tokens_that_fit(backbone: FrozenBackbone, prefix_split: bool) -> int:
+    """How many tokens may run at once with gradients: those whose activations take about a quarter of the device's memory, 32,768 at most.
+
+    An estimate of a decoder layer: ten vectors as wide as the model and three as wide as its MLP for each token that carries gradients;
+    with the prefix split at most every other token does. It depends on nothing that changes while a machine runs, so a resumed run is cut
+    into the same parts.
+    """
+    config = backbone.model.config.get_text_config()
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    bytes_of_token = config.num_hidden_layers * (10 * config.hidden_size + 3 * wide) * backbone.model.dtype.itemsize
+    fitting = total_memory(backbone.device) // 4 * (2 if prefix_split else 1) // bytes_of_token
+    return max(1, min(LARGEST_PASS, fitting))

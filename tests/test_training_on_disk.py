@@ -1,0 +1,86 @@
+"""Training with prefixes on disk: killed while they are written, and on a disk that is full."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slq.miniature.export import write_world
+
+pytestmark = pytest.mark.slow
+SCRIPT = """
+import resource, sys, warnings
+from pathlib import Path
+import slq
+from slq.training import TrainingOptions, train
+
+world, out, folder, *how = sys.argv[1:]
+if "full" in how:  # what a write past the limit gets is what a full disk gives: an error half-way
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
+options = TrainingOptions(
+    num_latents=2, epochs=2, batch_size=16, validation=0, learning_rate=5e-3, cache_bytes=0, cache_folder=folder,
+    cache_level="none" if "none" in how else "states", workers=1 if "ahead" in how else 0,
+)
+train(slq.read_pairs(world).pairs, slq.load_backbone(device="cpu"), Path(out), options, resume="resume" in how, show_progress=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "train"
+    write_world(folder, "train", 48)
+    return folder / "captions.jsonl"
+
+
+def start(world: Path, out: Path, *how: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT, str(world), str(out), str(out.parent / "kept"), *how]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def learned(running: subprocess.Popen, out: Path) -> torch.Tensor:
+    said = running.communicate(timeout=300)[1]
+    assert running.returncode == 0, said[-3000:]
+    return load_file(out / "adapter.safetensors")["latents"]
+
+
+def entries(folder: Path) -> list[Path]:
+    return list(folder.glob("*/*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(world, tmp_path_factory) -> torch.Tensor:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    return learned(start(world, out), out)
+
+
+def test_killed_while_prefixes_are_written_then_resumed_learns_the_same(world, unbroken, tmp_path):
+    running, kept = start(world, tmp_path / "run"), tmp_path / "kept"
+    while running.poll() is None and len(entries(kept)) < 5:
+        time.sleep(0.001)
+    running.kill()
+    running.communicate()
+    before = len(entries(kept))
+    assert running.returncode == -9 and before >= 5, "it was killed while it wrote"
+    again = learned(start(world, tmp_path / "run", "resume"), tmp_path / "run")
+    assert torch.equal(again, unbroken)
+    assert len(entries(kept)) > before and not list(kept.glob("*/*.partial"))
+
+
+def test_a_full_disk_costs_time_and_nothing_else(world, unbroken, tmp_path):
+    running = start(world, tmp_path / "full" / "run", "full")
+    found = learned(running, tmp_path / "full" / "run")
+    assert entries(tmp_path / "full" / "kept") == []
+    nothing_kept = learned(start(world, tmp_path / "none" / "run", "none"), tmp_path / "none" / "run")
+    assert torch.equal(found, nothing_kept) and (found - unbroken).abs().max() <= 1e-5
+
+
+def test_pictures_prepared_ahead_teach_the_same(world, tmp_path):
+    one = learned(start(world, tmp_path / "run", "none"), tmp_path / "run")
+    other = learned(start(world, tmp_path / "ahead" / "run", "none", "ahead"), tmp_path / "ahead" / "run")
+    assert torch.equal(one, other)
