@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,7 @@ from slq.backbone.families import Family
 from slq.backbone.features import PictureFeatures
 from slq.backbone.item_processor import ItemProcessor
 from slq.backbone.preprocessing import Preprocessing
-from slq.backbone.states import PrefixStates, Prepared
+from slq.backbone.states import LastLayerRead, PrefixReader, PrefixStates, Prepared
 from slq.errors import BackboneError, InputError
 from slq.runtime import parameter_hash
 from slq.types import Item
@@ -142,8 +142,10 @@ class FrozenBackbone:
         if shown:
             inputs = {name: value for name, value in inputs.items() if name not in features.PIXELS}
             inputs["mm_encoder_outputs"] = features.supplied(shown, self.device)
-        output = self.model.base_model(**inputs, position_ids=positions[..., :-1], use_cache=True)
-        return PrefixStates(output.past_key_values, mask, positions[..., -1])
+        reader = PrefixReader(config=self.model.config.get_text_config())
+        with suppress(LastLayerRead):
+            self.model.base_model(**inputs, position_ids=positions[..., :-1], past_key_values=reader, use_cache=True)
+        return PrefixStates(reader.whole(), mask, positions[..., -1])
 
     def prefix_of_features(self, pictures: Sequence[PictureFeatures]) -> PrefixStates:
         """`prefix` of items with pictures from what `features` gave for them: no picture is opened, and the vision tower is left out."""
