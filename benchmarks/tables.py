@@ -1,0 +1,127 @@
+"""The tables of docs/performance.md, written from the result files they cite.
+
+    python benchmarks/tables.py       fills what stands between `<!-- name -->` and `<!-- end -->`
+
+A test checks that running it would change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+BLOCK = re.compile(r"<!-- (?P<name>[a-z -]+) -->\n.*?<!-- end -->", re.DOTALL)
+Result = dict[str, Any]
+
+
+def result(name: str) -> Result:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def training_step() -> str:
+    found = result("training-step-internvl3-1b-cpu-float32")
+    naive = found["ways"]["naive"]["held_bytes"]
+    rows = [
+        [
+            way,
+            f"{one['seconds']:.1f}",
+            f"{found['speed_up'][way]:.1f}",
+            f"{one['held_bytes'] / 2**20:,.0f}",
+            f"{one['held_bytes'] / naive:.0%}",
+            f"{one['kept_bytes'] / 2**20:.0f}",
+        ]
+        for way, one in found["ways"].items()
+    ]
+    off = found["agreement"].values()
+    return (
+        table(["way", "seconds a step", "times faster", "held, MB", "of naive", "kept, MB"], rows)
+        + f"\nThe picture tower and preparation alone take {found['picture_tower_and_preparation_seconds']:.1f} s, so with nothing kept "
+        + f"the decoder's part is {found['decoder_speed_up_nothing_kept']:.1f} times faster.\n"
+        + f"Losses agree to {max(one['loss'] for one in off):.0e} and gradients to {max(one['gradient'] for one in off):.0e}, relative. "
+        + f"{day(found)}\n"
+    )
+
+
+def adaptation() -> str:
+    found = result("adaptation")
+    rows = [
+        [
+            schedule,
+            way,
+            f"{seconds:.0f}",
+            f"{one['speed_up'][way]:.1f}",
+            f"{one['largest_difference_of_weights'][way]:.0e}" if way != "naive" else "",
+            f"{one['validation_scores'][way]['query hit@1']:.0%}",
+        ]
+        for schedule, one in found.items()
+        if schedule.endswith("in a step")
+        for way, seconds in one["seconds"].items()
+    ]
+    header = ["schedule", "way", "seconds", "times faster", "largest difference of a weight", "picture to text hit@1, validation"]
+    largest = found["one caption in a step"]["largest_weight"]
+    return table(header, rows) + f"\nThe largest weight is {largest:.2f}. {day(found)}\n"
+
+
+def scaling() -> str:
+    found = result("scaling-miniature-cpu-float32")
+    text = ""
+    for name, by_count in found["seconds_a_step"].items():
+        ways = list(next(iter(by_count.values())))
+        rows = [[way, *[f"{one[way]['median'] * 1000:.0f}" for one in by_count.values()]] for way in ways]
+        text += table([f"{name}: milliseconds a step", *by_count], rows) + "\n"
+    large = found["large_batches"]
+    rows = [
+        ["milliseconds a pair", *[f"{one['seconds_a_pair']['median'] * 1000:.1f}" for one in large.values()]],
+        ["held, MB", *[f"{one['held_bytes'] / 2**20:,.0f}" for one in large.values()]],
+        ["peak of the process, MB", *[f"{one['peak_bytes'] / 2**20:,.0f}" for one in large.values()]],
+    ]
+    text += table(["pairs in a batch (prefixes kept)", *large], rows) + "\n"
+    reading = found["reading"]
+    row = ["milliseconds to read a pair", *[f"{one['seconds_a_pair']['median'] * 1000:.1f}" for one in reading.values()]]
+    text += table(["items", *reading], [row]) + "\n"
+    epochs = found["epochs"]
+    rows = [[way, *[f"{seconds:.0f}" for seconds in by_count.values()]] for way, by_count in epochs.items()]
+    return text + table(["epochs: seconds in all, 256 pictures", *next(iter(epochs.values()))], rows) + f"\n{day(found)}\n"
+
+
+def encoding() -> str:
+    rows = []
+    for backbone in ("internvl3-1b", "miniature"):
+        found = result(f"encoding-{backbone}-cpu-float32")
+        for kind in ("pictures", "texts"):
+            one = found[kind]
+            ours, theirs, ratio = one["per_second"]["ours"], one["per_second"]["sentence_transformers"], one["ours_over_theirs"]
+            times = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            rows.append([f"{backbone}, {kind}", f"{ours['median']:.3g}", f"{theirs['median']:.3g}", times])
+    return table(["", "ours, a second", "sentence-transformers", "times as fast (least to most)"], rows) + f"\n{day(found)}\n"
+
+
+def day(found: Result) -> str:
+    return f"Measured on {found['date'][:10]}."
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "training step": training_step,
+    "adaptation": adaptation,
+    "scaling": scaling,
+    "encoding": encoding,
+}
+
+
+def filled(page: str) -> str:
+    """The page with every table as the result files have it."""
+    return BLOCK.sub(lambda block: f"<!-- {block['name']} -->\n{TABLES[block['name']]()}<!-- end -->", page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
