@@ -156,7 +156,7 @@ def _parquet_rows(path: Path, parquet: Any, arrow_error: type[Exception]) -> Row
     number = 0
     try:
         with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=1024):
+            for batch in table.iter_batches(batch_size=64):  # a row may hold a picture of several megabytes
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path.name} row {number}", row

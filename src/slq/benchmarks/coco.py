@@ -1,0 +1,190 @@
+"""COCO 5K and Flickr30K 1K, pictures and their captions both ways, and the same with the captions drawn as pictures (I2I).
+
+A local copy is Karpathy's file beside the pictures, or tables as on the hub (columns `image`, and `text` with a list of captions):
+
+    DIR/dataset_coco.json         DIR/val2014/COCO_val2014_000000391895.jpg ...
+    DIR/dataset_flickr30k.json    DIR/flickr30k-images/1007129816.jpg ...       (or DIR/images/, or beside the file)
+    DIR/test-00000-of-00001.parquet                                            (or DIR/data/test-*.parquet)
+
+Text to image: a caption's one answer is its own picture. Image to text: any caption of the picture; a caption that another picture has
+word for word counts too, since nothing can tell the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slq.benchmarks.drawn import drawn_file, font_hash
+from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
+from slq.benchmarks.hub import fetch
+from slq.benchmarks.pictures import PictureFolders, Pictures, corpus_of, part_of, pictures_of_cells, worded
+from slq.benchmarks.values import BenchmarkData
+from slq.data.retrieval import RetrievalSet
+from slq.errors import DataFileError
+from slq.types import Item
+
+IMAGE_PROMPT = "Summary above image in one word:"
+TEXT_PROMPT = "{text}\nSummary above sentence in one word:"
+VARIANTS = ("five", "all")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the pictures and captions of one benchmark come from, and how many there are when all are there."""
+
+    title: str
+    karpathy: str
+    folders: tuple[str, ...]
+    hub_id: str
+    pictures: int
+    captions: int
+
+
+SOURCES = {
+    "coco": Source("COCO 5K", "dataset_coco.json", ("", "images"), "royokong/coco_test", 5000, 25_010),
+    "flickr30k": Source(
+        "Flickr30K 1K", "dataset_flickr30k.json", ("flickr30k-images", "images", ""), "royokong/flickr30k_test", 1000, 5000
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Pictures, and the captions of each by its id."""
+
+    pictures: Pictures
+    of_picture: Mapping[str, tuple[str, ...]]
+    revision: str
+    note: str
+
+    def texts(self) -> dict[str, str]:
+        """Caption by caption id, `<picture>#<number>`."""
+        return {f"{id_}#{number}": text for id_, own in self.of_picture.items() for number, text in enumerate(own)}
+
+
+def load_captions(name: str, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
+    """COCO or Flickr30K as two sets. Raises DataFileError if the copy is not as it should be."""
+    captions = _read(name, data, variant, revision)
+    wordings = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
+    words = {id_: worded(Item(text), wordings.get("text")) for id_, text in captions.texts().items()}
+    return BenchmarkData(
+        _both_ways(captions, words, wordings.get("image"), ("text to image", "image to text")),
+        {},
+        captions.revision,
+        wordings,
+        f"{_says(name, captions, variant)}, both ways, {_prompted(prompts)}{captions.note}.",
+    )
+
+
+def load_drawn(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
+    """Captions as pictures, five of each picture. Raises DataFileError if the copy is not as it should be."""
+    captions = _read(variant, data, "five", revision)
+    wording = IMAGE_PROMPT if prompts else None
+    drawn = {id_: worded(Item(image=drawn_file(text)), wording) for id_, text in captions.texts().items()}
+    return BenchmarkData(
+        _both_ways(captions, drawn, wording, ("drawn text to image", "image to drawn text")),
+        {},
+        captions.revision,
+        {"image": IMAGE_PROMPT} if prompts else {},
+        f"{_says(variant, captions, 'five')}, captions drawn black on white (800 x 400, DejaVu Sans {font_hash()}, 40 pt), both ways, "
+        f"{_prompted(prompts)}{captions.note}.",
+    )
+
+
+def _says(name: str, captions: Captions, variant: str) -> str:
+    kept = "the first five captions of each" if variant == "five" else "all captions"
+    count, words = len(captions.of_picture), sum(map(len, captions.of_picture.values()))
+    return f"{SOURCES[name].title}, Karpathy's test split, {count:,} pictures with {kept} ({words:,})"
+
+
+def _prompted(prompts: bool) -> str:
+    return "with E5-V's prompts" if prompts else "without prompts"
+
+
+def _both_ways(
+    captions: Captions, words: Mapping[str, Item], image_prompt: str | None, names: tuple[str, str]
+) -> tuple[RetrievalSet, RetrievalSet]:
+    pictures = captions.pictures
+    own = {id_: [f"{id_}#{number}" for number in range(len(texts))] for id_, texts in captions.of_picture.items()}
+    alike: dict[str, dict[str, int]] = {}
+    for caption_id, text in captions.texts().items():
+        alike.setdefault(text, {})[caption_id] = 1
+    gallery = corpus_of(pictures, own, lambda item: worded(item, image_prompt))
+    # A missing picture stays as a query, so that it counts as missed.
+    asked = {id_: gallery.get(id_) or worded(pictures.item(id_), image_prompt) for id_ in own}
+    to_image = {caption_id: {id_: 1} for id_, caption_ids in own.items() for caption_id in caption_ids}
+    to_text = {id_: {like: 1 for text in texts for like in alike[text]} for id_, texts in captions.of_picture.items()}
+    failures = pictures.failures()
+    return (
+        RetrievalSet(names[0], dict(words), gallery, to_image, failures),
+        RetrievalSet(names[1], asked, dict(words), to_text, failures),
+    )
+
+
+def _read(name: str, data: Path | None, variant: str, revision: str | None) -> Captions:
+    source = SOURCES[name]
+    commit = None
+    if data is None:
+        (data,), commit = fetch([source.hub_id], revision)
+    karpathy = data / source.karpathy
+    tables = [] if karpathy.is_file() else tables_of(data, "test")
+    if not karpathy.is_file() and not tables:
+        raise DataFileError(f"{data} holds neither {source.karpathy} nor test-*.parquet; put Karpathy's file there, beside the pictures")
+    pictures, found = _from_tables(tables, data) if tables else _from_karpathy(karpathy, source)
+    if variant == "five":
+        for id_, own in found.items():
+            if len(own) < 5:
+                raise DataFileError(f"{data}: the picture {id_} has {len(own)} caption(s), and five are scored; use the variant 'all'")
+        found = {id_: own[:5] for id_, own in found.items()}
+    published = {"pictures": source.pictures, "captions": 5 * source.pictures if variant == "five" else source.captions}
+    note = part_of({"pictures": len(found), "captions": sum(map(len, found.values()))}, published)
+    return Captions(pictures, found, commit or digest(tables or [karpathy]), note)
+
+
+def _from_karpathy(file: Path, source: Source) -> tuple[Pictures, dict[str, tuple[str, ...]]]:
+    entries = field(read_json(file, dict, "put it there"), "images", list, str(file))
+    wanted: dict[str, list[str]] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    splits: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        where = f"{file}, image {number}"
+        split = field(entry, "split", str, where)
+        splits[split] = splits.get(split, 0) + 1
+        if split != "test":
+            continue
+        name = field(entry, "filename", str, where)
+        if name in found:
+            raise DataFileError(f"{where}: repeats the picture {name}; fetch the file again")
+        below = entry.get("filepath") or ""
+        wanted[name] = [f"{below}/{name}", name] if below else [name]
+        sentences = field(entry, "sentences", list, where)
+        found[name] = tuple(field(sentence, "raw", str, where).strip() for sentence in sentences)
+    if not found:
+        names = ", ".join(f"{name} ({count})" for name, count in splits.items())
+        raise DataFileError(f"{file} has no picture of the split 'test', only of {names}; fetch Karpathy's own file")
+    folders = PictureFolders(file.parent, source.folders)
+    return folders.locate(wanted).check(f"unpack the pictures beside {file.name}"), found
+
+
+def _from_tables(files: list[Path], data: Path) -> tuple[Pictures, dict[str, tuple[str, ...]]]:
+    found: dict[str, tuple[str, ...]] = {}
+
+    def cells() -> Iterator[tuple[str, object]]:
+        number = 0
+        for file in files:
+            for where, row in good_rows(file):
+                if not {"image", "text"} <= row.keys():
+                    raise DataFileError(f"{file} has the columns {', '.join(row)}; it must have 'image' and 'text'")
+                own = [row["text"]] if isinstance(row["text"], str) else texts(row, "text", where)
+                cell = row["image"]
+                name = cell.get("path") if isinstance(cell, Mapping) else cell
+                id_ = Path(name).name if isinstance(name, str) and name else str(number)
+                id_ = f"{id_} ({number})" if id_ in found else id_
+                found[id_] = tuple(text.strip() for text in own)
+                yield id_, cell
+                number += 1
+
+    pictures = pictures_of_cells(cells(), data).check("fetch tables that hold the pictures")
+    return pictures, found

@@ -1,0 +1,191 @@
+"""FashionIQ: a picture of a garment and two remarks on how another differs find that other, for dresses, shirts and tops.
+
+A local copy is github.com/XiaoxiaoGuo/fashion-iq with the pictures that its lists of addresses name:
+
+    DIR/captions/cap.dress.val.json        and for shirt, toptee
+    DIR/image_splits/split.dress.val.json
+    DIR/images/B008BHCT58.jpg ...          (or .png; or beside the folders)
+
+Variants. `original`: the gallery is the whole split. `val`: it is only the pictures that queries name, an easier task with higher
+scores. `original-both`, `val-both`: each query is asked with its remarks in either order, as two sets a category; the group "average, both
+orders" averages the scores of the two. E5-V instead adds the two embeddings of a query, so its figures are not comparable to the letter.
+The picture that a query starts from stays in the gallery, as in the papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
+from slq.benchmarks.hub import fetch
+from slq.benchmarks.pictures import PictureFolders, Pictures, corpus_of, part_of, pictures_of_cells, worded
+from slq.benchmarks.values import BenchmarkData
+from slq.data.retrieval import RetrievalSet
+from slq.errors import DataFileError
+from slq.types import Item
+
+CATEGORIES = ("dress", "shirt", "toptee")
+VARIANTS = ("original", "val", "original-both", "val-both")
+PROMPTS = {
+    "query": "Change the style of this {category} to {text}. Describe this modified {category} in one word based on its style:",
+    "corpus": "Describe this {category} in one word based on its style:",
+}
+PROMPT_NAMES = {"toptee": "shirt"}  # E5-V's word for a category whose own name is none
+FOLDERS = ("images", "")
+SUFFIXES = (".jpg", ".png", ".jpeg")
+HUB_IDS = ("royokong/fashioniq_val", "royokong/fashioniq_val_imgs")
+PUBLISHED = {
+    "original": {"dress": (2017, 3817), "shirt": (2038, 6346), "toptee": (1961, 5373)},
+    "val": {"dress": (2017, 2628), "shirt": (2038, 3089), "toptee": (1961, 2902)},
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """The picture a query starts from, the picture it looks for, and two remarks on how they differ."""
+
+    candidate: str
+    target: str
+    captions: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Category:
+    """Queries and pictures of one kind of garment."""
+
+    name: str
+    queries: Sequence[Query]
+    pictures: Pictures
+
+
+def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
+    """One set a category (two with both orders) and their average. Raises DataFileError if the copy is not as it should be."""
+    if data is None:
+        folders, found_revision = fetch(HUB_IDS, revision)
+        categories = _from_hub(*folders)
+    else:
+        categories = [_from_files(data, name) for name in CATEGORIES]
+        found_revision = digest(file for name in CATEGORIES for file in _files(data, name))
+    gallery, _, both = variant.partition("-")
+    wordings = PROMPTS if prompts else {}
+    first = tuple(_set(each, gallery, wordings) for each in categories)
+    second = tuple(_swapped(one, each, wordings) for one, each in zip(first, categories, strict=True)) if both else ()
+    groups = {"average": tuple(one.name for one in first)}
+    if both:
+        groups["average, both orders"] = tuple(one.name for one in (*first, *second))
+    found: dict[str, int] = {}
+    published: dict[str, int] = {}
+    for each, (queries, pictures) in zip(categories, PUBLISHED[gallery].values(), strict=True):
+        published |= {f"queries of {each.name}": queries, f"pictures of {each.name}": pictures}
+        found |= {f"queries of {each.name}": len(each.queries), f"pictures of {each.name}": len(_gallery(each, gallery))}
+    kind = "the whole split" if gallery == "original" else "only the pictures that queries name (the easier VAL split)"
+    order = "each query with its remarks in either order, scores averaged" if both else "remarks in the order of the file"
+    prompted = "with prompts ('shirt' for toptee, as E5-V)" if prompts else "without prompts"
+    return BenchmarkData(
+        first + second,
+        groups,
+        found_revision,
+        wordings,
+        f"FashionIQ, validation queries, gallery of {kind}, {order}, reference picture not masked, hit@k is the papers' R@k; "
+        f"{prompted}{part_of(found, published)}.",
+    )
+
+
+def _set(category: Category, gallery: str, wordings: Mapping[str, str]) -> RetrievalSet:
+    ids = _gallery(category, gallery)
+    corpus_template = _template(wordings, "corpus", category)
+    corpus = corpus_of(category.pictures, ids, lambda item: worded(item, corpus_template))
+    qrels = {f"{category.name} {number}": {query.target: 1} for number, query in enumerate(category.queries)}
+    return RetrievalSet(category.name, _asked(category, wordings), corpus, qrels, category.pictures.failures(ids), depths=(10, 50))
+
+
+def _swapped(one: RetrievalSet, category: Category, wordings: Mapping[str, str]) -> RetrievalSet:
+    """The same set with each query's remarks in the other order."""
+    return replace(one, name=f"{one.name}, remarks swapped", queries=_asked(category, wordings, swapped=True))
+
+
+def _asked(category: Category, wordings: Mapping[str, str], swapped: bool = False) -> dict[str, Item]:
+    template = _template(wordings, "query", category)
+    asked = {}
+    for number, query in enumerate(category.queries):
+        remarks = query.captions[::-1] if swapped else query.captions
+        text = ", ".join(remark.strip(" .?,") for remark in remarks)
+        asked[f"{category.name} {number}"] = worded(category.pictures.item(query.candidate, text), template)
+    return asked
+
+
+def _template(wordings: Mapping[str, str], role: str, category: Category) -> str | None:
+    template = wordings.get(role)
+    return template and template.replace("{category}", PROMPT_NAMES.get(category.name, category.name))
+
+
+def _gallery(category: Category, gallery: str) -> list[str]:
+    if gallery == "original":
+        return list(category.pictures.paths)
+    named = {name for query in category.queries for name in (query.candidate, query.target)}
+    return [id_ for id_ in category.pictures.paths if id_ in named]
+
+
+def _files(data: Path, category: str) -> tuple[Path, Path]:
+    return data / "captions" / f"cap.{category}.val.json", data / "image_splits" / f"split.{category}.val.json"
+
+
+def _from_files(data: Path, category: str) -> Category:
+    captions, split = _files(data, category)
+    clone = "clone github.com/XiaoxiaoGuo/fashion-iq there"
+    names = read_json(split, list, clone)
+    if not all(isinstance(name, str) and name for name in names):
+        raise DataFileError(f"{split}: the entries must be names of pictures; fetch the file again")
+    entries = read_json(captions, list, clone)
+    queries = [_query(entry, f"{captions}, entry {number}", "candidate", "target", "captions") for number, entry in enumerate(entries)]
+    found = PictureFolders(data, FOLDERS).locate({name: [name + suffix for suffix in SUFFIXES] for name in names})
+    return _checked(Category(category, queries, found.check("fetch the pictures that image_url names")), str(captions), split.name)
+
+
+def _query(entry: object, where: str, candidate: str, target: str, captions: str) -> Query:
+    if isinstance(entry, Mapping) and target not in entry:
+        raise DataFileError(f"{where}: there is no {target!r}, as in the test split, whose labels are hidden; use the validation split")
+    words = texts(entry, captions, where)
+    if len(words) != 2:
+        raise DataFileError(f"{where}: a query has two captions, not {len(words)}; fetch the file again")
+    return Query(field(entry, candidate, str, where), field(entry, target, str, where), (words[0], words[1]))
+
+
+def _checked(category: Category, where: str, gallery: str) -> Category:
+    for query in category.queries:
+        for name in (query.candidate, query.target):
+            if name not in category.pictures:
+                raise DataFileError(f"{where}: the picture {name} is not in {gallery}; take both from one version")
+    return category
+
+
+def _from_hub(annotations: Path, images: Path) -> list[Category]:
+    queries: dict[str, list[Query]] = {name: [] for name in CATEGORIES}
+    for where, row in _rows(annotations):
+        name = field(row, "category", str, where)
+        if name in queries:
+            queries[name].append(_query(row, where, "candidate_id", "target_id", "caption"))
+
+    def cells() -> Iterator[tuple[str, object]]:
+        for where, row in _rows(images):
+            yield f"{field(row, 'category', str, where)} {field(row, 'id', str, where)}", row.get("img")
+
+    all_pictures = pictures_of_cells(cells(), images).check("fetch the data set again")
+    categories = []
+    for name, own in queries.items():
+        if not own:
+            raise DataFileError(f"{annotations} has no queries of the category {name!r}; fetch {HUB_IDS[0]} again")
+        pictures = Pictures()
+        for id_, path in all_pictures.paths.items():
+            if id_.startswith(f"{name} "):
+                pictures.paths[id_.removeprefix(f"{name} ")] = path
+        pictures.faults = {id_: all_pictures.faults[f"{name} {id_}"] for id_ in pictures.paths if f"{name} {id_}" in all_pictures.faults}
+        categories.append(_checked(Category(name, own, pictures), HUB_IDS[0], HUB_IDS[1]))
+    return categories
+
+
+def _rows(folder: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for file in tables_of(folder, "val"):
+        yield from good_rows(file)

@@ -1,0 +1,113 @@
+"""Reading annotation files, and the folder where pictures that have no file of their own are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slq.data.pictures import PICTURE_SUFFIXES
+from slq.data.tables import Row, read_rows
+from slq.errors import DataFileError
+
+_SPLIT = re.compile(r"(train|restval|validation|val|dev|test)[^/]*$")
+
+
+def read_json(path: Path, kind: type, advice: str) -> Any:
+    """The content of a JSON file that must be a list or an object (`kind`); raises DataFileError, with `advice` if it is missing."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataFileError(f"{path} does not exist; {advice}") from None
+    except OSError as error:
+        raise DataFileError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise DataFileError(f"{path} is not valid JSON ({error}); fetch the file again") from None
+    if not isinstance(content, kind) or not content:
+        wanted = "a list of entries" if kind is list else "an object with entries"
+        raise DataFileError(f"{path} does not hold {wanted}; fetch the file again")
+    return content
+
+
+def field(entry: object, name: str, kind: type, where: str) -> Any:
+    """A field of an annotation; raises DataFileError if it is missing or of another kind."""
+    value = entry.get(name) if isinstance(entry, Mapping) else None
+    if not isinstance(value, kind) or isinstance(value, bool) or value in ("", [], {}):
+        wanted = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}[kind]
+        raise DataFileError(f"{where}: {name!r} must be {wanted}, not {_short(value)}; check that the file is the benchmark's own")
+    return value
+
+
+def texts(entry: object, name: str, where: str) -> list[str]:
+    """A field that holds texts; raises DataFileError otherwise."""
+    values = field(entry, name, list, where)
+    if not all(isinstance(value, str) for value in values):
+        raise DataFileError(f"{where}: {name!r} must hold texts alone, not {_short(values)}; check that the file is the benchmark's own")
+    return values
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 80 else f"{shown[:80]}..."
+
+
+def good_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The rows of a table; a broken one is raised, since a benchmark with a row less is another benchmark."""
+    for source, row in read_rows(path):
+        if isinstance(row, DataFileError):
+            raise row
+        yield source, row
+
+
+def tables_of(folder: Path, split: str, suffixes: Sequence[str] = (".parquet",)) -> list[Path]:
+    """The tables of one split in a folder or its `data` folder, as the hub lays them out; empty if it holds no tables.
+
+    A split is told by the file's name (`test-00000-of-00002.parquet`); where no name tells one, every table is meant. Raises
+    DataFileError if there are tables of other splits alone.
+    """
+    found = sorted(file for suffix in suffixes for place in (folder, folder / "data") for file in place.glob(f"*{suffix}"))
+    splits = {file: match[1] for file in found if (match := _SPLIT.match(file.stem))}
+    if not splits:
+        return found
+    chosen = [file for file, name in splits.items() if name == split]
+    if not chosen:
+        names = ", ".join(sorted(set(splits.values())))
+        raise DataFileError(f"{folder} holds no table of the split {split!r}, only of {names}; fetch {split}-*.parquet")
+    return chosen
+
+
+def digest(files: Iterable[Path]) -> str:
+    """`sha256:...` over the annotation files that were read: what names a local copy."""
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{total.hexdigest()[:16]}"
+
+
+def kept_folder() -> Path:
+    """Where pictures are kept that come inside a table or an archive or are drawn: the user's cache folder, in slq/benchmarks."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slq" / "benchmarks"
+
+
+def kept_file(name: str, make: Callable[[], bytes]) -> Path:
+    """A file in that folder, made if it is not there yet; its name must tell its content. Raises OutputError if it cannot be written."""
+    path = kept_folder() / name
+    if not path.is_file():
+        from slq.runtime import replace_file, writing
+
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda partial: partial.write_bytes(make()))
+    return path
+
+
+def kept_picture(content: bytes, name: str = "") -> Path:
+    """The file of a picture that came as bytes, encoded as it was; equal bytes share a file."""
+    suffix = Path(name).suffix.lower()
+    key = hashlib.sha256(content).hexdigest()
+    return kept_file(f"pictures/{key[:2]}/{key}{suffix if suffix in PICTURE_SUFFIXES else '.picture'}", lambda: content)

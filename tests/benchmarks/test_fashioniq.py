@@ -1,0 +1,152 @@
+"""FashionIQ from its own files and from the hub's tables: three categories, two galleries, two orders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hand_scored import COMMIT, encoded, hit, hub_copy, picture, write_json, write_parquet
+
+from slq.benchmarks import load_benchmark
+from slq.errors import DataFileError
+from slq.types import Item
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+CATEGORIES = ("dress", "shirt", "toptee")
+
+
+def query(candidate: str, target: str, captions: tuple[str, ...] = ("is red.", "has no sleeves")) -> dict:
+    return {"target": target, "candidate": candidate, "captions": list(captions)}
+
+
+def fashioniq(folder: Path, **queries: list) -> Path:
+    """Each category has five pictures D0 ... D4 (S0 ..., T0 ...), of which queries name three."""
+    for category in CATEGORIES:
+        letter = category[0].upper()
+        names = [f"{letter}{number}" for number in range(5)]
+        own = queries.get(category, [query(names[0], names[1]), query(names[1], names[2])])
+        write_json(folder / f"captions/cap.{category}.val.json", own)
+        write_json(folder / f"image_splits/split.{category}.val.json", names)
+        for number, name in enumerate(names):
+            picture(folder / f"images/{name}.{'png' if number % 2 else 'jpg'}", number)
+    return folder
+
+
+def test_categories_and_their_average(tmp_path):
+    found = load_benchmark("fashioniq", fashioniq(tmp_path))
+    assert [one.name for one in found.sets] == list(CATEGORIES) and found.groups == {"average": CATEGORIES}
+    dress = found.sets[0]
+    assert dress.queries == {
+        "dress 0": Item("is red, has no sleeves", tmp_path / "images/D0.jpg"),
+        "dress 1": Item("is red, has no sleeves", tmp_path / "images/D1.png"),
+    }
+    assert list(dress.corpus) == ["D0", "D1", "D2", "D3", "D4"] and dress.corpus["D3"] == Item(image=tmp_path / "images/D3.png")
+    assert dress.qrels == {"dress 0": {"D1": 1}, "dress 1": {"D2": 1}}
+    assert dress.depths == (10, 50) and dress.masked == {}
+    assert "gallery of the whole split, remarks in the order of the file, reference picture not masked" in found.protocol
+    assert "2 queries of dress in place of 2,017, 5 pictures of dress in place of 3,817" in found.protocol
+
+
+def test_the_val_gallery_is_what_queries_name(tmp_path):
+    found = load_benchmark("fashioniq", fashioniq(tmp_path), "val")
+    assert list(found.sets[1].corpus) == ["S0", "S1", "S2"]
+    assert "only the pictures that queries name (the easier VAL split)" in found.protocol and "in place of 2,628" in found.protocol
+
+
+def test_both_orders(tmp_path):
+    found = load_benchmark("fashioniq", fashioniq(tmp_path), "original-both")
+    names = tuple(one.name for one in found.sets)
+    assert names == (*CATEGORIES, *(f"{name}, remarks swapped" for name in CATEGORIES))
+    assert found.groups == {"average": CATEGORIES, "average, both orders": names}
+    assert found.sets[3].queries["dress 0"].text == "has no sleeves, is red"
+    assert found.sets[3].corpus is found.sets[0].corpus, "each picture is embedded once"
+    assert len(load_benchmark("fashioniq", tmp_path, "val-both").sets[5].corpus) == 3
+
+
+def test_perfect_random_and_constant_scores(tmp_path):
+    names = [f"D{number}" for number in range(200)]
+    fashioniq(tmp_path, dress=[query(names[number], names[number + 1]) for number in range(50)])
+    write_json(tmp_path / "image_splits/split.dress.val.json", names)
+    for name in names:
+        picture(tmp_path / f"images/{name}.jpg")
+    dress = load_benchmark("fashioniq", tmp_path).sets[0]
+    assert hit(dress, 10) == 1.0 and hit(dress, 50, "constant") == 0.0
+    assert 0.05 < hit(dress, 50, "random") < 0.45, "a quarter by chance"
+
+
+def test_prompts(tmp_path):
+    found = load_benchmark("fashioniq", fashioniq(tmp_path), prompts=True)
+    dress, _, toptee = found.sets
+    asked = "Change the style of this dress to is red, has no sleeves. Describe this modified dress in one word based on its style:"
+    assert dress.queries["dress 0"].text == asked
+    assert toptee.corpus["T0"].text == "Describe this shirt in one word based on its style:"
+    assert "{category}" in found.prompts["corpus"] and "with prompts ('shirt' for toptee, as E5-V)" in found.protocol
+
+
+def test_missing_pictures_count_as_missed(tmp_path):
+    fashioniq(tmp_path)
+    (tmp_path / "images/D1.png").unlink()  # a target, and the reference of the other query
+    dress = load_benchmark("fashioniq", tmp_path).sets[0]
+    assert [failure.item for failure in dress.failures] == ["D1"] and set(dress.queries) == {"dress 0", "dress 1"}
+    assert "D1.jpg or D1.png or D1.jpeg is not in" in dress.failures[0].reason
+    assert hit(dress, 10) == 0.0
+    for number in range(5):
+        for suffix in ("jpg", "png"):
+            (tmp_path / f"images/D{number}.{suffix}").unlink(missing_ok=True)
+    with pytest.raises(DataFileError, match=r"none of the 5 pictures is there: .*; fetch the pictures that image_url names"):
+        load_benchmark("fashioniq", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("queries", "complaint"),
+    [
+        ([{"candidate": "D0", "captions": ["a", "b"]}], "entry 0: there is no 'target', as in the test split, whose labels are hidden"),
+        ([query("D0", "D1", ("one",))], "entry 0: a query has two captions, not 1"),
+        ([query("D0", "D9")], "cap.dress.val.json: the picture D9 is not in split.dress.val.json; take both from one version"),
+        ([query("", "D1")], "'candidate' must be a text, not ''"),
+    ],
+)
+def test_what_is_wrong_with_the_captions_is_said(tmp_path, queries, complaint):
+    with pytest.raises(DataFileError, match=complaint):
+        load_benchmark("fashioniq", fashioniq(tmp_path, dress=queries))
+
+
+def test_missing_and_wrong_files(tmp_path):
+    fashioniq(tmp_path)
+    (tmp_path / "captions/cap.toptee.val.json").unlink()
+    with pytest.raises(DataFileError, match=r"cap.toptee.val.json does not exist; clone github.com/XiaoxiaoGuo/fashion-iq there"):
+        load_benchmark("fashioniq", tmp_path)
+    write_json(tmp_path / "image_splits/split.toptee.val.json", [7])
+    with pytest.raises(DataFileError, match="the entries must be names of pictures"):
+        load_benchmark("fashioniq", tmp_path)
+
+
+def hub(cache: Path, categories: tuple[str, ...]) -> None:
+    cell = {"bytes": encoded(0), "path": None}
+    rows = [
+        {"candidate": cell, "candidate_id": "A", "target": cell, "target_id": "B", "caption": ["x", "y."], "category": name, "split": "val"}
+        for name in categories
+    ]
+    write_parquet(hub_copy(cache / "hub", "royokong/fashioniq_val") / "data/val-00000-of-00001.parquet", rows)
+    images = [
+        {"id": id_, "img": {"bytes": encoded(n), "path": None}, "category": name} for name in CATEGORIES for n, id_ in enumerate("ABC")
+    ]
+    images.append({"id": "D", "img": {"bytes": None, "path": None}, "category": "shirt"})
+    write_parquet(hub_copy(cache / "hub", "royokong/fashioniq_val_imgs") / "data/val-00000-of-00001.parquet", images)
+
+
+def test_the_hubs_tables(own_cache):
+    hub(own_cache, CATEGORIES)
+    found = load_benchmark("fashioniq")
+    shirt = found.sets[1]
+    assert found.revision == f"{COMMIT}+{COMMIT}" and list(shirt.corpus) == ["A", "B", "C"]
+    assert [failure.item for failure in shirt.failures] == ["D"] and found.sets[0].failures == ()
+    assert shirt.queries["shirt 0"] == Item("x, y", shirt.corpus["A"].image) and shirt.qrels == {"shirt 0": {"B": 1}}
+    assert hit(shirt, 10) == 1.0
+
+
+def test_a_category_that_the_hubs_table_lacks(own_cache):
+    hub(own_cache, ("dress", "shirt"))
+    with pytest.raises(DataFileError, match="has no queries of the category 'toptee'"):
+        load_benchmark("fashioniq")
