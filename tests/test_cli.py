@@ -379,6 +379,7 @@ def test_help_tells_of_every_option(name):
     [
         "train",
         "eval",
+        "benchmarks",
         "embed",
         "search",
         "doctor",

@@ -1,4 +1,4 @@
-"""The command line, `slq train | eval | embed | search | doctor | cache | world | demo`: each reads its options and calls the library."""
+"""The command line, `slq train | eval | benchmarks | embed | search | ...`: each command reads its options and calls the library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import cache, doctor, evaluate, search, show, train
+from slq.cli import benchmarks, cache, doctor, evaluate, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ A few *latent queries* (20 vectors, 40-150 KB) are learned on your pairs of pict
 # In the order of `slq --help`.
 app.command()(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command()(benchmarks.benchmarks)
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
