@@ -203,3 +203,13 @@ def test_a_wrong_submission_is_refused(tmp_path, ranked, complaint):
     with pytest.raises(InputError, match=complaint):
         write_cirr_submission(tmp_path / "out", ranked)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_the_hubs_gallery_lacks(own_cache):
+    hub(own_cache, NAMES[:6])
+    (gallery,) = (own_cache / "hub").glob("*cirr_imgs/snapshots/*/data/*.parquet")
+    write_parquet(gallery, [{"id": NAMES[0], "img": {"bytes": encoded(0), "path": None}}])
+    with pytest.raises(
+        DataFileError, match=r"row 1: the picture dev-1-0-img0 is not in royokong/cirr_imgs; take both at matching revisions"
+    ):
+        load_benchmark("cirr")
