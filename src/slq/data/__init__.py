@@ -4,7 +4,7 @@ One bad picture or line never stops a run: it becomes a `Failure` that says wher
 """
 
 from slq.data.items import ItemFile, read_items
-from slq.data.pairs import PairFile, read_pairs
+from slq.data.pairs import PairFile, read_pairs, write_pairs
 from slq.data.pictures import PICTURE_SUFFIXES, find_pictures, open_picture
 from slq.data.retrieval import RetrievalSet, from_pairs, read_beir, write_beir
 from slq.data.tables import read_rows
@@ -24,4 +24,5 @@ __all__ = [
     "read_pairs",
     "read_rows",
     "write_beir",
+    "write_pairs",
 ]

@@ -13,18 +13,23 @@ In the second and third a value is a text, an object `{"text": ..., "image": ...
 Picture paths are relative to the folder of the data file, or absolute. An empty text and null mean that a value is absent; all
 other columns are ignored. Caption rows of one picture are joined into one pair with several positives. A row that names both an
 `image` with a caption and a query with a positive is read as the latter. A row is used whole or not at all.
+
+A .json file is read as Karpathy splits (`slq.data.karpathy`): of COCO the pictures of `train` and `restval`, never those of `val` and
+`test`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slq.data.pictures import find_pictures, picture_path
+from slq.data.karpathy import TRAINING_SPLITS, is_karpathy, karpathy_pairs
+from slq.data.pictures import find_pictures, path_from, picture_path
 from slq.data.tables import TABLE_SUFFIXES, Row, read_rows
 from slq.data.texts import check_text
 from slq.errors import DataFileError, Failure, InputError, TextError
@@ -70,10 +75,11 @@ class _Columns:
     are_captions: bool = False
 
 
-def read_pairs(path: str | os.PathLike[str], *, strict: bool = False) -> PairFile:
+def read_pairs(path: str | os.PathLike[str], *, strict: bool = False, splits: tuple[str, ...] = TRAINING_SPLITS) -> PairFile:
     """Read the pairs of a data file, of a folder with a captions file, or of a folder of pictures with a .txt file beside each.
 
-    A row that cannot be used becomes a Failure and reading goes on; `strict` raises instead. Pictures are not opened.
+    A row that cannot be used becomes a Failure and reading goes on; `strict` raises instead. Pictures are not opened. splits: those read
+    of a Karpathy file.
 
     Raises DataFileError if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
     """
@@ -83,7 +89,7 @@ def read_pairs(path: str | os.PathLike[str], *, strict: bool = False) -> PairFil
     pairs: list[Pair] = []
     failures: list[Failure] = []
     place_of_picture: dict[Item, int] = {}
-    for example, is_caption in _folder_examples(path) if path.is_dir() else _table_examples(path):
+    for example, is_caption in _examples(path, splits):
         if isinstance(example, Failure):
             failures.append(example)
         elif is_caption and example.query in place_of_picture:
@@ -97,6 +103,39 @@ def read_pairs(path: str | os.PathLike[str], *, strict: bool = False) -> PairFil
         what = "cannot be used" if pairs else "cannot be used, and none is left"
         raise DataFileError(f"{path}: {len(failures)} row(s) {what}; the first is {failures[0]}")
     return PairFile(tuple(pairs), tuple(failures), path)
+
+
+def _examples(path: Path, splits: tuple[str, ...]) -> Iterator[tuple[Pair | Failure, bool]]:
+    """What the file or folder holds, each with whether it is a caption."""
+    if path.is_dir():
+        return _folder_examples(path)
+    if is_karpathy(path):
+        return ((example, True) for example in karpathy_pairs(path, splits))
+    return _table_examples(path)
+
+
+def write_pairs(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> None:
+    """Write pairs as `read_pairs` reads them: JSON lines with the columns `query`, `positive` and, where there are any, `negative`.
+
+    Pictures stay where they are and are named by relative path. Raises InputError if an item is an open picture, which has no path.
+    """
+    path = Path(path)
+    rows = []
+    for pair in pairs:
+        row: dict[str, Any] = {"query": _written(pair.query, path.parent)}
+        row["positive"] = [_written(item, path.parent) for item in pair.positives]
+        if pair.negatives:
+            row["negative"] = [_written(item, path.parent) for item in pair.negatives]
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    path.write_text("".join(rows), encoding="utf-8", newline="\n")
+
+
+def _written(item: Item, folder: Path) -> str | dict[str, str]:
+    if item.image is None:
+        return item.text or ""
+    if not isinstance(item.image, Path):
+        raise InputError("a pair holds an open picture; save it as a file and use its path")
+    return {**({"text": item.text} if item.text else {}), "image": path_from(folder, item.image)}
 
 
 def _captions_file(folder: Path) -> Path | None:

@@ -117,6 +117,12 @@ def picture_path(value: object, folder: Path) -> Path:
     return path
 
 
+def path_from(folder: Path, picture: Path) -> str:
+    """How a data file in `folder` names a picture, so that `picture_path` finds it."""
+    # Links are followed, since `..` behind a linked folder does not lead back.
+    return Path(os.path.relpath(picture.parent.resolve() / picture.name, folder.resolve())).as_posix()
+
+
 def _open_file(path: Path) -> BinaryIO:
     try:
         if path.is_file() and path.stat().st_size == 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slq.data.pairs import PairFile
-from slq.data.pictures import picture_path
+from slq.data.pictures import path_from, picture_path
 from slq.data.tables import Row, read_rows
 from slq.data.texts import check_text
 from slq.errors import DataFileError, DiskFullError, Failure, InputError, OutputError, OutputExistsError
@@ -252,9 +252,7 @@ def _write_items(
         for item_id, item in items.items():
             row: dict[str, Any] = {"_id": item_id, "text": item.text or ""}
             if isinstance(item.image, Path):
-                # Links are followed, since `..` behind a linked folder does not lead back.
-                picture = item.image.parent.resolve() / item.image.name
-                row["image"] = Path(os.path.relpath(picture, path.parent.resolve())).as_posix()
+                row["image"] = path_from(path.parent, item.image)
             if item_id in categories:
                 row["category"] = categories[item_id]
             if masked.get(item_id):
