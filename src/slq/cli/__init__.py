@@ -1,4 +1,4 @@
-"""The command line, `slq train | eval | benchmarks | embed | search | ...`: each command reads its options and calls the library."""
+"""The command line: one module for each command or few, which reads its options and calls the library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, doctor, evaluate, search, show, train
+from slq.cli import benchmarks, cache, doctor, evaluate, leakage, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ A few *latent queries* (20 vectors, 40-150 KB) are learned on your pairs of pict
 
 # In the order of `slq --help`.
 app.command()(train.train)
+app.command()(leakage.leakage)
 app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)
 app.command()(search.embed)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from slq.cli import loading
+from slq.cli.leakage import keeping, warn_of_overlap
 from slq.cli.shared import DEVICE, OVERWRITE, WORKERS, list_failures
 
 
@@ -18,10 +19,16 @@ def train(
             "--pairs",
             "-p",
             help="JSONL, CSV, TSV or Parquet file, or a folder with captions. Columns: image + caption, or anchor/query + positive "
-            "(+ negative). Picture paths are relative to the file.",
+            "(+ negative). Picture paths are relative to the file. dataset_coco.json: Karpathy's train and restval.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the adapter, the log and the newest checkpoint.")],
+    test_sets: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--test-set", help="Pairs or BEIR folder to be tested on later: warns of pictures that both hold; leakage.json lists them."
+        ),
+    ] = None,
     backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
     num_latents: Annotated[int, typer.Option("--num-latents", "-n", help="How many latent queries to learn (the paper: 20).")] = 20,
     init: Annotated[
@@ -139,7 +146,8 @@ def train(
     file = read_pairs(pairs)
     list_failures(file.failures)
     check_free(out, overwrite or resume, keep=pairs)
-    retriever = run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite)
+    keep_leakage = keeping(warn_of_overlap(file, test_sets or []), out)
+    retriever = run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
     size = (out / "adapter.safetensors").stat().st_size / 1024
     typer.echo(f"Adapter of {retriever.queries.num_latents} latent queries saved in {out} ({size:.0f} KB).")
     typer.echo(f"Next: slq embed PICTURES --adapter {out} --out my-index")
