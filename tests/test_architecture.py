@@ -19,7 +19,7 @@ LAYERS = (
     ("prefix_cache", "adapter", "embedder"),
     ("retriever",),
     ("methods", "integrations"),
-    ("training", "evaluate", "leakage", "index", "benchmarks", "karr", "retention", "doctor"),
+    ("training", "evaluate", "leakage", "mining", "index", "benchmarks", "karr", "retention", "doctor"),
     ("service", "demo"),
     ("cli", "server"),
 )

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, doctor, evaluate, leakage, search, show, train
+from slq.cli import benchmarks, cache, doctor, evaluate, leakage, mine, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ A few *latent queries* (20 vectors, 40-150 KB) are learned on your pairs of pict
 
 # In the order of `slq --help`.
 app.command()(train.train)
+app.command()(mine.mine)
 app.command()(leakage.leakage)
 app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)

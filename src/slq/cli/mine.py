@@ -1,0 +1,66 @@
+"""`slq mine`: pairs with hard negatives, for `slq train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slq.cli import loading
+from slq.cli.shared import ADAPTER, BATCH, DEVICE, list_failures, progress_bar
+
+
+def mine(
+    pairs: Annotated[Path, typer.Option("--pairs", "-p", help="Pairs, as `slq train --pairs` reads them.")],
+    adapter: ADAPTER,
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file for the pairs with their negatives.")],
+    count: Annotated[int, typer.Option(help="Negatives a pair, at most.")] = 3,
+    skip: Annotated[int, typer.Option(help="How many of the highest-ranked candidates to pass over.")] = 0,
+    margin: Annotated[
+        float, typer.Option(help="Pass over candidates less than this below the weakest positive: they may well be matches.")
+    ] = 0.05,
+    batch_size: BATCH = 32,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+    device: DEVICE = None,
+    dtype: loading.DTYPE = None,
+    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
+    device_map: loading.DEVICE_MAP = None,
+    quantization: loading.QUANTIZATION = None,
+    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+) -> None:
+    """Add hard negatives to pairs: what the adapter ranks high for a query although it is another pair's.
+
+    A candidate with the content of one of the query's positives, in whichever pair, is never taken.
+
+        slq mine --pairs shop.csv --adapter shop-adapter --out mined.jsonl
+
+        slq train --pairs mined.jsonl --out better-adapter
+    """
+    from slq.data import read_pairs, write_pairs
+    from slq.errors import InputError, OutputExistsError
+    from slq.mining import items_of
+    from slq.mining import mine as run
+    from slq.runtime import replace_file
+
+    if out.suffix != ".jsonl":
+        raise InputError(f"Pairs are written as JSON lines: name --out {out.with_suffix('.jsonl')}, not {out}.")
+    if out.exists() and not (overwrite and out.is_file()):
+        raise OutputExistsError(f"{out} exists already: choose another file, or pass --overwrite to replace it.")
+    file = read_pairs(pairs)
+    wanted = loading.Loading(
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
+    retriever = wanted.retriever(adapter)
+    with progress_bar("embedding", items_of(file.pairs)) as advance:
+        mined = run(retriever, file.pairs, count, skip, margin, batch_size, advance)
+    list_failures([*file.failures, *mined.failures])
+    replace_file(out, lambda path: write_pairs(path, mined.pairs))
+    found = sum(len(pair.negatives) for pair in mined.pairs)
+    typer.echo(f"{len(mined.pairs)} pairs with {found} negatives written to {out}; {mined.short} got fewer than {count}.")
+    typer.echo(f"Next: slq train --pairs {out} --out better-adapter")

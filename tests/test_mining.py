@@ -1,0 +1,173 @@
+"""Hard negatives: those of a plain loop over all scores, never a positive in other clothes, and read back by training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from slq import cli
+from slq.backbone import FrozenBackbone
+from slq.data import read_pairs, write_pairs
+from slq.errors import InputError
+from slq.latents import LatentQueries
+from slq.miniature.export import write_world
+from slq.mining import items_of, mine
+from slq.retriever import Retriever
+from slq.training import TrainingOptions, train
+from slq.types import Item, Pair
+
+
+@pytest.fixture(scope="module")
+def retriever(backbone: FrozenBackbone) -> Retriever:
+    return Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mining") / "world"
+    write_world(folder, "train", 24)
+    return folder
+
+
+def keys(items):
+    return [item.key for item in items]
+
+
+def slow_negatives(retriever, pairs, count, skip, margin):
+    """One query at a time, over every candidate, in Python."""
+    items = {item.key: item for pair in pairs for item in (pair.query, *pair.positives, *pair.negatives)}
+    embedded = retriever.embed(list(items.values()), list(items))
+    vector = dict(zip(embedded.ids, embedded.vectors, strict=True))
+    candidates = dict.fromkeys(key for pair in pairs for key in keys((*pair.positives, *pair.negatives)))
+    for pair in pairs:
+        score = {key: float(vector[pair.query.key] @ vector[key]) for key in candidates}
+        own = {key for other in pairs if other.query.key == pair.query.key for key in keys(other.positives)}
+        weakest = min(score[key] for key in own)
+        ranked = sorted((key for key in candidates if key not in own | {pair.query.key, *keys(pair.negatives)}), key=score.__getitem__)
+        yield [key for key in ranked[::-1][skip:] if score[key] <= weakest - margin][:count]
+
+
+@pytest.mark.parametrize(("skip", "margin", "cells"), [(0, -2, 2**24), (2, 0.02, 100), (0, 0.05, 1)])
+def test_mined_are_the_highest_ranked_below_the_margin(retriever, pairs, skip, margin, cells):
+    pairs = [replace(pairs[0], negatives=pairs[5].positives[:1]), *pairs[1:24]]
+    mined = mine(retriever, pairs, 3, skip, margin, cells=cells)
+    found = [keys(pair.negatives)[len(before.negatives) :] for pair, before in zip(mined.pairs, pairs, strict=True)]
+    assert found == list(slow_negatives(retriever, pairs, 3, skip, margin))
+    assert mined.failures == () and mined.short == sum(len(one) < 3 for one in found)
+    assert margin > 0 or mined.short == 0
+    assert mined.pairs[0].negatives[0] == pairs[5].positives[0]
+    for pair in mined.pairs:
+        assert len(set(keys(pair.negatives))) == len(pair.negatives) and not set(keys(pair.negatives)) & set(keys(pair.positives))
+
+
+def test_a_positive_is_known_by_its_content(retriever, pairs, tmp_path):
+    """The same picture under two names, and a caption that two pictures share, are never negatives of each other."""
+    picture = pairs[0].query.image
+    for name in ("a.png", "b.png"):
+        picture.save(tmp_path / name)
+    twice = [
+        Pair(Item("the query"), (Item(image=tmp_path / "a.png"),)),
+        Pair(Item("the query"), (Item("shared"),)),
+        Pair(Item("another query"), (Item(image=tmp_path / "b.png"),)),
+        Pair(Item("a third query"), (Item("shared"),)),
+        Pair(Item("shared"), (Item("the query"),)),
+    ]
+    assert items_of(twice) == 5
+    first, second, another, third, backwards = (keys(pair.negatives) for pair in mine(retriever, twice, 9, margin=-2).pairs)
+    seen, shared, query = Item(image=tmp_path / "a.png").key, Item("shared").key, Item("the query").key
+    assert first == second == []  # all there is are its positives and itself
+    assert set(another) == {shared, query} and set(third) == {seen, query} and backwards == [seen]
+
+
+def test_what_cannot_be_embedded_is_left_out(retriever, pairs, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken, gone = Item(image=tmp_path / "broken.png"), Item(image=tmp_path / "gone.png")
+    given = [
+        Pair(Item("good"), (Item("yes"), broken), (gone,), "line 1"),
+        Pair(broken, (Item("lost"),), (), "line 2"),
+        Pair(Item("alone"), (gone,), (), "line 3"),
+        *pairs[:3],
+    ]
+    mined = mine(retriever, given, 1, margin=-2)
+    assert [pair.source for pair in mined.pairs] == ["line 1", "", "", ""]
+    assert mined.pairs[0].positives == (Item("yes"),)
+    assert [failure.item for failure in mined.failures] == ["line 1", "line 3", "line 1", "line 2"]
+    with pytest.raises(InputError, match="count >= 1"):
+        mine(retriever, pairs, 0)
+
+
+def test_written_pairs_are_read_back(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name, colour in (("a.png", "red"), ("deep/b.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    both = Item("but blue", tmp_path / "a.png")
+    pairs = [
+        Pair(Item(image=tmp_path / "a.png"), (Item("rot 红"), Item("it is\nred")), (Item(image=tmp_path / "deep" / "b.png"), both)),
+        Pair(both, (Item(image=tmp_path / "deep" / "b.png"),)),
+    ]
+    write_pairs(tmp_path / "deep" / "pairs.jsonl", pairs)
+    found = read_pairs(tmp_path / "deep" / "pairs.jsonl").pairs
+    for one, other in zip(found, pairs, strict=True):
+        for side in ("positives", "negatives"):
+            assert keys(getattr(one, side)) == keys(getattr(other, side))
+        assert one.query.key == other.query.key
+    with pytest.raises(InputError, match="open picture"):
+        write_pairs(tmp_path / "open.jsonl", [Pair(Item(image=Image.new("RGB", (8, 8))), (Item("a"),))])
+
+
+# --- the command line, and training on what it wrote --------------------------------------------------------------------------
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def mined(retriever: Retriever, world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """The file that was written, the adapter, and what the command said."""
+    folder = tmp_path_factory.mktemp("mined")
+    retriever.save_pretrained(folder / "adapter")
+    arguments = ("--pairs", world, "--adapter", folder / "adapter", "--out", folder / "mined.jsonl", "--margin", -2, "--device", "cpu")
+    result = invoke("mine", *arguments, "--count", 2)
+    assert result.exit_code == 0, result.output
+    return folder / "mined.jsonl", folder / "adapter", result.output
+
+
+def test_command_writes_pairs_with_negatives(mined, retriever, world):
+    out, _, said = mined
+    assert f"24 pairs with 48 negatives written to {out}; 0 got fewer than 2" in said
+    assert all(set(json.loads(line)) == {"query", "positive", "negative"} for line in out.read_text().splitlines())
+    wanted = mine(retriever, read_pairs(world).pairs, 2, margin=-2).pairs
+    found = read_pairs(out)
+    assert found.failures == ()
+    assert [keys(pair.negatives) for pair in found.pairs] == [keys(pair.negatives) for pair in wanted]
+    assert [(pair.query.key, keys(pair.positives)) for pair in found.pairs] == [(pair.query.key, keys(pair.positives)) for pair in wanted]
+
+
+def test_training_takes_the_negatives(mined, backbone, tmp_path):
+    pairs = read_pairs(mined[0]).pairs
+    options = TrainingOptions(num_latents=2, batch_size=8, max_steps=2, validation=0)
+    with_negatives = train(pairs, backbone, tmp_path / "with", options, show_progress=False)
+    without = train([replace(pair, negatives=()) for pair in pairs], backbone, tmp_path / "without", options, show_progress=False)
+    latents = [one.queries.latents.detach().numpy() for one in (with_negatives, without)]
+    assert np.isfinite(latents[0]).all() and not np.array_equal(*latents)
+
+
+def test_command_refuses(mined, world, tmp_path):
+    out, adapter, _ = mined
+    written = out.read_bytes()
+    for arguments, words in (
+        (("--out", out), "exists already"),
+        (("--out", tmp_path / "mined.csv"), "JSON lines"),
+        (("--out", tmp_path / "mined.jsonl", "--count", 0), "count >= 1"),
+    ):
+        result = invoke("mine", "--pairs", world, "--adapter", adapter, *arguments, "--device", "cpu")
+        assert result.exit_code != 0 and words in str(result.exception), result.output
+    assert out.read_bytes() == written and list(tmp_path.iterdir()) == []
