@@ -1,0 +1,161 @@
+"""mteb's own tasks on the picture-book world give the scores of `slq.evaluate` on the same data."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slq.backbone import FrozenBackbone
+from slq.data import RetrievalSet, from_pairs, open_picture, read_beir, read_pairs
+from slq.errors import BadItemsError, InputError, MissingExtraError
+from slq.evaluate import evaluate
+from slq.integrations.mteb import MtebRetriever, items_of
+from slq.latents import LatentQueries
+from slq.miniature.export import write_world
+from slq.retriever import Retriever
+from slq.types import Item
+
+LETTERS = {"text_to_image": "t2i", "image_to_text": "i2t", "composed": "it2i"}
+
+
+@pytest.fixture(scope="module")
+def retriever(backbone: FrozenBackbone) -> Retriever:
+    return Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mteb") / "world"
+    write_world(folder, "test", 40)
+    return folder
+
+
+@pytest.fixture
+def without_mteb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mteb", None)
+
+
+def test_a_missing_extra_names_its_command(retriever, without_mteb):
+    for make in (lambda: MtebRetriever(retriever), lambda: MtebRetriever.from_pretrained("nowhere")):
+        with pytest.raises(MissingExtraError, match=r'pip install "slq\[mteb\]"'):
+            make()
+
+
+def test_rows_of_batches(items):
+    picture = items[4].image
+    assert list(items_of({"text": ["a", "b"], "id": ["1", "2"]})) == [Item("a"), Item("b")]
+    assert list(items_of({"image": [picture]})) == [Item(image=picture)]
+    assert list(items_of({"text": ["but blue", " "], "image": [picture, picture]})) == [Item("but blue", picture), Item(image=picture)]
+    assert list(items_of({"text": ["a", "b"], "image": [picture, None]})) == [Item("a", picture), Item("b")]
+    assert list(items_of({})) == []
+    with pytest.raises(InputError, match="image is of Tensor"):
+        list(items_of({"image": [torch.zeros(3, 8, 8)]}))
+
+
+def task_of(one: RetrievalSet, name: str) -> Any:
+    """The set as a retrieval task that mteb evaluates, its data at hand instead of on the hub."""
+    from datasets import Dataset
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    def rows(items: dict[str, Item]) -> Dataset:
+        listed = list(items.values())
+        columns: dict[str, list] = {"id": list(items)}
+        if listed[0].text is not None:
+            columns["text"] = [item.text for item in listed]
+        if listed[0].image is not None:
+            columns["image"] = [open_picture(item.image) for item in listed]
+        return Dataset.from_dict(columns)
+
+    class PictureBook(AbsTaskRetrieval):
+        metadata = TaskMetadata(
+            name=f"PictureBook{LETTERS[name].upper()}Retrieval",
+            description="Scenes of the picture-book world.",
+            reference=None,
+            dataset={"path": "none", "revision": "none"},
+            type="Any2AnyRetrieval",
+            category=LETTERS[name],
+            modalities=["text", "image"],
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="ndcg_at_10",
+            date=None,
+            domains=None,
+            task_subtypes=None,
+            license=None,
+            annotations_creators=None,
+            dialect=None,
+            sample_creation=None,
+            bibtex_citation=None,
+        )
+
+        def load_data(self, num_proc: int | None = None, **_: Any) -> None:
+            qrels = {query: dict(answers) for query, answers in one.qrels.items()}
+            found = RetrievalSplitData(queries=rows(one.queries), corpus=rows(one.corpus), relevant_docs=qrels, top_ranked=None)
+            self.dataset = {"default": {"test": found}}
+            self.data_loaded = True
+
+    return PictureBook()
+
+
+@pytest.fixture(scope="module")
+def sets(world: Path) -> dict[str, RetrievalSet]:
+    pairs = read_pairs(world)
+    made = {direction: from_pairs(pairs, direction) for direction in ("text_to_image", "image_to_text")}
+    # mteb's tasks mask nothing.
+    return {**made, "composed": replace(read_beir(world / "composed"), masked={})}
+
+
+@pytest.mark.parametrize("name", LETTERS)
+def test_scores_are_ours(name, sets, retriever):
+    mteb = pytest.importorskip("mteb")
+    model = MtebRetriever(retriever)
+    result = mteb.evaluate(model, task_of(sets[name], name), cache=None, encode_kwargs={"batch_size": 8}, show_progress_bar=False)
+    theirs = result.task_results[0].scores["test"][0]
+    (ours,) = evaluate(retriever, [sets[name]])
+    assert result.model_name == "slq/miniature" and result.model_revision == retriever.fingerprint
+    for k in (1, 5, 10):
+        assert theirs[f"recall_at_{k}"] == pytest.approx(ours.metrics[f"recall@{k}"], abs=1e-5)
+        assert theirs[f"hit_rate_at_{k}"] == pytest.approx(ours.metrics[f"hit@{k}"], abs=1e-5)
+    assert theirs["ndcg_at_10"] == pytest.approx(ours.metrics["ndcg@10"], abs=1e-5)
+    assert 0 < theirs["ndcg_at_10"] < 1
+
+
+def test_it_is_an_encoder_with_our_embeddings(retriever, items):
+    mteb = pytest.importorskip("mteb")
+    model = MtebRetriever(retriever, "me/mine")
+    assert isinstance(model, mteb.models.EncoderProtocol)
+    meta = model.mteb_model_meta
+    assert (meta.name, meta.embed_dim, meta.modalities) == ("me/mine", retriever.backbone.dim, ["text", "image"])
+    batches = [{"text": [item.text for item in items[:4]]}, {"image": [item.image for item in items[4:8]]}]
+    found = model.encode(batches, task_metadata=None, hf_split="test", hf_subset="default")
+    np.testing.assert_allclose(found, retriever.embed(items[:8]).vectors, atol=1e-6)
+    similar = model.similarity(found, 2 * torch.from_numpy(found))
+    torch.testing.assert_close(similar.diagonal(), model.similarity_pairwise(found, found))
+    torch.testing.assert_close(similar.diagonal(), torch.ones(8))
+    assert model.encode([]).shape == (0, retriever.backbone.dim)
+
+
+def test_the_page_names_what_mteb_has():
+    mteb = pytest.importorskip("mteb")
+    page = (Path(__file__).parent.parent / "docs" / "mieb.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\w+Retrieval\b", page)) - {"MtebRetriever"}
+    assert {task.metadata.name for task in mteb.get_tasks(sorted(names))} == names and len(names) == 3
+    for suite in set(re.findall(r"MIEB\(\w+\)", page)):
+        assert mteb.get_benchmark(suite).tasks
+
+
+def test_what_cannot_be_embedded_is_named(retriever):
+    pytest.importorskip("mteb")
+    with pytest.raises(BadItemsError, match=r"1 item\(s\).*row 1: the text is empty"):
+        MtebRetriever(retriever).encode([{"text": ["a"]}, {"text": [""]}])
+    with pytest.raises(InputError, match="organisation/model"):
+        MtebRetriever(retriever, "mine")
