@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "slq"
 LAYERS = (
     ("types", "errors", "runtime"),
-    ("metrics", "losses", "latents", "data"),
+    ("metrics", "scoring", "intervals", "losses", "latents", "data"),
     ("backbone",),
     ("miniature", "batching"),
     ("prefix_cache", "adapter", "embedder"),

@@ -1,4 +1,4 @@
-"""Retrieval metrics on score matrices and on runs: hit@k, recall@k, MRR, nDCG. Ties never help.
+"""Retrieval metrics on score matrices, on runs and on ranks: hit@k, recall@k, MRR, nDCG. Ties never help.
 
 Among equal scores the less relevant candidate is ranked first. A NaN score ranks an irrelevant candidate first and a relevant one
 last, so embeddings that are constant or broken get the worst result, not the best.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -142,6 +143,43 @@ def from_run(run: Run, qrels: Qrels, ks: Sequence[int] = (1, 5, 10), *, corpus_s
     return _summary(rankings, ks, corpus_size)
 
 
+class Places(NamedTuple):
+    """One query's relevant candidates: their ranks, and how relevant they are. No two share a rank, but for inf: never found."""
+
+    ranks_R: np.ndarray
+    gains_R: np.ndarray  # all positive
+
+
+def from_ranks(places: Sequence[Places], ks: Sequence[int] = (1, 5, 10), corpus_sizes: Sequence[int] | None = None) -> dict[str, float]:
+    """Return the metrics of `report` for ranks that are known already; queries without a relevant candidate are left out.
+
+    corpus_sizes: how many candidates each query has; "candidates" is their mean, to the nearest. Without it neither that nor
+    "chance_hit@k" is given.
+    Raises InputError (a ValueError) if ks is empty or holds a k < 1, or no query has a relevant candidate.
+
+    >>> from_ranks([Places(np.array([2.0, np.inf]), np.array([1, 1]))], ks=(1, 5))["recall@5"]
+    0.5
+    """
+    values = values_by_query(places, ks)
+    judged = [query for query, one in enumerate(places) if len(one.gains_R)]
+    summary = {name: _mean(values_Q) for name, values_Q in values.items()} | {"queries": len(judged)}
+    if corpus_sizes is not None:
+        sizes = [corpus_sizes[query] for query in judged]
+        summary |= _of_chance([len(places[query].gains_R) for query in judged], sizes, ks)
+    return summary
+
+
+def values_by_query(places: Sequence[Places], ks: Sequence[int] = (1, 5, 10)) -> dict[str, np.ndarray]:
+    """Return what `from_ranks` averages: each metric's value for each query that has a relevant candidate, in the given order.
+
+    Raises InputError (a ValueError) as `from_ranks` does.
+    """
+    _check_ks(ks)
+    rankings = [_known(one, max(*ks, NDCG_DEPTH)) for one in places if len(one.gains_R)]
+    _check_any_relevant(rankings)
+    return {name: np.array(values) for name, values in _values(rankings, ks).items()}
+
+
 class _Ranking(NamedTuple):
     """What the metrics need to know of one query's ranking."""
 
@@ -169,6 +207,15 @@ def _ranking(scores_C: np.ndarray, gains_C: np.ndarray, depth: int, judged: np.n
     return _Ranking(gains_C[order_K], first_hit, ideal_R)
 
 
+def _known(one: Places, depth: int) -> _Ranking:
+    """The ranking of a query whose relevant candidates' ranks are known."""
+    top_K = np.zeros(depth)
+    for rank, gain in zip(one.ranks_R.tolist(), one.gains_R.tolist(), strict=True):
+        if rank <= depth:
+            top_K[int(rank) - 1] = gain
+    return _Ranking(top_K, float(one.ranks_R.min()), -np.sort(-one.gains_R.astype(np.float64)))
+
+
 def _rankings(scores_QC: np.ndarray, gains_QC: np.ndarray, depth: int) -> list[_Ranking]:
     """Rank every query that has a relevant candidate."""
     _check_ks([depth])
@@ -179,19 +226,29 @@ def _rankings(scores_QC: np.ndarray, gains_QC: np.ndarray, depth: int) -> list[_
     return rankings
 
 
-def _summary(rankings: Sequence[_Ranking], ks: Sequence[int], corpus_size: int | None) -> dict[str, float]:
-    summary: dict[str, float] = {}
+def _values(rankings: Sequence[_Ranking], ks: Sequence[int]) -> dict[str, list[float]]:
+    """Each metric's value for each query."""
+    values: dict[str, list[float]] = {}
     for k in ks:
-        summary[f"hit@{k}"] = _mean(_hit(ranking, k) for ranking in rankings)
-        summary[f"recall@{k}"] = _mean(_recall(ranking, k) for ranking in rankings)
-    summary["mrr"] = _mean(_reciprocal_rank(ranking, None) for ranking in rankings)
-    summary[f"ndcg@{NDCG_DEPTH}"] = _mean(_ndcg(ranking, NDCG_DEPTH) for ranking in rankings)
-    summary["queries"] = len(rankings)
+        values[f"hit@{k}"] = [_hit(ranking, k) for ranking in rankings]
+        values[f"recall@{k}"] = [_recall(ranking, k) for ranking in rankings]
+    values["mrr"] = [_reciprocal_rank(ranking, None) for ranking in rankings]
+    values[f"ndcg@{NDCG_DEPTH}"] = [_ndcg(ranking, NDCG_DEPTH) for ranking in rankings]
+    return values
+
+
+def _summary(rankings: Sequence[_Ranking], ks: Sequence[int], corpus_size: int | None) -> dict[str, float]:
+    summary = {name: _mean(values) for name, values in _values(rankings, ks).items()} | {"queries": len(rankings)}
     if corpus_size is not None:
-        summary["candidates"] = corpus_size
-        for k in ks:
-            summary[f"chance_hit@{k}"] = _mean(_chance_hit(len(ranking.ideal_R), corpus_size, k) for ranking in rankings)
+        summary |= _of_chance([len(ranking.ideal_R) for ranking in rankings], [corpus_size] * len(rankings), ks)
     return summary
+
+
+def _of_chance(nums_relevant: Sequence[int], corpus_sizes: Sequence[int], ks: Sequence[int]) -> dict[str, float]:
+    """How many candidates there are, and what a random ranking of them would hit."""
+    queries = list(zip(nums_relevant, corpus_sizes, strict=True))
+    chances = {f"chance_hit@{k}": _mean(_chance_hit(*query, k) for query in queries) for k in ks}
+    return {"candidates": round(_mean(corpus_sizes)), **chances}
 
 
 def _hit(ranking: _Ranking, k: int) -> float:
@@ -215,6 +272,7 @@ def _discounted_gain(gains_K: np.ndarray) -> float:
     return math.fsum(gains_K / np.log2(np.arange(2, len(gains_K) + 2)))
 
 
+@cache
 def _chance_hit(num_relevant: int, corpus_size: int, k: int) -> float:
     """One minus the hypergeometric chance that k of the candidates, drawn at random, hold no relevant one; exact in integers."""
     draws = min(k, corpus_size)
