@@ -25,7 +25,7 @@ from slq.backbone import FrozenBackbone, load_backbone
 from slq.data import RetrievalSet, read_beir, read_pairs
 from slq.demo.run import RECIPE, TEST_PICTURES, TRAINING_PICTURES
 from slq.embedder import Embedder
-from slq.evaluate import Evaluation, both_ways, evaluate
+from slq.evaluate import Evaluation, both_ways, evaluate, scores_over
 from slq.methods import LastTokenReadout
 from slq.metrics import report
 from slq.miniature.export import write_world
@@ -138,11 +138,12 @@ class Worlds:
         self.lines = [json.loads(line) for line in (scratch / "known" / "captions.jsonl").read_text().splitlines()]
         self.sets = both_ways(read_pairs(scratch / "known"))
         self.sets += [replace(read_beir(scratch / "known" / name), name=name) for name in ("knowledge", "composed", "drawn")]
+        self.twins = self._twins()
         self.held_out = [replace(one, name=f"held out {one.name}") for one in both_ways(read_pairs(scratch / "held_out"))]
 
     def scores(self, embedder: Embedder) -> Tree:
         """Everything that is measured of one readout, as fractions."""
-        found = {one.name: one for one in evaluate(embedder, [*self.sets, *self.held_out])}
+        found = {one.name: one for one in evaluate(embedder, [*self.sets, self.twins, *self.held_out])}
         known, knowledge = {way: found[name] for way, name in WAYS.items()}, found["knowledge"]
         return {
             "explicit": {
@@ -150,7 +151,7 @@ class Worlds:
                 "held_out": {way: hits(found[f"held out {name}"].metrics) for way, name in WAYS.items()},
                 "tiers": {tier: {way: self._of_tier(one, groups) for way, one in known.items()} for tier, groups in TIERS.items()},
             },
-            "twins": self._twins(known["t2i"]),
+            "twins": {respect: found["twins"].by_category[respect]["hit@1"] for respect in RESPECTS},
             "knowledge": {**hits(knowledge.metrics), "by_category": {name: one["hit@5"] for name, one in knowledge.by_category.items()}},
             "composed": hits(found["composed"].metrics),
             "drawn": hits(found["drawn"].metrics),
@@ -158,19 +159,23 @@ class Worlds:
 
     def _of_tier(self, one: Evaluation, groups: int) -> Tree:
         """The queries about pictures of so many groups, against the whole gallery."""
-        rows = [row for row, line in enumerate(self.lines) if len(line["concepts"]) == groups]
-        return hits(report(one.scores_QC[rows], one.gains_QC[rows], (1, 5)))
+        chosen = [query for query, line in zip(one.queries, self.lines, strict=True) if len(line["concepts"]) == groups]
+        return hits(scores_over(chosen, (1, 5)))
 
-    def _twins(self, one: Evaluation) -> Tree:
-        """Share of captions that lie closer to their own picture than to its twin's, by what the two differ in; chance is half."""
+    def _twins(self) -> RetrievalSet:
+        """Captions of twins, each against its own picture and its twin's alone, by what the two differ in; chance is half."""
+        whole = self.sets[0]
         place = {line["image"]: number for number, line in enumerate(self.lines)}
-        right: dict[str, list[bool]] = {respect: [] for respect in RESPECTS}
+        captions, pictures = list(whole.queries), list(whole.corpus)
+        candidates, respects = {}, {}
         for second, line in enumerate(self.lines):
             if "twin_of" in line:
                 first = place[line["twin_of"]]
-                for own, other in ((first, second), (second, first)):
-                    right[line["respect"]].append(bool(one.scores_QC[own, own] > one.scores_QC[own, other]))
-        return {respect: float(np.mean(flags)) for respect, flags in right.items()}
+                for own in (first, second):
+                    candidates[captions[own]], respects[captions[own]] = (pictures[first], pictures[second]), line["respect"]
+        queries = {caption: whole.queries[caption] for caption in candidates}
+        qrels = {captions[own]: {pictures[own]: 1} for own in range(len(captions)) if captions[own] in candidates}
+        return RetrievalSet("twins", queries, whole.corpus, qrels, (), respects, candidates=candidates)
 
     def chance(self) -> Tree:
         """hit@5 of a random ranking."""

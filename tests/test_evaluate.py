@@ -1,4 +1,4 @@
-"""Evaluation by category and with masks, on directions in a plane, so that every rank is known beforehand.
+"""Evaluation by category, with masks and candidates, on directions in a plane, so that every rank is known beforehand.
 
 Mistakes in the data itself (lost pictures, broken rows) are in test_bad_input.py.
 """
@@ -63,9 +63,19 @@ def asked(
     )
 
 
-def score(compass: Compass, one: RetrievalSet) -> Evaluation:
-    (result,) = evaluate(compass, [one])
+def score(embedder: Embedder, one: RetrievalSet) -> Evaluation:
+    (result,) = evaluate(embedder, [one])
     return result
+
+
+@pytest.fixture(autouse=True)
+def lists_are_long(monkeypatch):
+    """The first places of a query are then all that are ranked."""
+    monkeypatch.setattr("slq.evaluate.run.TOP", 1000)
+
+
+def unranked(result: Evaluation) -> dict[str, list[str]]:
+    return {query.id: [id_ for id_ in CORPUS if id_ not in dict(query.top)] for query in result.queries}
 
 
 # Ranks: cat 1, dog 4, saw 2, axe 8, awl 12, and 1 for the one without a category.
@@ -87,10 +97,11 @@ def test_each_category_has_the_scores_of_its_queries(compass):
 
 def test_results_files_hold_the_categories_where_there_are_any(compass):
     result = score(compass, asked(ANSWERS, CATEGORIES))
-    assert as_json([result])["degrees"] == {**result.metrics, "by_category": result.by_category, "failures": []}
+    sure = {"confidence": {name: list(ends) for name, ends in result.confidence.items()}}
+    assert as_json([result])["degrees"] == {**result.metrics, **sure, "by_category": result.by_category, "failures": []}
     plain = score(compass, asked(ANSWERS))
     assert plain.by_category == {}
-    assert as_json([plain])["degrees"] == {**result.metrics, "failures": []}
+    assert as_json([plain])["degrees"] == {**result.metrics, **sure, "failures": []}
 
 
 def test_a_category_without_any_answer_has_no_scores(compass):
@@ -122,9 +133,9 @@ def test_what_is_masked_is_not_ranked(compass):
     both = score(compass, asked({"q": "20"}, {"q": "only"}, {"q": ["0", "10", "110"]}))
     assert (both.metrics["hit@1"], both.metrics["mrr"]) == (1, 1)
     assert both.by_category["only"] == both.metrics
-    assert [id_ for id_, score_ in zip(both.corpus_ids, both.scores_QC[0], strict=True) if score_ == -np.inf] == ["0", "10", "110"]
-    kept = np.isfinite(both.scores_QC)
-    assert (both.scores_QC[kept] == plain.scores_QC[kept]).all()
+    assert unranked(both) == {"q": ["0", "10", "110"]}
+    scores = dict(plain.queries[0].top)
+    assert all(scores.get(id_, score_) == score_ for id_, score_ in both.queries[0].top)
 
 
 def test_masks_leave_other_queries_alone(compass):
@@ -133,8 +144,8 @@ def test_masks_leave_other_queries_alone(compass):
     assert masked.by_category["tools"] == plain.by_category["tools"]
     assert masked.by_category["animals"]["mrr"] == 1 > plain.by_category["animals"]["mrr"]
     others = [masked.query_ids.index(query_id) for query_id in ("saw", "odd", "axe", "awl")]
-    assert np.isfinite(plain.scores_QC).all() and (masked.scores_QC[others] == plain.scores_QC[others]).all()
-    assert (masked.gains_QC == plain.gains_QC).all()
+    assert [masked.queries[row] for row in others] == [plain.queries[row] for row in others]
+    assert [query.gains for query in masked.queries] == [query.gains for query in plain.queries]
     assert masked.metrics["mrr"] == pytest.approx((1 + 1 + 1 / 2 + 1 + 1 / 8 + 1 / 12) / 6)
 
 
@@ -145,7 +156,7 @@ def test_a_masked_answer_counts_as_missed(compass, ids):
     assert [missed[name] for name in AVERAGED] == [0] * len(AVERAGED) and missed["queries"] == 1
     assert [found[name] for name in AVERAGED] == [1] * len(AVERAGED)
     assert result.metrics["hit@10"] == result.metrics["mrr"] == 0.5
-    assert (missed["candidates"], result.gains_QC[0, 0]) == (12, 1)
+    assert (missed["candidates"], result.queries[0].ranks) == (12, {"0": math.inf})
 
 
 def test_masks_and_failed_items_together(compass):
@@ -159,12 +170,95 @@ def test_masks_and_failed_items_together(compass):
     one = replace(one, queries={**one.queries, "failed query": Item(QUERY, image=lost)}, corpus={**one.corpus, "0": Item("0", image=lost)})
     result = score(compass, one)
     assert sorted(failure.item for failure in result.failures) == ["0", "failed query"]
-    unranked = {
-        query_id: [id_ for id_, score_ in zip(result.corpus_ids, scores_C, strict=True) if score_ == -np.inf]
-        for query_id, scores_C in zip(result.query_ids, result.scores_QC, strict=True)
-    }
-    assert unranked == {"q": ["0", "10"], "failed answer": ["0"], "failed query": list(CORPUS), "plain": ["0"]}
-    assert not np.isnan(result.scores_QC).any()
+    assert unranked(result) == {"q": ["0", "10"], "failed answer": ["0"], "failed query": list(CORPUS), "plain": ["0"]}
+    assert result.queries[1].ranks == {"0": math.inf} and result.queries[2].ranks == {"20": math.inf}
     assert (result.by_category["fine"]["hit@1"], result.by_category["fine"]["mrr"]) == (1, 1)
     assert (result.by_category["broken"]["hit@10"], result.by_category["broken"]["queries"]) == (0, 2)
     assert result.metrics["mrr"] == pytest.approx((1 + 0 + 0 + 1 / 2) / 4)
+
+
+# --- each query's own candidates, and its own depths -----------------------------------------------------------------------
+
+
+def test_a_query_is_ranked_against_its_own_candidates(compass):
+    listed = {"axe": ("70", "10", "90"), "awl": ("110", "0", "10", "110"), "dog": ("0", "gone")}
+    result = score(compass, replace(asked(ANSWERS, CATEGORIES), candidates=listed))
+    ranks = {query.id: query.first_hit for query in result.queries}
+    assert ranks == {"saw": 2, "cat": 1, "dog": math.inf, "odd": 1, "axe": 2, "awl": 3}
+    # Lists as long as they say, with the answer that one of them lacks; the others have the whole corpus.
+    assert {query.id: query.candidates for query in result.queries} == {"saw": 12, "cat": 12, "dog": 3, "odd": 12, "axe": 3, "awl": 3}
+    assert result.metrics["candidates"] == round((3 * 12 + 3 * 3) / 6)
+    assert result.metrics["chance_hit@1"] == pytest.approx((3 / 12 + 3 / 3) / 6)
+    masked = score(compass, replace(asked(ANSWERS, masked={"axe": ["10"]}), candidates=listed))
+    assert masked.queries[4].first_hit == 1
+
+
+def test_depths_are_those_of_the_set(compass):
+    result = score(compass, replace(asked(ANSWERS, CATEGORIES), depths=(2, 4)))
+    assert [name for name in result.metrics if name.startswith("hit@")] == ["hit@2", "hit@4"]
+    assert (result.metrics["hit@2"], result.metrics["hit@4"]) == (3 / 6, 4 / 6)
+    assert result.by_category["tools"].keys() == result.metrics.keys() and set(result.confidence) == set(result.values)
+
+
+def test_results_files_hold_ranks_where_asked(compass):
+    one = replace(asked({"a": "20", "b": "0", "none": "0"}), qrels={"a": {"20": 1, "lost": 2, "0": 0}, "b": {"0": 1}, "none": {"0": 0}})
+    written = as_json([score(compass, one)], per_query=True)["degrees"]
+    assert written["ranks"] == {"a": {"20": 3, "lost": None}, "b": {"0": 1}} and written["gains"] == {"a": {"20": 1, "lost": 2}}
+    assert written["candidates"] == 13 and written["queries"] == 2
+
+
+# --- what the scores of perfect, random and constant embeddings must be ------------------------------------------------------
+
+
+class Fixed(Embedder):
+    """Embeds the text `<number>` as that row of a table."""
+
+    fingerprint = "fixed"
+
+    def __init__(self, backbone: FrozenBackbone, vectors: np.ndarray):
+        self.backbone, self.vectors = backbone, vectors
+
+    def embed_prepared(self, prepared: Prepared) -> Tensor:
+        words = self.backbone.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])
+        rows = [int("".join(re.findall(r"\d", each))) for each in words]
+        return torch.nn.functional.normalize(torch.from_numpy(self.vectors[rows]).float(), dim=-1)
+
+
+SIZE = 150
+
+
+def numbered() -> RetrievalSet:
+    """Query i asks for corpus item i; the items are the numbers up to twice SIZE."""
+    return RetrievalSet(
+        name="numbers",
+        queries={f"q{i}": Item(str(i)) for i in range(SIZE)},
+        corpus={f"c{i}": Item(str(SIZE + i)) for i in range(SIZE)},
+        qrels={f"q{i}": {f"c{i}": 1} for i in range(SIZE)},
+        failures=(),
+        depths=(1, 5, 10, 50),
+    )
+
+
+def test_perfect_embeddings_find_everything(backbone):
+    vectors = np.random.default_rng(0).standard_normal((SIZE, backbone.dim))
+    result = score(Fixed(backbone, np.concatenate([vectors, vectors])), numbered())
+    assert all(result.metrics[name] == 1 for name in result.values), result.metrics
+    assert set(result.confidence.values()) == {(1.0, 1.0)}
+
+
+def test_random_embeddings_find_what_chance_finds(backbone):
+    metrics = score(Fixed(backbone, np.random.default_rng(0).standard_normal((2 * SIZE, backbone.dim))), numbered()).metrics
+    for k in (5, 10, 50):
+        chance = metrics[f"chance_hit@{k}"]
+        assert chance == pytest.approx(k / SIZE)
+        assert metrics[f"hit@{k}"] == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / SIZE))
+
+
+def test_constant_embeddings_find_nothing(backbone):
+    same = np.tile(np.random.default_rng(0).standard_normal(backbone.dim), (2 * SIZE, 1))
+    result = score(Fixed(backbone, same), numbered())
+    assert {query.first_hit for query in result.queries} == {SIZE}
+    assert all(result.metrics[f"hit@{k}"] == 0 <= result.metrics[f"chance_hit@{k}"] for k in (1, 5, 10, 50))
+    few = {f"q{i}": tuple(f"c{j % SIZE}" for j in range(i, i + 5)) for i in range(SIZE)}  # the answer first, as MMEB lists it
+    listed = score(Fixed(backbone, same), replace(numbered(), candidates=few)).metrics
+    assert listed["hit@1"] == 0 and listed["hit@5"] == 1 and listed["chance_hit@1"] == pytest.approx(1 / 5)

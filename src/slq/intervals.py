@@ -1,7 +1,7 @@
 """How sure a mean over queries is: bootstrap intervals, and a paired test of two means.
 
-Written in numpy rather than with scipy.stats: there every metric draws its own resamples, which takes 8 s a metric for 25,010 queries, and
-here one draw of the queries serves all metrics. The tests compare both with scipy.
+Written in numpy rather than with scipy.stats: that has no interval for a mean of several sets, and is no dependency of ours. One draw of
+the queries serves all metrics: nine metrics of 25,010 queries take 0.6 s here and 1.5 s there. The tests compare both with scipy.
 
 Shapes: M metrics, Q queries, S resamples.
 """

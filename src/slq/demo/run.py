@@ -224,10 +224,8 @@ def _examples(out: Path, evaluations: dict[str, list[Evaluation]], sets: Sequenc
 
 def _top(evaluation: Evaluation, row: int, captions: dict[str, str]) -> tuple[Shown, ...]:
     """The first pictures of one query, right ones marked."""
-    scores_C, gains_C = evaluation.scores_QC[row], evaluation.gains_QC[row]
-    first = np.argsort(-scores_C, kind="stable")[:TOP]
-    ids = [(evaluation.corpus_ids[place], place) for place in first]
-    return tuple(Shown(f"world/test/{id_}", captions[id_], float(scores_C[place]), bool(gains_C[place] > 0)) for id_, place in ids)
+    query = evaluation.queries[row]
+    return tuple(Shown(f"world/test/{id_}", captions[id_], score, id_ in query.ranks) for id_, score in query.top[:TOP])
 
 
 def _curve(log: Path) -> tuple[tuple[int, float], ...]:

@@ -1,0 +1,129 @@
+"""Results side by side: what is the same data, what differs, and whether it could be luck; published figures beside them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slq.errors import InputError
+from slq.evaluate import check_comparable, compare, published_rows, read_result
+from slq.evaluate.compare import PUBLISHED
+
+COCO = {"name": "coco", "variant": "five", "protocol": "Karpathy's", "revision": "abc", "prompts": {}}
+
+
+def result(
+    ranks: list[float], benchmark: dict[str, Any] | None = None, per_query: bool = True, name: str = "text to image"
+) -> dict[str, Any]:
+    """A results file of queries with one answer each, at these ranks."""
+    places = np.array(ranks, dtype=float)
+    scores: dict[str, Any] = {"hit@1": float((places <= 1).mean()), "hit@5": float((places <= 5).mean()), "mrr": float((1 / places).mean())}
+    scores |= {"queries": len(ranks), "candidates": 100, "confidence": {}, "failures": []}
+    if per_query:
+        scores["ranks"] = {f"q{n}": {"answer": None if np.isinf(rank) else int(rank)} for n, rank in enumerate(ranks)}
+    return {"format": 1, "benchmark": benchmark, "data": "data", "data_sha256": "hash", "scores": {name: scores}, "groups": {}}
+
+
+def test_differences_are_those_of_the_scores():
+    first, second = result([1, 2, 7, np.inf] * 30), result([1, 1, 7, 3] * 30)
+    found = {one.metric: one for one in compare(first, second)}
+    assert list(found) == ["hit@1", "hit@5", "mrr"]
+    assert found["hit@1"].change == 0.25 and found["hit@5"].change == 0.25 and found["mrr"].change == pytest.approx((1 / 2 + 1 / 3) / 4)
+    for one in found.values():
+        assert one.ends is not None and one.p is not None and one.ends[0] < one.change < one.ends[1] and one.p < 0.001
+    back = {one.metric: one for one in compare(second, first)}
+    assert all(back[metric].change == -one.change and back[metric].p == one.p for metric, one in found.items())
+
+
+def test_nothing_changed_and_little_changed():
+    assert {(one.change, one.ends, one.p) for one in compare(result([1, 2, 3]), result([1, 2, 3]))} == {(0, (0, 0), 1)}
+    little = {one.metric: one for one in compare(result([1, 2, 2, 3, 4]), result([2, 1, 1, 3, 4]))}
+    assert little["hit@1"].change == pytest.approx(0.2) and little["hit@1"].p > 0.5
+
+
+def test_pairing_tells_more_than_the_two_scores_alone():
+    """A small gain that nearly no query loses is sure, although the intervals of the two scores overlap widely."""
+    generator = np.random.default_rng(0)
+    ranks = np.where(generator.random(400) < 0.5, 1, 9)
+    better = np.where((ranks == 9) & (generator.random(400) < 0.08), 1, ranks)
+    (hit, *_) = compare(result(ranks.tolist()), result(better.tolist()))
+    assert 0.01 < hit.change < 0.06 and hit.p < 0.01
+
+
+@pytest.mark.parametrize("other", [result([1, 2], per_query=False), result([1, 2, 3])], ids=["no ranks", "other queries"])
+def test_without_the_same_queries_nothing_is_tested(other):
+    assert {(one.ends, one.p) for one in compare(result([1, 2]), other)} == {(None, None)}
+
+
+def test_several_answers_and_gains_are_read_back():
+    """The metrics made of a file's ranks are those in the file."""
+    one = result([1, 1])
+    one["scores"]["text to image"] |= {
+        "hit@1": 1 / 2,
+        "recall@1": 1 / 4,
+        "hit@5": 1.0,
+        "mrr": 3 / 4,
+        "ranks": {"a": {"x": 1, "y": None}, "b": {"z": 2}},
+        "gains": {"a": {"x": 3, "y": 1}},
+    }
+    nothing = json.loads(json.dumps(one))
+    nothing["scores"]["text to image"]["ranks"] = {"a": {"x": None, "y": None}, "b": {"z": None}}
+    by_metric = {each.metric: each for each in compare(nothing, one)}
+    for metric, whole in (("hit@1", 1 / 2), ("recall@1", 1 / 4), ("hit@5", 1), ("mrr", 3 / 4)):
+        low, high = by_metric[metric].ends
+        assert low <= whole <= high, metric
+
+
+def test_groups_are_shown_and_not_tested():
+    first, second = result([1, 2]), result([1, 1])
+    first["groups"], second["groups"] = ({"mean": {"hit@1": value, "sets": ["text to image"], "confidence": {}}} for value in (0.5, 1.0))
+    (last,) = [one for one in compare(first, second) if one.where == "mean"]
+    assert (last.metric, last.change, last.p) == ("hit@1", 0.5, None)
+
+
+@pytest.mark.parametrize("key", ["name", "variant", "protocol", "revision"])
+def test_other_benchmarks_are_refused(key):
+    with pytest.raises(InputError, match=f"benchmark{'' if key == 'name' else chr(39) + 's ' + key} is .* in one and 'other' in the other"):
+        check_comparable(result([1], COCO), result([1], COCO | {key: "other"}))
+    check_comparable(result([1], COCO), result([1], COCO | {"prompts": {"text": "..."}}))
+
+
+def test_other_data_are_refused():
+    with pytest.raises(InputError, match="differ in what they hold"):
+        check_comparable(result([1]), result([1]) | {"data_sha256": "another"})
+    with pytest.raises(InputError, match="share no set: text to image in one, image to text in the other"):
+        compare(result([1]), result([1], name="image to text"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds no scores"), ('{"scores": {}}', "has format None, not 1")],
+)
+def test_other_files_are_refused(content, message, tmp_path):
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_result(path)
+
+
+def test_published_figures_are_found_by_benchmark_and_set():
+    rows = published_rows(result([1], COCO))
+    assert {row.where for row in rows} == {"text to image"}
+    assert {row.metric: row.value for row in rows if row.model == "SLQ InternVL3-1B"} == {"hit@1": 0.485, "hit@5": 0.743, "hit@10": 0.831}
+    assert published_rows(result([1])) == [] == published_rows(result([1], COCO | {"name": "beir"}))
+    drawn = COCO | {"name": "i2i", "variant": "flickr30k"}
+    assert [(row.where, row.value) for row in published_rows(result([1], drawn))] == [("", 0.902)]
+    assert published_rows(result([1], drawn | {"variant": "coco"})) == []
+
+
+def test_published_figures_are_percentages_with_a_source():
+    for table in tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["table"]:
+        assert table["source"] and table["benchmark"] and table["rows"]
+        for model, values in table["rows"].items():
+            assert len(values) == len(table["metrics"]) and all(1 < value < 100 for value in values), model
+            assert values == sorted(values), f"{model}: deeper is never less"
