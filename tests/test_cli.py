@@ -225,6 +225,65 @@ def test_eval_scores_categories_apart(tmp_path):
     assert "by_category" not in json.loads((tmp_path / "plain.json").read_text())["scores"]["asked"]
 
 
+def test_eval_writes_what_the_scores_depend_on(tiny_world, adapter, tmp_path):
+    data, kept = tiny_world / "test" / "captions.jsonl", tmp_path / "kept"
+    result = scored(tmp_path, "--data", data, "--adapter", adapter, "--per-query", "--keep", kept)
+    assert (result["format"], result["benchmark"], result["groups"]) == (1, None, {})
+    assert re.fullmatch("[0-9a-f]{64}", result["data_sha256"]) and result["command"].startswith("slq ")
+    assert {"dtype", "preprocessing", "revision", "template"} <= set(result["backbone"])
+    assert {"slq", "numpy", "device", "seed"} <= set(result["provenance"])
+    for scores in result["scores"].values():
+        assert len(scores["ranks"]) == scores["queries"]
+        for name, (low, high) in scores["confidence"].items():
+            assert 0 <= low <= scores[name] <= high <= 1, name
+    assert list(kept.glob("*/*.safetensors"))
+    again = scored(tmp_path, "--data", data, "--adapter", adapter, "--per-query", "--keep", kept)
+    assert {**again, "provenance": 0, "command": 0} == {**result, "provenance": 0, "command": 0}
+    other = scored(tmp_path, "--data", tiny_world / "train" / "captions.jsonl", "--adapter", adapter)
+    assert other["data_sha256"] != result["data_sha256"] and "ranks" not in other["scores"]["text to image"]
+
+
+def test_compare_shows_differences_and_what_cannot_be_tested(tiny_world, adapter, other_adapter, tmp_path, refused):
+    data, files = tiny_world / "test" / "captions.jsonl", [tmp_path / f"{name}.json" for name in ("a", "b", "plain", "other")]
+    invoke("eval", "--data", data, "--adapter", adapter, "--json", files[0], "--per-query", "--device", "cpu")
+    invoke("eval", "--data", data, "--adapter", other_adapter, "--json", files[1], "--per-query", "--device", "cpu")
+    invoke("eval", "--data", data, "--adapter", adapter, "--json", files[2], "--device", "cpu")
+    invoke("eval", "--data", tiny_world / "train" / "captions.jsonl", "--adapter", adapter, "--json", files[3], "--device", "cpu")
+    shown = invoke("compare", files[0], files[1]).output
+    assert "text to image" in shown and "ndcg@10" in shown and "per-query" not in shown
+    same = invoke("compare", files[0], files[0]).output
+    assert "+0.0 to +0.0" in same and "1.0000" in same
+    assert "slq eval --per-query" in invoke("compare", files[0], files[2]).output
+    assert "No published figures" in invoke("compare", files[0], "--published").output
+    assert "--anyway" in refused("compare", files[0], files[3])
+    anyway = invoke("compare", files[0], files[3], "--anyway")
+    assert "Warning: These scores do not compare" in anyway.stderr and "hit@1" in anyway.stdout
+    assert "a second file" in refused("compare", files[0])
+
+
+def test_compare_shows_published_figures_as_such(tmp_path):
+    scores = {"hit@1": 0.5, "hit@5": 0.75, "hit@10": 0.8, "queries": 4, "confidence": {}, "failures": []}
+    about = {"name": "coco", "variant": "five", "protocol": "p", "revision": "r", "prompts": {}}
+    result = {"format": 1, "benchmark": about, "data": None, "data_sha256": "", "scores": {"text to image": scores}, "groups": {}}
+    (tmp_path / "coco.json").write_text(json.dumps(result))
+    shown = invoke("compare", tmp_path / "coco.json", "--published").output
+    assert "measured" in shown and "published" in shown and "48.5%" in shown and "50.0%" in shown and "image to text" not in shown
+
+
+# What slq.benchmarks loads is its own; here only that a score of it says what it is.
+
+
+@pytest.mark.parametrize("name", ["miniature", "beir"])
+def test_eval_of_a_benchmark_says_what_it_is(name, tiny_world, adapter, tmp_path):
+    pytest.importorskip("slq.benchmarks")
+    data = tiny_world / "test" if name == "miniature" else tiny_world / "test" / "knowledge"
+    result = scored(tmp_path, "--benchmark", name, "--data", data, "--adapter", adapter, "--per-query")
+    assert result["benchmark"]["name"] == name and result["benchmark"]["protocol"] and result["benchmark"]["revision"]
+    assert result["benchmark"]["variant"] == "test" and result["scores"]
+    shown = invoke("compare", tmp_path / "scores.json", tmp_path / "scores.json").output
+    assert "hit@1" in shown and "1.0000" in shown
+
+
 def test_embed_a_folder(index, pictures, adapter):
     embedded, about = load_embeddings(index)
     assert list(embedded.ids) == [f"{number:04d}.png" for number in range(12)]
@@ -565,6 +624,11 @@ def test_search_in_an_index_that_names_no_adapter(refused, tmp_path):
         (["eval", "--data", "QUESTIONS", "--max-text-tokens", "0"], "max_text_tokens"),
         (["eval", "--data", "gone", "--adapter", "ADAPTER"], "gone"),
         (["eval", "--data", "QUESTIONS", "--split", "dev"], "dev"),
+        (["eval", "--adapter", "ADAPTER"], "--benchmark"),
+        (["eval", "--data", "QUESTIONS", "--variant", "five"], "--variant belongs to a benchmark"),
+        (["eval", "--data", "QUESTIONS", "--prompts"], "--prompts belongs to a benchmark"),
+        (["eval", "--data", "QUESTIONS", "--per-query"], "--json"),
+        (["compare", "gone.json", "gone.json"], "cannot be read"),
         (["embed", "gone", "--adapter", "ADAPTER", "--out", "OUT"], "gone"),
         (["world", "--split", "dev", "--out", "OUT"], "dev"),
         (["world", "--count", "0", "--out", "OUT"], "count"),

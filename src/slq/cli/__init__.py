@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, doctor, evaluate, leakage, mine, search, show, train
+from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(mine.mine)
 app.command()(leakage.leakage)
 app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)
+app.command()(compare.compare)
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)

@@ -3,27 +3,56 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slq.cli import loading
 from slq.cli.shared import BATCH, DEVICE, list_failures, progress_bar, shares, table
+from slq.errors import InputError
 
 if TYPE_CHECKING:
+    from slq.data import RetrievalSet
     from slq.embedder import Embedder
+    from slq.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is scored: the sets, what a results file says of the benchmark they are, and which of them are averaged."""
+
+    sets: Sequence[RetrievalSet]
+    benchmark: Mapping[str, Any] | None = None
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option("--data", "-d", help="Pairs (scored both ways), or a folder in BEIR layout.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Pairs (scored both ways), or a folder in BEIR layout. With --benchmark: a local copy of it."),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="A public benchmark by name, such as coco or cirr.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Which protocol of the benchmark. Default: its first.")] = None,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Put the papers' wording around the benchmark's items.")] = False,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Adapter folder or hub repository.")] = None,
     backbone: Annotated[
         str | None,
         typer.Option("--backbone", "-b", help="With --adapter: in place of the one it was learned on. Without: whose last token is read."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of a BEIR folder (qrels/SPLIT.tsv).")] = "test",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores here.")] = None,
+    split: Annotated[str, typer.Option(help="Split of a BEIR folder (qrels/SPLIT.tsv), without --benchmark.")] = "test",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores here, with all that they depend on.")] = None,
+    per_query: Annotated[
+        bool, typer.Option("--per-query", help="Also write the rank of each query's answers, which `slq compare` tests differences with.")
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Keep embeddings in this folder: a run that was stopped, or the next one, embeds only what is missing."),
+    ] = None,
     batch_size: BATCH = 32,
     revision: loading.REVISION = None,
     dtype: loading.DTYPE = None,
@@ -42,15 +71,20 @@ def evaluate(
     Without --adapter the zero-shot last-token readout is scored: what the frozen model gives by itself. In a BEIR folder's queries.jsonl
     a `category` is also scored apart, and `masked` lists corpus ids to leave out of that query's ranking.
 
+    In brackets stand 95 % intervals, by drawing the queries anew.
+
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
+        slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/
     """
     from slq.backbone import MINIATURE
-    from slq.data import read_beir, read_pairs
-    from slq.evaluate import as_json, both_ways
+    from slq.evaluate import data_hash, group_scores, whole_result
     from slq.evaluate import evaluate as run
     from slq.methods import LastTokenReadout
-    from slq.runtime import provenance, replace_file
+    from slq.runtime import replace_file
 
+    if per_query and not json_file:
+        raise InputError("--per-query writes ranks into a file: name it with --json.")
+    asked = _read(data, benchmark, variant, prompts, split)
     wanted = loading.Loading(
         revision=revision,
         dtype=dtype,
@@ -64,30 +98,81 @@ def evaluate(
         max_text_tokens=max_text_tokens,
         instruction=instruction,
     )
-    sets = [read_beir(data, split)] if (data / "corpus.jsonl").is_file() else both_ways(read_pairs(data))
     embedder: Embedder = wanted.retriever(adapter, backbone) if adapter else LastTokenReadout(wanted.backbone(backbone or MINIATURE))
-    total = len({id(item) for one in sets for item in (*one.queries.values(), *one.corpus.values())})
+    total = len({id(item) for one in asked.sets for item in (*one.queries.values(), *one.corpus.values())})
     with progress_bar("embedding", total) as advance:
-        evaluations = run(embedder, sets, batch_size, advance)
+        evaluations = run(embedder, asked.sets, batch_size, advance, keep)
+    if asked.benchmark:
+        typer.echo(f"{asked.benchmark['name']}: {asked.benchmark['protocol']} Data {asked.benchmark['revision']}.")
+    _show(evaluations, group_scores(evaluations, asked.groups))
+    if json_file:
+        result = whole_result(
+            evaluations,
+            embedder,
+            adapter=adapter,
+            data=None if data is None else str(data),
+            data_sha256=data_hash(asked.sets),
+            command=shlex.join(["slq", *sys.argv[1:]]),
+            benchmark=asked.benchmark,
+            groups=asked.groups,
+            per_query=per_query,
+        )
+        replace_file(json_file, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+        typer.echo(f"Scores written to {json_file}.")
+
+
+def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts: bool, split: str) -> _Asked:
+    """A benchmark's sets, or those of the user's own data."""
+    from slq.data import read_beir, read_pairs
+    from slq.evaluate import both_ways
+
+    if benchmark is not None:
+        from slq.benchmarks import BENCHMARKS, load_benchmark
+
+        loaded = load_benchmark(benchmark, data, variant, prompts, None)
+        about = {
+            "name": benchmark,
+            "variant": variant or BENCHMARKS[benchmark].variants[0],
+            "protocol": loaded.protocol,
+            "revision": loaded.revision,
+            "prompts": dict(loaded.prompts),
+        }
+        return _Asked(loaded.sets, about, loaded.groups)
+    if data is None:
+        raise InputError("There is nothing to score: name your own data with --data, or a public benchmark with --benchmark.")
+    if variant is not None or prompts:
+        raise InputError(f"{'--variant' if variant is not None else '--prompts'} belongs to a benchmark: name one with --benchmark.")
+    return _Asked([read_beir(data, split)] if (data / "corpus.jsonl").is_file() else both_ways(read_pairs(data)))
+
+
+def _show(evaluations: Sequence[Evaluation], groups: Mapping[str, Any]) -> None:
+    """The scores of each set, then of groups and categories where there are any."""
     for one in evaluations:
         list_failures(one.failures)
-    table(["protocol", *evaluations[0].metrics], [[one.name, *shares(one.metrics.values())] for one in evaluations])
+    names = list(dict.fromkeys(name for one in evaluations for name in one.metrics))
+    table(["protocol", *names], [[one.name, *[_cell(one, name) for name in names]] for one in evaluations])
+    if groups:
+        names = list(dict.fromkeys(name for found in groups.values() for name in found if name not in ("sets", "confidence")))
+        rows = [[group, *[_share(found, name) for name in names], str(len(found["sets"]))] for group, found in groups.items()]
+        table(["mean of sets", *names, "sets"], rows)
     if any(one.by_category for one in evaluations):
-        names = ["hit@1", "hit@5", "hit@10", "mrr", "queries"]
+        names = list(dict.fromkeys(name for one in evaluations for name in [*[f"hit@{k}" for k in one.depths], "mrr", "queries"]))
         named = [
             (name, metrics)
             for one in evaluations
             for name, metrics in [(one.name, one.metrics), *[(f"  {category}", found) for category, found in one.by_category.items()]]
         ]
-        table(["category", *names], [[name, *shares(metrics[each] for each in names)] for name, metrics in named])
-    if json_file:
-        result = {
-            "adapter": adapter,
-            "backbone": embedder.backbone.identity.to_dict(),
-            "fingerprint": embedder.fingerprint,
-            "data": str(data),
-            "scores": as_json(evaluations),
-            "provenance": provenance(),
-        }
-        replace_file(json_file, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
-        typer.echo(f"Scores written to {json_file}.")
+        table(["category", *names], [[name, *[_share(metrics, each) for each in names]] for name, metrics in named])
+
+
+def _cell(one: Evaluation, name: str) -> str:
+    """A metric with its interval, where it has one."""
+    shown = _share(one.metrics, name)
+    if name not in one.confidence:
+        return shown
+    low, high = one.confidence[name]
+    return f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _share(metrics: Mapping[str, Any], name: str) -> str:
+    return shares([metrics[name]])[0] if name in metrics else ""

@@ -1,4 +1,4 @@
-"""What `slq eval --json` writes; the fields are described in docs/design/0009-results.md."""
+"""What `slq eval --json` writes; the fields are described in docs/design/0010-results.md."""
 
 from __future__ import annotations
 
