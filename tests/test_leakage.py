@@ -195,7 +195,7 @@ def test_command_reports_and_fails_where_pictures_overlap(worlds, leaky, tmp_pat
     said = invoke("leakage", "--train", worlds / "train", "--test", leaky, "--json", tmp_path / "found.json", code=1).output
     assert "7 of 7 test pictures stand among 60 training pictures: 0 same id, 1 same file, 6 look alike." in said
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["pictures"] == 7 and len(found["by_looks"]) == 6 and found["distance"] == 24
+    assert found["pictures"] == 7 and len(found["by_looks"]) == 6 and found["distance"] == 20
     strict = invoke("leakage", "--train", worlds / "train", "--test", leaky, "--distance", 0, code=1).output
     assert "1 same file" in strict and "6 look alike" not in strict
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HASH_SIZE = 16  # rows and columns of the hash, so 256 bits; with 8, pictures of one background and different small things fall together
-DISTANCE = 24  # bits: copies differ in fewer, twins in the picture-book world in more (docs/leakage.md)
+DISTANCE = 20  # bits: how many copies it finds and how rarely different pictures come as close stands in docs/leakage.md
 COLOUR_GAP = 48  # of 255: the hash sees no colour, nor how bright a plain picture is
 CELLS = 4  # rows and columns of the mean colours
 BLOCK = 2**20  # hashes compared at once

@@ -24,7 +24,7 @@ def leakage(
     test: Annotated[Path, typer.Option("--test", help="Pairs, or a folder in BEIR layout. Of Karpathy splits: val and test.")],
     split: Annotated[str, typer.Option(help="Split of a BEIR folder (qrels/SPLIT.tsv).")] = "test",
     distance: Annotated[
-        int | None, typer.Option(help="Bits of 256 in which pictures that look alike may differ. Default: 24. 0: only equal hashes.")
+        int | None, typer.Option(help="Bits of 256 in which pictures that look alike may differ. Default: 20. 0: only equal hashes.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything found here.")] = None,
 ) -> None:
