@@ -627,6 +627,7 @@ def test_search_in_an_index_that_names_no_adapter(refused, tmp_path):
         (["eval", "--adapter", "ADAPTER"], "--benchmark"),
         (["eval", "--data", "QUESTIONS", "--variant", "five"], "--variant belongs to a benchmark"),
         (["eval", "--data", "QUESTIONS", "--prompts"], "--prompts belongs to a benchmark"),
+        (["eval", "--data", "QUESTIONS", "--data-revision", "main"], "--data-revision belongs to a benchmark"),
         (["eval", "--data", "QUESTIONS", "--per-query"], "--json"),
         (["compare", "gone.json", "gone.json"], "cannot be read"),
         (["embed", "gone", "--adapter", "ADAPTER", "--out", "OUT"], "gone"),

@@ -39,6 +39,7 @@ def evaluate(
     benchmark: Annotated[str | None, typer.Option(help="A public benchmark by name, such as coco or cirr.")] = None,
     variant: Annotated[str | None, typer.Option(help="Which protocol of the benchmark. Default: its first.")] = None,
     prompts: Annotated[bool, typer.Option("--prompts", help="Put the papers' wording around the benchmark's items.")] = False,
+    data_revision: Annotated[str | None, typer.Option(help="Commit of a benchmark's data on the hub. Default: its newest.")] = None,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Adapter folder or hub repository.")] = None,
     backbone: Annotated[
         str | None,
@@ -84,7 +85,7 @@ def evaluate(
 
     if per_query and not json_file:
         raise InputError("--per-query writes ranks into a file: name it with --json.")
-    asked = _read(data, benchmark, variant, prompts, split)
+    asked = _read(data, benchmark, variant, prompts, data_revision, split)
     wanted = loading.Loading(
         revision=revision,
         dtype=dtype,
@@ -121,7 +122,7 @@ def evaluate(
         typer.echo(f"Scores written to {json_file}.")
 
 
-def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts: bool, split: str) -> _Asked:
+def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts: bool, data_revision: str | None, split: str) -> _Asked:
     """A benchmark's sets, or those of the user's own data."""
     from slq.data import read_beir, read_pairs
     from slq.evaluate import both_ways
@@ -129,7 +130,7 @@ def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts
     if benchmark is not None:
         from slq.benchmarks import BENCHMARKS, load_benchmark
 
-        loaded = load_benchmark(benchmark, data, variant, prompts, None)
+        loaded = load_benchmark(benchmark, data, variant, prompts, data_revision)
         about = {
             "name": benchmark,
             "variant": variant or BENCHMARKS[benchmark].variants[0],
@@ -140,9 +141,10 @@ def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts
         return _Asked(loaded.sets, about, loaded.groups)
     if data is None:
         raise InputError("There is nothing to score: name your own data with --data, or a public benchmark with --benchmark.")
-    if variant is not None or prompts:
-        raise InputError(f"{'--variant' if variant is not None else '--prompts'} belongs to a benchmark: name one with --benchmark.")
-    return _Asked([read_beir(data, split)] if (data / "corpus.jsonl").is_file() else both_ways(read_pairs(data)))
+    for flag, given in (("--variant", variant), ("--prompts", prompts), ("--data-revision", data_revision)):
+        if given:
+            raise InputError(f"{flag} belongs to a benchmark: name one with --benchmark.")
+    return _Asked([read_beir(data, split)] if (data / "corpus.jsonl").is_file() else both_ways(read_pairs(data, splits=("test",))))
 
 
 def _show(evaluations: Sequence[Evaluation], groups: Mapping[str, Any]) -> None:
