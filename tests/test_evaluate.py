@@ -262,3 +262,12 @@ def test_constant_embeddings_find_nothing(backbone):
     few = {f"q{i}": tuple(f"c{j % SIZE}" for j in range(i, i + 5)) for i in range(SIZE)}  # the answer first, as MMEB lists it
     listed = score(Fixed(backbone, same), replace(numbered(), candidates=few)).metrics
     assert listed["hit@1"] == 0 and listed["hit@5"] == 1 and listed["chance_hit@1"] == pytest.approx(1 / 5)
+
+
+def test_leading_numbers_alone_can_be_scored(backbone):
+    """Perfect in the first 8 numbers, random behind them."""
+    random = np.random.default_rng(0).standard_normal((2 * SIZE, backbone.dim))
+    random[SIZE:, :8] = random[:SIZE, :8]
+    (whole,) = evaluate(Fixed(backbone, random), [numbered()])
+    (leading,) = evaluate(Fixed(backbone, random), [numbered()], dims=8)
+    assert leading.metrics["hit@1"] == 1 > whole.metrics["hit@1"]

@@ -54,6 +54,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Keep embeddings in this folder: a run that was stopped, or the next one, embeds only what is missing."),
     ] = None,
+    dims: Annotated[
+        int | None, typer.Option(min=1, help="Score by so many leading numbers of each embedding, at length 1 again. Default: all.")
+    ] = None,
     batch_size: BATCH = 32,
     revision: loading.REVISION = None,
     dtype: loading.DTYPE = None,
@@ -102,7 +105,7 @@ def evaluate(
     embedder: Embedder = wanted.retriever(adapter, backbone) if adapter else LastTokenReadout(wanted.backbone(backbone or MINIATURE))
     total = len({id(item) for one in asked.sets for item in (*one.queries.values(), *one.corpus.values())})
     with progress_bar("embedding", total) as advance:
-        evaluations = run(embedder, asked.sets, batch_size, advance, keep)
+        evaluations = run(embedder, asked.sets, batch_size, advance, keep, dims)
     if asked.benchmark:
         typer.echo(f"{asked.benchmark['name']}: {asked.benchmark['protocol']} Data {asked.benchmark['revision']}.")
     _show(evaluations, group_scores(evaluations, asked.groups))
@@ -117,6 +120,7 @@ def evaluate(
             benchmark=asked.benchmark,
             groups=asked.groups,
             per_query=per_query,
+            dims=dims,
         )
         replace_file(json_file, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
         typer.echo(f"Scores written to {json_file}.")

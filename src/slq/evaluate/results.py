@@ -33,6 +33,7 @@ def whole_result(
     benchmark: Mapping[str, Any] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     per_query: bool = False,
+    dims: int | None = None,
 ) -> dict[str, Any]:
     """The results file: the scores, and all that they depend on.
 
@@ -46,6 +47,7 @@ def whole_result(
         "adapter": adapter,
         "backbone": embedder.backbone.identity.to_dict(),
         "fingerprint": embedder.fingerprint,
+        "dims": dims or embedder.backbone.dim,
         "scores": as_json(evaluations, per_query),
         "groups": group_scores(evaluations, groups or {}),
         "command": command,

@@ -82,14 +82,16 @@ def evaluate(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda count: None,
     keep: Path | None = None,
+    dims: int | None = None,
 ) -> list[Evaluation]:
     """Score retrieval sets one after the other; an item that stands in several is embedded once.
 
-    keep: a folder in which embeddings are kept, so that a run that was stopped, or one over more sets, embeds only what is missing.
+    keep: a folder in which embeddings are kept, so that a run that was stopped, or one over more sets, embeds only what is missing. dims:
+    score by so many leading numbers of each vector, at length 1 again (Matryoshka).
     Items that cannot be used are listed in `failures` and stay in: as candidates they are never found, as queries they find nothing.
     """
     vectors = embed_once(embedder, sets, batch_size, progress, keep)
-    return [_ranked(one, vectors) for one in sets]
+    return [_ranked(one, vectors, dims) for one in sets]
 
 
 def scores_over(queries: Sequence[QueryResult], depths: Sequence[int]) -> dict[str, float]:
@@ -97,8 +99,8 @@ def scores_over(queries: Sequence[QueryResult], depths: Sequence[int]) -> dict[s
     return from_ranks([query.places for query in queries], depths, [query.candidates for query in queries])
 
 
-def _ranked(one: RetrievalSet, vectors: Vectors) -> Evaluation:
-    results = _results(one, vectors)
+def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None) -> Evaluation:
+    results = _results(one, vectors, dims)
     categories: dict[str, list[QueryResult]] = {}
     for query in results:
         if query.id in one.categories:
@@ -113,7 +115,7 @@ def _ranked(one: RetrievalSet, vectors: Vectors) -> Evaluation:
     return Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, by_category, one.depths)
 
 
-def _results(one: RetrievalSet, vectors: Vectors) -> list[QueryResult]:
+def _results(one: RetrievalSet, vectors: Vectors, dims: int | None) -> list[QueryResult]:
     corpus_ids = tuple(one.corpus)
     column = {id_: place for place, id_ in enumerate(corpus_ids)}
     answers = {query_id: {id_: gain for id_, gain in one.qrels.get(query_id, {}).items() if gain > 0} for query_id in one.queries}
@@ -129,6 +131,7 @@ def _results(one: RetrievalSet, vectors: Vectors) -> list[QueryResult]:
         masked=columns(one.masked),
         candidates=columns(one.candidates),
         top=TOP,
+        dims=dims,
     )
     # An answer whose row failed is no longer in the corpus; it counts as never found rather than as never asked for.
     lost = {id_ for judged in one.qrels.values() for id_ in judged if id_ not in column}
