@@ -119,7 +119,7 @@ class Retriever(Embedder):
 
     def embed_prepared(self, prepared: Prepared) -> Tensor:
         """Embeddings (B, D) of a batch that `backbone.prepare` has turned into tensors; the cache plays no part."""
-        return pool(self._states(prepared))
+        return pool(self.states_of(prepared))
 
     def _embed_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         if self.cache is None:
@@ -154,12 +154,12 @@ class Retriever(Embedder):
         batches = even_batches(items, self.backbone, self.tokens_per_pass)
         tokens = sum(expected_tokens(item, self.backbone) + self.queries.num_latents for item in items)
         run = _again_for_gradients if torch.is_grad_enabled() and tokens > self.tokens_per_pass else _once
-        parts = [run(self._states, self.backbone.prepare([items[i] for i in batch], self.generation_prompt)) for batch in batches]
+        parts = [run(self.states_of, self.backbone.prepare([items[i] for i in batch], self.generation_prompt)) for batch in batches]
         order = torch.tensor([i for batch in batches for i in batch])
         return torch.cat(parts)[order.argsort()]
 
-    def _states(self, prepared: Prepared) -> Tensor:
-        """Final states of the latent queries (B, N, D) without a cache: the fast path, or the slow twin."""
+    def states_of(self, prepared: Prepared) -> Tensor:
+        """Final states of the latent queries (B, N, D) of one prepared batch, without the cache: the fast path, or the slow twin."""
         if self.prefix_split:
             return self.backbone.suffix(self.backbone.prefix(prepared), self.queries.latents)
         return self.backbone.full(prepared, self.queries.latents)

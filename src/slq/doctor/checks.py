@@ -123,7 +123,7 @@ def saved_adapter(subject: Subject) -> list[Measured]:
         subject.retriever.save_pretrained(Path(folder) / "adapter")
         loaded = Retriever.from_pretrained(Path(folder) / "adapter", subject.backbone)
     with torch.no_grad():
-        again_BD = loaded.embed_batch(subject.items)
+        again_BD = loaded.embed_prepared(subject.prepare(subject.items))
     return [Measured("largest difference: loaded against saved", largest(again_BD - subject.embeddings), 0)]
 
 

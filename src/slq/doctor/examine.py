@@ -124,7 +124,9 @@ def _other_dtype(load: Callable[[str | None], Retriever], embeddings: Callable[[
         raise Skipped(f"in {other} the backbone needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
     try:
         with torch.no_grad():
-            found_BD = load(other).embed_batch(built_in_items())
+            retriever = load(other)
+            prepared = retriever.backbone.prepare(built_in_items(), retriever.generation_prompt)  # one batch, as the subject's
+            found_BD = retriever.embed_prepared(prepared)
     except torch.OutOfMemoryError as error:
         raise Skipped(f"there is not enough memory for it in {other}") from error
     return [Measured(f"1 - smallest cosine: {figures['dtype']} against {other}", one_minus_cosine(found_BD, loaded_BD), DTYPE_TOLERANCE)]

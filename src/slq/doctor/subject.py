@@ -16,7 +16,7 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
-from slq.backbone import FrozenBackbone
+from slq.backbone import FrozenBackbone, Prepared
 from slq.latents import LatentQueries, pool
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
@@ -105,7 +105,7 @@ class Subject:
     def states(self) -> Tensor:
         """Final states (B, N, D) of all items in one batch."""
         with torch.no_grad():
-            return self.retriever.states(self.items)
+            return self.retriever.states_of(self.prepare(self.items))
 
     @property
     def embeddings(self) -> Tensor:
@@ -114,7 +114,11 @@ class Subject:
     @torch.no_grad()
     def embed(self, places: Sequence[int]) -> Tensor:
         """Embeddings of the items in these places as one batch."""
-        return self.retriever.embed_batch([self.items[place] for place in places])
+        return self.retriever.embed_prepared(self.prepare([self.items[place] for place in places]))
+
+    def prepare(self, items: Sequence[Item]) -> Prepared:
+        """Items as one batch, of whatever kinds they are: the retriever itself would put pictures and words in batches of their own."""
+        return self.backbone.prepare(items, self.retriever.generation_prompt)
 
     def answers(self) -> list[str]:
         """What the model says to one item of each kind."""
