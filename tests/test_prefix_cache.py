@@ -243,6 +243,22 @@ def test_nothing_is_read_beforehand_that_cannot_be_kept(backbone, queries, items
     assert cache.closed and counting.prefixes == 0
 
 
+def test_texts_are_not_read_beforehand_where_features_alone_are_kept(backbone, queries, items):
+    counting, done = Counting(backbone), []
+    Retriever(counting, queries, PrefixCache(level="features")).prefill([*items, *items], done.append)
+    pictures = sum(item.image is not None for item in items)
+    assert counting.prefixes == pictures and sum(done) == len(items)
+
+
+def test_what_is_damaged_is_read_beforehand(backbone, queries, items, tmp_path):
+    Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path)).prefill(items)
+    cache = PrefixCache(budget=0, folder=tmp_path)
+    cache.tiers[-1].files()[0].write_bytes(b"damaged")
+    counting = Counting(backbone)
+    Retriever(counting, queries, cache).prefill(items)
+    assert counting.prefixes == 1 and len(PrefixCache(budget=0, folder=tmp_path)) == len(items)
+
+
 # Eight bits
 
 

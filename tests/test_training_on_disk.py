@@ -68,7 +68,7 @@ def test_killed_while_prefixes_are_written_then_resumed_learns_the_same(world, u
     before = len(entries(kept))
     assert running.returncode == -9 and before >= 5, "it was killed while it wrote"
     again = learned(start(world, tmp_path / "run", "resume"), tmp_path / "run")
-    assert torch.equal(again, unbroken)
+    assert (again - unbroken).abs().max() <= 1e-5, "what is read again is read in other company, which may round otherwise"
     assert len(entries(kept)) > before and not list(kept.glob("*/*.partial"))
 
 

@@ -174,13 +174,31 @@ class Retriever(Embedder):
         """
         if self.cache is None:
             return
-        chunks = [] if self.cache.full else [items[start : start + PREFILL_CHUNK] for start in range(0, len(items), PREFILL_CHUNK)]
-        for chunk, ahead in zip(chunks, self.prepare_ahead(chunks, workers), strict=True):
-            if self.cache.full:
-                break
-            self._prefixes(chunk, ahead)
-            progress(len(chunk))
+        if not self.cache.full:
+            items = _unique(items)
+            unread = [item for item in items if self._can_be_kept(item) and not self._is_kept(item)]
+            chunks = [unread[start : start + PREFILL_CHUNK] for start in range(0, len(unread), PREFILL_CHUNK)]
+            groups = [group for chunk in chunks for group in self._groups(chunk)]
+            progress(len(items) - len(unread))
+            prepared = prepare_ahead(self.backbone.item_processor, groups, self.generation_prompt, workers)
+            for group, one in zip(groups, prepared, strict=False):
+                if self.cache.full:
+                    break
+                if isinstance(one, InputError):
+                    raise one
+                self._read(group, one)
+                progress(len(group))
         self.cache.closed = True
+
+    def _can_be_kept(self, item: Item) -> bool:
+        assert self.cache is not None
+        return self.cache.level == "states" or (item.image is not None and self.backbone.keeps_features)
+
+    def _is_kept(self, item: Item) -> bool:
+        """Whether the cache has the item's prefix or features, whole and undamaged."""
+        assert self.cache is not None
+        address = self._address(item)
+        return self.cache.get(address) is not None or self.cache.get_features(address) is not None
 
     def prepare_ahead(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Ahead]:
         """For each batch its items of which the cache has nothing, prepared by `workers` processes while the model runs."""
@@ -218,12 +236,17 @@ class Retriever(Embedder):
             prefixes = self.backbone.prefix_of_features([picture for _, picture in chunk]).split()
             found |= {item.key: prefix for (item, _), prefix in zip(chunk, prefixes, strict=True)}
         for group in self._groups(unread):
-            prepared = ahead.get(_keys(group)) or self.backbone.prepare(group, self.generation_prompt)
-            pictures = self.backbone.features(prepared) if self.backbone.keeps_features else [None] * len(group)
-            for item, prefix, picture in zip(group, self.backbone.prefix(prepared, pictures).split(), pictures, strict=True):
-                cache.put(self._address(item), prefix, picture)
-                found[item.key] = prefix
+            found |= self._read(group, ahead.get(_keys(group)) or self.backbone.prepare(group, self.generation_prompt))
         return [found[item.key] for item in items]
+
+    def _read(self, group: Sequence[Item], prepared: Prepared) -> dict[str, KeptPrefix]:
+        """The prefixes of a group by key, and into the cache what it has room for."""
+        assert self.cache is not None
+        pictures = self.backbone.features(prepared) if self.backbone.keeps_features else [None] * len(group)
+        prefixes = self.backbone.prefix(prepared, pictures).split()
+        for item, prefix, picture in zip(group, prefixes, pictures, strict=True):
+            self.cache.put(self._address(item), prefix, picture)
+        return {item.key: prefix for item, prefix in zip(group, prefixes, strict=True)}
 
     def _groups(self, unread: Sequence[Item]) -> list[list[Item]]:
         """Items that are read at once, alike with alike."""
