@@ -48,12 +48,14 @@ def main() -> None:
     backbone = load_backbone(
         options.backbone, dtype=options.dtype, device=options.device, preprocessing=Preprocessing(max_text_tokens=max(TOKENS))
     )
+    # First, for the most memory that the process ever took is measured: it grows with the batch.
+    large_batches = {count: large_batch(backbone, count, options.repeats) for count in BATCHES}
     result = {
         "seconds_a_step": {
             "latent queries": {count: ways(backbone, count, *pairs(PICTURES), options.repeats) for count in LATENTS},
             "tokens of a text": {count: ways(backbone, NUM_LATENTS, *texts(count), options.repeats) for count in TOKENS},
         },
-        "large_batches": {count: large_batch(backbone, count, options.repeats) for count in BATCHES},
+        "large_batches": large_batches,
         "reading": {count: reading(backbone, count, options.repeats) for count in ITEMS},
         "epochs": epochs(backbone),
     }
