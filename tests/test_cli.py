@@ -225,11 +225,12 @@ def test_eval_scores_categories_apart(tmp_path):
     assert "by_category" not in json.loads((tmp_path / "plain.json").read_text())["scores"]["asked"]
 
 
-def test_eval_writes_what_the_scores_depend_on(tiny_world, adapter, tmp_path):
+def test_eval_writes_what_the_scores_depend_on(tiny_world, adapter, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/slq", "eval", "--data", "my pairs"])
     data, kept = tiny_world / "test" / "captions.jsonl", tmp_path / "kept"
     result = scored(tmp_path, "--data", data, "--adapter", adapter, "--per-query", "--keep", kept)
     assert (result["format"], result["benchmark"], result["groups"]) == (1, None, {})
-    assert re.fullmatch("[0-9a-f]{64}", result["data_sha256"]) and result["command"].startswith("slq ")
+    assert re.fullmatch("[0-9a-f]{64}", result["data_sha256"]) and result["command"] == "slq eval --data 'my pairs'"
     assert {"dtype", "preprocessing", "revision", "template"} <= set(result["backbone"])
     assert {"slq", "numpy", "device", "seed"} <= set(result["provenance"])
     for scores in result["scores"].values():

@@ -14,7 +14,8 @@ from slq.types import Item
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_workers_prepare_the_same(backbone, items, workers, tmp_path, capfd):
+def test_workers_prepare_the_same(backbone, items, workers, tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     batches = [items[:4], [items[4], Item(" ")], items[4:], [Item(image=tmp_path / "missing.png")]]
     first, empty, last, missing = prepare_ahead(backbone.item_processor, batches, workers=workers)
     for found, wanted in ((first, batches[0]), (last, batches[2])):
