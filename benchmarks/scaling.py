@@ -120,17 +120,21 @@ def epochs(backbone: FrozenBackbone) -> dict[str, dict[int, float]]:
 
 def plot(result: dict, path: Path) -> None:
     """Four panels: latents, tokens, batch, epochs; seconds on logarithmic axes."""
+
+    def places(found: dict) -> list[int]:
+        return [int(count) for count in found]  # texts, where a result was read from its file
+
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), constrained_layout=True)
     colours = dict(zip(WAYS, ("#b3541e", "#7a7a7a", "#1f5f8b"), strict=True))
     for axis, (name, found) in zip(axes, result["seconds_a_step"].items(), strict=False):
         for way in WAYS:
-            axis.plot(list(found), [each[way]["median"] for each in found.values()], "o-", color=colours[way], label=way)
+            axis.plot(places(found), [each[way]["median"] for each in found.values()], "o-", color=colours[way], label=way)
         axis.set(xlabel=name, ylabel="seconds a step")
     large = result["large_batches"]
-    axes[2].plot(list(large), [each["seconds_a_pair"]["median"] * 1000 for each in large.values()], "o-", color=colours["prefixes kept"])
+    axes[2].plot(places(large), [each["seconds_a_pair"]["median"] * 1000 for each in large.values()], "o-", color=colours["prefixes kept"])
     axes[2].set(xlabel="pairs in a batch", ylabel="milliseconds a pair", ylim=(0, None))
     for way, found in result["epochs"].items():
-        axes[3].plot(list(found), list(found.values()), "o-", color=colours[way], label=way)
+        axes[3].plot(places(found), list(found.values()), "o-", color=colours[way], label=way)
     axes[3].set(xlabel="epochs", ylabel="seconds in all", ylim=(0, None))
     for axis in axes[:3]:
         axis.set_xscale("log", base=2)
