@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from slq.data import tables
 from slq.data.pictures import PICTURE_SUFFIXES
 from slq.data.tables import Row, read_rows
 from slq.errors import DataFileError
@@ -19,14 +19,7 @@ _SPLIT = re.compile(r"(train|restval|validation|val|dev|test)[^/]*$")
 
 def read_json(path: Path, kind: type, advice: str) -> Any:
     """The content of a JSON file that must be a list or an object (`kind`); raises DataFileError, with `advice` if it is missing."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataFileError(f"{path} does not exist; {advice}") from None
-    except OSError as error:
-        raise DataFileError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-    except (ValueError, RecursionError) as error:
-        raise DataFileError(f"{path} is not valid JSON ({error}); fetch the file again") from None
+    content = tables.read_json(path, advice, "fetch the file again")
     if not isinstance(content, kind) or not content:
         wanted = "a list of entries" if kind is list else "an object with entries"
         raise DataFileError(f"{path} does not hold {wanted}; fetch the file again")

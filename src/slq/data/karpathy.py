@@ -7,12 +7,12 @@ and `test`; training on `train` and `restval` is what the literature calls the C
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slq.data.pictures import picture_path
+from slq.data.tables import read_json
 from slq.data.texts import check_text
 from slq.errors import DataFileError, Failure, InputError, PictureError
 from slq.types import Item, Pair
@@ -44,14 +44,7 @@ def karpathy_pairs(path: Path, splits: tuple[str, ...] = TRAINING_SPLITS) -> Ite
 
 
 def _images(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataFileError(f"the data file {path} does not exist; check the path") from None
-    except OSError as error:
-        raise DataFileError(f"the data file {path} cannot be opened ({error.strerror}); check its path and permissions") from None
-    except (ValueError, RecursionError) as error:
-        raise DataFileError(f"{path} is not valid JSON ({error}); fetch it again, or name a .jsonl file with one object per line") from None
+    content = read_json(path, "check the path", "fetch it again, or name a .jsonl file with one object per line")
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise DataFileError(f"{path} has no list 'images' as Karpathy's dataset_coco.json has; write pairs of your own as .jsonl")

@@ -41,6 +41,18 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     return _at_least_one(path, reader(path))
 
 
+def read_json(path: Path, missing: str, damaged: str) -> Any:
+    """The content of a JSON file; raises DataFileError, with what to do if it is `missing` or `damaged`."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataFileError(f"{path} does not exist; {missing}") from None
+    except OSError as error:
+        raise DataFileError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise DataFileError(f"{path} is not valid JSON ({error}); {damaged}") from None
+
+
 def _check_file(path: Path) -> None:
     try:
         with path.open("rb") as stream:
