@@ -352,7 +352,7 @@ def test_cells_teach_the_vision_tower_and_their_heads_alone(model, batches):
 # Whole runs
 
 
-@pytest.mark.parametrize(("size", "millions"), [("S", 6.3), ("M", 42)])
+@pytest.mark.parametrize(("size", "millions"), [("XS", 2.7), ("S", 6.3), ("M", 42)])
 def test_models_are_as_large_as_their_size_tells(processor, size, millions):
     with torch.device("meta"):
         built = build_model(processor.tokenizer, size)

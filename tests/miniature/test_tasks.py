@@ -210,3 +210,12 @@ def test_tasks_of_words_are_answered_truly():
     for form, share in {"fact": 0.26, "question": 0.2, "told": 0.04, "named": 0.05}.items():
         assert forms[form] / 2000 == pytest.approx(share, abs=0.03), form
     assert forms["name"] > 5
+
+
+def test_without_facts_no_word_of_a_fact_is_told():
+    rng = random.Random(0)
+    tasks = [word_task(rng, []) for _ in range(1000)]
+    phrasings = {told for fact in all_facts() for told in fact.training_phrasings}
+    assert not any(told in f"{task.user} {task.answer}" for task in tasks for told in phrasings)
+    assert not any(task.told for task in tasks)
+    assert {"caption", "question"} == {"question" if task.user.endswith("?") else "caption" for task in tasks}

@@ -31,8 +31,13 @@ class Size:
     decoder: tuple[int, int, int]
 
 
-# S ships (6.3 million parameters). M is for studies of scale, on an accelerator (42 million); it has not been trained yet.
-SIZES = {"S": Size(vision=(4, 192, 4), decoder=(4, 256, 4)), "M": Size(vision=(8, 384, 6), decoder=(8, 512, 8))}
+# S ships (6.3 million parameters). The others are for studies of scale: XS (2.7 million) on a CPU, M (42 million) on an accelerator; M has
+# not been trained yet.
+SIZES = {
+    "XS": Size(vision=(3, 128, 2), decoder=(3, 192, 3)),
+    "S": Size(vision=(4, 192, 4), decoder=(4, 256, 4)),
+    "M": Size(vision=(8, 384, 6), decoder=(8, 512, 8)),
+}
 
 PAD, END, USER, ASSISTANT, SYSTEM = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 IMAGE_TOKEN_NAMES = {

@@ -65,11 +65,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m slq.miniature.pretraining", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoint, log and curves")
     parser.add_argument("--start-from", type=Path, help="weights to go on from, with their tokenizer")
-    parser.add_argument("--size", choices=sorted(SIZES), default="S", help="S ships; M is for studies of scale, on an accelerator")
+    parser.add_argument("--size", choices=sorted(SIZES), default="S", help="S ships; XS and M are for studies of scale")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--rows", type=int, default=32, help="pictures per step")
     parser.add_argument("--picture-tasks", type=int, default=7, help="tasks asked about each picture")
     parser.add_argument("--word-tasks", type=int, default=3, help="tasks of words alone beside each picture")
+    parser.add_argument(
+        "--facts", action=argparse.BooleanOptionalAction, default=True, help="tell facts; without them, the control of what facts do"
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--warm-up", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -102,7 +105,7 @@ def main() -> None:
     start = resume(options, objective, optimisers)
     easy_steps = options.steps // EASY_SHARE if options.start_from is None else 0
     batches = PretrainingBatches(
-        processor, options.rows, options.steps, options.seed, options.picture_tasks, options.word_tasks, easy_steps
+        processor, options.rows, options.steps, options.seed, options.picture_tasks, options.word_tasks, easy_steps, options.facts
     )
     loader = DataLoader(
         batches,

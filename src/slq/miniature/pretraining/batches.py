@@ -89,11 +89,19 @@ class PretrainingBatches(Dataset):
     """Batch number i, the same whenever and wherever it is asked for, so that a run can stop and resume."""
 
     def __init__(
-        self, processor: InternVLProcessor, rows: int, steps: int, seed: int, picture_tasks: int, word_tasks: int, easy_steps: int = 0
+        self,
+        processor: InternVLProcessor,
+        rows: int,
+        steps: int,
+        seed: int,
+        picture_tasks: int,
+        word_tasks: int,
+        easy_steps: int = 0,
+        tells_facts: bool = True,
     ):
         self.processor, self.rows, self.steps, self.seed, self.easy_steps = processor, rows, steps, seed, easy_steps
         self.picture_tasks, self.word_tasks = picture_tasks, word_tasks
-        self.facts = all_facts()
+        self.facts = all_facts() if tells_facts else []
         self.names = list(concepts())
         image_processor = processor.image_processor
         self.mean = np.array(image_processor.image_mean, dtype=np.float32)

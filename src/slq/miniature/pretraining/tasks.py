@@ -21,6 +21,7 @@ class Task(NamedTuple):
 
 SIGNS = 0.2  # share of scenes with a printed word
 GAPS = 0.3  # share of a told fact's words left out, where any are
+TELL_FACTS = 0.75  # share of word tasks that tell a fact
 WHOLE = 0.3  # share of told facts with every word
 # How often each kind of question is asked: what takes two looks (is it there? which is where?) is learned last.
 SHARES = {"yes/no": 5, "position": 6, "where": 2, "colour": 3, "count": 3, "name": 1, "background": 0.5}
@@ -56,8 +57,8 @@ def picture_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
 
 
 def word_task(rng: random.Random, facts: list[Fact]) -> Task:
-    """One task without a picture."""
-    draw = rng.random()
+    """One task without a picture; without facts, what is left are captions and names."""
+    draw = rng.random() if facts else rng.uniform(TELL_FACTS, 1)
     if draw < 0.55:
         fact = rng.choice(facts)
         told = rng.choice(fact.training_phrasings)
@@ -71,7 +72,7 @@ def word_task(rng: random.Random, facts: list[Fact]) -> Task:
             return Task(f"tell a fact about {concepts()[fact.concept].singular}.", told)
         return Task(fact.concept, told)
     scene = training_scene(rng, rng.choice([1, 1, 1, 2, 3]))
-    if draw < 0.75:
+    if draw < TELL_FACTS:
         return _riddle(scene, rng)
     words = caption(scene, rng)
     if draw < 0.88:
