@@ -47,6 +47,7 @@ def whole_result(
         "adapter": adapter,
         "backbone": embedder.backbone.identity.to_dict(),
         "fingerprint": embedder.fingerprint,
+        "readout": embedder.name,
         "dims": dims or embedder.backbone.dim,
         "scores": as_json(evaluations, per_query),
         "groups": group_scores(evaluations, groups or {}),
@@ -110,9 +111,14 @@ def _of_set(one: Evaluation) -> dict[str, Any]:
     return {
         **one.metrics,
         "confidence": {name: list(ends) for name, ends in one.confidence.items()},
-        **({"by_category": one.by_category} if one.by_category else {}),
+        **({"by_category": {name: _of_category(one, name) for name in one.by_category}} if one.by_category else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
     }
+
+
+def _of_category(one: Evaluation, name: str) -> dict[str, Any]:
+    confidence = {metric: list(ends) for metric, ends in one.confidence_by_category[name].items()}
+    return {**one.by_category[name], "confidence": confidence}
 
 
 def _by_query(one: Evaluation) -> dict[str, Any]:
