@@ -70,6 +70,8 @@ def test_what_is_trainable(backbone):
     lora, full = TunedBackbone(backbone, "lora", rank=8), TunedBackbone(backbone, "full")
     assert sum(p.numel() for p in lora.trainable) == sum(8 * (layer.in_features + layer.out_features) for layer in linear)
     assert sum(p.numel() for p in full.trainable) == sum(p.numel() for p in decoder.parameters())
+    seeing = TunedBackbone(backbone, "full", tune_vision=True)
+    assert sum(p.numel() for p in seeing.trainable) == sum(p.numel() for p in backbone.model.base_model.parameters())
     shared = {p.data_ptr() for p in backbone.model.parameters()}
     assert shared <= {p.data_ptr() for p in lora.backbone.model.parameters()}, "LoRA's copy holds no weights of its own"
     assert not shared & {p.data_ptr() for p in full.backbone.model.parameters()}
@@ -153,6 +155,8 @@ def test_a_damaged_or_foreign_tuned_backbone(tuned, backbone, tmp_path):
 def test_options_of_latents_are_refused_where_there_are_none():
     with pytest.raises(InputError, match="groups is of latent queries, and method lora has none"):
         TrainingOptions(method="lora", groups=(1,))
+    with pytest.raises(InputError, match="tune_vision is of method full"):
+        TrainingOptions(method="lora", tune_vision=True)
 
 
 # Zero-shot readouts

@@ -60,6 +60,7 @@ def train(
     ] = "latents",
     lora_rank: Annotated[int, typer.Option(help="Rank of LoRA's matrices.")] = 8,
     lora_alpha: Annotated[int, typer.Option(help="LoRA's scale, times the rank.")] = 16,
+    tune_vision: Annotated[bool, typer.Option("--tune-vision", help="With --method full: tune the vision tower too.")] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Pairs per step; the other pairs of a batch are the negatives.")] = 128,
     max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,

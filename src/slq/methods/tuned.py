@@ -41,17 +41,25 @@ class TunedBackbone(LastTokenReadout):
 
     method: `lora` (low-rank matrices beside every linear layer of the decoder; the copy shares all other weights) or `full` (every weight
     of the decoder, in float32; under autocast where the backbone is in half precision). The vision tower stays frozen in both, as the
-    parameter counts of the paper imply. tokens_per_pass: see `Retriever`.
+    parameter counts of the paper imply; tune_vision: in `full` it learns too. tokens_per_pass: see `Retriever`.
     Raises MissingExtraError where PEFT is missing, BackboneError for weights that cannot be trained.
     """
 
-    def __init__(self, backbone: FrozenBackbone, method: str, rank: int = 8, alpha: int = 16, tokens_per_pass: int | None = None):
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        method: str,
+        rank: int = 8,
+        alpha: int = 16,
+        tokens_per_pass: int | None = None,
+        tune_vision: bool = False,
+    ):
         if getattr(backbone.model, "is_quantized", False) and method == "full":
             raise BackboneError("Quantized weights cannot be trained: load the backbone without --quantization, or use --method lora.")
         self.method, self.kind = method, f"{method}, last token"
         self.computed_in = backbone.model.dtype
         self.learned_on = backbone.identity.to_dict()
-        super().__init__(_low_rank(backbone, rank, alpha) if method == "lora" else _trainable(backbone))
+        super().__init__(_low_rank(backbone, rank, alpha) if method == "lora" else _trainable(backbone, tune_vision))
         self.tokens_per_pass = tokens_per_pass or tokens_that_fit(backbone, prefix_split=False)
         self.training: dict[str, Any] = {}
 
@@ -111,7 +119,7 @@ class TunedBackbone(LastTokenReadout):
         if backbone is None:
             backbone = load_learned_on(learned_on, loading)
         check_identity(learned_on, backbone.identity.to_dict())
-        tuned = cls(backbone, method, training["lora_rank"], training["lora_alpha"])
+        tuned = cls(backbone, method, training["lora_rank"], training["lora_alpha"], tune_vision=training["tune_vision"])
         tuned.training = training
         try:
             _load_weights(tuned.backbone.model, method, folder)
@@ -137,10 +145,10 @@ def _low_rank(backbone: FrozenBackbone, rank: int, alpha: int) -> FrozenBackbone
     return backbone.with_model(model, f"{backbone.identity.name}, lora")
 
 
-def _trainable(backbone: FrozenBackbone) -> FrozenBackbone:
-    """A copy in float32 whose decoder has gradients."""
+def _trainable(backbone: FrozenBackbone, tune_vision: bool) -> FrozenBackbone:
+    """A copy in float32 whose decoder has gradients, or all that leads to its last layer."""
     model = copy.deepcopy(backbone.model).float()
-    model.get_decoder().requires_grad_(True)
+    (model.base_model if tune_vision else model.get_decoder()).requires_grad_(True)
     return backbone.with_model(model, f"{backbone.identity.name}, full")
 
 

@@ -162,7 +162,7 @@ class TunedLearner(Learner):
 def fresh_learner(backbone: FrozenBackbone, options: TrainingOptions, rank: int = 0, processes: int = 1) -> Learner:
     """What a run with these options starts from, with an empty cache."""
     if options.method != "latents":
-        tuned = TunedBackbone(backbone, options.method, options.lora_rank, options.lora_alpha, options.tokens_per_pass)
+        tuned = TunedBackbone(backbone, options.method, options.lora_rank, options.lora_alpha, options.tokens_per_pass, options.tune_vision)
         return TunedLearner(tuned, options, rank, processes)
     cache = options.prefix_cache(backbone.device) if options.prefix_split else None
     queries = fresh_queries(backbone, options)

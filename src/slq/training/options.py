@@ -21,7 +21,7 @@ class TrainingOptions:
     """Settings of one run; the defaults of the method are the paper's, the rest is chosen for minutes rather than days.
 
     method: what is learned: `latents`, or what they are compared with, the decoder's own weights by `lora` (lora_rank, lora_alpha) or in
-    `full`; those are read at the last token. pooling, readout, per_modality, groups: see `latents.LatentQueries`; groups are trained by
+    `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see `latents.LatentQueries`; groups are trained by
     late interaction beside the pooled embedding. matryoshka: leading numbers of the embedding that are also trained to stand alone.
     generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
     learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start; 1e-4 for lora, 1e-5 for full. warmup_steps: at
@@ -44,6 +44,7 @@ class TrainingOptions:
     matryoshka: tuple[int, ...] = ()
     lora_rank: int = 8
     lora_alpha: int = 16
+    tune_vision: bool = False
     epochs: int = 5
     batch_size: int = 128
     max_steps: int | None = None
@@ -91,6 +92,8 @@ class TrainingOptions:
         for dims in self.matryoshka:
             if dims < 1:
                 raise InputError(f"matryoshka must be numbers of dimensions from 1 on, not {dims}.")
+        if self.tune_vision and self.method != "full":
+            raise InputError("tune_vision is of method full: the others leave the vision tower as it is.")
         if self.method != "latents":
             plain = {field.name: field.default for field in fields(self)}
             for name in OF_LATENTS:
