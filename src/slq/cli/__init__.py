@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, search, show, train
+from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, paper, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command()(compare.compare)
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
+app.command()(paper.paper)
 app.add_typer(cache.app, name="cache")
 app.command()(show.world)
 app.command()(show.demo)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import BATCH, DEVICE, list_failures, progress_bar, shares, table
+from slq.cli.shared import BATCH, DEVICE, list_failures, progress_bar, shares, table, waiting
 from slq.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def evaluate(
         raise InputError(f"Unknown readout {readout!r}: choose one of {', '.join(ZERO_SHOT)}.")
     if per_query and not json_file:
         raise InputError("--per-query writes ranks into a file: name it with --json.")
-    asked = _read(data, benchmark, variant, prompts, data_revision, split)
+    with waiting("reading the data; what is drawn, unpacked or fetched is kept for the next time"):
+        asked = _read(data, benchmark, variant, prompts, data_revision, split)
     wanted = loading.Loading.of(given)
     embedder: Embedder
     if adapter is None:

@@ -59,7 +59,7 @@ def whole_result(
 def as_json(evaluations: Sequence[Evaluation], per_query: bool = False) -> dict[str, Any]:
     """Metrics, their confidence intervals, metrics by category and failures by set, ready for a results file.
 
-    per_query: also the rank of each query's relevant candidates (null: never found), and their gains where one is not 1.
+    per_query: also the rank of each query's relevant candidates (null: never found), their gains where one is not 1, and its first places.
     """
     return {one.name: _of_set(one) | (_by_query(one) if per_query else {}) for one in evaluations}
 
@@ -122,8 +122,9 @@ def _of_category(one: Evaluation, name: str) -> dict[str, Any]:
 
 
 def _by_query(one: Evaluation) -> dict[str, Any]:
-    """Ranks of the queries that the metrics average over."""
+    """Ranks and first places of the queries that the metrics average over."""
     judged = [query for query in one.queries if query.ranks]
     ranks = {query.id: {id_: int(rank) if math.isfinite(rank) else None for id_, rank in query.ranks.items()} for query in judged}
     gains = {query.id: dict(query.gains) for query in judged if any(gain != 1 for gain in query.gains.values())}
-    return {"ranks": ranks, **({"gains": gains} if gains else {})}
+    top = {query.id: [[id_, round(score, 6)] for id_, score in query.top] for query in judged}
+    return {"ranks": ranks, "top": top, **({"gains": gains} if gains else {})}

@@ -36,6 +36,7 @@ from slq.runtime import provenance, replace_file
 from slq.training import TrainingOptions, train
 from slq.types import Pair
 
+SPLITS = ("train", "validation", "test")
 console = Console()
 Scores = dict[str, Any]  # figures as fractions, by name, some of them by category
 
@@ -81,9 +82,15 @@ class Study:
     ):
         self.out, self.backbone_name, self.size, self.loading = out, backbone, size or Size(), loading
         self._data = dict(data or {})
-        if missing := {"train", "validation", "test"} - set(self._data) if self._data else set():
+        if missing := set(SPLITS) - set(self._data) if self._data else set():
             raise InputError(f"A study on one's own data needs all three of them; {', '.join(sorted(missing))} is missing.")
         out.mkdir(parents=True, exist_ok=True)
+
+    def beside(self, backbone: str) -> Study:
+        """A study of another backbone on the same data, in a folder of its own inside this one's."""
+        name = hashlib.sha256(str(Path(backbone).resolve() if Path(backbone).exists() else backbone).encode()).hexdigest()[:8]
+        data = {split: self.folder(split) for split in SPLITS}
+        return Study(self.out / f"beside-{name}", backbone, self.size, data, **self.loading)
 
     @cached_property
     def backbone(self) -> FrozenBackbone:
@@ -128,11 +135,10 @@ class Study:
 
     def trained(self, name: str, options: TrainingOptions) -> Trained:
         """What a training with these options learned and scored on validation and test; found where it was done before."""
-        about = {"options": options.that_decide_the_weights(), "backbone": self.backbone.identity.to_dict(), "size": asdict(self.size)}
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:8]
-        folder = self.out / "trainings" / f"{name}-{digest}"
-        if (folder / "measured.json").is_file():
-            return Trained(folder, json.loads((folder / "measured.json").read_text(encoding="utf-8")))
+        digest = self._digest(options)
+        for done in sorted((self.out / "trainings").glob(f"*-{digest}/measured.json")):  # by another name, where two experiments share it
+            return Trained(done.parent, json.loads(done.read_text(encoding="utf-8")))
+        folder = self.out / "trainings" / f"{name}-{digest}".replace(" ", "_").replace(",", "")
         say(f"training {name}")
         clock = time.perf_counter()
         with PeakMemory(self.backbone.device) as peak:
@@ -148,6 +154,13 @@ class Study:
         }
         replace_file(folder / "measured.json", lambda path: path.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8"))
         return Trained(folder, measured)
+
+    def _digest(self, options: TrainingOptions) -> str:
+        """Stands for all that a training depends on."""
+        weights = {name: value for name, value in options.that_decide_the_weights().items() if not name.startswith("cache_")}
+        counts = [self.size.training, self.size.validation, self.size.test]
+        about = [weights, self.backbone.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
     def load(self, trained: Trained) -> Embedder:
         """The embedder that a training saved."""
@@ -180,10 +193,10 @@ class Study:
         return whole
 
 
-def scores(embedder: Embedder, sets: Sequence[RetrievalSet]) -> Scores:
-    """hit@1 and hit@5 of each set; of sets with categories hit@5 by category too."""
+def scores(embedder: Embedder, sets: Sequence[RetrievalSet], dims: int | None = None) -> Scores:
+    """hit@1 and hit@5 of each set; of sets with categories hit@5 by category too. dims: of so many leading numbers."""
     found: Scores = {}
-    for one in evaluate(embedder, sets):
+    for one in evaluate(embedder, sets, dims=dims):
         found[one.name] = {"hit@1": one.metrics["hit@1"], "hit@5": one.metrics["hit@5"]}
         if one.by_category:
             found[one.name]["by_category"] = {name: metrics["hit@5"] for name, metrics in one.by_category.items()}

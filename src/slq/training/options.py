@@ -21,8 +21,9 @@ class TrainingOptions:
     """Settings of one run; the defaults of the method are the paper's, the rest is chosen for minutes rather than days.
 
     method: what is learned: `latents`, or what they are compared with, the decoder's own weights by `lora` (lora_rank, lora_alpha) or in
-    `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see `latents.LatentQueries`; groups are trained by
-    late interaction beside the pooled embedding. matryoshka: leading numbers of the embedding that are also trained to stand alone.
+    `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see
+    `latents.LatentQueries`; groups are trained by late interaction beside the pooled embedding. matryoshka: leading numbers of the
+    embedding that are also trained to stand alone.
     generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
     learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start; 1e-4 for lora, 1e-5 for full. warmup_steps: at
     most a tenth of the run.
