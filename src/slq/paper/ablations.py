@@ -1,17 +1,17 @@
 """Which parts of the method count: how many latents, where they start and stand, how they are read, what the loss adds.
 
-One thing changes at a time against the recipe of latent queries in `tuning`; the learning rate stays the recipe's.
+One thing changes at a time against the latent queries of `tuning`; the learning rate stays the one that was chosen for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from slq.demo.run import RECIPE
 from slq.methods import LateInteraction
 from slq.paper import plots
 from slq.paper.study import Scores, Study, Trained, quality, scores, spread
-from slq.paper.tuning import LATENTS
+from slq.paper.tuning import METHODS
 from slq.retriever import Retriever
 
 GROUPS = (1, 5, 20)
@@ -19,24 +19,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
     "1 latent": {"num_latents": 1},
     "5 latents": {"num_latents": 5},
-    "10 latents": {"num_latents": 10},
     "40 latents": {"num_latents": 40},
     "start: normal": {"init": "normal"},
-    "start: zeros": {"init": "zeros"},
     "behind the prompt": {"generation_prompt": True},
     "behind the prompt, start: normal (the paper)": {"generation_prompt": True, "init": "normal"},
     "the last latent": {"pooling": "last"},
     "before the last MLP": {"readout": "before_mlp"},
     "latents per modality": {"per_modality": True},
     "orthogonality 0.5": {"orthogonality": 0.5},
-    "false negatives left out": {"false_negative_margin": 0.1},
     "both captions in a step": {"captions_per_item": 2},
     "Matryoshka 64, 128": {"matryoshka": (64, 128)},
     "nested groups": {"groups": GROUPS},
-    "half the learning rate": {"learning_rate": 0.005},
-    "twice the learning rate": {"learning_rate": 0.02},
-    "half the epochs": {"epochs": RECIPE.epochs // 2},
-    "twice the epochs": {"epochs": RECIPE.epochs * 2},
+    "twice the epochs": {"epochs_times": 2},
 }
 
 
@@ -65,12 +59,14 @@ def chosen_by(measured: Scores) -> dict[str, float]:
     return {"explicit": quality(measured)} | ({"knowledge": knowledge["hit@5"]} if knowledge else {})
 
 
-def variant(study: Study, name: str, changes: dict[str, Any], seed: int) -> Trained:
+def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> Trained:
     """The recipe with these changes; prefixes are kept on disk for the variants that share them."""
-    options = {**LATENTS, "learning_rate": RECIPE.learning_rate, "epochs": study.size.epochs, "cache_folder": str(study.out / "prefixes")}
-    if "epochs" in changes:
-        changes = changes | {"epochs": max(1, study.size.epochs * changes["epochs"] // RECIPE.epochs)}
-    return study.trained(f"{name}-seed{seed}", study.options(**options | changes, seed=seed))
+    recipe = METHODS["latents"]
+    rate = study.chosen_rate("latents", recipe.rates, **recipe.options)
+    kept = {"cache_folder": str(study.out / "prefixes"), "cache_bytes": 0}
+    options = {**recipe.options, "learning_rate": rate, **kept, **changes}
+    options["epochs"] = study.size.epochs * options.pop("epochs_times", 1)
+    return study.trained(f"{name}-seed{seed}", study.options(**options, seed=seed))
 
 
 def retriever(study: Study, trained: Trained) -> Retriever:

@@ -80,6 +80,27 @@ def clouds(path: Path, planes: Mapping[str, tuple[np.ndarray, np.ndarray]], meas
         axes[0, 0].legend(fontsize=8, markerscale=3)
 
 
+def trade(path: Path, result: Mapping[str, Any]) -> None:
+    """Knowledge against explicit retrieval for every learning rate of every method, the chosen one filled; nothing without knowledge."""
+    if "knowledge" not in result["last token"]:
+        return
+    with _figure(path, 1, 1, 6, 4.2) as axes:
+        axis = axes[0, 0]
+        for name, method in result["methods"].items():
+            tried = method["by_rate"]
+            explicit, knowledge = ([100 * one[figure] for one in tried.values()] for figure in ("test", "test_knowledge"))
+            (line,) = axis.plot(explicit, knowledge, "o-", mfc="white", label=name)
+            best = tried[f"{method['learning_rate']:g}"]
+            axis.plot(100 * best["test"], 100 * best["test_knowledge"], "o", color=line.get_color())
+        zero_shot = result["last token"]
+        untouched = statistics.mean(zero_shot[way]["hit@1"] for way in WAYS)
+        axis.plot(100 * untouched, 100 * zero_shot["knowledge"]["hit@5"], "k*", markersize=11, label="last token, nothing learned")
+        axis.set(xlabel="explicit retrieval, hit@1 (%), mean of both ways", ylabel="knowledge retrieval, hit@5 (%)")
+        axis.set_title("from the lowest learning rate to the highest; filled: best on validation", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+
+
 def lines(path: Path, x: Sequence[float], found: Mapping[str, Sequence[Mapping[str, float]]], x_label: str, y_label: str) -> None:
     """One line a method over x, with the standard deviation over seeds."""
     with _figure(path, 1, 1, 5.5, 3.6) as axes:

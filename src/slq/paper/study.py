@@ -166,14 +166,15 @@ class Study:
         """The embedder that a training saved."""
         return load_embedder(trained.folder, self.backbone)
 
-    def chosen_rate(self, name: str, rates: Sequence[float], **options: Any) -> tuple[float, dict[str, float]]:
-        """The learning rate whose training, with the first seed, scores best on validation (`quality`), and the quality of each."""
+    def by_rate(self, name: str, rates: Sequence[float], **options: Any) -> dict[float, Trained]:
+        """One training a learning rate, with the first seed."""
         seed = self.size.seeds[0]
-        found = {
-            rate: quality(self.trained(f"{name}-{rate:g}-seed{seed}", self.options(**options, learning_rate=rate, seed=seed)).measured)
-            for rate in rates
-        }
-        return max(found, key=found.__getitem__), {f"{rate:g}": value for rate, value in found.items()}
+        return {rate: self.trained(f"{name}-{rate:g}-seed{seed}", self.options(**options, learning_rate=rate, seed=seed)) for rate in rates}
+
+    def chosen_rate(self, name: str, rates: Sequence[float], **options: Any) -> float:
+        """The learning rate that is best on validation pairs (`quality`), with the first seed."""
+        tried = self.by_rate(name, rates, **options)
+        return max(tried, key=lambda rate: quality(tried[rate].measured))
 
     # --- results ----------------------------------------------------------------------------------------------------------
 
@@ -203,9 +204,9 @@ def scores(embedder: Embedder, sets: Sequence[RetrievalSet], dims: int | None = 
     return found
 
 
-def quality(measured: Scores) -> float:
-    """What learning rates and forms are chosen by: the mean of hit@1 both ways on validation pairs."""
-    return statistics.mean(measured["validation"][way]["hit@1"] for way in ("text to image", "image to text"))
+def quality(measured: Scores, split: str = "validation") -> float:
+    """What learning rates are chosen by: the mean of hit@1 both ways on validation pairs."""
+    return statistics.mean(measured[split][way]["hit@1"] for way in ("text to image", "image to text"))
 
 
 def spread(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from slq.demo.run import RECIPE
 from slq.methods import LastTokenReadout
-from slq.paper.study import Study, Trained, say, scores, spread
+from slq.paper import plots
+from slq.paper.study import Study, Trained, quality, say, scores, spread
 
 FIGURES = ("seconds", "peak_bytes")
 
@@ -35,25 +36,32 @@ METHODS = {
 
 
 def run(study: Study) -> dict[str, Any]:
-    """The table: for each method what it costs and what it finds."""
+    """The table: for each method what it costs and what it finds; and how its learning rate trades one for the other."""
     say("last token")
     result: dict[str, Any] = {"last token": scores(LastTokenReadout(study.backbone), study.sets("test"))}
     result["methods"] = {name: of_method(study, name, method) for name, method in METHODS.items()}
+    plots.trade(study.out / "tuning.png", result)
     return study.write("tuning", result)
 
 
 def of_method(study: Study, name: str, method: Method) -> dict[str, Any]:
     """One row of the table, over all seeds."""
-    rate, tried = study.chosen_rate(name, method.rates, **method.options)
+    rate = study.chosen_rate(name, method.rates, **method.options)
     measured = [each.measured for each in trainings(study, name, method, rate)]
     return {
         "learning_rate": rate,
-        "validation_hit@1_by_rate": tried,
+        "by_rate": {f"{tried:g}": _of_rate(each) for tried, each in study.by_rate(name, method.rates, **method.options).items()},
         "learned_numbers": measured[0]["learned_numbers"],
         "test": spread([each["test"] for each in measured]),
         "validation": spread([each["validation"] for each in measured]),
         **spread([{figure: each[figure] for figure in FIGURES} for each in measured]),
     }
+
+
+def _of_rate(trained: Trained) -> dict[str, float]:
+    found = {"validation": quality(trained.measured), "test": quality(trained.measured, "test")}
+    knowledge = trained.measured["test"].get("knowledge")
+    return found | ({"test_knowledge": knowledge["hit@5"]} if knowledge else {})
 
 
 def trainings(study: Study, name: str, method: Method, rate: float) -> list[Trained]:
@@ -67,4 +75,4 @@ def trainings(study: Study, name: str, method: Method, rate: float) -> list[Trai
 def chosen(study: Study, name: str) -> list[Trained]:
     """The trainings of a method at its chosen rate."""
     method = METHODS[name]
-    return trainings(study, name, method, study.chosen_rate(name, method.rates, **method.options)[0])
+    return trainings(study, name, method, study.chosen_rate(name, method.rates, **method.options))
