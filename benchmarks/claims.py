@@ -109,6 +109,12 @@ def rates() -> str:
     return table(["method", "learning rate", "validation: hit@1", "test: hit@1", "test: knowledge, hit@5"], rows)
 
 
+def blend() -> str:
+    found = result("paper-blend")
+    rows = [[name, *found_by(one["half"]["test"])] for name, one in found["methods"].items()]
+    return table(["half of the way back", *FOUND], rows) + f"\n{day(found)}\n"
+
+
 def retention() -> str:
     found = result("paper-retention")
     tasks = list(found["before"])
@@ -177,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cost": cost,
     "categories": categories,
     "rates": rates,
+    "blend": blend,
     "retention": retention,
     "gap": gap,
     "ablations": ablations,

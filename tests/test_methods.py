@@ -24,7 +24,7 @@ from slq.runtime import parameter_hash
 from slq.scoring import rank
 from slq.training import TrainingOptions, train
 from slq.training.batches import Batches
-from slq.training.learners import fresh_learner
+from slq.training.learners import fresh_learner, fresh_queries
 from slq.types import Item
 
 OPTIONS = TrainingOptions(num_latents=4, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
@@ -157,6 +157,28 @@ def test_options_of_latents_are_refused_where_there_are_none():
         TrainingOptions(method="lora", groups=(1,))
     with pytest.raises(InputError, match="tune_vision is of method full"):
         TrainingOptions(method="lora", tune_vision=True)
+
+
+@pytest.mark.parametrize("method", [*TUNED, "latents"])
+def test_the_end_keeps_a_share_of_the_start(method, pairs, backbone, items, tmp_path):
+    options = OPTIONS if method == "latents" else tuning(method)
+    learned, kept = (run(pairs, backbone, tmp_path / str(share), replace(options, max_steps=3, start_share=share)) for share in (0.0, 0.25))
+    if method == "latents":
+        start = fresh_queries(backbone, options).latents
+        assert torch.allclose(kept.queries.latents, 0.75 * learned.queries.latents + 0.25 * start, atol=1e-6)
+    elif method == "full":
+        start = dict(backbone.model.named_parameters())
+        for name, parameter in kept.backbone.model.named_parameters():
+            whole = learned.backbone.model.get_parameter(name)
+            assert torch.allclose(parameter, 0.75 * whole + 0.25 * start[name], atol=1e-6)
+    else:
+        for one, other in zip(layers(kept), layers(learned), strict=True):
+            assert torch.allclose(one.get_delta_weight("default"), 0.75 * other.get_delta_weight("default"), atol=1e-7)
+    assert torch.equal(embed(load_embedder(tmp_path / "0.25", backbone), items), embed(kept, items)), "and that is what is saved"
+
+
+def layers(tuned):
+    return [module for module in tuned.backbone.model.modules() if hasattr(module, "get_delta_weight")]
 
 
 # Zero-shot readouts

@@ -109,6 +109,11 @@ class LatentQueries(nn.Module):
         """The vectors to append to each item of a batch: (N, D) where all share them, else (B, N, D) by who has a picture (B) bool."""
         return self.latents[pictured_B.long().to(self.latents.device)] if self.per_modality else self.latents
 
+    @torch.no_grad()
+    def toward(self, start: Tensor, share: float) -> None:
+        """Move the latents back by a share of their way from `start`: 0 leaves them, 1 is the start."""
+        self.latents.lerp_(start.to(self.latents), share)
+
     def pool(self, states_BND: Tensor) -> Tensor:
         """States of the latents (B, N, D) -> embeddings of length 1 (B, D), float32."""
         return pool(states_BND if self.pooling == "mean" else states_BND[:, -1:])

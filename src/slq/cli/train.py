@@ -52,6 +52,13 @@ def train(
         list[int] | None,
         typer.Option(help="Train so many leading numbers of embeddings to stand alone (repeat it); see `slq eval --dims`."),
     ] = None,
+    start_share: Annotated[
+        float,
+        typer.Option(
+            help="Move what was learned back by this share of its way from the start, after the last step: 0.5 keeps more of what the "
+            "model knew, and most of what was learned (WiSE-FT)."
+        ),
+    ] = 0.0,
     method: Annotated[
         str,
         typer.Option(

@@ -58,7 +58,7 @@ class TunedBackbone(LastTokenReadout):
             raise BackboneError("Quantized weights cannot be trained: load the backbone without --quantization, or use --method lora.")
         self.method, self.kind = method, f"{method}, last token"
         self.computed_in = backbone.model.dtype
-        self.learned_on = backbone.identity.to_dict()
+        self.origin, self.learned_on = backbone, backbone.identity.to_dict()
         super().__init__(_low_rank(backbone, rank, alpha) if method == "lora" else _trainable(backbone, tune_vision))
         self.tokens_per_pass = tokens_per_pass or tokens_that_fit(backbone, prefix_split=False)
         self.training: dict[str, Any] = {}
@@ -87,6 +87,16 @@ class TunedBackbone(LastTokenReadout):
         for parameter in self.trainable:
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def toward_start(self, share: float) -> None:
+        """Move the weights back by a share of their way from the backbone's: 0 leaves them, 1 is the backbone (WiSE-FT)."""
+        start = dict(self.origin.model.named_parameters())
+        for name, parameter in self.backbone.model.named_parameters():
+            if parameter.requires_grad and self.method == "full":
+                parameter.lerp_(start[name].to(parameter), share)
+            elif parameter.requires_grad and "lora_B" in name:  # the other factor may stay: what is added is their product
+                parameter.mul_(1 - share)
 
     def merged(self) -> FrozenBackbone:
         """The tuned weights as an ordinary backbone: for `lora` with its matrices multiplied into a copy of the model."""

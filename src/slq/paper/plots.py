@@ -101,6 +101,22 @@ def trade(path: Path, result: Mapping[str, Any]) -> None:
         axis.legend(fontsize=8)
 
 
+def blends(path: Path, methods: Mapping[str, Any]) -> None:
+    """Knowledge against explicit retrieval from what was learned (filled) to where it began; nothing without knowledge."""
+    if not all("test_knowledge" in point for method in methods.values() for point in method["curve"].values()):
+        return
+    with _figure(path, 1, 1, 6, 4.2) as axes:
+        axis = axes[0, 0]
+        for name, method in methods.items():
+            explicit, knowledge = ([100 * point[figure] for point in method["curve"].values()] for figure in ("test", "test_knowledge"))
+            (line,) = axis.plot(explicit, knowledge, "o-", mfc="white", label=name)
+            axis.plot(explicit[0], knowledge[0], "o", color=line.get_color())
+        axis.set(xlabel="explicit retrieval, hit@1 (%), mean of both ways", ylabel="knowledge retrieval, hit@5 (%)")
+        axis.set_title("moved back from what was learned (filled) towards the start, by quarters", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+
+
 def lines(path: Path, x: Sequence[float], found: Mapping[str, Sequence[Mapping[str, float]]], x_label: str, y_label: str) -> None:
     """One line a method over x, with the standard deviation over seeds."""
     with _figure(path, 1, 1, 5.5, 3.6) as axes:

@@ -157,7 +157,12 @@ class Study:
 
     def _digest(self, options: TrainingOptions) -> str:
         """Stands for all that a training depends on."""
-        weights = {name: value for name, value in options.that_decide_the_weights().items() if not name.startswith("cache_")}
+        plain = TrainingOptions().that_decide_the_weights()
+        weights = {
+            name: value
+            for name, value in options.that_decide_the_weights().items()
+            if value != plain[name] and not name.startswith("cache_")
+        }
         counts = [self.size.training, self.size.validation, self.size.test]
         about = [weights, self.backbone.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]

@@ -53,6 +53,10 @@ class Learner(nn.Module, ABC):
     def save(self, out: Path, training: dict[str, Any]) -> None:
         """Write what was learned, with the story of its training, into the run's folder."""
 
+    @abstractmethod
+    def toward_start(self, share: float) -> None:
+        """Move what was learned back by a share of its way from where it started."""
+
     def pool(self, states_BND: Tensor) -> Tensor:
         """Embeddings of length 1 (B, D) from the states."""
         return pool(states_BND)
@@ -108,6 +112,7 @@ class LatentLearner(Learner):
         super().__init__(options, rank, processes)
         self.embedder = self.retriever = retriever
         self.queries = retriever.queries
+        self._start = retriever.queries.latents.detach().clone()
 
     @property
     def temperature(self) -> Tensor:
@@ -115,6 +120,9 @@ class LatentLearner(Learner):
 
     def states(self, items: Sequence[Item], ahead: Ahead) -> Tensor:
         return self.retriever.states(items, ahead)
+
+    def toward_start(self, share: float) -> None:
+        self.queries.toward(self._start, share)
 
     def pool(self, states_BND: Tensor) -> Tensor:
         return self.queries.pool(states_BND)
@@ -149,6 +157,9 @@ class TunedLearner(Learner):
 
     def states(self, items: Sequence[Item], ahead: Ahead) -> Tensor:
         return self.tuned.states(items)
+
+    def toward_start(self, share: float) -> None:
+        self.tuned.toward_start(share)
 
     def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
         own = 0.1 * self.tuned.backbone.dim**-0.5

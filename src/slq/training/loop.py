@@ -94,6 +94,8 @@ def train(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
+            if step == total and options.start_share:
+                learner.toward_start(options.start_share)
             due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
             log.step(step, loss, norm, learner, batch, _validate(learner.embedder, validation_pairs) if due and main else {})
             if step % options.save_every == 0 or step in (total, stop_after):

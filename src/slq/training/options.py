@@ -23,7 +23,8 @@ class TrainingOptions:
     method: what is learned: `latents`, or what they are compared with, the decoder's own weights by `lora` (lora_rank, lora_alpha) or in
     `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see
     `latents.LatentQueries`; groups are trained by late interaction beside the pooled embedding. matryoshka: leading numbers of the
-    embedding that are also trained to stand alone.
+    embedding that are also trained to stand alone. start_share: after the last step what was learned is moved back by this share of its way
+    from the start, which keeps more of what the model knew (Wortsman et al. 2022, WiSE-FT).
     generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
     learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start; 1e-4 for lora, 1e-5 for full. warmup_steps: at
     most a tenth of the run.
@@ -43,6 +44,7 @@ class TrainingOptions:
     per_modality: bool = False
     groups: tuple[int, ...] = ()
     matryoshka: tuple[int, ...] = ()
+    start_share: float = 0.0
     lora_rank: int = 8
     lora_alpha: int = 16
     tune_vision: bool = False
@@ -93,6 +95,8 @@ class TrainingOptions:
         for dims in self.matryoshka:
             if dims < 1:
                 raise InputError(f"matryoshka must be numbers of dimensions from 1 on, not {dims}.")
+        if not 0 <= self.start_share < 1:
+            raise InputError(f"start_share must be a share from 0 to below 1, not {self.start_share}.")
         if self.tune_vision and self.method != "full":
             raise InputError("tune_vision is of method full: the others leave the vision tower as it is.")
         if self.method != "latents":
