@@ -130,7 +130,7 @@ def _show(report: Report) -> None:
             continue
         low, high = (100 * end for end in one.change.ends)
         points = f"{100 * one.change.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
-        changed = f"{one.change.answers} of {one.questions} ({one.change.lost} lost, {one.change.gained} gained)"
+        changed = f"{one.change.answers} ({one.change.lost} lost, {one.change.gained} gained)"
         rows.append([one.name, _share(one.before), _share(one.after), points, f"{one.change.p:.4f}", changed])
     table(["task", "questions", "right"] if report.after is None else ["task", "before", "after", "points", "p", "answers changed"], rows)
 
