@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from slq import cli
 from slq.backbone import FrozenBackbone
 from slq.cli import retention as command
+from slq.errors import AdapterError
 from slq.latents import LatentQueries
 from slq.methods import TunedBackbone
 from slq.retriever import Retriever
@@ -95,6 +96,12 @@ def test_what_is_refused(arguments, message, monkeypatch, capsys):
         cli.main()
     shown = capsys.readouterr().err
     assert ended.value.code == 1 and message in shown and shown.count("\n") == 1
+
+
+def test_a_damaged_tuned_backbone_is_said(tmp_path):
+    (tmp_path / "tuned.json").write_text("{}")
+    with pytest.raises(AdapterError, match=r"is damaged .*train it again"):
+        invoke("--adapter", tmp_path, "--tasks", "knowledge", *SMALL)
 
 
 def test_an_adapter_lies_over_the_backbone_that_is_asked(adapter):

@@ -12,7 +12,7 @@ import typer
 
 from slq.cli import loading
 from slq.cli.shared import DEVICE, progress_bar, table, waiting
-from slq.errors import InputError
+from slq.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
     from slq.backbone import FrozenBackbone
@@ -105,7 +105,6 @@ def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str 
     """The backbone as it is, and what was learned on it; for latent queries over the very same object."""
     from slq.adapter import load_learned_on
     from slq.backbone import MINIATURE
-    from slq.data.tables import read_json
     from slq.methods import load_embedder
     from slq.methods.tuned import TUNED_FILE
 
@@ -115,7 +114,10 @@ def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str 
     if not file.is_file():
         retriever = wanted.retriever(adapter, name)
         return retriever.backbone, retriever
-    learned_on = read_json(file, "train again.", "train again.")["backbone"]
+    try:
+        learned_on = json.loads(file.read_text(encoding="utf-8"))["backbone"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"The tuned backbone in {adapter} is damaged ({error}): save or train it again.") from error
     before = load_learned_on(learned_on, {"name": name, **wanted._beside_its_own_preprocessing()})
     return before, load_embedder(adapter, before)
 

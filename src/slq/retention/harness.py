@@ -75,7 +75,8 @@ def harness_tasks(names: Sequence[str], seed: int, limit: int | None, folders: S
             parts = manager.load([name])["tasks"]
         except Exception as error:  # whatever a data set's own loading raises
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            raise InputError(f"The data of the task {name!r} cannot be loaded: {reason}") from error
+            advice = "check the connection to the hub, or the task's dataset_path"
+            raise InputError(f"The data of the task {name!r} cannot be loaded: {reason.rstrip('.')}; {advice}.") from error
         for part, one in parts.items():
             if one.OUTPUT_TYPE != "generate_until":
                 raise InputError(f"The task {part!r} is scored by likelihoods, not by answers in words, so it cannot be asked here.")
