@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, paper, search, show, train
+from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, paper, retention, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command()(leakage.leakage)
 app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)
 app.command()(compare.compare)
+app.command()(retention.retention)
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
