@@ -74,15 +74,16 @@ class Loading:
         """
         from slq.retriever import Retriever
 
-        return Retriever.from_pretrained(adapter, name=name, **self._beside_its_own_preprocessing())
+        return Retriever.from_pretrained(adapter, name=name, **self.beside_its_own_preprocessing())
 
     def embedder(self, adapter: str, name: str | None = None) -> Retriever | TunedBackbone:
         """As `retriever`, for all that `slq train` can have learned: a backbone tuned by LoRA or in full too."""
         from slq.methods import load_embedder
 
-        return load_embedder(adapter, name=name, **self._beside_its_own_preprocessing())
+        return load_embedder(adapter, name=name, **self.beside_its_own_preprocessing())
 
-    def _beside_its_own_preprocessing(self) -> dict[str, Any]:
+    def beside_its_own_preprocessing(self) -> dict[str, Any]:
+        """What loading something learned is told; raises InputError where other preprocessing was asked for."""
         if asked := self._asked_preprocessing():
             flags = ", ".join("--preprocessing" if key == "name" else "--" + key.replace("_", "-") for key in asked)
             raise InputError(f"An adapter brings its own preprocessing along: leave out {flags}.")

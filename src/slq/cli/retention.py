@@ -118,7 +118,7 @@ def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str 
         learned_on = json.loads(file.read_text(encoding="utf-8"))["backbone"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"The tuned backbone in {adapter} is damaged ({error}): save or train it again.") from error
-    before = load_learned_on(learned_on, {"name": name, **wanted._beside_its_own_preprocessing()})
+    before = load_learned_on(learned_on, {"name": name, **wanted.beside_its_own_preprocessing()})
     return before, load_embedder(adapter, before)
 
 

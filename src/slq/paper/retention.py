@@ -26,9 +26,9 @@ def run(study: Study, names: Sequence[str]) -> dict[str, Any]:
     for name, ways in _asked(study).items():
         say(f"questions to {name}")
         reports = [_report(study, make(), tasks, merge=name.endswith("merged")) for make in ways]
-        result["before"] = {one.name: one.before for one in reports[0].tasks}
+        result["before"] = {one.name: one.before.right for one in reports[0].tasks}
         result["methods"][name] = {
-            "right": spread([{one.name: one.after for one in report.tasks} for report in reports]),
+            "right": spread([{one.name: one.after.right for one in report.tasks if one.after} for report in reports]),
             "changed": spread([{"answers": report.changed} for report in reports])["answers"],
             "weights_unchanged": all(report.same_weights for report in reports),
         }
