@@ -159,6 +159,8 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr("slq.paper.study.QUICK", TINY)
     few = ("the recipe", "nested groups", "Matryoshka 64, 128")
     monkeypatch.setattr(ablations, "VARIANTS", {name: ablations.VARIANTS[name] for name in few})
+    for name, method in tuning.METHODS.items():
+        monkeypatch.setitem(tuning.METHODS, name, replace(method, rates=method.rates[:2]))
     monkeypatch.setattr(controls, "SCRATCH_EPOCHS", 1)
     arguments = ["paper", "all", "--out", str(tmp_path / "study"), "--quick", "--device", "cpu"]
     assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
@@ -172,7 +174,11 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     assert "nested groups: late interaction of 5" in found["ablations"]["variants"]
     assert all("command" in one and "date" in one for one in found.values())
     for path in (tmp_path / "study").glob("*.png"):
-        assert min(Image.open(path).size) > 100
+        with Image.open(path) as figure:
+            assert min(figure.size) > 100
+    kept = found["retention"]["methods"]
+    assert kept["latents"]["weights_unchanged"] and kept["latents"]["changed"]["mean"] == 0
+    assert not kept["full"]["weights_unchanged"] and {"lora, merged", "full, half of the way back"} <= set(kept)
     learned = sorted((tmp_path / "study").rglob("measured.json"))
     written = [path.stat().st_mtime_ns for path in learned]
     assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
