@@ -108,7 +108,7 @@ class _Target:
         if any(self._is_own(other, meaning) for other, meaning in dictionary.related_words(synset, word, DERIVED)):
             return f"derived from {self.name}"
         for other, meaning in dictionary.related_words(synset, word, PERTAINS):
-            if other.replace("_", " ") in self.bases or meaning.offset in self.offsets | self.narrow:
+            if other.replace("_", " ") in self.bases or (meaning.part == "n" and meaning.offset in self.offsets | self.narrow):
                 return f"says no more than {self.name}"
         return None
 

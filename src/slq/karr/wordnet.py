@@ -111,7 +111,7 @@ class WordNet:
 
 @functools.cache
 def wordnet() -> WordNet:
-    """The dictionary, read once (about 40 MB of memory).
+    """The dictionary, read once (about 80 MB of memory).
 
     Raises MissingExtraError where the package that carries it is not installed.
     """

@@ -126,9 +126,10 @@ class ReviewLog:
                 lock.acquire()
             except OSError as error:
                 raise OutputError(f"Decisions cannot be saved in {self.path.parent}: {error.strerror or error}.") from error
-            with lock:
-                lock.release()  # `with` holds it once more
+            try:
                 yield
+            finally:
+                lock.release()
 
     def _append(self, decision: Decision) -> None:
         line = {key: value for key, value in asdict(decision).items() if key != "undo" or value}

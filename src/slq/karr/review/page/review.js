@@ -196,7 +196,7 @@ function summarise({ progress, agreement }) {
   $("rows").replaceChildren(...agreement.map((row) => {
     const line = element("tr");
     const alike = row.alike === null ? "–" : `${Math.round(100 * row.alike)} %`;
-    const kappa = row.kappa === null ? "–" : `${row.kappa.toFixed(2)} (${row.statistic.split("'")[0]})`;
+    const kappa = row.kappa === null ? "–" : `${row.kappa.toFixed(2).replace("-", "−")} (${row.statistic.split("'")[0]})`;
     line.append(...[row.reviewers.join(", "), row.items, alike, kappa].map((text) => element("td", text)));
     return line;
   }));
@@ -261,8 +261,9 @@ function list(lines) {
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
-function say(text) {
+function say(text, seen = true) {
   clearTimeout(restSaid);
+  $("said").className = seen ? "" : "skip"; // read out, not shown
   $("said").textContent = text;
   restSaid = setTimeout(() => { $("said").textContent = ""; }, 4000);
 }
@@ -272,7 +273,7 @@ function move(step) {
   if (place < 0 || place >= visible.length) return say(step < 0 ? "This is the first." : "This is the last.");
   current = visible[place];
   show();
-  say(`${place + 1} of ${visible.length}: ${$("query").textContent}`);
+  say(`${place + 1} of ${visible.length}: ${$("query").textContent}`, false);
 }
 
 function askName() {
