@@ -1,0 +1,1 @@
+"""Sets of queries that take knowledge to answer and never name their target, as in KARR-Bench."""
