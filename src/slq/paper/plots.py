@@ -45,7 +45,7 @@ def bars(path: Path, found: Mapping[str, Mapping[str, Any]], metric: str, title:
             axis.bar_label(drawn, [f"{height:.0f}" for height in heights], fontsize=8)
         axis.set_xticks(range(len(found)), [name.replace(", ", ",\n") for name in found])
         axis.set(ylabel=f"{metric} (%)", title=title, ylim=(0, 108))
-        axis.legend(fontsize=8, loc="lower right")
+        axis.legend(fontsize=8, loc="upper right")
 
 
 def ranges(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -190,7 +189,7 @@ class Study:
             "backbone": self.backbone.identity.to_dict(),
             "size": asdict(self.size),
             "data": {name: str(path) for name, path in self._data.items()} or "the miniature's world",
-            "command": " ".join(["slq", *sys.argv[1:]]),
+            "command": f"slq paper {experiment}",
             **provenance(),
         }
         path = self.out / f"{experiment}.json"
