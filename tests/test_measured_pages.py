@@ -26,7 +26,8 @@ def tables():
 def test_tables_are_those_of_the_results(tables, name):
     page = ROOT / "docs" / name
     written = page.read_text(encoding="utf-8")
-    assert {block["name"] for block in tables.BLOCK.finditer(written)} == set(tables.PAGES[page])
+    shown = {block["name"] for block in tables.BLOCK.finditer(written)}
+    assert shown and shown <= set(tables.PAGES[page])
     assert tables.filled(page) == written, "run `python benchmarks/tables.py`"
 
 
