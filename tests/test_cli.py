@@ -403,8 +403,8 @@ def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
     """The fast path of every backbone is made to see padding."""
     right = FrozenBackbone.suffix
 
-    def wrong(self, states, latents):
-        return right(self, replace(states, mask=torch.ones_like(states.mask)), latents)
+    def wrong(self, states, latents, *readout):
+        return right(self, replace(states, mask=torch.ones_like(states.mask)), latents, *readout)
 
     monkeypatch.setattr(FrozenBackbone, "suffix", wrong)
     arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--json", str(tmp_path / "report.json")]
