@@ -43,6 +43,10 @@ class Request:
     sha256: str = ""
 
 
+class _Stopped(Exception):
+    """Another thread met what ends the asking, or the user did."""
+
+
 class Asker:
     """Asks with the journal in hand: a request that was answered once is never sent again.
 
@@ -55,6 +59,7 @@ class Asker:
         self.purse = Purse(limits, journal.spent)
         self._settings = json.dumps([model.name, dict(model.settings)], sort_keys=True, default=str)
         self._locks: dict[str, threading.Lock] = {}
+        self._fault: BaseException | None = None
 
     def key(self, request: Request) -> str:
         """Equal keys, equal questions: the model with its settings, the text and the picture's bytes."""
@@ -70,16 +75,27 @@ class Asker:
         """
         found: dict[int, Value | Failure] = {}
         with ThreadPoolExecutor(self.limits.concurrency) as threads:
-            futures = {threads.submit(self.ask, request, read): place for place, request in enumerate(requests)}
+            futures = {threads.submit(self._ask_or_stop, request, read): place for place, request in enumerate(requests)}
             try:
                 for future in as_completed(futures):
                     found[futures[future]] = future.result()
                     self.watch(requests[0].stage, len(found), len(requests), self.purse.spent)
-            except BaseException:
+            except BaseException as error:
                 self.pace.stop()
                 threads.shutdown(wait=True, cancel_futures=True)
-                raise
+                raise (self._fault or error) if isinstance(error, _Stopped) else error from None
         return [found[place] for place in range(len(requests))]
+
+    def _ask_or_stop(self, request: Request, read: Callable[[Mapping[str, Any]], Value]) -> Value | Failure:
+        """What goes wrong for all is told to all at once: no other thread begins another request."""
+        try:
+            return self.ask(request, read)
+        except _Stopped:
+            raise
+        except BaseException as error:
+            self._fault = self._fault or error
+            self.pace.stop()
+            raise
 
     def ask(self, request: Request, read: Callable[[Mapping[str, Any]], Value]) -> Value | Failure:
         """One answer, from the journal or the model; unusable ones are asked for again, TRIES times in all."""
@@ -113,7 +129,7 @@ class Asker:
         asked = {"model": self.model.name, "text": text, "picture": request.picture.name if request.picture else None}
         for turn in range(TRIES_TO_REACH):
             if not self.pace.wait():
-                raise InputError("The build was stopped.")
+                raise _Stopped
             most = self.limits.cost(len(text) / 2 + (PICTURE_TOKENS if request.picture else 0), self.model.max_tokens)
             clock = time.perf_counter()
             try:

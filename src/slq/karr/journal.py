@@ -22,6 +22,7 @@ Line = dict[str, Any]
 # What was answered, and so is never sent again as it was: usable, not as asked for, or a refusal to answer.
 ANSWERED, MALFORMED, REFUSED = "answered", "malformed", "refused"
 UNANSWERED = "unanswered"  # given up: time-outs, an endpoint that refuses this one request
+BEGUN = "begun"  # a run; what the one before gave up last was perhaps its endpoint's fault, and is asked again
 
 
 class Journal:
@@ -37,6 +38,7 @@ class Journal:
         self._lines: dict[str, list[Line]] = defaultdict(list)
         self._unanswered: dict[str, str] = {}  # given up after the last answer: perhaps the endpoint's fault, and not the request's
         self._given_up: dict[str, str] = {}
+        self._begun = False
         self._lock = threading.Lock()
         self._held = FileLock(path.with_name(path.name + ".lock"))
         try:
@@ -44,9 +46,9 @@ class Journal:
         except Timeout:
             raise InputError(f"Another build is writing {path.parent}: wait for it, or stop it.") from None
         try:
-            with writing(path):
-                self._stream = path.open("a+b")
             self._load()
+            with writing(path):
+                self._stream = path.open("ab")
         except BaseException:
             self._held.release()
             raise
@@ -64,7 +66,7 @@ class Journal:
             return list(self._lines[key])
 
     def given_up(self, key: str) -> str:
-        """Why a request was given up for good, while others were answered after it; empty if it was not."""
+        """Why a request was given up for good: others were answered after it in the same run; empty if it was not."""
         with self._lock:
             return self._given_up.get(key, "")
 
@@ -77,23 +79,30 @@ class Journal:
     def add(self, line: Line) -> None:
         """Write a line and see it on the disk."""
         with self._lock, writing(self.path):
-            self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-            self._take(line)
+            if not self._begun:
+                self._write({"key": "", "status": BEGUN, "cost": 0.0, "time": line.get("time")})
+                self._begun = True
+            self._write(line)
+
+    def _write(self, line: Line) -> None:
+        self._stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._take(line)
 
     def _load(self) -> None:
-        self._stream.seek(0)
-        content = self._stream.read()
+        content = self.path.read_bytes() if self.path.is_file() else b""
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            self._stream.truncate(whole)
+            with writing(self.path):
+                os.truncate(self.path, whole)
         for number, text in enumerate(content[:whole].splitlines(), start=1):
             try:
                 line = json.loads(text)
                 self._take(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise DataFileError(f"{self.path} line {number} is broken ({error}): remove the line; its request is asked again") from None
+        self._unanswered.clear()
 
     def _take(self, line: Line) -> None:
         self.spent += float(line["cost"])
@@ -102,5 +111,8 @@ class Journal:
             self._lines[key].append(line)
             self._given_up.update(self._unanswered)
             self._unanswered.clear()
+            self._given_up.pop(key, None)
         elif status == UNANSWERED:
             self._unanswered[key] = line["why"]
+        elif status == BEGUN:
+            self._unanswered.clear()
