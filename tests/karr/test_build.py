@@ -404,7 +404,7 @@ def test_one_build_at_a_time_and_a_sound_journal(whole, world, book, tmp_path):
     with Journal(out / "journal.jsonl"), pytest.raises(InputError, match="Another build is writing"):
         run(book, world / "captions.jsonl", out)
     (out / "journal.jsonl").write_text('{"key": 1}\n{}\n')
-    with pytest.raises(DataFileError, match="journal.jsonl line 1 is broken"):
+    with pytest.raises(DataFileError, match=r"journal\.jsonl line 1 is broken"):
         run(book, world / "captions.jsonl", out)
 
 

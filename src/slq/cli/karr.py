@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,17 +86,21 @@ def build(
     options = Options(count, tuple(shares.items()), tries, max_positives, captions_only, seed)
     limits = Limits(concurrency, requests_per_minute, price_in, price_out, max_cost)
     texts = load_prompts(prompts)
-    asked: Model
-    if endpoint is not None:
-        if model is None:
-            raise InputError("An endpoint serves models by name: say which with --model.")
-        asked = Endpoint(endpoint, model, _key(api_key_env), max_tokens, max_side, timeout, parse_fields(fields) if fields else {})
-    else:
-        wanted = loading.Loading(
-            device=device, dtype=dtype, device_map=device_map, quantization=quantization, max_text_tokens=PROMPT_TOKENS
-        )
-        asked = LocalModel(wanted.backbone(str(backbone)), max_tokens)
-    with _watching() as watch:
+    with ExitStack() as open_until_built:
+        asked: Model
+        if endpoint is not None:
+            if model is None:
+                raise InputError("An endpoint serves models by name: say which with --model.")
+            body = parse_fields(fields) if fields else {}
+            asked = open_until_built.enter_context(
+                closing(Endpoint(endpoint, model, _key(api_key_env), max_tokens, max_side, timeout, body))
+            )
+        else:
+            wanted = loading.Loading(
+                device=device, dtype=dtype, device_map=device_map, quantization=quantization, max_text_tokens=PROMPT_TOKENS
+            )
+            asked = LocalModel(wanted.backbone(str(backbone)), max_tokens)
+        watch = open_until_built.enter_context(_watching())
         built = run(images, out, asked, texts, options, limits, watch=watch, endpoint=endpoint or "")
     _show(built, out, dict(options.mix))
 

@@ -37,8 +37,16 @@ class Plan:
     def propose(self, images: Sequence[str]) -> list[Task]:
         """At most one task for each picture, in their order, until every category has as many as it lacks; none that was tried."""
         missing, about, tasks = self.missing(), Counter(self._about), []
-        for image in images:
-            task = None if image in self._done else self._task(image, missing, about)
+        possible = {image: found for image in images if (found := self._possible(image, missing))}
+        supply = Counter(category for found in possible.values() for category in {task.category for task in found})
+
+        def urgency(task: Task) -> tuple[float, int, int]:
+            """The category with the fewest pictures for what it lacks, then the target with the fewest queries."""
+            return (-missing[task.category] / supply[task.category], about[task.target.name], places[task.category])
+
+        places = {name: place for place, name in enumerate(self.wanted)}
+        for found in possible.values():
+            task = min((task for task in found if missing[task.category]), key=urgency, default=None)
             if task is not None:
                 tasks.append(task)
                 missing[task.category] -= 1
@@ -57,21 +65,15 @@ class Plan:
             self._accepted[task.category] += 1
             self._done.add(task.image)
 
-    def _task(self, image: str, missing: Mapping[str, int], about: Mapping[str, int]) -> Task | None:
-        """The category that lacks the largest share, then the target that has had the fewest queries."""
+    def _possible(self, image: str, missing: Mapping[str, int]) -> list[Task]:
+        """What a picture could still be asked about."""
         given = self._given.get(image, [])
-        if len(given) >= self.tries:
-            return None
+        if image in self._done or len(given) >= self.tries:
+            return []
         tried = {(task.target.name, task.category) for task in given}
-        places = {name: place for place, name in enumerate(self.wanted)}
-        possible = [
+        return [
             Task(image, target, category)
             for target in self.offers.get(image, ())
             for category in target.categories
             if missing.get(category, 0) > 0 and (target.name, category) not in tried
         ]
-
-        def urgency(task: Task) -> tuple[float, int, int]:
-            return (-missing[task.category] / self.wanted[task.category], about[task.target.name], places[task.category])
-
-        return min(possible, key=urgency, default=None)
