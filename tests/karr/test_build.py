@@ -11,21 +11,26 @@ import sys
 import threading
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from endpoint import Answer, Script, ScriptedEndpoint, picture_of, prompt_of
 from picture_book import FACT_OF, PictureBook, find_leaks, place, shown_in
 
+from slq.data import read_beir
 from slq.errors import DataFileError, InputError
+from slq.evaluate import evaluate
 from slq.karr.build import Built, build
 from slq.karr.candidates import CHECKS, read_candidates
 from slq.karr.categories import CATEGORIES, quotas
+from slq.karr.export import WHOLE, export
 from slq.karr.journal import Journal
 from slq.karr.models import Endpoint, LocalModel
 from slq.karr.pace import Limits
 from slq.karr.prompts import load_prompts
 from slq.karr.settings import Options
+from slq.methods import LastTokenReadout
 from slq.miniature.export import write_world
 
 COUNT = 12
@@ -87,6 +92,24 @@ def test_every_accepted_query_is_checked_and_true(whole, world):
         assert list(each.to_dict()["verdicts"]) == list(CHECKS) and all(each.to_dict()["verdicts"][check]["passed"] for check in CHECKS)
         showing = [image for image, caption in captions.items() if each.target in shown_in(caption)]
         assert each.positives[0] == each.image and sorted(each.positives) == showing and each.unjudged == 0
+
+
+def test_a_set_scores_as_the_queries_that_people_wrote(whole, world, backbone, tmp_path):
+    """The world's own knowledge queries, over the same pictures: the same answers, and every query finds them at the same ranks."""
+    export(whole[0], tmp_path / "out", find_leaks=find_leaks)
+    made, own = read_beir(tmp_path / "out" / WHOLE), read_beir(world / "knowledge")
+    source = {row["image"]: row["source"] for row in lines(whole[0] / "pictures.jsonl")}
+    texts = {item.text for item in made.queries.values()}
+    own = replace(own, queries={id_: item for id_, item in own.queries.items() if item.text in texts})
+    answers = {item.text: set(own.qrels[id_]) for id_, item in own.queries.items()}
+    assert {made.queries[id_].text: {source[image] for image in found} for id_, found in made.qrels.items()} == answers
+    scored = evaluate(LastTokenReadout(backbone), [made, own])
+    first, second = (
+        {one.queries[each.id].text: sorted(each.ranks.values()) for each in found.queries}
+        for one, found in zip((made, own), scored, strict=True)
+    )
+    assert first == second and len(first) == COUNT
+    assert scored[0].metrics["hit@5"] > 2 * 5 / 40, "better than luck"
 
 
 def test_files_are_as_described(whole):

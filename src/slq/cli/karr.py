@@ -52,7 +52,7 @@ def build(
     max_cost: Annotated[float | None, typer.Option(help="Stop before the set has cost more than this, all runs together.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most. A model that thinks needs more.")] = 500,
     max_side: Annotated[int, typer.Option(min=1, help="Pictures are scaled down to this many pixels a side before they are sent.")] = 1024,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer.")] = 120.0,
     fields: Annotated[str | None, typer.Option(help="JSON put into every request; null removes a field.")] = None,
     seed: Annotated[int, typer.Option(help="Order in which pictures are taken.")] = 0,
     device: DEVICE = None,

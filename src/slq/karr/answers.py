@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slq.errors import TextError
 from slq.karr.categories import CATEGORIES, label
 
 _REFUSAL = re.compile(r"\s*(i'?m sorry|i am sorry|sorry\b|i can(not|'t)\b|i'?m unable|i am unable|as an ai\b)", re.IGNORECASE)
@@ -19,8 +18,8 @@ _THINKING = re.compile(r"^.*</think>", re.DOTALL)
 _LABELS = {label(category): category for category in CATEGORIES}
 
 
-class Malformed(TextError):
-    """An answer is not as it was asked for."""
+class Malformed(Exception):
+    """An answer is not as it was asked for; caught where answers are judged."""
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ class _Build:
         random.Random(self.options.seed).shuffle(order)
         unseen = list(order)
         self.plan = Plan(quotas(dict(self.options.mix), self.options.count or len(order)), self.options.tries)
+        self.places = {image: place for place, image in enumerate(self.shown)}
         self.surface = Surface([shown.captions for shown in self.shown.values()])
         queries = Queries()
         while lacking := sum(self.plan.missing().values()):
@@ -151,8 +152,10 @@ class _Build:
         """Of the other pictures that show the target, by captions and targets, those whose scene is most alike; the model judges them."""
         accepted = [each for each in self.candidates if each.accepted]
         asked: list[tuple[Candidate, Shown]] = []
+        names = {image: [name for target in targets for name in target.every_name] for image, targets in self.plan.offers.items()}
+        words = {image: "\n".join([*shown.captions, *names.get(image, ())]) for image, shown in self.shown.items()}
         for each in accepted:
-            likely = self._likely(each)
+            likely = self._likely(each, words)
             each.unjudged = max(0, len(likely) - self.options.max_positives)
             asked += [(each, self.shown[image]) for image in likely[: self.options.max_positives]]
         requests = [self._truth("positives", each, shown) for each, shown in asked]
@@ -179,9 +182,8 @@ class _Build:
     def _round(self, tasks: Sequence[Task], queries: Queries) -> list[Task]:
         """Write a query for each task and check it; the tasks whose query is accepted."""
         drafted = self._draft(tasks)
-        places = {image: place for place, image in enumerate(self.shown)}
         for each in drafted.values():
-            check_words(each, places[each.image], self.find_leaks, self.surface, queries)
+            check_words(each, self.places[each.image], self.find_leaks, self.surface, queries)
         left = [each for each in drafted.values() if not each.failed]
         judge_answerable(left, self.asker.ask_all, self.prompts, self.find_leaks)
         left = [each for each in left if not each.failed]
@@ -214,17 +216,12 @@ class _Build:
             description=self.prompts.descriptions[task.category],
         )
 
-    def _likely(self, candidate: Candidate) -> list[str]:
-        """Other pictures whose captions or targets bear one of the target's names, those of the most similar captions first."""
+    def _likely(self, candidate: Candidate, words: Mapping[str, str]) -> list[str]:
+        """Other pictures whose words bear one of the target's names, those of the most similar captions first."""
         named = mentions([candidate.target, *candidate.names])
-        images = list(self.shown)
-        alike = self.surface.alike(images.index(candidate.image))
-        likely = []
-        for place, image in enumerate(images):
-            targets = [name for target in self.plan.offers.get(image, ()) for name in target.every_name]
-            if image != candidate.image and any(named.search(text) for text in (*self.shown[image].captions, *targets)):
-                likely.append((-alike[place], place, image))
-        return [image for _, _, image in sorted(likely)]
+        alike = dict(zip(self.shown, self.surface.alike(self.places[candidate.image]), strict=True))
+        likely = [image for image, text in words.items() if image != candidate.image and named.search(text)]
+        return sorted(likely, key=lambda image: -alike[image])
 
     def _truth(self, stage: str, candidate: Candidate, shown: Shown) -> Request:
         """Whether a query is true of a picture, its own or another: asked in the same words."""
