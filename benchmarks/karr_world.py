@@ -30,6 +30,7 @@ from slq.karr.build import Built, build
 from slq.karr.categories import CATEGORIES
 from slq.karr.export import WHOLE, export
 from slq.karr.gallery import read_gallery
+from slq.karr.lines import read_lines
 from slq.karr.models import Endpoint
 from slq.karr.pace import Limits
 from slq.karr.prompts import load_prompts
@@ -64,7 +65,7 @@ def run(scratch: Path, pictures: int, count: int, seed: int, adapter: Path | Non
         clock = time.perf_counter()
         wanted = Options(count, max_positives=pictures, seed=seed)
         built = build(world / "captions.jsonl", made, model, load_prompts(), wanted, Limits(concurrency=2))
-        seconds, requests = time.perf_counter() - clock, len(server.asked)
+        seconds = time.perf_counter() - clock
     export(made, out)
     whole = as_in_the_world(read_beir(out / WHOLE), made)
     own = read_beir(world / "knowledge")
@@ -74,7 +75,7 @@ def run(scratch: Path, pictures: int, count: int, seed: int, adapter: Path | Non
     if adapter is not None:
         readouts["adapter"] = Retriever.from_pretrained(str(adapter))
     return {
-        "built": account(built, requests, seconds, pictures),
+        "built": account(built, made, seconds, pictures),
         "same judgements": judgements(whole, own),
         "hit@5": {name: compare(*evaluate(readout, [whole, own])) for name, readout in readouts.items()},
     }
@@ -87,8 +88,9 @@ def as_in_the_world(built: RetrievalSet, made: Path) -> RetrievalSet:
     return replace(built, corpus=corpus, qrels={id_: {name[each]: 1 for each in found} for id_, found in built.qrels.items()})
 
 
-def account(built: Built, requests: int, seconds: float, pictures: int) -> dict[str, Any]:
+def account(built: Built, made: Path, seconds: float, pictures: int) -> dict[str, Any]:
     """What the build did, and what it took."""
+    asked = Counter(line["stage"] for line in read_lines(made / "journal.jsonl") if "stage" in line)
     rejected = Counter(each.failed for each in built.candidates if each.failed)
     return {
         "pictures": pictures,
@@ -97,8 +99,8 @@ def account(built: Built, requests: int, seconds: float, pictures: int) -> dict[
         "rejected by": dict(rejected.most_common()),
         "left out": len(built.left_out),
         "by category": dict(Counter(each.category for each in built.accepted).most_common()),
-        "requests": requests,
-        "requests an accepted query": round(requests / len(built.accepted), 1),
+        "requests": dict(asked.most_common()),
+        "requests an accepted query": round(asked.total() / len(built.accepted), 1),
         "seconds": round(seconds, 1),
     }
 
