@@ -32,16 +32,16 @@ from slq.losses import info_nce
 from slq.miniature.export import write_world
 from slq.training import TrainingOptions, train
 from slq.training.batches import ContrastiveBatch
-from slq.training.loop import ContrastiveLoss
+from slq.training.learners import LatentLearner
 
 
-class RowForEachCaption(ContrastiveLoss):
+class RowForEachCaption(LatentLearner):
     """The same loss with a picture run once for each of its captions in the batch, as where rows are pairs."""
 
     def forward(self, batch: ContrastiveBatch, ahead: object = None) -> Tensor:
         times = batch.positives.sum(dim=1)
         rows = [query for query, count in zip(batch.queries, times.tolist(), strict=True) for _ in range(count)]
-        rows_RD, candidates_CD = pool(self._retriever.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
+        rows_RD, candidates_CD = pool(self.retriever.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
         queries_BD = rows_RD.new_zeros(len(times), rows_RD.shape[1])
         of_row = times.new_tensor(range(len(times))).repeat_interleave(times)
         queries_BD = queries_BD.index_add(0, of_row, rows_RD) / times[:, None]
@@ -82,7 +82,7 @@ def compare(folder: Path, ways: dict[str, TrainingOptions]) -> dict[str, dict[st
     seconds, learned, scores = {}, {}, {}
     for way, chosen in ways.items():
         clock = time.perf_counter()
-        with patch("slq.training.loop.ContrastiveLoss", RowForEachCaption if way == "naive" else ContrastiveLoss):
+        with patch("slq.training.learners.LatentLearner", RowForEachCaption if way == "naive" else LatentLearner):
             retriever = train(pairs, backbone, folder / way, chosen)
         seconds[way], learned[way] = time.perf_counter() - clock, retriever.queries.latents.detach()
         scores[way] = retriever.training["final_scores"]

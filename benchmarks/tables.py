@@ -1,31 +1,20 @@
-"""The tables of docs/performance.md, written from the result files they cite.
+"""The tables of docs/performance.md and docs/claims.md, written from the result files they cite.
 
     python benchmarks/tables.py       fills what stands between `<!-- name -->` and `<!-- end -->`
 
-A test checks that running it would change nothing.
+A test checks that running it would change nothing. What `slq paper` measured stands in claims.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "performance.md"
+import claims
+from claims import ROOT, day, result, table
+
 BLOCK = re.compile(r"<!-- (?P<name>[a-z -]+) -->\n.*?<!-- end -->", re.DOTALL)
-Result = dict[str, Any]
-
-
-def result(name: str) -> Result:
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def training_step() -> str:
@@ -106,22 +95,23 @@ def encoding() -> str:
     return table(["", "ours, a second", "sentence-transformers", "times as fast (least to most)"], rows) + f"\n{day(found)}\n"
 
 
-def day(found: Result) -> str:
-    return f"Measured on {found['date'][:10]}."
-
-
-TABLES: dict[str, Callable[[], str]] = {
-    "training step": training_step,
-    "adaptation": adaptation,
-    "scaling": scaling,
-    "encoding": encoding,
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "docs" / "performance.md": {
+        "training step": training_step,
+        "adaptation": adaptation,
+        "scaling": scaling,
+        "encoding": encoding,
+    },
+    ROOT / "docs" / "claims.md": claims.TABLES,
 }
 
 
-def filled(page: str) -> str:
+def filled(page: Path) -> str:
     """The page with every table as the result files have it."""
-    return BLOCK.sub(lambda block: f"<!-- {block['name']} -->\n{TABLES[block['name']]()}<!-- end -->", page)
+    written = page.read_text(encoding="utf-8")
+    return BLOCK.sub(lambda block: f"<!-- {block['name']} -->\n{PAGES[page][block['name']]()}<!-- end -->", written)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page), encoding="utf-8")

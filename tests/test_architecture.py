@@ -21,6 +21,7 @@ LAYERS = (
     ("methods", "integrations"),
     ("training", "evaluate", "leakage", "mining", "index", "benchmarks", "karr", "retention", "doctor"),
     ("service", "demo"),
+    ("paper",),
     ("cli", "server"),
 )
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -78,11 +78,36 @@ def test_several_answers_and_gains_are_read_back():
         assert low <= whole <= high, metric
 
 
-def test_groups_are_shown_and_not_tested():
-    first, second = result([1, 2]), result([1, 1])
-    first["groups"], second["groups"] = ({"mean": {"hit@1": value, "sets": ["text to image"], "confidence": {}}} for value in (0.5, 1.0))
+def grouped(found, value, sets):
+    found["groups"] = {"mean": {"hit@1": value, "sets": sets, "confidence": {}}}
+    return found
+
+
+def test_a_group_of_one_set_is_tested_as_the_set():
+    first, second = grouped(result([2] * 8 + [1]), 1 / 9, ["text to image"]), grouped(result([1] * 9), 1.0, ["text to image"])
+    own, mean = (one for one in compare(first, second) if one.metric == "hit@1")
+    assert (mean.where, mean.change) == ("mean", 8 / 9)
+    assert (mean.ends, mean.p) == (own.ends, own.p) and mean.p < 0.05
+
+
+def test_a_group_weighs_its_sets_alike():
+    """Eight queries win in one set and two lose in the other, so the means cancel, but the eight alone do not."""
+    sets = ["text to image", "image to text"]
+    first, second = grouped(result([2] * 8), 0.5, sets), grouped(result([1] * 8), 0.5, sets)
+    for whole, ranks in ((first, [1, 1]), (second, [2, 2])):
+        whole["scores"] |= result(ranks, name="image to text")["scores"]
+    of = {one.where: one for one in compare(first, second) if one.metric == "hit@1"}
+    assert of["text to image"].p < 0.05 and of["mean"].p > 0.5 and of["mean"].change == 0
+    assert of["mean"].ends == (0, 0), "every query of a set changes alike"
+
+
+def test_groups_without_ranks_or_of_other_sets_are_shown_and_not_tested():
+    first, second = grouped(result([1, 2]), 0.5, ["text to image"]), grouped(result([1, 1]), 1.0, ["text to image", "another"])
     (last,) = [one for one in compare(first, second) if one.where == "mean"]
     assert (last.metric, last.change, last.p) == ("hit@1", 0.5, None)
+    second["groups"]["mean"]["sets"] = ["text to image"]
+    del second["scores"]["text to image"]["ranks"]
+    assert all(one.p is None for one in compare(first, second))
 
 
 @pytest.mark.parametrize("key", ["name", "variant", "protocol", "revision"])

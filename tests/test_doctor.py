@@ -173,15 +173,15 @@ def test_what_cannot_be_loaded_is_not_examined():
 class PaddingSeen(FrozenBackbone):
     """Its suffix ignores the prefix's mask."""
 
-    def suffix(self, states, latents_ND):
-        return super().suffix(replace(states, mask=torch.ones_like(states.mask)), latents_ND)
+    def suffix(self, states, latents_ND, *readout):
+        return super().suffix(replace(states, mask=torch.ones_like(states.mask)), latents_ND, *readout)
 
 
 class WrongGradient(FrozenBackbone):
     """The right values, and twice the gradient, on the fast path."""
 
-    def suffix(self, states, latents_ND):
-        return super().suffix(states, 2 * latents_ND - latents_ND.detach())
+    def suffix(self, states, latents_ND, *readout):
+        return super().suffix(states, 2 * latents_ND - latents_ND.detach(), *readout)
 
 
 class BadlyKept(PrefixStates):
@@ -199,11 +199,11 @@ class KeepsBadly(FrozenBackbone):
 class Disturbed(FrozenBackbone):
     """Both paths, fast and slow, with something added to the states that depends on the batch."""
 
-    def suffix(self, states, latents_ND):
-        return super().suffix(states, latents_ND) + self.disturbance(len(states))
+    def suffix(self, states, latents_ND, *readout):
+        return super().suffix(states, latents_ND, *readout) + self.disturbance(len(states))
 
-    def full(self, prepared, latents_ND):
-        return super().full(prepared, latents_ND) + self.disturbance(len(prepared))
+    def full(self, prepared, latents_ND, *readout):
+        return super().full(prepared, latents_ND, *readout) + self.disturbance(len(prepared))
 
 
 class SizeMatters(Disturbed):
@@ -242,17 +242,17 @@ class Talkative(FrozenBackbone):
 class Learns(FrozenBackbone):
     """With every batch a weight changes that no item uses."""
 
-    def suffix(self, states, latents_ND):
+    def suffix(self, states, latents_ND, *readout):
         self.embedding.weight.data[-1, 0] += 1e-6
-        return super().suffix(states, latents_ND)
+        return super().suffix(states, latents_ND, *readout)
 
 
 class Thaws(FrozenBackbone):
     """After the first batch an optimiser could train it."""
 
-    def suffix(self, states, latents_ND):
+    def suffix(self, states, latents_ND, *readout):
         self.model.requires_grad_(True)
-        return super().suffix(states, latents_ND)
+        return super().suffix(states, latents_ND, *readout)
 
 
 class Careless(Retriever):
@@ -332,7 +332,7 @@ def test_half_precision_hides_none_of_it(kind, named):
 class Breaks(FrozenBackbone):
     """Its slow path raises; so does generation."""
 
-    def full(self, prepared, latents_ND):
+    def full(self, prepared, latents_ND, *readout):
         raise RuntimeError("no such kernel\nand a long trace")
 
     def generate(self, conversations, max_new_tokens=32):
@@ -363,8 +363,8 @@ def test_attention_is_restored_after_an_error():
 class GivesNothing(FrozenBackbone):
     """Its states are NaN, as after an overflow."""
 
-    def suffix(self, states, latents_ND):
-        return torch.nan * super().suffix(states, latents_ND)
+    def suffix(self, states, latents_ND, *readout):
+        return torch.nan * super().suffix(states, latents_ND, *readout)
 
 
 def test_states_that_are_not_finite_fail_every_comparison():

@@ -98,7 +98,13 @@ def test_each_category_has_the_scores_of_its_queries(compass):
 def test_results_files_hold_the_categories_where_there_are_any(compass):
     result = score(compass, asked(ANSWERS, CATEGORIES))
     sure = {"confidence": {name: list(ends) for name, ends in result.confidence.items()}}
-    assert as_json([result])["degrees"] == {**result.metrics, **sure, "by_category": result.by_category, "failures": []}
+    by_category = {
+        name: {**metrics, "confidence": {metric: list(ends) for metric, ends in result.confidence_by_category[name].items()}}
+        for name, metrics in result.by_category.items()
+    }
+    low, high = by_category["tools"]["confidence"]["hit@5"]
+    assert low < by_category["tools"]["hit@5"] < high and by_category["animals"]["confidence"]["hit@10"] == [1, 1]
+    assert as_json([result])["degrees"] == {**result.metrics, **sure, "by_category": by_category, "failures": []}
     plain = score(compass, asked(ANSWERS))
     assert plain.by_category == {}
     assert as_json([plain])["degrees"] == {**result.metrics, **sure, "failures": []}

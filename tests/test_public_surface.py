@@ -13,7 +13,23 @@ from typing import Any
 import pytest
 
 PUBLIC_NAMES = ["Embeddings", "Item", "Pair", "Retriever", "TrainingOptions", "load", "load_backbone", "read_pairs", "train"]
-COMMANDS = {"train", "leakage", "mine", "eval", "compare", "benchmarks", "embed", "search", "doctor", "cache", "karr", "world", "demo"}
+COMMANDS = {
+    "train",
+    "leakage",
+    "mine",
+    "eval",
+    "compare",
+    "benchmarks",
+    "embed",
+    "search",
+    "doctor",
+    "paper",
+    "retention",
+    "cache",
+    "karr",
+    "world",
+    "demo",
+}
 RECORD = Path(__file__).with_name("public_surface.json")
 
 

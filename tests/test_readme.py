@@ -33,7 +33,7 @@ def test_commands_and_options_exist():
     from slq.cli import app
 
     commands = get_command(app).commands
-    shown = re.findall(r"`?(slq (?:train|eval|compare|embed|search|doctor|world|demo)[^`\n]*)", README)
+    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|paper|embed|search|doctor|world|demo)[^`\n]*)", README)
     assert {line.split()[1] for line in shown} >= {"train", "eval", "embed", "search", "world"}
     for line in shown:
         known = {option for each in commands[line.split()[1]].params for option in each.opts}

@@ -1,7 +1,7 @@
 """The adapter: latent queries and what they are bound to, as two small files.
 
 adapter.safetensors    latents (N, D), log_temperature
-adapter_config.json    format version, backbone identity, generation prompt, pooling, where and how it was trained
+adapter_config.json    format version, backbone identity, how the latents stand and are read, where and how they were trained
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from slq.backbone import Preprocessing
+from slq.backbone import FrozenBackbone, Preprocessing, load_backbone
 from slq.errors import AdapterError, MismatchError
 from slq.latents import LatentQueries
 from slq.runtime import replace_file
 
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "adapter_config.json"
-FORMAT_VERSION = 2
-POOLING = "mean"
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # format 2 knows no readout, no latents per modality and no groups: all as in the paper
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Adapter:
             "format_version": FORMAT_VERSION,
             "num_latents": self.queries.num_latents,
             "dim": self.queries.dim,
-            "pooling": POOLING,
-            "generation_prompt": self.queries.generation_prompt,
+            **self.queries.form,
             "backbone": dict(self.backbone),
             "training": dict(self.training),
         }
@@ -58,35 +57,61 @@ class Adapter:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
-            if (version := config["format_version"]) != FORMAT_VERSION:
+            if (version := config["format_version"]) not in READABLE:
                 raise AdapterError(f"The adapter in {folder} has format {version}; this version of slq reads format {FORMAT_VERSION}.")
-            shape, generation_prompt = (config["num_latents"], config["dim"]), config["generation_prompt"]
+            queries = LatentQueries(config["num_latents"], config["dim"], **_form(config))
             backbone, training = config["backbone"], config["training"]
             Preprocessing.from_dict(backbone["preprocessing"])
         except FileNotFoundError as error:
             raise AdapterError(f"{folder} is not an adapter: it has no {Path(error.filename).name}.") from error
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise AdapterError(f"The adapter in {folder} is damaged ({error}): save or train it again.") from error
-        if set(tensors) != {"latents", "log_temperature"} or tuple(tensors["latents"].shape) != shape:
+        if {name: value.shape for name, value in tensors.items()} != {name: value.shape for name, value in queries.state_dict().items()}:
             raise MismatchError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not belong together.")
-        queries = LatentQueries(*shape, generation_prompt=generation_prompt)
         queries.load_state_dict(tensors)
         return cls(queries, backbone, training)
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse a backbone that is not the one the adapter was learned on.
+        """Refuse a backbone that is not the one the adapter was learned on; see `check_identity`."""
+        check_identity(self.backbone, identity)
 
-        Raises MismatchError naming what differs. The dtype may differ (it only changes rounding), and so may the name where the
-        revision, a hash of the weights or a commit, is equal.
-        """
-        ignored = {"dtype"} if self.backbone["revision"] == "unknown" else {"dtype", "name"}
-        at_hand = _flat(identity)
-        for key, wanted in _flat(self.backbone).items():
-            if key not in ignored and at_hand.get(key) != wanted:
-                raise MismatchError(
-                    f"This adapter was learned on the backbone {self.backbone['name']!r} with {key} {wanted!r}, but the backbone at hand "
-                    f"is {identity['name']!r} with {key} {at_hand.get(key)!r}: load the one it was learned on, or train a new adapter."
-                )
+
+def check_identity(learned_on: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse a backbone that is not the one something was learned on.
+
+    Raises MismatchError naming what differs. The dtype may differ (it only changes rounding), and so may the name where the
+    revision, a hash of the weights or a commit, is equal.
+    """
+    ignored = {"dtype"} if learned_on["revision"] == "unknown" else {"dtype", "name"}
+    at_hand = _flat(identity)
+    for key, wanted in _flat(learned_on).items():
+        if key not in ignored and at_hand.get(key) != wanted:
+            raise MismatchError(
+                f"This adapter was learned on the backbone {learned_on['name']!r} with {key} {wanted!r}, but the backbone at hand "
+                f"is {identity['name']!r} with {key} {at_hand.get(key)!r}: load the one it was learned on, or train a new adapter."
+            )
+
+
+def load_learned_on(learned_on: Mapping[str, Any], loading: Mapping[str, Any]) -> FrozenBackbone:
+    """The backbone that something was learned on, with its revision and preprocessing; `loading` goes to `load_backbone`, and may name
+    another.
+
+    Raises what `load_backbone` raises.
+    """
+    options = dict(loading)
+    name = options.pop("name", None)
+    # A folder's revision is a hash that is checked later; only a hub commit can be asked for.
+    if name is None and "/" in learned_on["name"] and not Path(learned_on["name"]).is_dir() and learned_on["revision"] != "unknown":
+        options.setdefault("revision", learned_on["revision"])
+    return load_backbone(name or learned_on["name"], preprocessing=Preprocessing.from_dict(learned_on["preprocessing"]), **options)
+
+
+def _form(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the latents stand and are read; raises KeyError where the file does not say."""
+    form = {name: config[name] for name in ("generation_prompt", "pooling")}
+    if config["format_version"] > 2:
+        form |= {name: config[name] for name in ("readout", "per_modality")} | {"groups": tuple(config["groups"])}
+    return form
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

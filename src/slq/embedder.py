@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from slq.backbone import FrozenBackbone, Prepared, default_workers, prepare_ahead
-from slq.batching import PICTURE_TOKENS, even_batches
+from slq.batching import PICTURE_TOKENS, even_batches, expected_tokens
 from slq.errors import BadItemsError, Failure, InputError
 from slq.types import Embeddings, Item
 
@@ -24,6 +26,12 @@ class Embedder(ABC):
     """A backbone with a way of reading embeddings off it; subclasses say how in `embed_prepared`."""
 
     backbone: FrozenBackbone
+    name: str  # what is read, in a word or few, for tables and results
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Of one item's embedding: (D,), or (G, D) where late interaction compares several vectors."""
+        return (self.backbone.dim,)
 
     @property
     def generation_prompt(self) -> bool:
@@ -32,7 +40,7 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed_prepared(self, prepared: Prepared) -> Tensor:
-        """Embeddings of length 1 (B, D), float32, with gradient where there is something to train."""
+        """Embeddings (B, *vector_shape) of length 1, float32, with gradient where there is something to train."""
 
     @property
     @abstractmethod
@@ -70,7 +78,7 @@ class Embedder(ABC):
         ids = tuple(str(i) for i in range(len(items))) if ids is None else tuple(ids)
         if not len(set(ids)) == len(ids) == len(items):
             raise InputError(f"{len(items)} items need as many different ids; {len(set(ids))} were given.")
-        vectors = np.zeros((len(items), self.backbone.dim), dtype=np.float32)
+        vectors = np.zeros((len(items), *self.vector_shape), dtype=np.float32)
         failures: dict[int, Failure] = {}
         batches = even_batches(items, self.backbone, batch_size * PICTURE_TOKENS)
         workers = default_workers(self.backbone.device) if workers is None else workers
@@ -104,3 +112,33 @@ class Embedder(ABC):
         except InputError as error:
             return str(error)
         return ""
+
+
+def in_passes(
+    states_of: Callable[[Prepared], Tensor], embedder: Embedder, items: Sequence[Item], tokens_per_pass: int, extra_tokens: int = 0
+) -> Tensor:
+    """States of items in their order, of at most `tokens_per_pass` at once; each item has `extra_tokens` beside its own.
+
+    Where there are more, no pass holds its activations: each runs again when its gradient is due, so that the gradient is the whole batch's
+    at the memory of one pass. Source: Gao et al. 2021 (GradCache), by torch's checkpointing.
+    """
+    backbone = embedder.backbone
+    batches = even_batches(items, backbone, tokens_per_pass)
+    run = passes(sum(expected_tokens(item, backbone) + extra_tokens for item in items) > tokens_per_pass)
+    prepared = (backbone.prepare([embedder.worded(items[i]) for i in batch], embedder.generation_prompt) for batch in batches)
+    order = torch.tensor([i for batch in batches for i in batch])
+    return torch.cat([run(states_of, each) for each in prepared])[order.argsort()]
+
+
+def passes(several: bool) -> Callable[[Callable[[Any], Tensor], Any], Tensor]:
+    """How a pass is run: `run(function, argument)`, without activations where there are several and gradients are on."""
+    return _again_for_gradients if several and torch.is_grad_enabled() else _once
+
+
+def _once(run: Callable[[Any], Tensor], given: Any) -> Tensor:
+    return run(given)
+
+
+def _again_for_gradients(run: Callable[[Any], Tensor], given: Any) -> Tensor:
+    """Run without keeping activations, and once more when gradients are asked for."""
+    return checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)

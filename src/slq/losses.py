@@ -1,6 +1,6 @@
 """The training losses: InfoNCE over several positives with hard and false negatives, and the penalty that keeps latents apart.
 
-Shapes: B batch (queries), C candidates, D hidden size, N latent queries.
+Shapes: B batch (queries), C candidates, D hidden size, N latent queries, G vectors of one item (late interaction).
 """
 
 from __future__ import annotations
@@ -42,6 +42,36 @@ def info_nce(
         matched_C = positives_BC.any(dim=0)
         backward = _one_direction(cosines_BC.T[matched_C], positives_BC.T[matched_C], temperature, false_negative_margin)
         return (loss + backward) / 2
+
+
+def late_interaction_nce(
+    queries_BGD: Tensor,
+    candidates_CGD: Tensor,
+    positives_BC: Tensor,
+    temperature: float | Tensor,
+    false_negative_margin: float | None = None,
+) -> Tensor:
+    """Return the symmetric InfoNCE loss of items that are compared by late interaction; see `info_nce` for the rest.
+
+    queries_BGD: (B, G, D) and candidates_CGD: (C, G, D), each vector of length 1. Each direction asks from its own side: the similarity of
+    a candidate to a query is not that of the query to the candidate. Source: Khattab and Zaharia 2020 (ColBERT); MetaEmbed (groups).
+    """
+    _check(queries_BGD[:, 0], candidates_CGD[:, 0], positives_BC, temperature)
+    with torch.autocast(queries_BGD.device.type, enabled=False):
+        queries_BGD, candidates_CGD = queries_BGD.float(), candidates_CGD.float()
+        forward = _one_direction(late_interaction(queries_BGD, candidates_CGD), positives_BC, temperature, false_negative_margin)
+        matched_C = positives_BC.any(dim=0)
+        asked_back_CB = late_interaction(candidates_CGD[matched_C], queries_BGD)
+        return (forward + _one_direction(asked_back_CB, positives_BC.T[matched_C], temperature, false_negative_margin)) / 2
+
+
+def late_interaction(queries_BGD: Tensor, candidates_CGD: Tensor) -> Tensor:
+    """Return similarities (B, C): the mean, over a query's vectors, of the best cosine with any vector of the candidate.
+
+    The vectors of a query take turns, so that no more than B x C x G products are in memory at once.
+    """
+    best = [torch.einsum("bd,cgd->bcg", vectors_BD, candidates_CGD).amax(dim=2) for vectors_BD in queries_BGD.unbind(dim=1)]
+    return torch.stack(best).mean(dim=0)
 
 
 def orthogonality_penalty(states_BND: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
-from slq.backbone import FrozenBackbone, KeptPrefix, PictureFeatures, Prepared, Preprocessing, join, load_backbone, prepare_ahead
-from slq.batching import PICTURE_TOKENS, even_batches, even_parts, expected_tokens, tokens_that_fit
-from slq.embedder import Embedder
+from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, load_learned_on
+from slq.backbone import FrozenBackbone, KeptPrefix, PictureFeatures, Prepared, join, prepare_ahead
+from slq.batching import PICTURE_TOKENS, even_batches, even_parts, tokens_that_fit
+from slq.embedder import Embedder, in_passes, passes
 from slq.errors import AdapterError, InputError, PictureError
-from slq.latents import LatentQueries, pool
+from slq.latents import LatentQueries
 from slq.prefix_cache import PrefixCache
 from slq.runtime import new_folder
 from slq.types import Item
@@ -36,6 +35,8 @@ class Retriever(Embedder):
     cache: keeps prefixes between calls (training uses it). prefix_split: False runs the concatenated slow twin. tokens_per_pass: how many
     tokens run at once with gradients (None: what a quarter of the memory holds); a larger batch is run in parts, at the memory of one.
     """
+
+    name = "latent queries"
 
     def __init__(
         self,
@@ -67,12 +68,7 @@ class Retriever(Embedder):
             folder = _download(str(path))
         adapter = Adapter.load(folder)
         if backbone is None:
-            saved, name = adapter.backbone, loading.pop("name", None)
-            # A folder's revision is a hash that is checked below; only a hub commit can be asked for.
-            if name is None and "/" in saved["name"] and not Path(saved["name"]).is_dir() and saved["revision"] != "unknown":
-                loading.setdefault("revision", saved["revision"])
-            preprocessing = Preprocessing.from_dict(saved["preprocessing"])
-            backbone = load_backbone(name or saved["name"], preprocessing=preprocessing, **loading)
+            backbone = load_learned_on(adapter.backbone, loading)
         adapter.check(backbone.identity.to_dict())
         return cls(backbone, adapter.queries, training=dict(adapter.training))
 
@@ -104,7 +100,7 @@ class Retriever(Embedder):
     def fingerprint(self) -> str:
         """Hash of the latent queries and the backbone's identity: equal fingerprints, comparable embeddings."""
         digest = hashlib.sha256(self.queries.latents.detach().cpu().numpy().tobytes())
-        digest.update(repr(self.queries.generation_prompt).encode())
+        digest.update(repr(sorted(self.queries.form.items())).encode())
         digest.update(repr(sorted((k, v) for k, v in self.backbone.identity.to_dict().items() if k != "dtype")).encode())
         return digest.hexdigest()[:16]
 
@@ -115,11 +111,11 @@ class Retriever(Embedder):
 
         Texts, pictures and both may stand in one batch. Raises InputError for the first item that is wrong. Source: SLQ section 3.
         """
-        return pool(self.states(items))
+        return self.queries.pool(self.states(items))
 
     def embed_prepared(self, prepared: Prepared) -> Tensor:
         """Embeddings (B, D) of a batch that `backbone.prepare` has turned into tensors; the cache plays no part."""
-        return pool(self.states_of(prepared))
+        return self.queries.pool(self.states_of(prepared))
 
     def _embed_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         if self.cache is None:
@@ -139,30 +135,25 @@ class Retriever(Embedder):
         (GradCache), by torch's checkpointing.
         """
         if self.cache is None:
-            return self._states_without_cache(items)
+            return in_passes(self.states_of, self, items, self.tokens_per_pass, self.queries.num_latents)
         kept = self._prefixes(items, ahead or {})
         lengths = [prefix.keys.shape[2] + self.queries.num_latents for prefix in kept]
         order = sorted(range(len(items)), key=lengths.__getitem__)  # alike in length, so little padding
-        run = _again_for_gradients if torch.is_grad_enabled() and sum(lengths) > self.tokens_per_pass else _once
-        parts = [run(self._suffix, [kept[i] for i in part]) for part in even_parts(order, lengths, self.tokens_per_pass)]
-        return torch.cat(parts)[torch.tensor(order).argsort()]
+        run = passes(sum(lengths) > self.tokens_per_pass)
+        parts = even_parts(order, lengths, self.tokens_per_pass)
+        states = [run(self._suffix, ([kept[i] for i in part], torch.tensor([items[i].image is not None for i in part]))) for part in parts]
+        return torch.cat(states)[torch.tensor(order).argsort()]
 
-    def _suffix(self, kept: list[KeptPrefix]) -> Tensor:
-        return self.backbone.suffix(join(kept, self.backbone.device), self.queries.latents)
-
-    def _states_without_cache(self, items: Sequence[Item]) -> Tensor:
-        batches = even_batches(items, self.backbone, self.tokens_per_pass)
-        tokens = sum(expected_tokens(item, self.backbone) + self.queries.num_latents for item in items)
-        run = _again_for_gradients if torch.is_grad_enabled() and tokens > self.tokens_per_pass else _once
-        parts = [run(self.states_of, self.backbone.prepare([items[i] for i in batch], self.generation_prompt)) for batch in batches]
-        order = torch.tensor([i for batch in batches for i in batch])
-        return torch.cat(parts)[order.argsort()]
+    def _suffix(self, given: tuple[list[KeptPrefix], Tensor]) -> Tensor:
+        kept, pictured_B = given
+        return self.backbone.suffix(join(kept, self.backbone.device), self.queries.of(pictured_B), self.queries.readout)
 
     def states_of(self, prepared: Prepared) -> Tensor:
         """Final states of the latent queries (B, N, D) of one prepared batch, without the cache: the fast path, or the slow twin."""
+        latents = self.queries.of(self.backbone.pictured(prepared))
         if self.prefix_split:
-            return self.backbone.suffix(self.backbone.prefix(prepared), self.queries.latents)
-        return self.backbone.full(prepared, self.queries.latents)
+            return self.backbone.suffix(self.backbone.prefix(prepared), latents, self.queries.readout)
+        return self.backbone.full(prepared, latents, self.queries.readout)
 
     # --- prefixes ---------------------------------------------------------------------------------------------------------
 
@@ -267,15 +258,6 @@ def _unique(items: Sequence[Item]) -> list[Item]:
 
 def _keys(items: Sequence[Item]) -> tuple[str, ...]:
     return tuple(item.key for item in items)
-
-
-def _once(run: Callable[[Any], Tensor], given: Any) -> Tensor:
-    return run(given)
-
-
-def _again_for_gradients(run: Callable[[Any], Tensor], given: Any) -> Tensor:
-    """Run without keeping activations, and once more when gradients are asked for."""
-    return checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)
 
 
 def _download(repo_id: str) -> Path:

@@ -111,6 +111,33 @@ def test_prefix_split_equals_concatenated(backbone, latents, measured):
 
 
 @families(SPLITTING)
+def test_states_before_the_last_mlp_on_both_paths(backbone, latents, measured):
+    prepared = backbone.prepare(ITEMS)
+    fast, slow = (
+        states("before_mlp")
+        for states in (
+            lambda readout: backbone.suffix(backbone.prefix(prepared), latents, readout),
+            lambda readout: backbone.full(prepared, latents, readout),
+        )
+    )
+    assert measured("values", error(fast, slow)) <= 1e-5
+    assert measured("gradient", error(gradient(pool(fast), latents), gradient(pool(slow), latents))) <= 1e-4
+    assert error(pool(fast), pool(split(backbone, ITEMS, latents))) > OFF, "the last MLP counts"
+    assert error(split(backbone, ITEMS, latents), full(backbone, ITEMS, latents)) <= 1e-5, "and is there again afterwards"
+
+
+@families(SPLITTING)
+def test_latents_of_their_own_for_each_item_on_both_paths(backbone, latents):
+    pictured = backbone.pictured(backbone.prepare(ITEMS))
+    assert pictured.tolist() == [item.image is not None for item in ITEMS]
+    own = torch.stack([latents if shows else -latents for shows in pictured])
+    fast, slow = split(backbone, ITEMS, own), full(backbone, ITEMS, own)
+    assert error(fast, slow) <= 1e-5
+    assert error(fast[pictured], split(backbone, ITEMS, latents)[pictured]) <= 1e-5
+    assert error(fast[~pictured], split(backbone, ITEMS, -latents)[~pictured]) <= 1e-5
+
+
+@families(SPLITTING)
 def test_prefix_states_serve_many_suffixes_unchanged(backbone, latents):
     states = backbone.prefix(backbone.prepare(ITEMS))
     first = backbone.suffix(states, latents)

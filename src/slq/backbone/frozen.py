@@ -12,11 +12,12 @@ Shapes: B batch, T prefix tokens, N latent queries, D hidden size.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -78,6 +79,14 @@ class FrozenBackbone:
             dim=self.embedding.weight.shape[1],
             dtype=str(model.dtype).removeprefix("torch."),
         )
+
+    def with_model(self, model: Any, name: str) -> FrozenBackbone:
+        """The same processor over a model of the same class with other weights, which has no revision; its gradients stay as they are."""
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other.model, other.embedding = model.eval(), model.get_input_embeddings()
+        other.identity = replace(self.identity, name=name, revision="unknown", dtype=str(model.dtype).removeprefix("torch."))
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -151,37 +160,48 @@ class FrozenBackbone:
         """`prefix` of items with pictures from what `features` gave for them: no picture is opened, and the vision tower is left out."""
         return self.prefix(features.joined_inputs(pictures, self._filler), pictures)
 
-    def suffix(self, states: PrefixStates, latents_ND: Tensor) -> Tensor:
+    def suffix(self, states: PrefixStates, latents: Tensor, readout: str = "final") -> Tensor:
         """Final-normed states of the latent queries (B, N, D); the gradient flows to the latents alone.
 
-        Reads `states` without changing it. Same numbers as `full` (fp32: within 1e-5).
+        latents: (N, D), the same for every item, or (B, N, D). readout: `final`, or `before_mlp`: what the last layer's attention gives,
+        its MLP left out (FreeRet). Reads `states` without changing it. Same numbers as `full` (fp32: within 1e-5).
         """
-        batch, count = len(states), latents_ND.shape[0]
+        batch, count = len(states), latents.shape[-2]
         mask = torch.cat([states.mask, states.mask.new_ones(batch, count)], dim=1)  # over the prefix too, (B, T+N)
         positions = states.next_position[..., None] + torch.arange(count, device=self.device)
-        output = self.model.base_model(
-            inputs_embeds=latents_ND.to(self.model.dtype).expand(batch, -1, -1),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=states.fork(),
-            use_cache=True,
-        )
+        with self._reading(readout):
+            output = self.model.base_model(
+                inputs_embeds=latents.to(self.model.dtype).expand(batch, -1, -1),
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=states.fork(),
+                use_cache=True,
+            )
         return output.last_hidden_state
 
-    def full(self, prepared: Prepared, latents_ND: Tensor) -> Tensor:
-        """The slow twin: latent queries appended to the items' tokens and run in one pass (B, N, D)."""
-        count = latents_ND.shape[0]
+    def full(self, prepared: Prepared, latents: Tensor, readout: str = "final") -> Tensor:
+        """The slow twin: latent queries (N, D) or (B, N, D) appended to the items' tokens and run in one pass (B, N, D)."""
+        count = latents.shape[-2]
         inputs = _extend(prepared.to(self.device).inputs, count, self._filler)
-        with self._latents_in_place_of_filler(latents_ND):
+        with self._latents_in_place_of_filler(latents), self._reading(readout):
             output = self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False)
         return output.last_hidden_state[:, -count:]
 
-    @torch.no_grad()
-    def last_token(self, prepared: Prepared) -> Tensor:
-        """Final-normed state of the last prompt token (B, D): the zero-shot readout without any latent query."""
+    def token_states(self, prepared: Prepared) -> Tensor:
+        """Final-normed states of an item's own tokens (B, T, D), left-padded: what zero-shot readouts read, without any latent query.
+
+        With gradient where weights of the model have one (`methods.TunedBackbone`).
+        """
         inputs = prepared.to(self.device).inputs
-        output = self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False)
-        return output.last_hidden_state[:, -1]
+        return self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False).last_hidden_state
+
+    def last_token(self, prepared: Prepared) -> Tensor:
+        """Final-normed state of the last prompt token (B, D), where the model is about to answer."""
+        return self.token_states(prepared)[:, -1]
+
+    def pictured(self, prepared: Prepared) -> Tensor:
+        """Which items of a batch show a picture (B) bool."""
+        return (prepared.inputs["input_ids"] == self.model.config.image_token_id).any(dim=1)
 
     def prompt_embeddings(self) -> Tensor:
         """Input embeddings of the generation prompt's tokens (P, D), where the model is about to answer.
@@ -251,12 +271,27 @@ class FrozenBackbone:
         return self.model._prepare_position_ids_for_generation(inputs["input_ids"], others)
 
     @contextmanager
-    def _latents_in_place_of_filler(self, latents_ND: Tensor) -> Iterator[None]:
+    def _reading(self, readout: str) -> Iterator[None]:
+        """Leave out the last layer's MLP for `before_mlp`: it adds nothing then, and the final norm sees what attention gave."""
+        if readout == "final":
+            yield
+            return
+        last = self.model.get_decoder().layers[-1]
+        if not hasattr(last, "mlp"):
+            raise BackboneError(f"The last layer of a {self.model.config.model_type} model has no `mlp` to leave out: read final states.")
+        handle = last.mlp.register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def _latents_in_place_of_filler(self, latents: Tensor) -> Iterator[None]:
         """Replace the embeddings of the last N tokens, out of place, so that gradients reach the latents."""
 
         def replace(_module: Any, _inputs: Any, embedded_BTD: Tensor) -> Tensor:
-            kept = embedded_BTD[:, : -latents_ND.shape[0]]
-            return torch.cat([kept, latents_ND.to(kept.dtype).expand(len(kept), -1, -1)], dim=1)
+            kept = embedded_BTD[:, : -latents.shape[-2]]
+            return torch.cat([kept, latents.to(kept.dtype).expand(len(kept), -1, -1)], dim=1)
 
         handle = self.embedding.register_forward_hook(replace)
         try:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, compare, doctor, evaluate, karr, leakage, mine, search, show, train
+from slq.cli import benchmarks, cache, compare, doctor, evaluate, karr, leakage, mine, paper, retention, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -37,10 +37,12 @@ app.command()(leakage.leakage)
 app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)
 app.command()(compare.compare)
+app.command()(retention.retention)
 app.add_typer(karr.app, name="karr")
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
+app.command()(paper.paper)
 app.add_typer(cache.app, name="cache")
 app.command()(show.world)
 app.command()(show.demo)

@@ -61,7 +61,7 @@ def _show(first: Path, second: Path, found: Sequence[Difference]) -> None:
             rows.append([one.metric, *shares([one.first, one.second]), f"{100 * one.change:+.1f}", ends, p])
         table([where, *names, "points", "95 % interval", "p"], rows)
     if any(one.p is None for one in found):
-        typer.echo("No p: a mean of sets, or ranks of the same queries are not in both files (slq eval --per-query).")
+        typer.echo("No p: ranks of the same queries are not in both files (slq eval --per-query).")
 
 
 def _show_published(where: str, figures: Sequence[Published], results: Mapping[Path, Mapping[str, Any]]) -> None:

@@ -54,22 +54,11 @@ def doctor(
 
         slq doctor --adapter my-adapter --dtype bfloat16
     """
+    given = locals()  # the options by their names
     from slq.backbone import MINIATURE
     from slq.doctor import examine, with_fresh_queries
 
-    wanted = loading.Loading(
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        attn_implementation=attn_implementation,
-        device_map=device_map,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-        preprocessing=preprocessing,
-        max_pixels=max_pixels,
-        max_text_tokens=max_text_tokens,
-        instruction=instruction,
-    )
+    wanted = loading.Loading.of(given)
 
     def load(other_dtype: str | None) -> Retriever:
         chosen = replace(wanted, dtype=other_dtype or dtype)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import BATCH, DEVICE, list_failures, progress_bar, shares, table
+from slq.cli.shared import BATCH, DEVICE, list_failures, progress_bar, shares, table, waiting
 from slq.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class _Asked:
     sets: Sequence[RetrievalSet]
     benchmark: Mapping[str, Any] | None = None
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+READOUT = "last token"
 
 
 def evaluate(
@@ -57,6 +60,17 @@ def evaluate(
     dims: Annotated[
         int | None, typer.Option(min=1, help="Score by so many leading numbers of each embedding, at length 1 again. Default: all.")
     ] = None,
+    late_interaction: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compare so many latents one by one, not their mean; for adapters trained with --group of that size."),
+    ] = None,
+    readout: Annotated[
+        str,
+        typer.Option(
+            help="Without --adapter, what is read of the backbone: last token; mean of tokens; zero token (the paper's pilot); the first "
+            "and last of these also with `, in one word` behind them (E5-V's prompt)."
+        ),
+    ] = READOUT,
     batch_size: BATCH = 32,
     revision: loading.REVISION = None,
     dtype: loading.DTYPE = None,
@@ -72,7 +86,7 @@ def evaluate(
 ) -> None:
     """Score retrieval: hit@k (any answer in the top k), recall@k (share of answers found), MRR, nDCG@10; ties never help.
 
-    Without --adapter the zero-shot last-token readout is scored: what the frozen model gives by itself. In a BEIR folder's queries.jsonl
+    Without --adapter a zero-shot readout, --readout, is scored: what the frozen model gives by itself. In a BEIR folder's queries.jsonl
     a `category` is also scored apart, and `masked` lists corpus ids to leave out of that query's ranking.
 
     In brackets stand 95 % intervals, by drawing the queries anew.
@@ -80,29 +94,31 @@ def evaluate(
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
         slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/
     """
+    given = locals()  # the options by their names
     from slq.backbone import MINIATURE
     from slq.evaluate import data_hash, group_scores, whole_result
     from slq.evaluate import evaluate as run
-    from slq.methods import LastTokenReadout
+    from slq.methods import ZERO_SHOT, LateInteraction
     from slq.runtime import replace_file
 
+    if adapter is None and late_interaction is not None:
+        raise InputError("--late-interaction compares the latents of an adapter: name one with --adapter.")
+    if adapter is not None and readout != READOUT:
+        raise InputError("--readout is of a backbone without an adapter: leave out one of the two.")
+    if readout not in ZERO_SHOT:
+        raise InputError(f"Unknown readout {readout!r}: choose one of {', '.join(ZERO_SHOT)}.")
     if per_query and not json_file:
         raise InputError("--per-query writes ranks into a file: name it with --json.")
-    asked = _read(data, benchmark, variant, prompts, data_revision, split)
-    wanted = loading.Loading(
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        attn_implementation=attn_implementation,
-        device_map=device_map,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-        preprocessing=preprocessing,
-        max_pixels=max_pixels,
-        max_text_tokens=max_text_tokens,
-        instruction=instruction,
-    )
-    embedder: Embedder = wanted.retriever(adapter, backbone) if adapter else LastTokenReadout(wanted.backbone(backbone or MINIATURE))
+    with waiting("reading the data; what is drawn, unpacked or fetched is kept for the next time"):
+        asked = _read(data, benchmark, variant, prompts, data_revision, split)
+    wanted = loading.Loading.of(given)
+    embedder: Embedder
+    if adapter is None:
+        embedder = ZERO_SHOT[readout](wanted.backbone(backbone or MINIATURE))
+    elif late_interaction is None:
+        embedder = wanted.embedder(adapter, backbone)
+    else:
+        embedder = LateInteraction(wanted.retriever(adapter, backbone), late_interaction)
     total = len({id(item) for one in asked.sets for item in (*one.queries.values(), *one.corpus.values())})
     with progress_bar("embedding", total) as advance:
         evaluations = run(embedder, asked.sets, batch_size, advance, keep, dims)

@@ -1,4 +1,4 @@
-"""`slq karr build | export`: a set of knowledge-aware retrieval queries from captioned pictures."""
+"""`slq karr build | review | export`: a set of knowledge-aware retrieval queries from captioned pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slq.cli import loading
+from slq.cli import karr_review, loading
 from slq.cli.shared import DEVICE, list_failures, table
 from slq.errors import Failure, InputError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="""Build sets like KARR-Bench: queries that never name what they are after ("the animal with (2+7) lives").
 
     slq karr build --images photos/captions.jsonl --out my-set --endpoint http://localhost:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct
+    slq karr review my-set --reviewer ada
     slq karr export my-set --out my-benchmark
     slq eval --benchmark karr --data my-benchmark --adapter my-adapter""",
 )
@@ -71,7 +72,8 @@ def build(
 
         slq karr build --images photos/ --out my-set --backbone Qwen/Qwen3-VL-8B-Instruct
 
-    Next: `slq karr export my-set --out my-benchmark`. docs/karr.md tells how it works, what it costs and what it cannot do.
+    Next: `slq karr review my-set --reviewer ada` if people are to look at it, and `slq karr export my-set --out my-benchmark`.
+    docs/karr.md tells how it works, what it costs and what it cannot do.
     """
     from slq.karr.build import build as run
     from slq.karr.categories import CATEGORIES, parse_mix
@@ -103,6 +105,9 @@ def build(
         watch = open_until_built.enter_context(_watching())
         built = run(images, out, asked, texts, options, limits, watch=watch, endpoint=endpoint or "")
     _show(built, out, dict(options.mix))
+
+
+app.command()(karr_review.review)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from slq.errors import InputError
 
 if TYPE_CHECKING:
     from slq.backbone import FrozenBackbone
+    from slq.methods import TunedBackbone
     from slq.retriever import Retriever
 
 BACKBONE_HELP = "`miniature`, a folder, a hub id such as OpenGVLab/InternVL3-1B-hf, or `random:internvl3-1b` (true shape, random weights)."
@@ -54,6 +56,11 @@ class Loading:
     max_text_tokens: int | None = None
     instruction: str | None = None
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Loading:
+        """Those of a command's options, by name, that are about loading."""
+        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
+
     def backbone(self, name: str) -> FrozenBackbone:
         """The backbone of this name, with the preprocessing that was asked for."""
         from slq.backbone import Preprocessing, load_backbone
@@ -67,10 +74,20 @@ class Loading:
         """
         from slq.retriever import Retriever
 
+        return Retriever.from_pretrained(adapter, name=name, **self.beside_its_own_preprocessing())
+
+    def embedder(self, adapter: str, name: str | None = None) -> Retriever | TunedBackbone:
+        """As `retriever`, for all that `slq train` can have learned: a backbone tuned by LoRA or in full too."""
+        from slq.methods import load_embedder
+
+        return load_embedder(adapter, name=name, **self.beside_its_own_preprocessing())
+
+    def beside_its_own_preprocessing(self) -> dict[str, Any]:
+        """What loading something learned is told; raises InputError where other preprocessing was asked for."""
         if asked := self._asked_preprocessing():
             flags = ", ".join("--preprocessing" if key == "name" else "--" + key.replace("_", "-") for key in asked)
             raise InputError(f"An adapter brings its own preprocessing along: leave out {flags}.")
-        return Retriever.from_pretrained(adapter, name=name, **self._options())
+        return self._options()
 
     def _asked_preprocessing(self) -> dict[str, Any]:
         asked = {

@@ -37,6 +37,7 @@ def mine(
 
         slq train --pairs mined.jsonl --out better-adapter
     """
+    given = locals()  # the options by their names
     from slq.data import read_pairs, write_pairs
     from slq.errors import InputError, OutputExistsError
     from slq.mining import items_of
@@ -48,15 +49,8 @@ def mine(
     if out.exists() and not (overwrite and out.is_file()):
         raise OutputExistsError(f"{out} exists already: choose another file, or pass --overwrite to replace it.")
     file = read_pairs(pairs)
-    wanted = loading.Loading(
-        dtype=dtype,
-        device=device,
-        attn_implementation=attn_implementation,
-        device_map=device_map,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
-    retriever = wanted.retriever(adapter)
+    wanted = loading.Loading.of(given)
+    retriever = wanted.embedder(adapter)
     with progress_bar("embedding", items_of(file.pairs)) as advance:
         mined = run(retriever, file.pairs, count, skip, margin, batch_size, advance)
     list_failures([*file.failures, *mined.failures])

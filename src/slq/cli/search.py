@@ -34,6 +34,7 @@ def embed(
 
         slq embed photos/ --adapter my-adapter --out my-index
     """
+    given = locals()  # the options by their names
     from dataclasses import replace
 
     from slq.data import read_items
@@ -42,15 +43,8 @@ def embed(
 
     file = read_items(items)
     check_free(out, overwrite, keep=items)
-    wanted = loading.Loading(
-        dtype=dtype,
-        device=device,
-        attn_implementation=attn_implementation,
-        device_map=device_map,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
-    retriever = wanted.retriever(adapter)
+    wanted = loading.Loading.of(given)
+    retriever = wanted.embedder(adapter)
     begin = time.perf_counter()
     with progress_bar("embedding", len(file.items)) as advance:
         embedded = retriever.embed(
@@ -94,6 +88,7 @@ def search(
 
     slq search "but blue" --picture cat.png --index my-index
     """
+    given = locals()  # the options by their names
     from slq.index import load_embeddings
     from slq.index import search as run
     from slq.types import Item
@@ -104,15 +99,8 @@ def search(
     adapter = adapter or about.get("adapter")
     if adapter is None:
         raise InputError(f"{index} does not say which adapter made it: name it with --adapter.")
-    wanted = loading.Loading(
-        dtype=dtype,
-        device=device,
-        attn_implementation=attn_implementation,
-        device_map=device_map,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
-    retriever = wanted.retriever(adapter)
+    wanted = loading.Loading.of(given)
+    retriever = wanted.embedder(adapter)
     hits = run(corpus, retriever.embed([Item(text, picture)]), k)[0]
     if as_json_lines:
         for hit in hits:

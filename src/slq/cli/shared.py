@@ -62,6 +62,15 @@ def table(header: list[str], rows: list[list[Any]]) -> None:
 
 
 @contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A sign of life for what takes long once and cannot be counted ahead; nothing where the output is no terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Any]:
     """A progress bar with the rate so far, advanced by calling what it yields."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -37,10 +37,43 @@ def train(
     generation_prompt: Annotated[
         bool, typer.Option(help="Put the latents after the prompt at which the backbone would answer (the paper's code), or in its place.")
     ] = True,
+    pooling: Annotated[str, typer.Option(help="What of the latents' states is the embedding: their mean, or the last one's.")] = "mean",
+    readout: Annotated[
+        str, typer.Option(help="States to read: final, or before_mlp, without the MLP of the last layer (FreeRet).")
+    ] = "final",
+    per_modality: Annotated[
+        bool, typer.Option("--per-modality", help="Learn other latents for items with a picture than for words alone.")
+    ] = False,
+    group: Annotated[
+        list[int] | None,
+        typer.Option(help="Train so many leading latents for late interaction too (repeat it for nested groups); see `slq eval`."),
+    ] = None,
+    matryoshka: Annotated[
+        list[int] | None,
+        typer.Option(help="Train so many leading numbers of embeddings to stand alone (repeat it); see `slq eval --dims`."),
+    ] = None,
+    start_share: Annotated[
+        float,
+        typer.Option(
+            help="Move what was learned back by this share of its way from the start, after the last step: 0.5 keeps more of what the "
+            "model knew, and most of what was learned (WiSE-FT)."
+        ),
+    ] = 0.0,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="latents; or, to compare with: lora or full, which tune the decoder's own weights (in a copy) and read its last token."
+        ),
+    ] = "latents",
+    lora_rank: Annotated[int, typer.Option(help="Rank of LoRA's matrices.")] = 8,
+    lora_alpha: Annotated[int, typer.Option(help="LoRA's scale, times the rank.")] = 16,
+    tune_vision: Annotated[bool, typer.Option("--tune-vision", help="With --method full: tune the vision tower too.")] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Pairs per step; the other pairs of a batch are the negatives.")] = 128,
     max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: 0.1 / sqrt(D).")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", help="Default: 0.1 / sqrt(D) for latents, 1e-4 for lora, 1e-5 for full.")
+    ] = None,
     warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up, at most a tenth of the run.")] = 100,
     weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.")] = 0.0,
     orthogonality: Annotated[float, typer.Option(help="Weight of the penalty that keeps the latents' states apart (0: off).")] = 0.0,
@@ -91,63 +124,42 @@ def train(
     max_text_tokens: loading.MAX_TEXT_TOKENS = None,
     instruction: loading.INSTRUCTION = None,
 ) -> None:
-    """Learn latent queries on your pairs; the backbone stays frozen.
+    """Learn latent queries on your pairs; the backbone stays frozen (with --method lora or full a copy of it is tuned).
 
     Writes `adapter.safetensors` and `adapter_config.json` (what you keep), `log.jsonl` (loss, temperature, gradient norm, items/s and
     validation hit@k per step) and a checkpoint.
 
         slq train --pairs shop.csv --out shop-adapter --backbone OpenGVLab/InternVL3-1B-hf --epochs 3
     """
+    given = locals()  # the options by their names
+    from dataclasses import fields
+
     from slq.data import read_pairs
     from slq.runtime import check_free
     from slq.training import TrainingOptions
     from slq.training import train as run
 
-    wanted = loading.Loading(
-        revision=revision,
-        dtype=dtype,
-        device=device,
-        attn_implementation=attn_implementation,
-        device_map=device_map,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-        preprocessing=preprocessing,
-        max_pixels=max_pixels,
-        max_text_tokens=max_text_tokens,
-        instruction=instruction,
-    )
+    wanted = loading.Loading.of(given)
+    same = {field.name: given[field.name] for field in fields(TrainingOptions) if field.name in given}
     options = TrainingOptions(
-        num_latents=num_latents,
-        init=init,
-        generation_prompt=generation_prompt,
-        epochs=epochs,
-        batch_size=batch_size,
-        max_steps=max_steps,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        weight_decay=weight_decay,
-        orthogonality=orthogonality,
-        false_negative_margin=false_negative_margin,
-        captions_per_item=captions_per_item,
-        validation=validation,
-        save_every=save_every,
-        seed=seed,
-        prefix_split=prefix_split,
-        tokens_per_pass=tokens_per_pass,
-        cache_bytes=None if cache_gb is None else int(cache_gb * 2**30),
-        cache_device_bytes=int(cache_device_gb * 2**30),
-        cache_folder=None if cache_dir is None else str(cache_dir),
-        cache_disk_bytes=None if cache_dir_gb is None else int(cache_dir_gb * 2**30),
-        cache_level=cache_level,
-        cache_eight_bit=cache_eight_bit,
-        workers=workers,
-        tensorboard=tensorboard,
+        **same
+        | {
+            "groups": tuple(group or ()),
+            "matryoshka": tuple(matryoshka or ()),
+            "cache_bytes": None if cache_gb is None else int(cache_gb * 2**30),
+            "cache_device_bytes": int(cache_device_gb * 2**30),
+            "cache_folder": None if cache_dir is None else str(cache_dir),
+            "cache_disk_bytes": None if cache_dir_gb is None else int(cache_dir_gb * 2**30),
+        }
     )
     file = read_pairs(pairs)
     list_failures(file.failures)
     check_free(out, overwrite or resume, keep=pairs)
     keep_leakage = keeping(warn_of_overlap(file, test_sets or []), out)
-    retriever = run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
-    size = (out / "adapter.safetensors").stat().st_size / 1024
-    typer.echo(f"Adapter of {retriever.queries.num_latents} latent queries saved in {out} ({size:.0f} KB).")
+    run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
+    if method == "latents":
+        size = (out / "adapter.safetensors").stat().st_size / 1024
+        typer.echo(f"Adapter of {num_latents} latent queries saved in {out} ({size:.0f} KB).")
+    else:
+        typer.echo(f"Tuned backbone ({method}) saved in {out}.")
     typer.echo(f"Next: slq embed PICTURES --adapter {out} --out my-index")

@@ -65,7 +65,7 @@ def run(out: Path, seed: int = 0) -> None:
     console.rule(f"3. Learn {RECIPE.num_latents} latent queries; the model stays as it is")
     clock = time.perf_counter()
     pairs = read_pairs(out / "world/train/captions.jsonl").pairs
-    trained = train(pairs, backbone, out / "adapter", recipe)
+    train(pairs, backbone, out / "adapter", recipe)
     adapt_seconds = time.perf_counter() - clock
     unchanged = parameter_hash(backbone.model) == before_hash
     console.print(f"adapted in {adapt_seconds:.0f} s; the model's weights are {'bit-identical' if unchanged else 'CHANGED'}")
@@ -73,7 +73,7 @@ def run(out: Path, seed: int = 0) -> None:
         raise AssertionError("the backbone's weights changed during training")
 
     console.rule("4. Before and after, on pictures and phrasings that training never saw")
-    retriever = Retriever(backbone, trained.queries, cache)
+    retriever = Retriever(backbone, Adapter.load(out / "adapter").queries, cache)
     evaluations["after"] = _evaluate(retriever, sets, "latent queries")
     scores = _scores(evaluations)
     _show_scores(scores)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
     """Each metric that both results have, set by set and then group by group.
 
-    Where both files hold ranks of the same queries, the difference has an interval and a p-value; groups have neither.
+    Where both files hold ranks of the same queries, the difference has an interval and a p-value; of a group, where all its sets do.
     Raises InputError if the two share no set.
     """
     names = [name for name in first["scores"] if name in second["scores"]]
@@ -102,10 +102,13 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Differe
         raise InputError(f"The results share no set: {', '.join(first['scores'])} in one, {', '.join(second['scores'])} in the other.")
     found = []
     for name in names:
-        found += _of_set(name, first["scores"][name], second["scores"][name])
+        ours, theirs = first["scores"][name], second["scores"][name]
+        found += _tested(name, ours, theirs, [(ours, theirs)])
     for name in (name for name in first.get("groups", {}) if name in second.get("groups", {})):
         ours, theirs = first["groups"][name], second["groups"][name]
-        found += [Difference(name, metric, ours[metric], theirs[metric]) for metric in _shared(ours, theirs)]
+        members = [(first["scores"].get(one, {}), second["scores"].get(one, {})) for one in ours["sets"]]
+        same = ours["sets"] == theirs["sets"]
+        found += _tested(name, ours, theirs, members if same else [])
     return found
 
 
@@ -131,20 +134,30 @@ def _shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     return [metric for metric in ours if metric in theirs and _AVERAGED.fullmatch(metric)]
 
 
-def _of_set(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+def _tested(
+    name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], sets: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> list[Difference]:
+    """Differences of a set or of a mean of `sets`, each both results' scores: tested where the queries of all of them are paired."""
     metrics = _shared(ours, theirs)
     plain = [Difference(name, metric, ours[metric], theirs[metric]) for metric in metrics]
-    if not metrics or not _paired(ours, theirs):
+    if not (metrics and sets and all(_paired(*each) for each in sets)):
         return plain
-    depths = [int(found[1]) for metric in metrics if (found := _COUNTED.fullmatch(metric))]
-    queries = list(ours["ranks"])
-    values = [values_by_query([_places(scores, query) for query in queries], depths or [1]) for scores in (ours, theirs)]
-    differences_MQ = np.stack([values[1][metric] - values[0][metric] for metric in metrics])
-    ends, ps = interval([differences_MQ]), paired_test(differences_MQ)
+    parts_MQ = [_differences(metrics, *each) for each in sets]
+    ends = interval(parts_MQ)
+    # Each query weighs as in the mean over sets of their means.
+    ps = paired_test(np.concatenate([part_MQ / (len(parts_MQ) * part_MQ.shape[1]) for part_MQ in parts_MQ], axis=1))
     return [
         Difference(name, one.metric, one.first, one.second, (float(low), float(high)), float(p))
         for one, (low, high), p in zip(plain, ends, ps, strict=True)
     ]
+
+
+def _differences(metrics: Sequence[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> np.ndarray:
+    """Of each metric, query by query (M, Q)."""
+    depths = [int(found[1]) for metric in metrics if (found := _COUNTED.fullmatch(metric))]
+    queries = list(ours["ranks"])
+    values = [values_by_query([_places(scores, query) for query in queries], depths or [1]) for scores in (ours, theirs)]
+    return np.stack([values[1][metric] - values[0][metric] for metric in metrics])
 
 
 def _places(scores: Mapping[str, Any], query: str) -> Places:

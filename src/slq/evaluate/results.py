@@ -47,6 +47,7 @@ def whole_result(
         "adapter": adapter,
         "backbone": embedder.backbone.identity.to_dict(),
         "fingerprint": embedder.fingerprint,
+        "readout": embedder.name,
         "dims": dims or embedder.backbone.dim,
         "scores": as_json(evaluations, per_query),
         "groups": group_scores(evaluations, groups or {}),
@@ -58,7 +59,7 @@ def whole_result(
 def as_json(evaluations: Sequence[Evaluation], per_query: bool = False) -> dict[str, Any]:
     """Metrics, their confidence intervals, metrics by category and failures by set, ready for a results file.
 
-    per_query: also the rank of each query's relevant candidates (null: never found), and their gains where one is not 1.
+    per_query: also the rank of each query's relevant candidates (null: never found), their gains where one is not 1, and its first places.
     """
     return {one.name: _of_set(one) | (_by_query(one) if per_query else {}) for one in evaluations}
 
@@ -110,14 +111,20 @@ def _of_set(one: Evaluation) -> dict[str, Any]:
     return {
         **one.metrics,
         "confidence": {name: list(ends) for name, ends in one.confidence.items()},
-        **({"by_category": one.by_category} if one.by_category else {}),
+        **({"by_category": {name: _of_category(one, name) for name in one.by_category}} if one.by_category else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
     }
 
 
+def _of_category(one: Evaluation, name: str) -> dict[str, Any]:
+    confidence = {metric: list(ends) for metric, ends in one.confidence_by_category[name].items()}
+    return {**one.by_category[name], "confidence": confidence}
+
+
 def _by_query(one: Evaluation) -> dict[str, Any]:
-    """Ranks of the queries that the metrics average over."""
+    """Ranks and first places of the queries that the metrics average over."""
     judged = [query for query in one.queries if query.ranks]
     ranks = {query.id: {id_: int(rank) if math.isfinite(rank) else None for id_, rank in query.ranks.items()} for query in judged}
     gains = {query.id: dict(query.gains) for query in judged if any(gain != 1 for gain in query.gains.values())}
-    return {"ranks": ranks, **({"gains": gains} if gains else {})}
+    top = {query.id: [[id_, round(score, 6)] for id_, score in query.top] for query in judged}
+    return {"ranks": ranks, "top": top, **({"gains": gains} if gains else {})}

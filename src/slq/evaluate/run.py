@@ -50,14 +50,14 @@ class QueryResult:
 class Evaluation:
     """Scores of one retrieval set, as fractions, with each query's result.
 
-    by_category: the metrics of each category's queries, where the set names categories. depths: the k of hit@k and recall@k.
+    categories: each category's queries, where the set names categories. depths: the k of hit@k and recall@k.
     """
 
     name: str
     metrics: Mapping[str, float]
     queries: tuple[QueryResult, ...]
     failures: tuple[Failure, ...] = ()
-    by_category: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    categories: Mapping[str, tuple[QueryResult, ...]] = field(default_factory=dict)
     depths: tuple[int, ...] = (1, 5, 10)
 
     @property
@@ -72,8 +72,18 @@ class Evaluation:
     @cached_property
     def confidence(self) -> dict[str, tuple[float, float]]:
         """The 95 % interval of each averaged metric, by drawing the queries anew."""
-        ends = interval([np.stack([*self.values.values()])], SEED)
-        return {name: (low, high) for name, (low, high) in zip(self.values, ends.tolist(), strict=True)}
+        return _confidence(self.values)
+
+    @cached_property
+    def by_category(self) -> dict[str, dict[str, float]]:
+        """The metrics of each category's queries."""
+        return {category: scores_over(queries, self.depths) for category, queries in self.categories.items()}
+
+    @cached_property
+    def confidence_by_category(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """As `confidence`, of each category's queries."""
+        places = {category: [query.places for query in queries] for category, queries in self.categories.items()}
+        return {category: _confidence(values_by_query(of_category, self.depths)) for category, of_category in places.items()}
 
 
 def evaluate(
@@ -107,12 +117,17 @@ def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None) -> Evaluation
             categories.setdefault(one.categories[query.id], []).append(query)
     listed = {**one.queries, **one.corpus}
     failures = tuple(Failure(id_, vectors.faults[id(item)]) for id_, item in listed.items() if id(item) in vectors.faults)
-    by_category = {
-        category: scores_over(queries, one.depths)
+    scored = {
+        category: tuple(queries)
         for category, queries in sorted(categories.items())
         if any(query.ranks for query in queries)  # without any relevant candidate there is nothing to score
     }
-    return Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, by_category, one.depths)
+    return Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, scored, one.depths)
+
+
+def _confidence(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    ends = interval([np.stack([*values.values()])], SEED)
+    return {name: (low, high) for name, (low, high) in zip(values, ends.tolist(), strict=True)}
 
 
 def _results(one: RetrievalSet, vectors: Vectors, dims: int | None) -> list[QueryResult]:

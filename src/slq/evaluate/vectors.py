@@ -1,6 +1,6 @@
 """The items of several sets embedded once, and kept in a folder where a run may be stopped.
 
-Shapes: N items, D numbers of a vector.
+Shapes: N items, D numbers of a vector (with late interaction G x D, several vectors).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Vectors:
         rows = np.array([self.row_of.get(id(item), -1) for item in items], dtype=np.int64)
         if len(rows) and rows[0] >= 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             return self.vectors_ND[rows[0] : rows[0] + len(rows)]
-        found = np.full((len(rows), self.vectors_ND.shape[1]), np.nan, dtype=np.float32)
+        found = np.full((len(rows), *self.vectors_ND.shape[1:]), np.nan, dtype=np.float32)
         found[rows >= 0] = self.vectors_ND[rows[rows >= 0]]
         return found
 
@@ -52,12 +52,12 @@ def embed_once(
         rows = {id(items[int(place)]): row for row, place in enumerate(embedded.ids)}
         return Vectors(embedded.vectors, rows, {id(items[int(each.item)]): each.reason for each in embedded.failures})
     # The readout's fingerprint leaves out what changes only rounding, and the weights where they have no revision; the backbone's does not.
-    kept = KeptVectors(keep / f"{embedder.fingerprint}-{embedder.backbone.fingerprint}", embedder.backbone.dim)
+    kept = KeptVectors(keep / f"{embedder.fingerprint}-{embedder.backbone.fingerprint}", embedder.vector_shape)
     keys = [_key(item, place) for place, item in enumerate(items)]
     first = {key: place for place, key in reversed(list(enumerate(keys)))}  # equal items are embedded once
     order = sorted(first, key=first.__getitem__)
     row_of_key = {key: row for row, key in enumerate(order)}
-    vectors_ND = np.zeros((len(order), embedder.backbone.dim), dtype=np.float32)
+    vectors_ND = np.zeros((len(order), *embedder.vector_shape), dtype=np.float32)
     known = kept.read_into(vectors_ND, row_of_key)
     missing = [key for key in order if key not in known]
     progress(len(items) - len(missing))
@@ -89,8 +89,8 @@ class KeptVectors:
     items embedded again.
     """
 
-    def __init__(self, folder: Path, dim: int):
-        self.folder, self.dim = folder, dim
+    def __init__(self, folder: Path, vector_shape: tuple[int, ...]):
+        self.folder, self.vector_shape = folder, vector_shape
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -121,7 +121,7 @@ class KeptVectors:
         with safe_open(path, framework="numpy") as file:
             about, vectors = file.metadata(), file.get_tensor("vectors")
         keys = json.loads(about["keys"])
-        if vectors.shape != (len(keys), self.dim) or about["checksum"] != _checksum(about["keys"], vectors):
+        if vectors.shape != (len(keys), *self.vector_shape) or about["checksum"] != _checksum(about["keys"], vectors):
             raise ValueError("damaged")
         return keys, vectors
 

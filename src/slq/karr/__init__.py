@@ -1,1 +1,1 @@
-"""Building, checking, reviewing and exporting sets of knowledge-aware retrieval queries, as KARR-Bench has them."""
+"""Sets of queries that take knowledge to answer and never name their target, as in KARR-Bench."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from slq.karr.candidates import CHECKS, Candidate
 from slq.karr.categories import CATEGORIES, label
-from slq.karr.decisions import Kept
+from slq.karr.keeping import Kept
 
 
 def data_card(

@@ -22,8 +22,8 @@ from slq.errors import DataFileError, OutputExistsError
 from slq.karr.candidates import LEFT_OUT, read_candidates
 from slq.karr.card import data_card
 from slq.karr.categories import CATEGORIES
-from slq.karr.decisions import Kept, keep, read_reviews
 from slq.karr.gallery import Shown, link_or_copy, read_gallery
+from slq.karr.keeping import Kept, keep, read_reviews
 from slq.karr.lines import read_lines, write_lines
 from slq.karr.settings import SETTINGS
 from slq.karr.verify import FindLeaks, leaks_of, own_leaks
@@ -50,14 +50,15 @@ def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool
     OutputExistsError if the folder holds something, unless it is an earlier export and `overwrite` is given.
     """
     candidates = read_candidates(folder)
-    kept = keep(candidates, read_reviews(folder), reviewed_only)
+    reviews, broken = read_reviews(folder)
+    kept = keep(candidates, reviews, reviewed_only)
     if not kept:
         raise DataFileError(f"{folder} holds no query to keep: of {len(candidates)} candidates none was accepted")
     settings = read_json(folder / SETTINGS, "build the set again", "build the set again")
     uncaptioned = {row["item"] for row in read_lines(folder / LEFT_OUT) if row["stage"] == "caption"}
     shown = {each.image: each for each in read_gallery(folder)[0] if each.image not in uncaptioned}
     asked = [image for image in shown if image in {each.candidate.image for each in kept}]
-    warnings = _edited_leaks(kept, find_leaks)
+    warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(kept, find_leaks)]
     _new_folder(out, overwrite)
     with writing(out):
         (out / "pictures").mkdir(parents=True)

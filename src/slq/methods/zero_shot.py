@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor, nn
 
 from slq.backbone import FrozenBackbone, Prepared
 from slq.embedder import Embedder
+from slq.latents import LatentQueries
+from slq.retriever import Retriever
 from slq.types import Item
+
+ONE_WORD = "in one word:"  # as E5-V asks
 
 
 class LastTokenReadout(Embedder):
@@ -18,13 +23,15 @@ class LastTokenReadout(Embedder):
     instruction: text put after every item, such as E5-V's "in one word"; empty for none.
     """
 
+    kind = "last token"
+
     def __init__(self, backbone: FrozenBackbone, instruction: str = ""):
         self.backbone = backbone
-        self.instruction = instruction
+        self.instruction, self.name = instruction, _named(self.kind, instruction)
 
     def worded(self, item: Item) -> Item:
         """The item with the instruction behind its text."""
-        return replace(item, text=f"{item.text or ''} {self.instruction}".strip()) if self.instruction else item
+        return _instructed(item, self.instruction)
 
     def embed_prepared(self, prepared: Prepared) -> Tensor:
         """Embeddings of length 1 (B, D), float32."""
@@ -32,4 +39,50 @@ class LastTokenReadout(Embedder):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"last token {self.instruction} {self.backbone.identity}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.kind} {self.instruction} {self.backbone.identity}".encode()).hexdigest()[:16]
+
+
+class MeanReadout(LastTokenReadout):
+    """The mean of the final states of all of an item's tokens, its template's among them."""
+
+    kind = "mean of tokens"
+
+    def embed_prepared(self, prepared: Prepared) -> Tensor:
+        """Embeddings of length 1 (B, D), float32."""
+        states_BTD = self.backbone.token_states(prepared).float()
+        mask_BT = prepared.inputs["attention_mask"].to(states_BTD.device)
+        return nn.functional.normalize((states_BTD * mask_BT[..., None]).sum(dim=1), dim=-1)  # the length falls away
+
+
+class ZeroTokenReadout(Retriever):
+    """One untrained extra token of zeros, behind an instruction where there is one: the paper's pilot study (its Fig. 2)."""
+
+    def __init__(self, backbone: FrozenBackbone, instruction: str = ""):
+        super().__init__(backbone, LatentQueries.create(1, backbone.dim, "zeros"))
+        self.instruction, self.name = instruction, _named("zero token", instruction)
+
+    def worded(self, item: Item) -> Item:
+        """The item with the instruction behind its text."""
+        return _instructed(item, self.instruction)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{super().fingerprint} {self.instruction}".encode()).hexdigest()[:16]
+
+
+def _instructed(item: Item, instruction: str) -> Item:
+    return replace(item, text=f"{item.text or ''} {instruction}".strip()) if instruction else item
+
+
+def _named(kind: str, instruction: str) -> str:
+    return f"{kind}, {instruction.rstrip(':')}" if instruction else kind
+
+
+ZERO_SHOT: dict[str, Callable[[FrozenBackbone], Embedder]] = {
+    "last token": LastTokenReadout,
+    "last token, in one word": lambda backbone: LastTokenReadout(backbone, ONE_WORD),
+    "mean of tokens": MeanReadout,
+    "zero token": ZeroTokenReadout,
+    "zero token, in one word": lambda backbone: ZeroTokenReadout(backbone, ONE_WORD),
+}
+"""Every readout that learns nothing, by its name in tables."""

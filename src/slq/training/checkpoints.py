@@ -24,7 +24,7 @@ def describe_run(out: Path, description: dict[str, Any], resume: bool) -> None:
     if resume and file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         for name, value in description.items():
-            if before.get(name) != value:
+            if before.get(name, value) != value:  # a setting that the run did not know yet had its default
                 raise InputError(
                     f"Cannot resume {out}: {name} was {before.get(name)!r} and is now {value!r}. Resume with the same settings, "
                     "or train into another folder."

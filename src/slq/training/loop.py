@@ -1,4 +1,4 @@
-"""The training loop: plain functions from pairs to an adapter, read from `train` downwards."""
+"""The training loop, one for every method: plain functions from pairs to what was learned, read from `train` downwards."""
 
 from __future__ import annotations
 
@@ -15,54 +15,25 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from slq.backbone import FrozenBackbone, default_workers
+from slq.embedder import Embedder
 from slq.errors import Failure, InputError
-from slq.latents import LatentQueries, pool
-from slq.losses import info_nce, orthogonality_penalty
 from slq.metrics import report
-from slq.retriever import Ahead, Retriever
+from slq.retriever import Ahead
 from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
+from slq.training.learners import Learner, fresh_learner
 from slq.training.options import TrainingOptions
-from slq.training.processes import owned, spread
+from slq.training.processes import owned
 from slq.training.usable import usable_pairs
 from slq.types import Item, Pair
 
 LOG_FILE = "log.jsonl"
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # latent queries: in step with the size of their start
 LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
-
-
-class ContrastiveLoss(nn.Module):
-    """One forward pass from items to loss; its only parameters are the latent queries and the temperature.
-
-    On several processes each embeds its share of the batch, and every one computes the loss of all of it.
-    """
-
-    def __init__(self, retriever: Retriever, options: TrainingOptions, rank: int = 0, processes: int = 1):
-        super().__init__()
-        self.queries = retriever.queries
-        self._retriever = retriever
-        self._options = options
-        self._place = rank, processes
-
-    def forward(self, batch: ContrastiveBatch, ahead: Ahead | None = None) -> Tensor:
-        """ahead: see `Retriever.states`."""
-        states_BND = spread(batch.items, partial(self._retriever.states, ahead=ahead), *self._place)
-        embedded_BD = pool(states_BND)
-        queries_BD, candidates_CD = embedded_BD.split([len(batch.queries), len(batch.candidates)])
-        loss = info_nce(
-            queries_BD,
-            candidates_CD,
-            batch.positives.to(embedded_BD.device),
-            self.queries.temperature,
-            false_negative_margin=self._options.false_negative_margin,
-        )
-        if self._options.orthogonality:
-            loss = loss + self._options.orthogonality * orthogonality_penalty(states_BND)
-        return loss
 
 
 def train(
@@ -75,18 +46,20 @@ def train(
     overwrite: bool = False,
     show_progress: bool = True,
     stop_after: int | None = None,
-    after_step: Callable[[int, int, Retriever], None] = lambda step, total, retriever: None,
-) -> Retriever:
-    """Learn latent queries on pairs and save them as an adapter in `out`, beside `log.jsonl` and the newest checkpoint.
+    after_step: Callable[[int, int, Embedder], None] = lambda step, total, embedder: None,
+) -> Embedder:
+    """Learn by `options.method` on pairs and save what was learned in `out`, beside `log.jsonl` and the newest checkpoint.
+
+    Returns the retriever of latent queries, whose adapter `out` then holds; for the other methods the tuned copy of the backbone.
 
     validation_pairs: default, some of `pairs` set aside by `options.validation`. resume: go on from the newest checkpoint in `out`;
     on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. after_step: called
-    with the steps done, those in all, and the retriever as it is then. Items that cannot be used are left out and listed in
+    with the steps done, those in all, and the embedder as it is then. Items that cannot be used are left out and listed in
     `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
     `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
     """
     options = options or TrainingOptions()
-    options = replace(options, learning_rate=options.learning_rate or 0.1 * backbone.dim**-0.5)
+    options = replace(options, learning_rate=options.learning_rate or LEARNING_RATES.get(options.method, 0.1 * backbone.dim**-0.5))
     accelerator = _accelerator(out, options)
     main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
     check_free(out, overwrite or resume)
@@ -104,16 +77,16 @@ def train(
     accelerator.wait_for_everyone()
 
     seed_everything(options.seed)
-    retriever = _fresh_retriever(backbone, options)
+    learner = fresh_learner(backbone, options, accelerator.process_index, accelerator.num_processes)
     own = partial(owned, rank=accelerator.process_index, processes=accelerator.num_processes)
     workers = default_workers(backbone.device) if options.workers is None else options.workers
-    _prefill(retriever, own(_items([*pairs, *validation_pairs])), workers, show_progress)
-    model, optimiser, schedule = _prepare(accelerator, retriever, options, total)
+    _prefill(learner, own(_items([*pairs, *validation_pairs])), workers, show_progress)
+    model, optimiser, schedule = _prepare(accelerator, learner, options, total)
     start = _resume(accelerator, out) if resume else 0
     log = _Log(accelerator, out, total, start, options, show_progress)
     log.begin(f"{len(pairs)} pairs, effective batch {options.batch_size}, {batches.steps_per_epoch} steps an epoch, {total} in all")
     with log:
-        steps = _steps(retriever, batches, start, min(total, stop_after or total), own, workers)
+        steps = _steps(learner, batches, start, min(total, stop_after or total), own, workers)
         for step, (batch, ahead) in enumerate(steps, start + 1):
             loss = model(batch, ahead)
             accelerator.backward(loss)
@@ -121,19 +94,20 @@ def train(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
+            if step == total and options.start_share:
+                learner.toward_start(options.start_share)
             due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
-            log.step(step, loss, norm, retriever, batch, _validate(retriever, validation_pairs) if due and main else {})
+            log.step(step, loss, norm, learner, batch, _validate(learner.embedder, validation_pairs) if due and main else {})
             if step % options.save_every == 0 or step in (total, stop_after):
                 checkpoints.save(accelerator, out, step)
-            after_step(step, total, retriever)
+            after_step(step, total, learner.embedder)
     if stop_after is None or stop_after >= total:
-        retriever.training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores}
-        retriever.training |= provenance(options.seed)
+        training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores, **provenance(options.seed)}
         if main:
-            retriever.adapter.save(out)
+            learner.save(out, training)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return retriever
+    return learner.embedder
 
 
 def set_aside(pairs: Sequence[Pair], validation: float, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -171,29 +145,15 @@ def _accelerator(out: Path, options: TrainingOptions) -> Accelerator:
     )
 
 
-def _fresh_retriever(backbone: FrozenBackbone, options: TrainingOptions) -> Retriever:
-    """The retriever that a run with these options starts from, with an empty cache."""
-    cache = options.prefix_cache(backbone.device) if options.prefix_split else None
-    return Retriever(backbone, fresh_queries(backbone, options), cache, options.prefix_split, tokens_per_pass=options.tokens_per_pass)
-
-
-def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQueries:
-    """The latent queries a run with these options starts from; also the untrained control of its results."""
-    prompt = backbone.prompt_embeddings() if options.init == "prompt" else None
-    generator = torch.Generator().manual_seed(options.seed)
-    return LatentQueries.create(options.num_latents, backbone.dim, options.init, prompt, generator, options.generation_prompt)
-
-
-def _prepare(accelerator: Accelerator, retriever: Retriever, options: TrainingOptions, total: int) -> tuple[Any, Any, Any]:
-    """Loss module, AdamW, and a schedule of linear warm-up and linear fall."""
+def _prepare(accelerator: Accelerator, learner: Learner, options: TrainingOptions, total: int) -> tuple[Any, Any, Any]:
+    """The learner made ready, AdamW, and a schedule of linear warm-up and linear fall."""
     assert options.learning_rate is not None
-    model = ContrastiveLoss(retriever, options, accelerator.process_index, accelerator.num_processes)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(learner.groups_of_parameters(options.learning_rate), weight_decay=options.weight_decay)
     warmup = max(1, min(options.warmup_steps, total // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
     )
-    return accelerator.prepare(model, optimiser, schedule)
+    return accelerator.prepare(learner, optimiser, schedule)
 
 
 def _items(pairs: Sequence[Pair]) -> list[Item]:
@@ -201,30 +161,29 @@ def _items(pairs: Sequence[Pair]) -> list[Item]:
 
 
 def _steps(
-    retriever: Retriever, batches: Batches, start: int, stop: int, own: Callable[[Sequence[Item]], list[Item]], workers: int
+    learner: Learner, batches: Batches, start: int, stop: int, own: Callable[[Sequence[Item]], list[Item]], workers: int
 ) -> Iterator[tuple[ContrastiveBatch, Ahead]]:
     """The batch of each step, with those of this process's items that must be read for it, prepared while the model ran."""
     for epoch in batches.from_step(start, stop):
-        yield from zip(epoch, retriever.prepare_ahead([own(batch.items) for batch in epoch], workers), strict=True)
+        yield from zip(epoch, learner.prepare_ahead([own(batch.items) for batch in epoch], workers), strict=True)
 
 
-def _prefill(retriever: Retriever, items: Sequence[Item], workers: int, show_progress: bool) -> None:
+def _prefill(learner: Learner, items: Sequence[Item], workers: int, show_progress: bool) -> None:
     """Read every item once and keep what there is room for."""
-    if retriever.cache is None:
-        return
     items = list({item.key: item for item in items}.values())
     with _bar(show_progress) as bar:
         task = bar.add_task("reading items", total=len(items))
-        retriever.prefill(items, lambda count: bar.advance(task, count), workers)
-    if show_progress:
-        print(f"kept of {len(items)} items: {retriever.kept(items)}")
+        kept = learner.prefill(items, lambda count: bar.advance(task, count), workers)
+        bar.update(task, visible=bool(kept))
+    if show_progress and kept:
+        print(kept)
 
 
 @torch.no_grad()
-def _validate(retriever: Retriever, pairs: Sequence[Pair]) -> dict[str, float]:
+def _validate(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, float]:
     """hit@1 and hit@5 of the first positive against the pairs' queries and back, as fractions."""
-    queries = retriever.embed([pair.query for pair in pairs]).vectors
-    positives = retriever.embed([pair.positives[0] for pair in pairs]).vectors
+    queries = embedder.embed([pair.query for pair in pairs]).vectors
+    positives = embedder.embed([pair.positives[0] for pair in pairs]).vectors
     relevant = np.array([[b.positives[0].key in {p.key for p in a.positives} for b in pairs] for a in pairs])
     scores = queries @ positives.T
     forward, backward = report(scores, relevant.astype(int), (1, 5)), report(scores.T, relevant.T.astype(int), (1, 5))
@@ -273,12 +232,12 @@ class _Log:
     def __exit__(self, *_: Any) -> None:
         self.bar.stop()
 
-    def step(self, step: int, loss: Tensor, norm: Tensor, retriever: Retriever, batch: ContrastiveBatch, scores: dict[str, float]) -> None:
+    def step(self, step: int, loss: Tensor, norm: Tensor, learner: Learner, batch: ContrastiveBatch, scores: dict[str, float]) -> None:
         now = time.perf_counter()
         line = {
             "step": step,
             "loss": loss.item(),
-            "temperature": retriever.queries.temperature.item(),
+            "temperature": learner.temperature.item(),
             "gradient_norm": float(norm),
             "items_per_second": (len(batch.queries) + len(batch.candidates)) / (now - self.clock),
             **scores,

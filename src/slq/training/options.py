@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from slq.errors import InputError
-from slq.latents import INITS
+from slq.latents import INITS, POOLINGS, READOUTS
 from slq.prefix_cache import LEVELS, PrefixCache
+
+METHODS = ("latents", "lora", "full")
+OF_LATENTS = ("num_latents", "init", "generation_prompt", "pooling", "readout", "per_modality", "groups", "orthogonality")
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """Settings of one run; the defaults of the method are the paper's, the rest is chosen for minutes rather than days.
 
+    method: what is learned: `latents`, or what they are compared with, the decoder's own weights by `lora` (lora_rank, lora_alpha) or in
+    `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see
+    `latents.LatentQueries`; groups are trained by late interaction beside the pooled embedding. matryoshka: leading numbers of the
+    embedding that are also trained to stand alone. start_share: after the last step what was learned is moved back by this share of its way
+    from the start, which keeps more of what the model knew (Wortsman et al. 2022, WiSE-FT).
     generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
-    learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start. warmup_steps: at most a tenth of the run.
+    learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start; 1e-4 for lora, 1e-5 for full. warmup_steps: at
+    most a tenth of the run.
     captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. validation: pairs set aside, a
     share (< 1) or a number. batch_size: of all processes together. tokens_per_pass: tokens that run at once with gradients (None: what a
     quarter of the memory holds); a larger batch is run in parts with the same gradient. cache_*: see `prefix_cache.PrefixCache`;
@@ -26,9 +35,19 @@ class TrainingOptions:
     (None: see `backbone.default_workers`).
     """
 
+    method: str = "latents"
     num_latents: int = 20
     init: str = "normal"
     generation_prompt: bool = True
+    pooling: str = "mean"
+    readout: str = "final"
+    per_modality: bool = False
+    groups: tuple[int, ...] = ()
+    matryoshka: tuple[int, ...] = ()
+    start_share: float = 0.0
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    tune_vision: bool = False
     epochs: int = 5
     batch_size: int = 128
     max_steps: int | None = None
@@ -53,7 +72,7 @@ class TrainingOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every")
+        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every", "lora_rank", "lora_alpha")
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -66,10 +85,25 @@ class TrainingOptions:
             raise InputError(f"batch_size must be at least 2, not {self.batch_size}: a batch's other pairs are the negatives.")
         if self.orthogonality < 0:
             raise InputError(f"orthogonality must not be below 0: it is {self.orthogonality}.")
-        if self.init not in INITS:
-            raise InputError(f"Unknown init {self.init!r}: choose one of {', '.join(INITS)}.")
-        if self.cache_level not in LEVELS:
-            raise InputError(f"Unknown cache_level {self.cache_level!r}: choose one of {', '.join(LEVELS)}.")
+        choices = {"method": METHODS, "init": INITS, "pooling": POOLINGS, "readout": READOUTS, "cache_level": LEVELS}
+        for name, choice in choices.items():
+            if getattr(self, name) not in choice:
+                raise InputError(f"Unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choice)}.")
+        for group in self.groups:
+            if not 1 <= group <= self.num_latents:
+                raise InputError(f"groups are leading latents, so between 1 and {self.num_latents}, not {group}.")
+        for dims in self.matryoshka:
+            if dims < 1:
+                raise InputError(f"matryoshka must be numbers of dimensions from 1 on, not {dims}.")
+        if not 0 <= self.start_share < 1:
+            raise InputError(f"start_share must be a share from 0 to below 1, not {self.start_share}.")
+        if self.tune_vision and self.method != "full":
+            raise InputError("tune_vision is of method full: the others leave the vision tower as it is.")
+        if self.method != "latents":
+            plain = {field.name: field.default for field in fields(self)}
+            for name in OF_LATENTS:
+                if getattr(self, name) != plain[name]:
+                    raise InputError(f"{name} is of latent queries, and method {self.method} has none: leave it out.")
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers must not be below 0: it is {self.workers}.")
         if self.validation < 0:
@@ -90,4 +124,5 @@ class TrainingOptions:
     def that_decide_the_weights(self) -> dict[str, Any]:
         """The settings a resumed run must share with the run it resumes."""
         free = {"save_every", "tensorboard", "workers", "cache_folder", "cache_disk_bytes", "cache_device_bytes"}
-        return {name: value for name, value in asdict(self).items() if name not in free}
+        settings = {name: value for name, value in asdict(self).items() if name not in free}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}  # as JSON has them

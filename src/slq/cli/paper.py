@@ -1,0 +1,68 @@
+"""`slq paper`: the paper's experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slq.cli import loading
+from slq.cli.shared import DEVICE
+from slq.errors import InputError
+
+EXPERIMENTS = ("pilot", "tuning", "blend", "retention", "gap", "ablations", "maps", "controls", "scale")
+
+
+def paper(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. blend: between their start and their end. "
+            "retention: what each of them leaves of the model. gap: pictures and captions in one plane. ablations: every part of the "
+            "method. maps: what each latent looks at. controls: where knowledge comes from. scale: several backbones. all."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results and trainings; what is there is not done again.")],
+    backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
+    train: Annotated[Path | None, typer.Option("--train", help="Pairs to train on. Default: the miniature's world, drawn.")] = None,
+    validation: Annotated[Path | None, typer.Option("--validation", help="Pairs that learning rates are chosen by.")] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Pairs to test on; a folder `knowledge` in BEIR layout beside them too.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds every method is trained with.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs. Default: 4.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Pairs per step. Default: 128.")] = None,
+    tasks: Annotated[str, typer.Option(help="What `retention` asks, see `slq retention`.")] = "knowledge,spatial,reading",
+    beside: Annotated[list[str] | None, typer.Option(help="For scale: a further backbone (repeat it).")] = None,
+    without_facts: Annotated[
+        Path | None, typer.Option(help="For controls: weights of `python -m slq.miniature.pretraining --no-facts`. Default: without them.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few pictures and one epoch: whether it runs, not what comes out.")] = False,
+    device: DEVICE = None,
+    dtype: loading.DTYPE = None,
+) -> None:
+    """Repeat an experiment of the paper, on the miniature or unchanged on a backbone and data of your own.
+
+    Results are EXPERIMENT.json and figures in --out; trainings are kept there, so that a stopped run goes on and experiments share them.
+    Learning rates are chosen on validation pairs for every method. docs/claims.md says what came out on the miniature.
+
+        slq paper tuning --out study
+        slq paper all --out study --backbone OpenGVLab/InternVL3-1B-hf --train train.jsonl --validation val.jsonl --test test.jsonl
+    """
+    from dataclasses import replace
+    from importlib import import_module
+
+    from slq.paper.study import QUICK, Size, Study
+
+    if experiment not in (*EXPERIMENTS, "all"):
+        raise InputError(f"Unknown experiment {experiment!r}: choose one of {', '.join(EXPERIMENTS)}, all.")
+    size = QUICK if quick else Size(seeds=tuple(range(seeds)))
+    size = replace(size, epochs=epochs or size.epochs, batch_size=batch_size or size.batch_size)
+    data = {name: path for name, path in (("train", train), ("validation", validation), ("test", test)) if path is not None}
+    study = Study(out, backbone, size, data, device=device, dtype=dtype)
+    own: dict[str, tuple[Any, ...]] = {"controls": (without_facts,), "scale": (beside or (),), "retention": (tasks.split(","),)}
+    for name in EXPERIMENTS if experiment == "all" else (experiment,):
+        if experiment == "all" and name == "controls" and not study.is_miniature:
+            continue  # it is of the miniature's world alone
+        import_module(f"slq.paper.{name}").run(study, *own.get(name, ()))

@@ -1,0 +1,167 @@
+"""`slq retention`: what a backbone still knows after it was adapted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slq.cli import loading
+from slq.cli.shared import DEVICE, progress_bar, table, waiting
+from slq.errors import AdapterError, InputError
+
+if TYPE_CHECKING:
+    from slq.backbone import FrozenBackbone
+    from slq.embedder import Embedder
+    from slq.retention import Report, Score, Side
+
+
+def retention(
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", "-a", help="What `slq train` learned. Without it, the backbone alone is asked.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", "-b", help=f"Default: the one the adapter was learned on, else `miniature`. {loading.BACKBONE_HELP}"),
+    ] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            "--tasks",
+            "-t",
+            help="Separated by commas: knowledge, spatial, reading (the miniature's suites); mmmu_val, realworldqa, ocrbench, or any task "
+            "of lm-evaluation-harness that is answered in words.",
+        ),
+    ] = "knowledge,spatial,reading",
+    task_folder: Annotated[
+        list[Path] | None, typer.Option(help="A folder of further tasks in the harness's YAML format (repeat it).")
+    ] = None,
+    questions: Annotated[int, typer.Option(help="How many questions a suite of the miniature draws.")] = 300,
+    seed: Annotated[int, typer.Option(help="Which questions the suites draw.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Ask only the first so many of each task, or of each of its parts.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep answers in this folder: a run that was stopped goes on where it was.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores here, with all that they depend on.")] = None,
+    per_question: Annotated[bool, typer.Option("--per-question", help="Also write every question with both answers.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once; lower it if memory is short.")] = 32,
+    revision: loading.REVISION = None,
+    dtype: loading.DTYPE = None,
+    device: DEVICE = None,
+    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
+    device_map: loading.DEVICE_MAP = None,
+    quantization: loading.QUANTIZATION = None,
+    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+    preprocessing: loading.PREPROCESSING = None,
+    max_pixels: loading.MAX_PIXELS = None,
+    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
+    instruction: loading.INSTRUCTION = None,
+) -> None:
+    """Ask a backbone the same questions before and after it was adapted: what does it still know?
+
+    For an adapter of latent queries nothing may change, and that is proven: the weights' SHA-256 before everything and after the adapter
+    has embedded a batch and all was asked again, and every greedy answer, text for text. Ends with code 1 if anything differs. A backbone
+    tuned by LoRA or in full has changed; how much is measured, with 95 % intervals and a paired test.
+
+        slq retention --adapter my-adapter --json retention.json --per-question
+
+        slq retention --adapter my-lora --tasks mmmu_val,realworldqa,ocrbench --keep answers/
+    """
+    given = locals()  # the options by their names
+    from slq.retention import find_tasks, whole_result
+    from slq.retention import retention as run
+    from slq.runtime import replace_file
+
+    if per_question and not json_file:
+        raise InputError("--per-question writes answers into a file: name it with --json.")
+    with waiting("drawing or loading the questions"):
+        found = find_tasks([name.strip() for name in tasks.split(",") if name.strip()], questions, seed, limit, task_folder or ())
+    before, embedder = _before_and_learned(loading.Loading.of(given), adapter, backbone)
+    after = None if embedder is None else embedder.backbone
+    with progress_bar("asking", sum(map(len, found)) * (1 if after is None else 2)) as advance:
+        report = run(before, after, found, embedder=embedder, keep=keep, batch_size=batch_size, progress=advance)
+    _show(report)
+    if json_file:
+        result = whole_result(
+            report,
+            found,
+            adapter=adapter,
+            embedder=embedder,
+            settings={"batch_size": batch_size, "questions": questions, "limit": limit},
+            command=shlex.join(["slq", *sys.argv[1:]]),
+            device=str(before.device),
+            seed=seed,
+            per_question=per_question,
+        )
+        replace_file(json_file, lambda path: path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"))
+        typer.echo(f"Written to {json_file}.")
+    if after is before and not _prove(report):
+        raise typer.Exit(1)
+
+
+def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str | None) -> tuple[FrozenBackbone, Embedder | None]:
+    """The backbone as it is, and what was learned on it; for latent queries over the very same object."""
+    from slq.adapter import load_learned_on
+    from slq.backbone import MINIATURE
+    from slq.methods import load_embedder
+    from slq.methods.tuned import TUNED_FILE
+
+    if adapter is None:
+        return wanted.backbone(name or MINIATURE), None
+    file = Path(adapter) / TUNED_FILE
+    if not file.is_file():
+        retriever = wanted.retriever(adapter, name)
+        return retriever.backbone, retriever
+    try:
+        learned_on = json.loads(file.read_text(encoding="utf-8"))["backbone"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"The tuned backbone in {adapter} is damaged ({error}): save or train it again.") from error
+    before = load_learned_on(learned_on, {"name": name, **wanted.beside_its_own_preprocessing()})
+    return before, load_embedder(adapter, before)
+
+
+def _show(report: Report) -> None:
+    """The table of tasks, and questions that could not be put."""
+    _list_failures(report.before)
+    rows = []
+    for one in report.tasks:
+        if one.after is None or one.change is None:
+            rows.append([one.name, one.questions, _share(one.before)])
+            continue
+        low, high = (100 * end for end in one.change.ends)
+        points = f"{100 * one.change.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+        changed = f"{one.change.answers} ({one.change.lost} lost, {one.change.gained} gained)"
+        rows.append([one.name, _share(one.before), _share(one.after), points, f"{one.change.p:.4f}", changed])
+    table(["task", "questions", "right"] if report.after is None else ["task", "before", "after", "points", "p", "answers changed"], rows)
+
+
+def _share(score: Score) -> str:
+    low, high = score.ends
+    return f"{score.right:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _list_failures(side: Side) -> None:
+    """Say which questions could not be put, every one of them, on the error stream."""
+    if side.failures:
+        typer.secho(f"{len(side.failures)} question(s) could not be put and count as wrong:", fg="yellow", err=True)
+        for failure in side.failures:
+            typer.secho(f"  {failure}", err=True)
+
+
+def _prove(report: Report) -> bool:
+    """Say whether weights and answers are the same after latent queries were used."""
+    asked = sum(one.questions for one in report.tasks)
+    if report.same_weights:
+        typer.echo(f"Weights: the same to the bit after embedding {report.embedded} items, sha256 {report.weights_at_the_end[:16]}...")
+    else:
+        typer.secho(
+            "Weights: NOT the same as before embedding. Something trains or writes them: load the backbone anew.", fg="red", err=True
+        )
+    if not report.changed:
+        typer.echo(f"Answers: all {asked} the same, text for text.")
+    else:
+        advice = "This device does not repeat its numbers, or embedding leaves something behind: try `slq doctor`, and --device cpu."
+        typer.secho(f"Answers: {report.changed} of {asked} are NOT the same. {advice}", fg="red", err=True)
+    return report.same_weights and not report.changed

@@ -1,0 +1,1 @@
+"""Reviewing a KARR set on a local page: candidates and decisions in files, a small server, one page."""

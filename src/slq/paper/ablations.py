@@ -1,0 +1,73 @@
+"""Which parts of the method count: how many latents, where they start and stand, how they are read, what the loss adds.
+
+One thing changes at a time against the latent queries of `tuning`; the learning rate stays the one that was chosen for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slq.methods import LateInteraction
+from slq.paper import plots
+from slq.paper.study import Scores, Study, Trained, quality, scores, spread
+from slq.paper.tuning import METHODS
+from slq.retriever import Retriever
+
+GROUPS = (1, 5, 20)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "1 latent": {"num_latents": 1},
+    "5 latents": {"num_latents": 5},
+    "40 latents": {"num_latents": 40},
+    "start: normal": {"init": "normal"},
+    "behind the prompt": {"generation_prompt": True},
+    "behind the prompt, start: normal (the paper)": {"generation_prompt": True, "init": "normal"},
+    "the last latent": {"pooling": "last"},
+    "before the last MLP": {"readout": "before_mlp"},
+    "latents per modality": {"per_modality": True},
+    "orthogonality 0.5": {"orthogonality": 0.5},
+    "both captions in a step": {"captions_per_item": 2},
+    "Matryoshka 64, 128": {"matryoshka": (64, 128)},
+    "nested groups": {"groups": GROUPS},
+    "twice the epochs": {"epochs_times": 2},
+}
+
+
+def run(study: Study) -> dict[str, Any]:
+    """Every variant over all seeds; those trained for it also by late interaction and by leading numbers alone."""
+    found: dict[str, Any] = {}
+    for name, changes in VARIANTS.items():
+        of_seeds = [variant(study, name, changes, seed) for seed in study.size.seeds]
+        found[name] = spread([each.measured["test"] for each in of_seeds])
+        found[name]["chosen_by"] = spread([chosen_by(each.measured) for each in of_seeds])
+        for group in changes.get("groups", ()):
+            late = [scores(LateInteraction(retriever(study, each), group), study.sets("test")) for each in of_seeds]
+            found[f"nested groups: late interaction of {group}"] = spread(late)
+        for dims in changes.get("matryoshka", ()):
+            plain = [variant(study, "the recipe", {}, seed) for seed in study.size.seeds]
+            for of_whom, trained in ((name, of_seeds), ("the recipe", plain)):
+                cut = [scores(retriever(study, each), study.sets("test"), dims) for each in trained]
+                found[f"{of_whom}: {dims} numbers"] = spread(cut)
+    plots.ranges(study.out / "ablations.png", found)
+    return study.write("ablations", {"variants": found})
+
+
+def chosen_by(measured: Scores) -> dict[str, float]:
+    """Validation scores: explicit retrieval, and knowledge where there are such queries."""
+    knowledge = measured["validation"].get("knowledge")
+    return {"explicit": quality(measured)} | ({"knowledge": knowledge["hit@5"]} if knowledge else {})
+
+
+def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> Trained:
+    """The recipe with these changes; prefixes are kept on disk for the variants that share them."""
+    recipe = METHODS["latents"]
+    rate = study.chosen_rate("latents", recipe.rates, **recipe.options)
+    kept = {"cache_folder": str(study.out / "prefixes"), "cache_bytes": 0}
+    options = {**recipe.options, "learning_rate": rate, **kept, **changes}
+    options["epochs"] = study.size.epochs * options.pop("epochs_times", 1)
+    return study.trained(f"{name}-seed{seed}", study.options(**options, seed=seed))
+
+
+def retriever(study: Study, trained: Trained) -> Retriever:
+    return Retriever.from_pretrained(trained.folder, study.backbone)

@@ -1,0 +1,177 @@
+"""Tasks of lm-evaluation-harness (MMMU, and any other whose model answers in words), asked of a FrozenBackbone through our own Asker.
+
+The harness reads the data, words the questions and scores the answers; the very weights that embed give them. Tasks of ours in its format,
+for RealWorldQA and OCRBench, which it does not have, are in `harness_tasks`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib.metadata import version
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from slq.backbone.item_processor import ItemProcessor
+from slq.errors import Failure, InputError
+from slq.retention.asker import Answer, Asker, Conversation, Task
+from slq.runtime import seed_everything
+from slq.types import Item
+
+OWN_TASKS = Path(__file__).with_name("harness_tasks")
+PICTURE = "<image>"  # where a picture stands, in the harness's words
+MAX_NEW_TOKENS = 256  # the harness's own, where a task does not say
+WHOLE_TEXT = 1 << 20  # tokens; a question that is cut as items are would be another question
+
+
+class HarnessTask:
+    """One task or group of the harness, with its data loaded.
+
+    parts: the harness's tasks by name. limit: of each part only the first so many questions. seed: for those that draw at random when an
+    answer cannot be read, as MMMU does.
+    """
+
+    def __init__(self, name: str, parts: Mapping[str, Any], limit: int | None, seed: int):
+        self.name, self.parts, self.limit, self.seed = name, parts, limit, seed
+        self.about: Mapping[str, Any] = {
+            "source": f"lm-evaluation-harness {version('lm-eval')}",
+            "versions": {part: (one.config.metadata or {}).get("version") for part, one in parts.items()},
+            "data": sorted({str(one.config.dataset_path) for one in parts.values()}),
+            "seed": seed,
+            "limit": limit,
+        }
+
+    def __len__(self) -> int:
+        return sum(min(len(one.eval_docs), self.limit or len(one.eval_docs)) for one in self.parts.values())
+
+    def ask(self, asker: Asker) -> list[Answer]:
+        from lm_eval import evaluate
+
+        seed_everything(self.seed)
+        result = evaluate(lm=_model(asker), task_dict={"tasks": self.parts}, limit=self.limit, bootstrap_iters=0, log_samples=True)
+        return [_answer(part, self.parts[part], sample) for part in self.parts for sample in _of_first_filter(result["samples"][part])]
+
+
+def harness_tasks(names: Sequence[str], seed: int, limit: int | None, folders: Sequence[Path] = ()) -> dict[str, Task]:
+    """Tasks and groups of the harness by name, their data loaded.
+
+    Raises InputError for a name that it does not have, for data that cannot be loaded, and for a task that is not answered in words.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise InputError(f"There is no folder {missing[0]} of tasks: name one that holds YAML files in the harness's format.")
+    manager = TaskManager(include_path=[OWN_TASKS, *folders])
+    found: dict[str, Task] = {}
+    for name in names:
+        if name not in manager.all_tasks:
+            near = get_close_matches(name, [*manager.all_tasks, "knowledge", "spatial", "reading"], 3)
+            advice = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists the harness's."
+            raise InputError(f"There is no task {name!r}: {advice}")
+        try:
+            parts = manager.load([name])["tasks"]
+        except Exception as error:  # whatever a data set's own loading raises
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            advice = "check the connection to the hub, or the task's dataset_path"
+            raise InputError(f"The data of the task {name!r} cannot be loaded: {reason.rstrip('.')}; {advice}.") from error
+        for part, one in parts.items():
+            if one.OUTPUT_TYPE != "generate_until":
+                raise InputError(f"The task {part!r} is scored by likelihoods, not by answers in words, so it cannot be asked here.")
+            if one.config.num_fewshot is None:
+                one.set_config(key="num_fewshot", value=0)
+            one.set_fewshot_seed(seed=seed)
+        found[name] = HarnessTask(name, parts, limit, seed)
+    return found
+
+
+def _model(asker: Asker) -> Any:
+    """The backbone as a model of the harness; the class is made here because its base is an extra."""
+    from lm_eval.api.model import LM
+
+    class AskedBackbone(LM):
+        MULTIMODAL = True
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            return _generate_until(asker, [request.args for request in requests])
+
+        def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+            raise NotImplementedError("only tasks that are answered in words are asked")
+
+        def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+            raise NotImplementedError("only tasks that are answered in words are asked")
+
+    return AskedBackbone()
+
+
+def _generate_until(asker: Asker, requests: Sequence[Sequence[Any]]) -> list[str]:
+    """Answers to the harness's requests (text, settings, and pictures where there are any), those with the same bound asked together.
+
+    A question that cannot be put is a failure with an empty answer.
+    """
+    processor = _of_whole_texts(asker.backbone.item_processor)
+    by_bound: dict[int, dict[int, Conversation]] = {}
+    for place, (text, settings, *media) in enumerate(requests):
+        if settings.get("do_sample"):
+            raise InputError("A task that samples its answers cannot be compared text for text: set do_sample: false in it.")
+        bound = settings.get("max_gen_toks") or settings.get("max_new_tokens") or MAX_NEW_TOKENS
+        try:
+            conversation = _conversation(processor, text, media[0].get("visual") if media else None)
+        except InputError as error:
+            asker.failures.append(Failure(f"question {place}", str(error)))
+            continue
+        by_bound.setdefault(bound, {})[place] = conversation
+    answers = [""] * len(requests)
+    for bound, asked in by_bound.items():
+        for place, given in zip(asked, asker.ask(list(asked.values()), bound), strict=True):
+            answers[place] = _until(given, requests[place][1].get("until") or ())
+    return answers
+
+
+def _conversation(processor: ItemProcessor, text: str, pictures: Any) -> Conversation:
+    """One user turn, each picture where the text has its place, or before the text where it has none.
+
+    Raises InputError if the places are not as many as the pictures, and what `ItemProcessor.parts` raises.
+    """
+    shown = [] if pictures is None else list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
+    pieces = text.split(PICTURE) if PICTURE in text else [*[""] * len(shown), text]
+    if len(pieces) - 1 != len(shown):
+        raise InputError(f"it has {len(shown)} pictures and {len(pieces) - 1} places for them")
+    content: list[dict[str, Any]] = []
+    for piece, picture in zip_longest(pieces, shown):
+        content += processor.parts(Item(piece.strip())) if piece.strip() else []
+        content += processor.parts(Item(image=picture)) if picture is not None else []
+    if not content:
+        raise InputError("it has neither words nor pictures")
+    return [{"role": "user", "content": content}]
+
+
+def _of_whole_texts(processor: ItemProcessor) -> ItemProcessor:
+    """The same preparing of pictures, and texts that are not cut."""
+    other = copy.copy(processor)
+    other.preprocessing = replace(processor.preprocessing, max_text_tokens=WHOLE_TEXT)
+    return other
+
+
+def _until(given: str, stops: str | Sequence[str]) -> str:
+    """An answer up to the first of the texts that end it."""
+    for stop in [stops] if isinstance(stops, str) else stops:
+        given = given.split(stop)[0] if stop else given
+    return given
+
+
+def _of_first_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A question's answer stands once for each of a task's filters; the first is taken."""
+    return [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+
+
+def _answer(part: str, task: Any, sample: Mapping[str, Any]) -> Answer:
+    metric = sample["metrics"][0]
+    score = sample[metric]
+    if not isinstance(score, (int, float)):
+        raise InputError(f"The task {part!r} does not score questions one by one: its {metric} of one is a {type(score).__name__}.")
+    question, given = sample["arguments"][0][0], sample["resps"][0][0]
+    kind = task.config.task_alias or part
+    return Answer(f"{part}/{sample['doc_id']}", kind, question, str(sample["target"]), given, float(score))

@@ -1,0 +1,40 @@
+"""The figures of docs/performance.md and docs/claims.md are those of the result files they cite."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        return importlib.import_module("tables")
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.mark.parametrize("name", ["performance.md", "claims.md"])
+def test_tables_are_those_of_the_results(tables, name):
+    page = ROOT / "docs" / name
+    written = page.read_text(encoding="utf-8")
+    assert {block["name"] for block in tables.BLOCK.finditer(written)} == set(tables.PAGES[page])
+    assert tables.filled(page) == written, "run `python benchmarks/tables.py`"
+
+
+@pytest.mark.parametrize("name", ["performance.md", "claims.md"])
+def test_results_and_figures_that_a_page_cites_are_there(name):
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    cited = re.findall(r"\]\(((?:\.\./)?[^)#:]+)\)", written)
+    assert cited and all((ROOT / "docs" / path).is_file() for path in cited), [p for p in cited if not (ROOT / "docs" / p).is_file()]
+    if name == "performance.md":
+        named = {"training-step-internvl3-1b", "scaling-miniature", "encoding-miniature", "encoding-internvl3-1b"}
+        assert all(f"{each}-cpu-float32.json" in written for each in named)
