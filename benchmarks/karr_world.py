@@ -90,7 +90,8 @@ def as_in_the_world(built: RetrievalSet, made: Path) -> RetrievalSet:
 
 def account(built: Built, made: Path, seconds: float, pictures: int) -> dict[str, Any]:
     """What the build did, and what it took."""
-    asked = Counter(line["stage"] for line in read_lines(made / "journal.jsonl") if "stage" in line)
+    lines = [line for line in read_lines(made / "journal.jsonl") if "answer" in line]
+    asked = Counter(line["stage"] for line in lines)
     rejected = Counter(each.failed for each in built.candidates if each.failed)
     return {
         "pictures": pictures,
@@ -100,6 +101,10 @@ def account(built: Built, made: Path, seconds: float, pictures: int) -> dict[str
         "left out": len(built.left_out),
         "by category": dict(Counter(each.category for each in built.accepted).most_common()),
         "requests": dict(asked.most_common()),
+        "text tokens a request, at four characters each": {
+            stage: {way: round(sum(line[way] for line in lines if line["stage"] == stage) / count) for way in ("tokens_in", "tokens_out")}
+            for stage, count in asked.most_common()
+        },
         "requests an accepted query": round(asked.total() / len(built.accepted), 1),
         "seconds": round(seconds, 1),
     }

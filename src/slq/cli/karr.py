@@ -26,8 +26,11 @@ app = typer.Typer(
     help="""Build sets like KARR-Bench: queries that never name what they are after ("the animal with (2+7) lives").
 
     slq karr build --images photos/captions.jsonl --out my-set --endpoint http://localhost:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct
+
     slq karr review my-set --reviewer ada
+
     slq karr export my-set --out my-benchmark
+
     slq eval --benchmark karr --data my-benchmark --adapter my-adapter""",
 )
 
@@ -35,7 +38,7 @@ app = typer.Typer(
 @app.command()
 def build(
     images: Annotated[Path, typer.Option("--images", "-i", help="Captions file, folder with captions, or bare folder of pictures.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the set; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the set. The same command again goes on with it.")],
     endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible address, such as http://localhost:8000/v1.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name at the endpoint.")] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the endpoint's key.")] = None,
@@ -181,5 +184,6 @@ def _show(built: Built, out: Path, mix: dict[str, float]) -> None:
     list_failures([*shown, *([Failure("and", f"{len(built.left_out) - 10} more, in {out}/left_out.jsonl")] if built.left_out[10:] else [])])
     typer.echo(f"{len(built.accepted)} of {len(built.candidates)} queries accepted in {out}; the set has cost {built.spent:.4f}.")
     if built.missing:
-        typer.echo("The pictures gave no more for the categories that lack: add pictures, raise --tries, or change --mix.")
-    typer.echo(f"Next: slq karr export {out} --out {out}-benchmark")
+        typer.echo("The pictures gave no more for the categories that lack: see what was left out, add pictures, raise --tries, or change --mix.")
+    if built.accepted:
+        typer.echo(f"Next: slq karr export {out} --out {out}-benchmark")

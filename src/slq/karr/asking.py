@@ -63,9 +63,8 @@ class Asker:
 
     def key(self, request: Request) -> str:
         """Equal keys, equal questions: the model with its settings, the text and the picture's bytes."""
-        return hashlib.sha256(json.dumps([self._settings, request.text, request.sha256]).encode("utf-8", "backslashreplace")).hexdigest()[
-            :32
-        ]
+        asked = json.dumps([self._settings, request.text, request.sha256])
+        return hashlib.sha256(asked.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
     def ask_all(self, requests: Sequence[Request], read: Callable[[Mapping[str, Any]], Value]) -> list[Value | Failure]:
         """The answers as `read` gives them, in the order of the requests; a Failure for each that cannot be had.
@@ -103,21 +102,19 @@ class Asker:
         with self._locks.setdefault(key, threading.Lock()):
             if why := self.journal.given_up(key):
                 return Failure(request.item, why)
-            tried = self.journal.answers(key)
+            tried, why = self.journal.answers(key), ""
             for line in tried:
-                with_why = _judged(line, read)
-                if not isinstance(with_why, str):
-                    return with_why[0]
-            why = "" if not tried else str(tried[-1]["why"])
+                value, why = _judged(line, read)
+                if not why:
+                    return value
             for attempt in range(len(tried) + 1, TRIES + 1):
                 sent = self._send(request, key, attempt, why)
                 if isinstance(sent, Failure):
                     return sent
-                judged = _judged(sent, read)
+                value, why = _judged(sent, read)
                 self.journal.add(sent)
-                if not isinstance(judged, str):
-                    return judged[0]
-                why = judged
+                if not why:
+                    return value
             return Failure(request.item, f"no usable answer in {TRIES} tries; the last: {why}")
 
     def _send(self, request: Request, key: str, attempt: int, complaint: str) -> Line | Failure:
@@ -167,26 +164,26 @@ class Asker:
         return line
 
     def _wait(self, error: NoReply, turn: int) -> None:
-        """As long as the endpoint asks, which holds for all, or a growing while for this request alone."""
-        if error.wait is None:
-            self.pace.sleep(min(60.0, self.backoff * 2**turn) * random.uniform(0.75, 1.25))
-            return
-        if error.wait > LONGEST_WAIT:
+        """As long as the endpoint asks, which holds for all; this request also waits a growing while of its own."""
+        if error.wait is not None and error.wait > LONGEST_WAIT:
             raise InputError(f"The endpoint asks to wait {error.wait:.0f} s ({error.status}). What was answered is kept; run again then.")
-        self.pace.hold(error.wait)
+        if error.wait is not None:
+            self.pace.hold(error.wait)
+        self.pace.sleep(min(60.0, self.backoff * 2**turn) * random.uniform(0.75, 1.25))  # apart, so that not all come back at once
 
 
-def _judged(line: Line, read: Callable[[Mapping[str, Any]], Value]) -> tuple[Value] | str:
-    """The value of an answer, or why it has none; sets the line's status."""
-    line["status"], line["why"] = kept.ANSWERED, ""
+def _judged(line: Line, read: Callable[[Mapping[str, Any]], Value]) -> tuple[Any, str]:
+    """The value of an answer, or why it has none; the line gets its status."""
+    status, value, why = kept.ANSWERED, None, ""
     if line.get("refusal") or is_refusal(line["answer"]):
-        line["status"], line["why"] = kept.REFUSED, f"refused: {line.get('refusal') or line['answer'][:200]}"
-        return line["why"]
-    try:
-        return (read(parse_object(line["answer"])),)
-    except Malformed as error:
-        line["status"], line["why"] = kept.MALFORMED, "cut off for want of tokens" if line.get("cut") else str(error)
-        return line["why"]
+        status, why = kept.REFUSED, f"refused: {line.get('refusal') or line['answer'][:200]}"
+    else:
+        try:
+            value = read(parse_object(line["answer"]))
+        except Malformed as error:
+            status, why = kept.MALFORMED, "cut off for want of tokens" if line.get("cut") else str(error)
+    line |= {"status": status, "why": why}
+    return value, why
 
 
 def _now(clock: float) -> Line:

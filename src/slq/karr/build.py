@@ -63,7 +63,9 @@ def build(
     Raises InputError if the set was begun with other settings, or asking had to end before the set was whole; what there is by then is
     written, and the next run goes on from it.
     """
-    options, limits = options or Options(), limits or Limits()
+    options, limits, find_leaks = options or Options(), limits or Limits(), find_leaks or own_leaks()
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise InputError(f"{out} lies among the pictures of {images}, and would be taken for some of them: choose a folder beside it.")
     source = find_source(images)
     settings = {
         "images": str(images),
@@ -81,7 +83,7 @@ def build(
         settle(out, settings)
         gallery, failures = gather(source, out)
         asker = Asker(model, journal, limits, backoff, watch)
-        run = _Build(out, gallery, asker, prompts, options, find_leaks or own_leaks())
+        run = _Build(out, gallery, asker, prompts, options, find_leaks)
         run.left_out += [{"item": each.item, "stage": "pictures", "reason": each.reason} for each in failures]
         return run.all_stages()
 

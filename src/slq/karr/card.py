@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from slq.karr.candidates import CHECKS, Candidate
@@ -33,7 +34,7 @@ def data_card(
         "",
         "## How it came about",
         "",
-        f"- Pictures: {settings['images']}{'' if not settings['captions_only'] else '; the model saw captions only'}.",
+        f"- Pictures: {Path(settings['images']).name}{'' if not settings['captions_only'] else '; the model saw captions only'}.",
         f"- Written and judged by `{settings['model']}`, prompts {_listed(settings['prompts'])}.",
         f"- {len(candidates)} queries were written. {_rejections(rejected)}",
         f"- People reviewed {len(reviewed)} of the {len(kept)} queries that were kept, {reviewers} reviewers each, and edited {edited}.",
