@@ -184,6 +184,8 @@ def _show(built: Built, out: Path, mix: dict[str, float]) -> None:
     list_failures([*shown, *([Failure("and", f"{len(built.left_out) - 10} more, in {out}/left_out.jsonl")] if built.left_out[10:] else [])])
     typer.echo(f"{len(built.accepted)} of {len(built.candidates)} queries accepted in {out}; the set has cost {built.spent:.4f}.")
     if built.missing:
-        typer.echo("The pictures gave no more for the categories that lack: see what was left out, add pictures, raise --tries, or change --mix.")
+        typer.echo(
+            "The pictures gave no more for the categories that lack: see what was left out, add pictures, raise --tries, or change --mix."
+        )
     if built.accepted:
         typer.echo(f"Next: slq karr export {out} --out {out}-benchmark")
