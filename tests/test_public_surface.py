@@ -26,6 +26,7 @@ COMMANDS = {
     "paper",
     "retention",
     "cache",
+    "karr",
     "world",
     "demo",
 }

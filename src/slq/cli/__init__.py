@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, paper, retention, search, show, train
+from slq.cli import benchmarks, cache, compare, doctor, evaluate, karr, leakage, mine, paper, retention, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)
 app.command()(compare.compare)
 app.command()(retention.retention)
+app.add_typer(karr.app, name="karr")
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
