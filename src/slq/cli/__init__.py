@@ -57,7 +57,7 @@ def main() -> None:
         if code:
             sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.secho("\nStopped. What was finished is saved; `slq train --resume` goes on from the last checkpoint.", err=True)
+        typer.secho("\nStopped. What was finished is saved: the same command goes on from there, `slq train` with --resume.", err=True)
         sys.exit(130)
     except SlqError as error:
         typer.secho(f"Error: {error}", fg="red", err=True)
