@@ -27,6 +27,7 @@ from slq.demo.run import RECIPE, TEST_PICTURES, TRAINING_PICTURES
 from slq.embedder import Embedder
 from slq.evaluate import Evaluation, both_ways, evaluate, scores_over
 from slq.methods import LastTokenReadout
+from slq.methods.zero_shot import ONE_WORD
 from slq.metrics import report
 from slq.miniature.export import write_world
 from slq.miniature.suites import SUITES, score
@@ -38,7 +39,6 @@ from slq.training import fresh_queries, train
 
 ROOT = Path(__file__).parent.parent
 RESULT, CURVE = ROOT / "benchmarks" / "results" / "miniature.json", ROOT / "docs" / "images" / "adapting.png"
-ONE_WORD = "in one word:"  # as E5-V asks; the miniature was never asked this way
 WAYS = {"t2i": "text to image", "i2t": "image to text"}
 TIERS = {"one group": 1, "two groups": 2, "three groups": 3}
 CURVE_POINTS = 8
