@@ -80,12 +80,9 @@ def tuning() -> str:
 
 
 def cost() -> str:
-    found = result("paper-tuning")
-    rows = [
-        [name, f"{one['seconds']['mean']:.0f} ± {one['seconds']['sd']:.0f}", f"{one['peak_bytes']['mean'] / 2**20:,.0f}"]
-        for name, one in found["methods"].items()
-    ]
-    return table(["method", "seconds", "peak, MB"], rows)
+    found = result("paper-cost")
+    rows = [[name, f"{one['seconds']:.0f}", f"{one['peak_bytes'] / 2**20:,.0f}"] for name, one in found["trainings"].items()]
+    return table(["training", "seconds", "memory beyond the backbone's, MB"], rows) + f"\n{day(found)}\n"
 
 
 def categories() -> str:

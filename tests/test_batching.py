@@ -13,8 +13,9 @@ from slq.batching import LARGEST_PASS, PICTURE_TOKENS, even_batches, even_parts,
 from slq.types import Item
 
 
-def shaped(shapes_differ: bool, **preprocessing) -> SimpleNamespace:
-    return SimpleNamespace(preprocessing=Preprocessing(**preprocessing), item_processor=SimpleNamespace(shapes_differ=shapes_differ))
+def shaped(shapes_differ: bool, tokens_of_view: int | None = None, **preprocessing) -> SimpleNamespace:
+    processor = SimpleNamespace(shapes_differ=shapes_differ, tokens_of_view=tokens_of_view)
+    return SimpleNamespace(preprocessing=Preprocessing(**preprocessing), item_processor=processor)
 
 
 def test_parts_hold_what_fits_with_padding():
@@ -46,8 +47,22 @@ def test_pictures_count_by_their_size_only_where_it_matters(tmp_path):
         assert expected_tokens(item, shaped(True)) == 16 + 200
         assert expected_tokens(item, shaped(True, max_pixels=78_400)) == 16 + 100
         assert expected_tokens(item, shaped(False)) == 16 + PICTURE_TOKENS
+        assert expected_tokens(item, shaped(False, tokens_of_view=36)) == 16 + 36
+        assert expected_tokens(item, shaped(True, tokens_of_view=36)) == 16 + 200, "tiles: as many views as the picture is large"
     for name in ("broken.png", "missing.png"):
         assert expected_tokens(Item(image=tmp_path / name), shaped(True)) == 16 + PICTURE_TOKENS
+
+
+def test_a_picture_counts_what_it_is_where_the_processor_says_so(backbone):
+    picture = Item(image=Image.new("RGB", (96, 96)))
+    actual = backbone.prepare([picture]).inputs["input_ids"].shape[1]
+    assert backbone.item_processor.tokens_of_view == 36 and actual <= expected_tokens(picture, backbone) <= actual + 16
+
+
+def test_no_more_pictures_at_once_than_asked_for(backbone):
+    pictures = [Item(image=Image.new("RGB", (96, 96)))] * 7
+    assert even_batches([Item("a"), *pictures], backbone, 10**6, most_pictures=3) == [[1, 2, 3], [4, 5, 6], [7], [0]]
+    assert even_batches(pictures, backbone, 10**6) == [list(range(7))]
 
 
 def test_long_texts_count_as_what_is_left_of_them():

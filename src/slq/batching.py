@@ -26,12 +26,15 @@ def even_parts(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -
     return parts
 
 
-def even_batches(items: Sequence[Item], backbone: FrozenBackbone, most_tokens: int) -> list[list[int]]:
-    """Places of items that run together: pictures apart from words, alike in length, about `most_tokens` at most."""
+def even_batches(items: Sequence[Item], backbone: FrozenBackbone, most_tokens: int, most_pictures: int | None = None) -> list[list[int]]:
+    """Places of items that run together: pictures apart from words, alike in length, about `most_tokens` and `most_pictures` at most."""
     lengths = [expected_tokens(item, backbone) for item in items]
     pictures = sorted((i for i, item in enumerate(items) if item.image is not None), key=lengths.__getitem__)
     words = sorted((i for i, item in enumerate(items) if item.image is None), key=lengths.__getitem__)
-    return [part for order in (pictures, words) for part in even_parts(order, lengths, most_tokens)]
+    pictured = even_parts(pictures, lengths, most_tokens)
+    if most_pictures:
+        pictured = [part[start : start + most_pictures] for part in pictured for start in range(0, len(part), most_pictures)]
+    return pictured + even_parts(words, lengths, most_tokens)
 
 
 def expected_tokens(item: Item, backbone: FrozenBackbone) -> int:
@@ -39,7 +42,7 @@ def expected_tokens(item: Item, backbone: FrozenBackbone) -> int:
     words = 0 if item.text is None else min(len(item.text) / CHARACTERS_PER_TOKEN, backbone.preprocessing.max_text_tokens)
     pictures = 0.0
     if item.image is not None:
-        pictures = PICTURE_TOKENS
+        pictures = backbone.item_processor.tokens_of_view or PICTURE_TOKENS
         if backbone.item_processor.shapes_differ:
             pixels = picture_pixels(item.image)
             pictures = min(pixels, backbone.preprocessing.max_pixels or MAX_PIXELS) / PIXELS_PER_TOKEN or PICTURE_TOKENS

@@ -80,7 +80,7 @@ class Embedder(ABC):
             raise InputError(f"{len(items)} items need as many different ids; {len(set(ids))} were given.")
         vectors = np.zeros((len(items), *self.vector_shape), dtype=np.float32)
         failures: dict[int, Failure] = {}
-        batches = even_batches(items, self.backbone, batch_size * PICTURE_TOKENS)
+        batches = even_batches(items, self.backbone, batch_size * PICTURE_TOKENS, batch_size)
         workers = default_workers(self.backbone.device) if workers is None else workers
         embedded = self._embed_batches([[items[i] for i in batch] for batch in batches], workers)
         for batch, found in zip(batches, embedded, strict=True):

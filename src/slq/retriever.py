@@ -241,7 +241,7 @@ class Retriever(Embedder):
 
     def _groups(self, unread: Sequence[Item]) -> list[list[Item]]:
         """Items that are read at once, alike with alike."""
-        return [[unread[i] for i in batch] for batch in even_batches(unread, self.backbone, PREFIX_TOKENS)]
+        return [[unread[i] for i in batch] for batch in even_batches(unread, self.backbone, PREFIX_TOKENS, PREFIX_PICTURES)]
 
     def _address(self, item: Item) -> str:
         assert self.cache is not None

@@ -25,7 +25,8 @@ class ItemProcessor:
     """A processor of transformers with the preprocessing that was chosen.
 
     pictures: what follows from the preprocessing for the family. shapes_differ: whether pictures of different size have different numbers
-    of tokens. Raises BackboneError for preprocessing that the family does not have.
+    of tokens. tokens_of_view: how many one view of a picture has, where the processor says so. Raises BackboneError for preprocessing that
+    the family does not have.
     """
 
     def __init__(self, processor: Any, family: Family, preprocessing: Preprocessing):
@@ -34,6 +35,7 @@ class ItemProcessor:
         self._picture_options = family.picture_options(preprocessing, processor)
         self.pictures = {"pad_to_square": self._pad_to_square, **self._picture_options}
         self.shapes_differ = family.keeps_shape or not (family.one_view and preprocessing.name == "paper")
+        self.tokens_of_view: int | None = getattr(processor, "image_seq_length", None) or getattr(processor, "image_seq_len", None)
         processor.tokenizer.padding_side = "left"
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
 

@@ -11,16 +11,17 @@ from slq.cli import loading
 from slq.cli.shared import DEVICE
 from slq.errors import InputError
 
-EXPERIMENTS = ("pilot", "tuning", "blend", "retention", "gap", "ablations", "maps", "controls", "scale")
+EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scale")
 
 
 def paper(
     experiment: Annotated[
         str,
         typer.Argument(
-            help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. blend: between their start and their end. "
-            "retention: what each of them leaves of the model. gap: pictures and captions in one plane. ablations: every part of the "
-            "method. maps: what each latent looks at. controls: where knowledge comes from. scale: several backbones. all."
+            help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
+            "blend: between their start and their end. retention: what each of them leaves of the model. gap: pictures and captions in "
+            "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
+            "scale: several backbones. all."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results and trainings; what is there is not done again.")],

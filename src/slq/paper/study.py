@@ -11,17 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import psutil
-import torch
 from rich.console import Console
 
 from slq.backbone import FrozenBackbone, load_backbone
@@ -139,12 +135,8 @@ class Study:
             return Trained(done.parent, json.loads(done.read_text(encoding="utf-8")))
         folder = self.out / "trainings" / f"{name}-{digest}".replace(" ", "_").replace(",", "")
         say(f"training {name}")
-        clock = time.perf_counter()
-        with PeakMemory(self.backbone.device) as peak:
-            learned = train(self.pairs("train"), self.backbone, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
+        learned = train(self.pairs("train"), self.backbone, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
         measured: Scores = {
-            "seconds": round(time.perf_counter() - clock, 1),
-            "peak_bytes": peak.bytes,
             "learned_numbers": _learned_numbers(learned),
             "validation": scores(learned, self.sets("validation")),
             "test": scores(learned, self.sets("test")),
@@ -236,33 +228,3 @@ def shows_progress() -> bool:
 def _learned_numbers(embedder: Embedder) -> int:
     trainable: Any = getattr(embedder, "trainable", None) or list(embedder.queries.parameters())[:1]  # type: ignore[attr-defined]
     return sum(parameter.numel() for parameter in trainable)
-
-
-class PeakMemory:
-    """The most memory that was in use beyond what was at the start: of the accelerator, or of this process as sampled."""
-
-    def __init__(self, device: torch.device):
-        self._on_accelerator = device.type == "cuda"
-        self._process, self._stop = psutil.Process(), threading.Event()
-        self.bytes = 0
-
-    def __enter__(self) -> PeakMemory:
-        if self._on_accelerator:
-            torch.cuda.reset_peak_memory_stats()
-            self._begin = torch.cuda.memory_allocated()
-        else:
-            self._begin = self._process.memory_info().rss
-            self._thread = threading.Thread(target=self._sample, daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._on_accelerator:
-            self.bytes = torch.cuda.max_memory_allocated() - self._begin
-        else:
-            self._stop.set()
-            self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.05):
-            self.bytes = max(self.bytes, self._process.memory_info().rss - self._begin)
