@@ -27,11 +27,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, required=True)
     parser.add_argument("--without-facts", type=Path)
+    parser.add_argument("--with-facts", type=Path)
     parser.add_argument("--beside", action="append", default=[])
     parser.add_argument("experiments", nargs="*", default=EXPERIMENTS)
     options = parser.parse_args()
     for name in options.experiments:
-        paper(name, options.study, without_facts=options.without_facts, beside=options.beside)
+        paper(name, options.study, without_facts=options.without_facts, with_facts=options.with_facts, beside=options.beside)
         shutil.copy(options.study / f"{name}.json", ROOT / "benchmarks" / "results" / f"paper-{name}.json")
         for figure in options.study.glob(f"{name}*.png"):
             shutil.copy(figure, ROOT / "docs" / "images" / f"paper-{figure.name}")

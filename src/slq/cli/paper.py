@@ -39,6 +39,7 @@ def paper(
     without_facts: Annotated[
         Path | None, typer.Option(help="For controls: weights of `python -m slq.miniature.pretraining --no-facts`. Default: without them.")
     ] = None,
+    with_facts: Annotated[Path | None, typer.Option(help="For controls: weights of as many steps with the facts.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few pictures and one epoch: whether it runs, not what comes out.")] = False,
     device: DEVICE = None,
     dtype: loading.DTYPE = None,
@@ -62,7 +63,7 @@ def paper(
     size = replace(size, epochs=epochs or size.epochs, batch_size=batch_size or size.batch_size)
     data = {name: path for name, path in (("train", train), ("validation", validation), ("test", test)) if path is not None}
     study = Study(out, backbone, size, data, device=device, dtype=dtype)
-    own: dict[str, tuple[Any, ...]] = {"controls": (without_facts,), "scale": (beside or (),), "retention": (tasks.split(","),)}
+    own: dict[str, tuple[Any, ...]] = {"controls": (without_facts, with_facts), "scale": (beside or (),), "retention": (tasks.split(","),)}
     for name in EXPERIMENTS if experiment == "all" else (experiment,):
         if experiment == "all" and name == "controls" and not study.is_miniature:
             continue  # it is of the miniature's world alone
