@@ -101,6 +101,21 @@ def trade(path: Path, result: Mapping[str, Any]) -> None:
         axis.legend(fontsize=8)
 
 
+def kept(path: Path, result: Mapping[str, Any]) -> None:
+    """Right answers of the adapted model against the retrieval it was adapted for, for every learning rate of every method."""
+    before = 100 * statistics.mean(result["before"].values())
+    with _figure(path, 1, 1, 6, 4.2) as axes:
+        axis = axes[0, 0]
+        axis.axhline(before, linestyle=":", color="grey", label="before adapting")
+        for name, tried in result["by_rate"].items():
+            explicit, right = ([100 * one[figure] for one in tried.values()] for figure in ("explicit", "right"))
+            axis.plot(explicit, right, "o-", mfc="white", label=name)
+        axis.set(xlabel="explicit retrieval, hit@1 (%), mean of both ways", ylabel="right answers (%), mean over tasks", ylim=(0, 103))
+        axis.set_title("from the lowest learning rate to the highest", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+
+
 def blends(path: Path, methods: Mapping[str, Any]) -> None:
     """Knowledge against explicit retrieval from what was learned (filled) to where it began; nothing without knowledge."""
     if not all("test_knowledge" in point for method in methods.values() for point in method["curve"].values()):

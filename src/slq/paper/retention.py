@@ -6,6 +6,7 @@ LoRA's matrices stand beside the weights and could be taken away again; as long 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 from slq.backbone import FrozenBackbone
 from slq.embedder import Embedder
 from slq.methods import TunedBackbone
+from slq.paper import plots
 from slq.paper.blend import HALF, blended
-from slq.paper.study import Study, say, spread
+from slq.paper.study import Study, quality, say, spread
 from slq.paper.tuning import METHODS, chosen
 from slq.retention import Report, Task, find_tasks, retention
 
@@ -32,7 +34,19 @@ def run(study: Study, names: Sequence[str]) -> dict[str, Any]:
             "changed": spread([{"answers": report.changed} for report in reports])["answers"],
             "weights_unchanged": all(report.same_weights for report in reports),
         }
+    result["by_rate"] = {name: _by_rate(study, name, tasks) for name in METHODS}
+    plots.kept(study.out / "retention.png", result)
     return study.write("retention", result)
+
+
+def _by_rate(study: Study, name: str, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+    """What every learning rate that was tried leaves (the mean over tasks), beside the explicit retrieval it bought; first seed, test."""
+    method, found = METHODS[name], {}
+    for rate, trained in study.by_rate(name, method.rates, **method.options).items():
+        report = _report(study, study.load(trained), tasks, merge=False)
+        right = statistics.mean(one.after.right for one in report.tasks if one.after)
+        found[f"{rate:g}"] = {"explicit": quality(trained.measured, "test"), "right": right}
+    return found
 
 
 def _asked(study: Study) -> dict[str, list[Callable[[], Embedder]]]:

@@ -28,8 +28,8 @@ LATENTS = {"init": RECIPE.init, "generation_prompt": RECIPE.generation_prompt}
 METHODS = {
     "latents": Method((0.005, 0.01, 0.02, 0.04, 0.08, 0.16), LATENTS),
     "latents, as in the paper": Method((0.006, 0.02, 0.04, 0.08)),
-    "lora": Method((3e-4, 1e-3, 3e-3, 1e-2), {"method": "lora"}),
-    "full": Method((3e-5, 1e-4, 3e-4, 1e-3), {"method": "full"}),
+    "lora": Method((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), {"method": "lora"}),
+    "full": Method((3e-5, 1e-4, 3e-4, 1e-3, 3e-3), {"method": "full"}),
 }
 
 
