@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import DEVICE, table
+from slq.cli.shared import table
 
 if TYPE_CHECKING:
     from slq.doctor import Examination
     from slq.retriever import Retriever
 
 
+@loading.loads_a_backbone()
 def doctor(
     backbone: Annotated[
         str | None,
@@ -27,17 +28,8 @@ def doctor(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write checks and figures here.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items in the batches that are timed.")] = 8,
-    revision: loading.REVISION = None,
-    dtype: loading.DTYPE = None,
-    device: DEVICE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
-    preprocessing: loading.PREPROCESSING = None,
-    max_pixels: loading.MAX_PIXELS = None,
-    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
-    instruction: loading.INSTRUCTION = None,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Try a backbone, or an adapter over it, before you build on it: does it give the numbers it should, and what does it cost?
 
@@ -54,14 +46,11 @@ def doctor(
 
         slq doctor --adapter my-adapter --dtype bfloat16
     """
-    given = locals()  # the options by their names
     from slq.backbone import MINIATURE
     from slq.doctor import examine, with_fresh_queries
 
-    wanted = loading.Loading.of(given)
-
     def load(other_dtype: str | None) -> Retriever:
-        chosen = replace(wanted, dtype=other_dtype or dtype)
+        chosen = replace(wanted, dtype=other_dtype or wanted.dtype)
         return chosen.retriever(adapter, backbone) if adapter else with_fresh_queries(chosen.backbone(backbone or MINIATURE))
 
     examination = examine(load, batch_size, lambda what: typer.echo(f"{what} ..."))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import BATCH, DEVICE, list_failures, progress_bar, shares, table, waiting
+from slq.cli.shared import BATCH, list_failures, progress_bar, shares, table, waiting
 from slq.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class _Asked:
 READOUT = "last token"
 
 
+@loading.loads_a_backbone()
 def evaluate(
     data: Annotated[
         Path | None,
@@ -72,17 +73,8 @@ def evaluate(
         ),
     ] = READOUT,
     batch_size: BATCH = 32,
-    revision: loading.REVISION = None,
-    dtype: loading.DTYPE = None,
-    device: DEVICE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
-    preprocessing: loading.PREPROCESSING = None,
-    max_pixels: loading.MAX_PIXELS = None,
-    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
-    instruction: loading.INSTRUCTION = None,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Score retrieval: hit@k (any answer in the top k), recall@k (share of answers found), MRR, nDCG@10; ties never help.
 
@@ -94,7 +86,6 @@ def evaluate(
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
         slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/
     """
-    given = locals()  # the options by their names
     from slq.backbone import MINIATURE
     from slq.evaluate import data_hash, group_scores, whole_result
     from slq.evaluate import evaluate as run
@@ -111,7 +102,6 @@ def evaluate(
         raise InputError("--per-query writes ranks into a file: name it with --json.")
     with waiting("reading the data; what is drawn, unpacked or fetched is kept for the next time"):
         asked = _read(data, benchmark, variant, prompts, data_revision, split)
-    wanted = loading.Loading.of(given)
     embedder: Embedder
     if adapter is None:
         embedder = ZERO_SHOT[readout](wanted.backbone(backbone or MINIATURE))

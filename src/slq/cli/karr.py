@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slq.cli import karr_review, loading
-from slq.cli.shared import DEVICE, list_failures, table
+from slq.cli.shared import list_failures, table
 from slq.errors import Failure, InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 
 @app.command()
+@loading.loads_a_backbone("device", "dtype", "device_map", "quantization")
 def build(
     images: Annotated[Path, typer.Option("--images", "-i", help="Captions file, folder with captions, or bare folder of pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the set. The same command again goes on with it.")],
@@ -59,10 +61,8 @@ def build(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer.")] = 120.0,
     fields: Annotated[str | None, typer.Option(help="JSON put into every request; null removes a field.")] = None,
     seed: Annotated[int, typer.Option(help="Order in which pictures are taken.")] = 0,
-    device: DEVICE = None,
-    dtype: loading.DTYPE = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Write and check queries with a model's help; about 5 requests a query, and as many more as other pictures are judged.
 
@@ -101,10 +101,7 @@ def build(
                 closing(Endpoint(endpoint, model, _key(api_key_env), max_tokens, max_side, timeout, body))
             )
         else:
-            wanted = loading.Loading(
-                device=device, dtype=dtype, device_map=device_map, quantization=quantization, max_text_tokens=PROMPT_TOKENS
-            )
-            asked = LocalModel(wanted.backbone(str(backbone)), max_tokens)
+            asked = LocalModel(replace(wanted, max_text_tokens=PROMPT_TOKENS).backbone(str(backbone)), max_tokens)
         watch = open_until_built.enter_context(_watching())
         built = run(images, out, asked, texts, options, limits, watch=watch, endpoint=endpoint or "")
     _show(built, out, dict(options.mix))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -17,49 +19,37 @@ if TYPE_CHECKING:
 
 BACKBONE_HELP = "`miniature`, a folder, a hub id such as OpenGVLab/InternVL3-1B-hf, or `random:internvl3-1b` (true shape, random weights)."
 
-REVISION = Annotated[str | None, typer.Option(help="Commit, tag or branch of a backbone on the hub.")]
-DTYPE = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. Default: float32 on the CPU, else bfloat16.")]
-ATTN_IMPLEMENTATION = Annotated[
-    str | None, typer.Option(help="eager, sdpa, flash_attention_2, ... Default: what transformers chooses, sdpa where the model has it.")
-]
-DEVICE_MAP = Annotated[
-    str | None, typer.Option(help="`auto` spreads a model that is larger than one device over all there are; in place of --device.")
-]
-QUANTIZATION = Annotated[str | None, typer.Option(help="8bit or 4bit weights, with bitsandbytes: less memory, other numbers.")]
-TRUST_REMOTE_CODE = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python files that come with the weights. Read them before you do.")
-]
-PREPROCESSING = Annotated[
-    str | None,
-    typer.Option(help="How pictures are prepared: paper (one view each, as in the SLQ paper) or native (the model's own). Default: paper."),
-]
-MAX_PIXELS = Annotated[
-    int | None, typer.Option(help="Larger pictures are scaled down to this many pixels, where the model keeps a picture's shape (Qwen-VL).")
-]
-MAX_TEXT_TOKENS = Annotated[int | None, typer.Option(help="Texts are cut after this many tokens. Default: 128.")]
-INSTRUCTION = Annotated[str | None, typer.Option(help="Words put behind every item. Default: none.")]
+
+def _option(text: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=text, rich_help_panel="Loading the backbone")
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What the options say about loading a backbone; None where nothing was said."""
+    """What the options say about loading a backbone; None where nothing was said. Each field is an option of the command line."""
 
-    revision: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    attn_implementation: str | None = None
-    device_map: str | None = None
-    quantization: str | None = None
-    trust_remote_code: bool = False
-    preprocessing: str | None = None
-    max_pixels: int | None = None
-    max_text_tokens: int | None = None
-    instruction: str | None = None
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Loading:
-        """Those of a command's options, by name, that are about loading."""
-        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
+    revision: Annotated[str | None, _option("Commit, tag or branch of a backbone on the hub.")] = None
+    dtype: Annotated[str | None, _option("float32, bfloat16 or float16. Default: float32 on the CPU, else bfloat16.")] = None
+    device: Annotated[str | None, _option("cpu, cuda, cuda:1, mps. Default: an accelerator if there is one.")] = None
+    attn_implementation: Annotated[
+        str | None, _option("eager, sdpa, flash_attention_2, ... Default: what transformers chooses, sdpa where the model has it.")
+    ] = None
+    device_map: Annotated[
+        str | None, _option("`auto` spreads a model that is larger than one device over all there are; in place of --device.")
+    ] = None
+    quantization: Annotated[str | None, _option("8bit or 4bit weights, with bitsandbytes: less memory, other numbers.")] = None
+    trust_remote_code: Annotated[
+        bool, _option("Run the Python files that come with the weights. Read them before you do.", "--trust-remote-code")
+    ] = False
+    preprocessing: Annotated[
+        str | None,
+        _option("How pictures are prepared: paper (one view each, as in the SLQ paper) or native (the model's own). Default: paper."),
+    ] = None
+    max_pixels: Annotated[
+        int | None, _option("Larger pictures are scaled down to this many pixels, where the model keeps a picture's shape (Qwen-VL).")
+    ] = None
+    max_text_tokens: Annotated[int | None, _option("Texts are cut after this many tokens. Default: 128.")] = None
+    instruction: Annotated[str | None, _option("Words put behind every item. Default: none.")] = None
 
     def backbone(self, name: str) -> FrozenBackbone:
         """The backbone of this name, with the preprocessing that was asked for."""
@@ -109,3 +99,29 @@ class Loading:
             "quantization": self.quantization,
         }
         return {key: value for key, value in options.items() if value is not None} | {"trust_remote_code": self.trust_remote_code}
+
+
+OF_WEIGHTS = ("dtype", "device", "attn_implementation", "device_map", "quantization", "trust_remote_code")  # an adapter says the rest
+
+
+def loads_a_backbone(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of `Loading` (those of these names; none: all) in place of its parameter `wanted`."""
+    chosen = [field for field in fields(Loading) if not names or field.name in names]
+    hints = get_type_hints(Loading, include_extras=True)
+    added = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]) for each in chosen
+    ]
+
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "wanted"]
+
+        @wraps(command)
+        def run(*args: Any, **given: Any) -> Any:
+            asked = {each.name: given.pop(each.name) for each in chosen if each.name in given}
+            return command(*args, **given, wanted=Loading(**asked))
+
+        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        return run
+
+    return with_options

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import ADAPTER, BATCH, DEVICE, list_failures, progress_bar
+from slq.cli.shared import ADAPTER, BATCH, list_failures, progress_bar
 
 
+@loading.loads_a_backbone(*loading.OF_WEIGHTS)
 def mine(
     pairs: Annotated[Path, typer.Option("--pairs", "-p", help="Pairs, as `slq train --pairs` reads them.")],
     adapter: ADAPTER,
@@ -22,12 +23,8 @@ def mine(
     ] = 0.05,
     batch_size: BATCH = 32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
-    device: DEVICE = None,
-    dtype: loading.DTYPE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Add hard negatives to pairs: what the adapter ranks high for a query although it is another pair's.
 
@@ -37,7 +34,6 @@ def mine(
 
         slq train --pairs mined.jsonl --out better-adapter
     """
-    given = locals()  # the options by their names
     from slq.data import read_pairs, write_pairs
     from slq.errors import InputError, OutputExistsError
     from slq.mining import items_of
@@ -49,7 +45,6 @@ def mine(
     if out.exists() and not (overwrite and out.is_file()):
         raise OutputExistsError(f"{out} exists already: choose another file, or pass --overwrite to replace it.")
     file = read_pairs(pairs)
-    wanted = loading.Loading.of(given)
     retriever = wanted.embedder(adapter)
     with progress_bar("embedding", items_of(file.pairs)) as advance:
         mined = run(retriever, file.pairs, count, skip, margin, batch_size, advance)

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import DEVICE
 from slq.errors import InputError
 
 EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scale")
 
 
+@loading.loads_a_backbone("device", "dtype")
 def paper(
     experiment: Annotated[
         str,
@@ -41,8 +41,8 @@ def paper(
     ] = None,
     with_facts: Annotated[Path | None, typer.Option(help="For controls: weights of as many steps with the facts.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few pictures and one epoch: whether it runs, not what comes out.")] = False,
-    device: DEVICE = None,
-    dtype: loading.DTYPE = None,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Repeat an experiment of the paper, on the miniature or unchanged on a backbone and data of your own.
 
@@ -62,7 +62,7 @@ def paper(
     size = QUICK if quick else Size(seeds=tuple(range(seeds)))
     size = replace(size, epochs=epochs or size.epochs, batch_size=batch_size or size.batch_size)
     data = {name: path for name, path in (("train", train), ("validation", validation), ("test", test)) if path is not None}
-    study = Study(out, backbone, size, data, device=device, dtype=dtype)
+    study = Study(out, backbone, size, data, device=wanted.device, dtype=wanted.dtype)
     own: dict[str, tuple[Any, ...]] = {"controls": (without_facts, with_facts), "scale": (beside or (),), "retention": (tasks.split(","),)}
     for name in EXPERIMENTS if experiment == "all" else (experiment,):
         if experiment == "all" and name == "controls" and not study.is_miniature:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import DEVICE, progress_bar, table, waiting
+from slq.cli.shared import progress_bar, table, waiting
 from slq.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from slq.retention import Report, Score, Side
 
 
+@loading.loads_a_backbone()
 def retention(
     adapter: Annotated[
         str | None, typer.Option("--adapter", "-a", help="What `slq train` learned. Without it, the backbone alone is asked.")
@@ -47,17 +48,8 @@ def retention(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores here, with all that they depend on.")] = None,
     per_question: Annotated[bool, typer.Option("--per-question", help="Also write every question with both answers.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions asked at once; lower it if memory is short.")] = 32,
-    revision: loading.REVISION = None,
-    dtype: loading.DTYPE = None,
-    device: DEVICE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
-    preprocessing: loading.PREPROCESSING = None,
-    max_pixels: loading.MAX_PIXELS = None,
-    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
-    instruction: loading.INSTRUCTION = None,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Ask a backbone the same questions before and after it was adapted: what does it still know?
 
@@ -69,7 +61,6 @@ def retention(
 
         slq retention --adapter my-lora --tasks mmmu_val,realworldqa,ocrbench --keep answers/
     """
-    given = locals()  # the options by their names
     from slq.retention import find_tasks, whole_result
     from slq.retention import retention as run
     from slq.runtime import replace_file
@@ -78,7 +69,7 @@ def retention(
         raise InputError("--per-question writes answers into a file: name it with --json.")
     with waiting("drawing or loading the questions"):
         found = find_tasks([name.strip() for name in tasks.split(",") if name.strip()], questions, seed, limit, task_folder or ())
-    before, embedder = _before_and_learned(loading.Loading.of(given), adapter, backbone)
+    before, embedder = _before_and_learned(wanted, adapter, backbone)
     after = None if embedder is None else embedder.backbone
     with progress_bar("asking", sum(map(len, found)) * (1 if after is None else 2)) as advance:
         report = run(before, after, found, embedder=embedder, keep=keep, batch_size=batch_size, progress=advance)

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from slq.cli import loading
-from slq.cli.shared import ADAPTER, BATCH, DEVICE, OVERWRITE, WORKERS, list_failures, progress_bar, table
+from slq.cli.shared import ADAPTER, BATCH, OVERWRITE, WORKERS, list_failures, progress_bar, table
 from slq.errors import InputError
 
 
+@loading.loads_a_backbone(*loading.OF_WEIGHTS)
 def embed(
     items: Annotated[Path, typer.Argument(help="Folder of pictures, or a table with text and/or image columns.")],
     adapter: ADAPTER,
@@ -21,12 +22,8 @@ def embed(
     batch_size: BATCH = 32,
     workers: WORKERS = None,
     overwrite: OVERWRITE = False,
-    device: DEVICE = None,
-    dtype: loading.DTYPE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Embed pictures, texts, or both, for `slq search`.
 
@@ -34,7 +31,6 @@ def embed(
 
         slq embed photos/ --adapter my-adapter --out my-index
     """
-    given = locals()  # the options by their names
     from dataclasses import replace
 
     from slq.data import read_items
@@ -43,7 +39,6 @@ def embed(
 
     file = read_items(items)
     check_free(out, overwrite, keep=items)
-    wanted = loading.Loading.of(given)
     retriever = wanted.embedder(adapter)
     begin = time.perf_counter()
     with progress_bar("embedding", len(file.items)) as advance:
@@ -66,6 +61,7 @@ def embed(
     typer.echo(f'Next: slq search "what you look for" --index {out}')
 
 
+@loading.loads_a_backbone(*loading.OF_WEIGHTS)
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for, in words. With --picture: what to change about it.")] = None,
     index: Annotated[Path, typer.Option("--index", "-i", help="Folder made by `slq embed`.")] = Path("my-index"),
@@ -73,12 +69,8 @@ def search(
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many results.")] = 10,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Default: the one the index was made with.")] = None,
     as_json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
-    device: DEVICE = None,
-    dtype: loading.DTYPE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Search by words, by a picture, or by a picture and words together.
 
@@ -88,7 +80,6 @@ def search(
 
     slq search "but blue" --picture cat.png --index my-index
     """
-    given = locals()  # the options by their names
     from slq.index import load_embeddings
     from slq.index import search as run
     from slq.types import Item
@@ -99,7 +90,6 @@ def search(
     adapter = adapter or about.get("adapter")
     if adapter is None:
         raise InputError(f"{index} does not say which adapter made it: name it with --adapter.")
-    wanted = loading.Loading.of(given)
     retriever = wanted.embedder(adapter)
     hits = run(corpus, retriever.embed([Item(text, picture)]), k)[0]
     if as_json_lines:

@@ -23,7 +23,6 @@ BATCH = Annotated[
         "short.",
     ),
 ]
-DEVICE = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: an accelerator if there is one.")]
 WORKERS = Annotated[
     int | None,
     typer.Option(min=0, help="Processes that open and shape pictures while the model runs. Default: 0 on the CPU, else up to 4."),

@@ -9,9 +9,14 @@ import typer
 
 from slq.cli import loading
 from slq.cli.leakage import keeping, warn_of_overlap
-from slq.cli.shared import DEVICE, OVERWRITE, WORKERS, list_failures
+from slq.cli.shared import OVERWRITE, WORKERS, list_failures
+
+# Panels of --help.
+LATENTS, SCHEDULE, MEMORY = "Latent queries", "Data and schedule", "Memory and speed"
+OTHERS = "Other methods, to compare with"
 
 
+@loading.loads_a_backbone()
 def train(
     pairs: Annotated[
         Path,
@@ -30,99 +35,143 @@ def train(
         ),
     ] = None,
     backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
-    num_latents: Annotated[int, typer.Option("--num-latents", "-n", help="How many latent queries to learn (the paper: 20).")] = 20,
+    num_latents: Annotated[
+        int, typer.Option("--num-latents", "-n", help="How many latent queries to learn (the paper: 20).", rich_help_panel=LATENTS)
+    ] = 20,
     init: Annotated[
-        str, typer.Option(help="Where they start: normal (std 1/sqrt(D)), zeros, or prompt (the generation prompt's embedding).")
+        str,
+        typer.Option(
+            help="Where they start: normal (std 1/sqrt(D)), zeros, or prompt (the generation prompt's embedding).", rich_help_panel=LATENTS
+        ),
     ] = "normal",
     generation_prompt: Annotated[
-        bool, typer.Option(help="Put the latents after the prompt at which the backbone would answer (the paper's code), or in its place.")
+        bool,
+        typer.Option(
+            help="Put the latents after the prompt at which the backbone would answer (the paper's code), or in its place.",
+            rich_help_panel=LATENTS,
+        ),
     ] = True,
-    pooling: Annotated[str, typer.Option(help="What of the latents' states is the embedding: their mean, or the last one's.")] = "mean",
+    pooling: Annotated[
+        str, typer.Option(help="What of the latents' states is the embedding: their mean, or the last one's.", rich_help_panel=LATENTS)
+    ] = "mean",
     readout: Annotated[
-        str, typer.Option(help="States to read: final, or before_mlp, without the MLP of the last layer (FreeRet).")
+        str,
+        typer.Option(help="States to read: final, or before_mlp, without the MLP of the last layer (FreeRet).", rich_help_panel=LATENTS),
     ] = "final",
     per_modality: Annotated[
-        bool, typer.Option("--per-modality", help="Learn other latents for items with a picture than for words alone.")
+        bool,
+        typer.Option("--per-modality", help="Learn other latents for items with a picture than for words alone.", rich_help_panel=LATENTS),
     ] = False,
     group: Annotated[
         list[int] | None,
-        typer.Option(help="Train so many leading latents for late interaction too (repeat it for nested groups); see `slq eval`."),
+        typer.Option(
+            help="Train so many leading latents for late interaction too (repeat it for nested groups); see `slq eval`.",
+            rich_help_panel=LATENTS,
+        ),
     ] = None,
     matryoshka: Annotated[
         list[int] | None,
-        typer.Option(help="Train so many leading numbers of embeddings to stand alone (repeat it); see `slq eval --dims`."),
+        typer.Option(
+            help="Train so many leading numbers of embeddings to stand alone (repeat it); see `slq eval --dims`.", rich_help_panel=LATENTS
+        ),
     ] = None,
     start_share: Annotated[
         float,
         typer.Option(
             help="Move what was learned back by this share of its way from the start, after the last step: 0.5 keeps more of what the "
-            "model knew, and most of what was learned (WiSE-FT)."
+            "model knew, and most of what was learned (WiSE-FT).",
+            rich_help_panel=LATENTS,
         ),
     ] = 0.0,
     method: Annotated[
         str,
         typer.Option(
-            help="latents; or, to compare with: lora or full, which tune the decoder's own weights (in a copy) and read its last token."
+            help="latents; or, to compare with: lora or full, which tune the decoder's own weights (in a copy) and read its last token.",
+            rich_help_panel=OTHERS,
         ),
     ] = "latents",
-    lora_rank: Annotated[int, typer.Option(help="Rank of LoRA's matrices.")] = 8,
-    lora_alpha: Annotated[int, typer.Option(help="LoRA's scale, times the rank.")] = 16,
-    tune_vision: Annotated[bool, typer.Option("--tune-vision", help="With --method full: tune the vision tower too.")] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Pairs per step; the other pairs of a batch are the negatives.")] = 128,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
+    lora_rank: Annotated[int, typer.Option(help="Rank of LoRA's matrices.", rich_help_panel=OTHERS)] = 8,
+    lora_alpha: Annotated[int, typer.Option(help="LoRA's scale, times the rank.", rich_help_panel=OTHERS)] = 16,
+    tune_vision: Annotated[
+        bool, typer.Option("--tune-vision", help="With --method full: tune the vision tower too.", rich_help_panel=OTHERS)
+    ] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.", rich_help_panel=SCHEDULE)] = 5,
+    batch_size: Annotated[
+        int, typer.Option(help="Pairs per step; the other pairs of a batch are the negatives.", rich_help_panel=SCHEDULE)
+    ] = 128,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after this many steps.", rich_help_panel=SCHEDULE)] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", help="Default: 0.1 / sqrt(D) for latents, 1e-4 for lora, 1e-5 for full.")
+        float | None,
+        typer.Option(
+            "--learning-rate", "--lr", help="Default: 0.1 / sqrt(D) for latents, 1e-4 for lora, 1e-5 for full.", rich_help_panel=SCHEDULE
+        ),
     ] = None,
-    warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up, at most a tenth of the run.")] = 100,
-    weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.")] = 0.0,
-    orthogonality: Annotated[float, typer.Option(help="Weight of the penalty that keeps the latents' states apart (0: off).")] = 0.0,
+    warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up, at most a tenth of the run.", rich_help_panel=SCHEDULE)] = 100,
+    weight_decay: Annotated[float, typer.Option(help="AdamW weight decay.", rich_help_panel=SCHEDULE)] = 0.0,
+    orthogonality: Annotated[
+        float, typer.Option(help="Weight of the penalty that keeps the latents' states apart (0: off).", rich_help_panel=LATENTS)
+    ] = 0.0,
     false_negative_margin: Annotated[
         float | None,
-        typer.Option(help="Leave out negatives more similar than the positive by this margin (0.1 is usual; default off)."),
+        typer.Option(
+            help="Leave out negatives more similar than the positive by this margin (0.1 is usual; default off).", rich_help_panel=SCHEDULE
+        ),
     ] = None,
-    captions_per_item: Annotated[int, typer.Option(help="Captions drawn per picture and step, where it has several.")] = 1,
-    validation: Annotated[float, typer.Option(help="Pairs set aside for validation: a share below 1, or a number.")] = 0.05,
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the start, the order of pairs and the validation split.")] = 0,
+    captions_per_item: Annotated[
+        int, typer.Option(help="Captions drawn per picture and step, where it has several.", rich_help_panel=SCHEDULE)
+    ] = 1,
+    validation: Annotated[
+        float, typer.Option(help="Pairs set aside for validation: a share below 1, or a number.", rich_help_panel=SCHEDULE)
+    ] = 0.05,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.", rich_help_panel=SCHEDULE)] = 100,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the start, the order of pairs and the validation split.", rich_help_panel=SCHEDULE)
+    ] = 0,
     prefix_split: Annotated[
         bool,
-        typer.Option(help="Run each item's own tokens once, without gradient, and keep them. Off: the slow twin, same numbers."),
+        typer.Option(
+            help="Run each item's own tokens once, without gradient, and keep them. Off: the slow twin, same numbers.",
+            rich_help_panel=MEMORY,
+        ),
     ] = True,
     tokens_per_pass: Annotated[
         int | None,
         typer.Option(
             help="Tokens that run at once with gradients; a larger batch is run in parts, with the same gradient. Default: what a quarter "
-            "of the device's memory holds, 32,768 at most."
+            "of the device's memory holds, 32,768 at most.",
+            rich_help_panel=MEMORY,
         ),
     ] = None,
-    cache_gb: Annotated[float | None, typer.Option(help="Memory for kept prefixes. Default: a quarter of what is free. 0: none.")] = None,
-    cache_device_gb: Annotated[float, typer.Option(help="Memory of the accelerator for kept prefixes, used first.")] = 0.0,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder for prefixes that memory has no room for; later runs find them again. See `slq cache`.")
+    cache_gb: Annotated[
+        float | None, typer.Option(help="Memory for kept prefixes. Default: a quarter of what is free. 0: none.", rich_help_panel=MEMORY)
     ] = None,
-    cache_dir_gb: Annotated[float | None, typer.Option(help="The most that --cache-dir may hold. Default: what the disk holds.")] = None,
+    cache_device_gb: Annotated[
+        float, typer.Option(help="Memory of the accelerator for kept prefixes, used first.", rich_help_panel=MEMORY)
+    ] = 0.0,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for prefixes that memory has no room for; later runs find them again. See `slq cache`.", rich_help_panel=MEMORY
+        ),
+    ] = None,
+    cache_dir_gb: Annotated[
+        float | None, typer.Option(help="The most that --cache-dir may hold. Default: what the disk holds.", rich_help_panel=MEMORY)
+    ] = None,
     cache_level: Annotated[
-        str, typer.Option(help="states: prefixes, or features of pictures where there is no room; features: those alone; none.")
+        str,
+        typer.Option(
+            help="states: prefixes, or features of pictures where there is no room; features: those alone; none.", rich_help_panel=MEMORY
+        ),
     ] = "states",
     cache_eight_bit: Annotated[
-        bool, typer.Option("--cache-eight-bit", help="Keep prefixes in 8 bits: less room, slightly other weights.")
+        bool, typer.Option("--cache-eight-bit", help="Keep prefixes in 8 bits: less room, slightly other weights.", rich_help_panel=MEMORY)
     ] = False,
     workers: WORKERS = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
     overwrite: OVERWRITE = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to TensorBoard files in --out.")] = False,
-    revision: loading.REVISION = None,
-    dtype: loading.DTYPE = None,
-    device: DEVICE = None,
-    attn_implementation: loading.ATTN_IMPLEMENTATION = None,
-    device_map: loading.DEVICE_MAP = None,
-    quantization: loading.QUANTIZATION = None,
-    trust_remote_code: loading.TRUST_REMOTE_CODE = False,
-    preprocessing: loading.PREPROCESSING = None,
-    max_pixels: loading.MAX_PIXELS = None,
-    max_text_tokens: loading.MAX_TEXT_TOKENS = None,
-    instruction: loading.INSTRUCTION = None,
+    *,
+    wanted: loading.Loading,
 ) -> None:
     """Learn latent queries on your pairs; the backbone stays frozen (with --method lora or full a copy of it is tuned).
 
@@ -139,7 +188,6 @@ def train(
     from slq.training import TrainingOptions
     from slq.training import train as run
 
-    wanted = loading.Loading.of(given)
     same = {field.name: given[field.name] for field in fields(TrainingOptions) if field.name in given}
     options = TrainingOptions(
         **same
