@@ -97,14 +97,18 @@ def categories() -> str:
 
 
 def rates() -> str:
-    """How the learning rate trades explicit retrieval for knowledge; the chosen one in bold."""
-    found = result("paper-tuning")
+    """How the learning rate trades explicit retrieval for knowledge and for what the model answers; the chosen one in bold."""
+    found, left = result("paper-tuning"), result("paper-retention")["by_rate"]
     rows = []
     for name, method in found["methods"].items():
         for rate, one in method["by_rate"].items():
-            cells = [rate, *[percent(one[figure]) for figure in ("validation", "test", "test_knowledge")]]
+            cells = [
+                rate,
+                *[percent(one[figure]) for figure in ("validation", "test", "test_knowledge")],
+                percent(left[name][rate]["right"]),
+            ]
             rows.append([name, *[f"**{cell}**" if float(rate) == method["learning_rate"] else cell for cell in cells]])
-    return table(["method", "learning rate", "validation: hit@1", "test: hit@1", "test: knowledge, hit@5"], rows)
+    return table(["method", "learning rate", "validation: hit@1", "test: hit@1", "test: knowledge, hit@5", "questions right"], rows)
 
 
 def blend() -> str:

@@ -16,33 +16,37 @@ from slq.errors import InputError
 from slq.methods import LastTokenReadout
 from slq.miniature.architecture import build_model, build_processor
 from slq.paper.study import Study, say, scores, spread
-from slq.paper.tuning import METHODS, Method, of_method, trainings
+from slq.paper.tuning import METHODS, Method, trainings
 
 SCRATCH_RATES, SCRATCH_EPOCHS = (3e-4, 1e-3), 5  # times the epochs that the others have: it starts from nothing
 
 
 def run(study: Study, without_facts: Path | None, with_facts: Path | None = None) -> dict[str, Any]:
-    """Knowledge and explicit retrieval of the backbone and of its controls; raises InputError for data of one's own.
+    """Knowledge and explicit retrieval of the backbone and of its controls, all latents at the learning rate that the backbone chose.
+
+    Raises InputError for data of one's own.
 
     with_facts: weights of as many pre-training steps as `without_facts`, since the backbone itself may have had more.
     """
     if not study.is_miniature:
         raise InputError("The controls are of the miniature's world, in which it is known which facts were told: leave out the data.")
-    found: dict[str, Any] = {}
+    latents = METHODS["latents"]
+    rate = study.chosen_rate("latents", latents.rates, **latents.options)
+
+    def readouts(of: Study, name: str) -> dict[str, Any]:
+        say(name)
+        return {
+            f"{name}: last token": spread([scores(LastTokenReadout(of.backbone), of.sets("test"))]),
+            f"{name}: latents": spread([each.measured["test"] for each in trainings(of, "latents", latents, rate)]),
+        }
+
+    found = readouts(study, "the backbone")
     for name, weights in {"with facts": with_facts, "without facts": without_facts}.items():
         if weights is not None:
-            say(name)
-            found |= _of_backbone(study.beside(str(weights)), f"{name}, equal steps")
+            found |= readouts(study.beside(str(weights)), f"{name}, equal steps")
     say("from scratch")
-    found = _of_backbone(study, "the backbone") | found | {"from scratch": from_scratch(study)}
+    found["from scratch"] = from_scratch(study)
     return study.write("controls", {"readouts": found, "scratch_epochs": SCRATCH_EPOCHS * study.size.epochs})
-
-
-def _of_backbone(study: Study, name: str) -> dict[str, Any]:
-    return {
-        f"{name}: last token": spread([scores(LastTokenReadout(study.backbone), study.sets("test"))]),
-        f"{name}: latents": of_method(study, "latents", METHODS["latents"])["test"],
-    }
 
 
 def from_scratch(study: Study) -> dict[str, Any]:

@@ -81,13 +81,13 @@ def clouds(path: Path, planes: Mapping[str, tuple[np.ndarray, np.ndarray]], meas
 
 
 def trade(path: Path, result: Mapping[str, Any]) -> None:
-    """Knowledge against explicit retrieval for every learning rate of every method, the chosen one filled; nothing without knowledge."""
+    """Knowledge against explicit retrieval for the learning rates of every method, the chosen one filled; nothing without knowledge."""
     if "knowledge" not in result["last token"]:
         return
     with _figure(path, 1, 1, 6, 4.2) as axes:
         axis = axes[0, 0]
         for name, method in result["methods"].items():
-            tried = method["by_rate"]
+            tried = _in_view(method["by_rate"], "test")
             explicit, knowledge = ([100 * one[figure] for one in tried.values()] for figure in ("test", "test_knowledge"))
             (line,) = axis.plot(explicit, knowledge, "o-", mfc="white", label=name)
             best = tried[f"{method['learning_rate']:g}"]
@@ -101,14 +101,21 @@ def trade(path: Path, result: Mapping[str, Any]) -> None:
         axis.legend(fontsize=8)
 
 
+def _in_view(tried: Mapping[str, Mapping[str, float]], figure: str) -> dict[str, Mapping[str, float]]:
+    """Without the learning rates at which training broke down (less than half of the best): they would squeeze the others together."""
+    best = max(one[figure] for one in tried.values())
+    return {rate: one for rate, one in tried.items() if 2 * one[figure] >= best}
+
+
 def kept(path: Path, result: Mapping[str, Any]) -> None:
-    """Right answers of the adapted model against the retrieval it was adapted for, for every learning rate of every method."""
+    """Right answers of the adapted model against the retrieval it was adapted for, for the learning rates of every method."""
     before = 100 * statistics.mean(result["before"].values())
     with _figure(path, 1, 1, 6, 4.2) as axes:
         axis = axes[0, 0]
         axis.axhline(before, linestyle=":", color="grey", label="before adapting")
         for name, tried in result["by_rate"].items():
-            explicit, right = ([100 * one[figure] for one in tried.values()] for figure in ("explicit", "right"))
+            seen = _in_view(tried, "explicit")
+            explicit, right = ([100 * one[figure] for one in seen.values()] for figure in ("explicit", "right"))
             axis.plot(explicit, right, "o-", mfc="white", label=name)
         axis.set(xlabel="explicit retrieval, hit@1 (%), mean of both ways", ylabel="right answers (%), mean over tasks", ylim=(0, 103))
         axis.set_title("from the lowest learning rate to the highest", fontsize=9)
