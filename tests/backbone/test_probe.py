@@ -95,6 +95,7 @@ def test_a_fast_path_that_is_not_taken_at_all_leads_to_the_slow_one(spoilt):
     change(spoilt, refuse_vectors)
     with pytest.warns(UserWarning, match="slow path"):
         probe(spoilt)
+    assert not spoilt.splits_prefix
 
 
 def see_padding(known, **inputs):

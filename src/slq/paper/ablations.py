@@ -30,7 +30,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both captions in a step": {"captions_per_item": 2},
     "Matryoshka 64, 128": {"matryoshka": (64, 128)},
     "nested groups": {"groups": GROUPS},
-    "twice the epochs": {"epochs_times": 2},
 }
 
 
@@ -65,7 +64,6 @@ def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> T
     rate = study.chosen_rate("latents", recipe.rates, **recipe.options)
     kept = {"cache_folder": str(study.out / "prefixes"), "cache_bytes": 0}
     options = {**recipe.options, "learning_rate": rate, **kept, **changes}
-    options["epochs"] = study.size.epochs * options.pop("epochs_times", 1)
     return study.trained(f"{name}-seed{seed}", study.options(**options, seed=seed))
 
 
