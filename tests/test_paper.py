@@ -141,7 +141,7 @@ def test_every_variant_differs_from_the_recipe(study, monkeypatch):
         ablations.variant(study, name, changes, seed=0)
     assert len(set(asked)) == len(ablations.VARIANTS)
     tuning.trainings(study, "latents", tuning.METHODS["latents"], 0.01)
-    assert asked[0] == asked[len(ablations.VARIANTS)], "the recipe is what `tuning` trains"
+    assert asked[0] == asked[len(ablations.VARIANTS)], "the base is what `tuning` trains"
 
 
 def test_controls_are_of_the_world_alone(study):
@@ -159,7 +159,7 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     """Every result has what it is to hold; figures are pictures; a second call trains nothing."""
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("slq.paper.study.QUICK", TINY)
-    few = ("the recipe", "nested groups", "Matryoshka 64, 128")
+    few = ("the base", "nested groups", "Matryoshka 64, 128")
     monkeypatch.setattr(ablations, "VARIANTS", {name: ablations.VARIANTS[name] for name in few})
     for name, method in tuning.METHODS.items():
         monkeypatch.setitem(tuning.METHODS, name, replace(method, rates=method.rates[:2]))

@@ -16,9 +16,13 @@ from slq.retriever import Retriever
 
 GROUPS = (1, 5, 20)
 VARIANTS: dict[str, dict[str, Any]] = {
-    "the recipe": {},
+    "the base": {},
     "1 latent": {"num_latents": 1},
+    "3 latents": {"num_latents": 3},
     "5 latents": {"num_latents": 5},
+    "5 latents, half the rate": {"num_latents": 5, "learning_rate": 0.04},
+    "5 latents, half of the way back": {"num_latents": 5, "start_share": 0.5},
+    "10 latents": {"num_latents": 10},
     "40 latents": {"num_latents": 40},
     "start: normal": {"init": "normal"},
     "behind the prompt": {"generation_prompt": True},
@@ -44,8 +48,8 @@ def run(study: Study) -> dict[str, Any]:
             late = [scores(LateInteraction(retriever(study, each), group), study.sets("test")) for each in of_seeds]
             found[f"nested groups: late interaction of {group}"] = spread(late)
         for dims in changes.get("matryoshka", ()):
-            plain = [variant(study, "the recipe", {}, seed) for seed in study.size.seeds]
-            for of_whom, trained in ((name, of_seeds), ("the recipe", plain)):
+            plain = [variant(study, "the base", {}, seed) for seed in study.size.seeds]
+            for of_whom, trained in ((name, of_seeds), ("the base", plain)):
                 cut = [scores(retriever(study, each), study.sets("test"), dims) for each in trained]
                 found[f"{of_whom}: {dims} numbers"] = spread(cut)
     plots.ranges(study.out / "ablations.png", found)
@@ -59,11 +63,11 @@ def chosen_by(measured: Scores) -> dict[str, float]:
 
 
 def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> Trained:
-    """The recipe with these changes; prefixes are kept on disk for the variants that share them."""
-    recipe = METHODS["latents"]
-    rate = study.chosen_rate("latents", recipe.rates, **recipe.options)
+    """The base with these changes; prefixes are kept on disk for the variants that share them."""
+    base = METHODS["latents"]
+    rate = study.chosen_rate("latents", base.rates, **base.options)
     kept = {"cache_folder": str(study.out / "prefixes"), "cache_bytes": 0}
-    options = {**recipe.options, "learning_rate": rate, **kept, **changes}
+    options = {**base.options, "learning_rate": rate, **kept, **changes}
     return study.trained(f"{name}-seed{seed}", study.options(**options, seed=seed))
 
 

@@ -27,6 +27,7 @@ class Method:
 LATENTS = {"init": RECIPE.init, "generation_prompt": RECIPE.generation_prompt}
 METHODS = {
     "latents": Method((0.005, 0.01, 0.02, 0.04, 0.08, 0.16), LATENTS),
+    "5 latents": Method((0.02, 0.04, 0.08, 0.16, 0.32), {**LATENTS, "num_latents": 5}),
     "latents, as in the paper": Method((0.006, 0.02, 0.04, 0.08)),
     "lora": Method((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), {"method": "lora"}),
     "full": Method((3e-5, 1e-4, 3e-4, 1e-3, 3e-3), {"method": "full"}),
