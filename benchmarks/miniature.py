@@ -220,19 +220,18 @@ def plot_curve(result: dict, picture: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(6, 4.2))
     points = result["curve"]
     axis.plot([explicit(point) for point in points], [point["knowledge"] for point in points], "o-", label="latent queries, by step")
-    for point in (points[0], points[1], points[-1]):  # between the last ones there is no room for more
-        place = explicit(point), point["knowledge"]
-        axis.annotate(f"step {point['step']}", place, textcoords="offset points", xytext=(-6, 7), ha="right", fontsize=8)
-    for name, marker in (("last_token", "s"), ("one_word_prompt", "^"), ("untrained_latents", "x")):
+    moved = ", moved back" if RECIPE.start_share else ""
+    for point, text, offset in ((points[0], "", (6, -12)), (points[-2], "", (-8, -12)), (points[-1], moved, (-8, 6))):
+        place, side = (explicit(point), point["knowledge"]), "left" if offset[0] > 0 else "right"
+        axis.annotate(f"step {point['step']}{text}", place, textcoords="offset points", xytext=offset, ha=side, fontsize=8)
+    for name, marker in (("last_token", "s"), ("untrained_latents", "x")):
         control = result["controls"][name]
         known = control["explicit"]["known"]
         place = statistics.mean(known[way]["hit@5"]["mean"] for way in WAYS), control["knowledge"]["hit@5"]["mean"]
         axis.plot(*place, marker, markersize=9, linestyle="none", label=name.replace("_", " "))
-    axis.set(
-        xlabel="explicit retrieval, hit@5 (%), mean of both ways", ylabel="knowledge retrieval, hit@5 (%)", xlim=(60, 101), ylim=(60, 101)
-    )
+    axis.set(xlabel="explicit retrieval, hit@5 (%), mean of both ways", ylabel="knowledge retrieval, hit@5 (%)")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper left", fontsize=8)
+    axis.legend(loc="lower left", fontsize=8)
     figure.tight_layout()
     figure.savefig(picture, dpi=120)
     pyplot.close(figure)
