@@ -165,9 +165,10 @@ def maps() -> str:
 
 
 def controls() -> str:
-    found = result("paper-controls")
+    found, scratch = result("paper-controls"), result("paper-scratch")
     rows = [[name, *found_by(scores)] for name, scores in found["readouts"].items()]
-    return table(["", *FOUND], rows) + f"\n{day(found)}\n"
+    rows.append(["an encoder from scratch", *found_by(scratch["test"])])
+    return table(["", *FOUND], rows) + f"\n{day(found)[:-1]}; the last row on {scratch['date'][:10]}.\n"
 
 
 def scale() -> str:

@@ -4,8 +4,9 @@
     python benchmarks/encoding.py --backbone random:internvl3-1b --pictures 8 --texts 64
 
 Writes benchmarks/results/encoding-<backbone>-<device>-<dtype>.json. The backbone is saved to a folder and loaded by sentence-transformers
-itself: its Transformer module, last-token pooling, normalisation. Pictures are square, since ours would pad them and theirs would not; what
-the two read off the last token is compared first. Ours carries the latent queries' tokens on top.
+itself: its Transformer module, last-token pooling, normalisation. Pictures are square, since ours would pad them and theirs would not, and
+go through the same picture processor; what the two read off the last token is compared first. Ours carries the latent queries' tokens on
+top.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from measuring import agreed_items, statistics_of, timed_in_turns, write_result
@@ -28,7 +30,10 @@ from slq.runtime import seed_everything
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-NUM_LATENTS = 20
+FORMS: dict[str, dict[str, Any]] = {
+    "20 latents, as in the paper": {"num_latents": 20},
+    "5 latents in the prompt's place": {"num_latents": 5, "generation_prompt": False},
+}
 
 
 def main() -> None:
@@ -45,15 +50,14 @@ def main() -> None:
     options = parser.parse_args()
     seed_everything(options.seed)
     backbone = load_backbone(options.backbone, dtype=options.dtype, device=options.device)
-    retriever = Retriever(backbone, LatentQueries.create(NUM_LATENTS, backbone.dim))
+    retrievers = {name: Retriever(backbone, LatentQueries.create(dim=backbone.dim, **form)) for name, form in FORMS.items()}
     with tempfile.TemporaryDirectory() as scratch:
         peer = sentence_transformer(backbone, Path(scratch))
         pictures, texts = agreed_items(options.pictures, options.texts, options.seed, size=(512, 512))
         result = {
             "same_last_token": same_last_token(backbone, peer, pictures[:4], texts[:16]),
-            "pictures": rates(retriever, peer, pictures, options),
-            "texts": rates(retriever, peer, texts, options),
-            "num_latents": NUM_LATENTS,
+            "pictures": rates(retrievers, peer, pictures, options),
+            "texts": rates(retrievers, peer, texts, options),
             "batch_size": options.batch_size,
         }
     name = f"encoding-{options.backbone.removeprefix('random:')}-{backbone.device.type}-{backbone.identity.dtype}"
@@ -78,6 +82,7 @@ def sentence_transformer(backbone: FrozenBackbone, folder: Path) -> SentenceTran
         processor_kwargs={"padding_side": "left"},
         processing_kwargs={"chat_template": {"add_generation_prompt": True}, "image": {"crop_to_patches": False, "resample": 2}},
     )
+    module.processor.image_processor = own.image_processor  # it would take torchvision's, which the miniature does without
     pooling = Pooling(backbone.dim, "lasttoken")
     return SentenceTransformer(modules=[module, pooling, Normalize()], device=str(backbone.device))
 
@@ -96,19 +101,16 @@ def given(items: list) -> list:
     return [item.text if item.image is None else item.image for item in items]
 
 
-def rates(retriever: Retriever, peer: SentenceTransformer, items: list, options: argparse.Namespace) -> dict:
-    """Items a second of both, and ours as a multiple of theirs (median of the ratios of each turn)."""
-    seconds = timed_in_turns(
-        {
-            "ours": lambda: retriever.embed(items, batch_size=options.batch_size, workers=options.workers),
-            "sentence_transformers": lambda: peer.encode(given(items), batch_size=options.batch_size),
-        },
-        retriever.backbone.device,
-        options.repeats,
-    )
-    ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds["sentence_transformers"], strict=True)]
+def rates(retrievers: dict[str, Retriever], peer: SentenceTransformer, items: list, options: argparse.Namespace) -> dict:
+    """Items a second of theirs and of each of ours, and ours as a multiple of theirs (median of the ratios of each turn)."""
+    theirs = "sentence-transformers"
+    ways = {theirs: lambda: peer.encode(given(items), batch_size=options.batch_size)}
+    for name, retriever in retrievers.items():
+        ways[name] = partial(retriever.embed, items, batch_size=options.batch_size, workers=options.workers)
+    seconds = timed_in_turns(ways, next(iter(retrievers.values())).backbone.device, options.repeats)
     per_second = {way: statistics_of([len(items) / each for each in its]) for way, its in seconds.items()}
-    return {"count": len(items), "per_second": per_second, "ours_over_theirs": statistics_of(ratios)}
+    ratios = {name: [its / ours for its, ours in zip(seconds[theirs], seconds[name], strict=True)] for name in retrievers}
+    return {"count": len(items), "per_second": per_second, "over_theirs": {name: statistics_of(each) for name, each in ratios.items()}}
 
 
 if __name__ == "__main__":

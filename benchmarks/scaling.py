@@ -26,7 +26,7 @@ from slq.latents import LatentQueries
 from slq.miniature.export import write_world
 from slq.prefix_cache import PrefixCache
 from slq.retriever import Retriever
-from slq.training import TrainingOptions, train
+from slq.training import PAPER, TrainingOptions, train
 from slq.types import Item
 
 WAYS = ("naive", "nothing kept", "prefixes kept")
@@ -103,7 +103,7 @@ def reading(backbone: FrozenBackbone, count: int, repeats: int) -> dict[str, flo
 
 def epochs(backbone: FrozenBackbone) -> dict[str, dict[int, float]]:
     """Seconds of whole trainings on 256 pictures of the miniature's world."""
-    recipe = TrainingOptions(validation=0, seed=SEED)
+    recipe = TrainingOptions(**PAPER, validation=0, seed=SEED)
     found: dict[str, dict[int, float]] = {"naive": {}, "prefixes kept": {}}
     with tempfile.TemporaryDirectory() as scratch:
         write_world(Path(scratch) / "world", "train", 256)

@@ -367,6 +367,21 @@ def test_what_a_training_was_told_about_its_backbone_is_used_and_saved(tiny_worl
     assert scores["backbone"] == {**saved, "dtype": "float32"}, "an adapter brings its preprocessing along, not its dtype"
 
 
+@pytest.mark.parametrize(
+    ("given", "count", "behind_prompt"),
+    [([], 5, False), (["--paper"], 20, True), (["--paper", "--num-latents", 3, "--no-generation-prompt"], 3, False)],
+    ids=["default", "paper", "of the paper what is not given"],
+)
+def test_the_papers_latent_queries_are_one_option_away(tiny_world, tmp_path, given, count, behind_prompt):
+    captions = tiny_world / "train" / "captions.jsonl"
+    arguments = ["--pairs", captions, "--out", tmp_path / "adapter", "--max-steps", 1, "--batch-size", 8, "--device", "cpu"]
+    said = invoke("train", *arguments, *given).output
+    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (saved["num_latents"], saved["generation_prompt"]) == (count, behind_prompt)
+    assert saved["training"]["init"] == ("normal" if "--paper" in given else "prompt")
+    assert f"Adapter of {count} latent queries" in said
+
+
 def test_eval_without_adapter_is_told_how_to_load(tiny_world, tmp_path):
     result = scored(tmp_path, "--data", tiny_world / "test" / "knowledge", "--instruction", "in one word", "--preprocessing", "native")
     assert {"name": "native", "instruction": "in one word"}.items() <= result["backbone"]["preprocessing"].items()

@@ -212,7 +212,7 @@ FORMS = [
     {"pooling": "last"},
     {"readout": "before_mlp"},
     {"per_modality": True},
-    {"groups": (1, 3), "generation_prompt": False},
+    {"groups": (1, 3), "generation_prompt": True},
     {"pooling": "last", "readout": "before_mlp", "per_modality": True, "groups": (4,)},
 ]
 
@@ -223,7 +223,7 @@ def test_forms_train_and_survive_saving(form, pairs, backbone, items, tmp_path):
     slow = run(pairs, backbone, tmp_path / "slow", replace(OPTIONS, max_steps=2, prefix_split=False, **form))
     assert (found.queries.latents - slow.queries.latents).abs().max() <= 1e-4
     again = Retriever.from_pretrained(tmp_path / "fast", backbone)
-    assert again.queries.form == found.queries.form == {**LatentQueries(4, 8).form, **form}
+    assert again.queries.form == found.queries.form == {**LatentQueries(4, 8, generation_prompt=False).form, **form}
     assert torch.equal(embed(again, items), embed(Retriever(backbone, found.queries), items))
     assert torch.allclose(embed(found, items), embed(again, items), atol=1e-5), "kept prefixes change nothing"
     plain = LatentQueries(4, backbone.dim)

@@ -16,7 +16,7 @@ from slq import cli
 from slq.backbone import load_backbone
 from slq.errors import BackboneError, InputError
 from slq.latents import LatentQueries
-from slq.paper import ablations, controls, tuning
+from slq.paper import ablations, controls, scratch, tuning
 from slq.paper.gap import gap, joint_plane
 from slq.paper.maps import attention_to_pictures
 from slq.paper.study import Size, Study, quality, spread
@@ -147,6 +147,8 @@ def test_every_variant_differs_from_the_recipe(study, monkeypatch):
 def test_controls_are_of_the_world_alone(study):
     with pytest.raises(InputError, match="leave out the data"):
         controls.run(study.beside("miniature"), None)
+    with pytest.raises(InputError, match="leave out the data"):
+        scratch.run(study.beside("miniature"))
 
 
 def test_an_unknown_experiment(tmp_path):
@@ -163,7 +165,7 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "VARIANTS", {name: ablations.VARIANTS[name] for name in few})
     for name, method in tuning.METHODS.items():
         monkeypatch.setitem(tuning.METHODS, name, replace(method, rates=method.rates[:2]))
-    monkeypatch.setattr(controls, "SCRATCH_EPOCHS", 1)
+    monkeypatch.setattr(scratch, "EPOCHS", 1)
     arguments = ["paper", "all", "--out", str(tmp_path / "study"), "--quick", "--device", "cpu"]
     arguments += ["--without-facts", str(WEIGHTS)]  # the miniature itself: it must score as the miniature does
     assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
@@ -176,7 +178,8 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     assert set(found["cost"]["trainings"]) == {*tuning.METHODS, "latents, nothing kept"}
     assert all(one["seconds"] > 0 and one["peak_bytes"] > 0 for one in found["cost"]["trainings"].values())
     readouts = found["controls"]["readouts"]
-    assert readouts["without facts, equal steps: latents"] == readouts["the backbone: latents"] and "from scratch" in readouts
+    assert readouts["without facts, equal steps: latents"] == readouts["the backbone: latents"]
+    assert found["scratch"]["learning_rate"] in scratch.RATES and found["scratch"]["test"]["knowledge"]["hit@5"]["mean"] < 1
     assert "nested groups: late interaction of 5" in found["ablations"]["variants"]
     assert all("command" in one and "date" in one for one in found.values())
     for path in (tmp_path / "study").glob("*.png"):

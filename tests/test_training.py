@@ -13,12 +13,14 @@ from slq.errors import InputError, OutputExistsError
 from slq.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
 from slq.retriever import Retriever
 from slq.runtime import parameter_hash
-from slq.training import TrainingOptions, train
+from slq.training import PAPER, TrainingOptions, train
 from slq.training.batches import Batches
+from slq.training.learners import learning_rate
 from slq.training.loop import set_aside
 from slq.types import Item, Pair
 
-OPTIONS = TrainingOptions(num_latents=4, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
+# A random start, from which eight steps already lead somewhere.
+OPTIONS = TrainingOptions(**PAPER | {"num_latents": 4}, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
 
 
 def learned(folder):
@@ -110,6 +112,15 @@ def test_too_few_pairs(pairs, backbone, tmp_path):
 def test_settings_that_cannot_work(setting, message):
     with pytest.raises(InputError, match=message):
         TrainingOptions(**setting)
+
+
+def test_the_learning_rate_is_in_step_with_the_start(backbone):
+    prompt = backbone.prompt_embeddings()
+    size = (prompt.square().sum() / prompt.numel()).sqrt().item()
+    assert learning_rate(backbone, TrainingOptions()) == pytest.approx(0.1 * size)
+    assert learning_rate(backbone, TrainingOptions(**PAPER)) == pytest.approx(0.1 / backbone.dim**0.5)
+    assert learning_rate(backbone, TrainingOptions(method="lora")) == 1e-4
+    assert learning_rate(backbone, TrainingOptions(learning_rate=0.5)) == 0.5
 
 
 def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, backbone, tmp_path):

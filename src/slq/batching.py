@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from PIL.Image import Image
 
 from slq.backbone import FrozenBackbone
 from slq.backbone.preprocessing import MAX_PIXELS
@@ -11,16 +14,17 @@ from slq.runtime import total_memory
 from slq.types import Item
 
 PICTURE_TOKENS = 256  # of a picture as most backbones see it; an estimate, for sorting and for the size of batches
-LARGEST_PASS = 32_768  # tokens with gradients; past it a pair costs more on a CPU, whose memory is then asked for anew in every pass
 PIXELS_PER_TOKEN = 28 * 28  # the same, where it depends on the picture's size
-CHARACTERS_PER_TOKEN = 3.0  # the same for words
+TEMPLATE_TOKENS = 16  # about what stands around an item
+LONGEST_BESIDE_SHORTEST = 1.25  # the rest of a batch is padding
+LARGEST_PASS = 32_768  # tokens with gradients; past it a pair costs more on a CPU, whose memory is then asked for anew in every pass
 
 
 def even_parts(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item half as long again as the run's first."""
+    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item much longer than the run's first."""
     parts: list[list[int]] = []
     for i in order:
-        if not parts or (len(parts[-1]) + 1) * lengths[i] > most_tokens or lengths[i] > 1.5 * lengths[parts[-1][0]]:
+        if not parts or (len(parts[-1]) + 1) * lengths[i] > most_tokens or lengths[i] > LONGEST_BESIDE_SHORTEST * lengths[parts[-1][0]]:
             parts.append([])
         parts[-1].append(i)
     return parts
@@ -28,7 +32,7 @@ def even_parts(order: Sequence[int], lengths: Sequence[int], most_tokens: int) -
 
 def even_batches(items: Sequence[Item], backbone: FrozenBackbone, most_tokens: int, most_pictures: int | None = None) -> list[list[int]]:
     """Places of items that run together: pictures apart from words, alike in length, about `most_tokens` and `most_pictures` at most."""
-    lengths = [expected_tokens(item, backbone) for item in items]
+    lengths = expected_tokens(items, backbone)
     pictures = sorted((i for i, item in enumerate(items) if item.image is not None), key=lengths.__getitem__)
     words = sorted((i for i, item in enumerate(items) if item.image is None), key=lengths.__getitem__)
     pictured = even_parts(pictures, lengths, most_tokens)
@@ -37,16 +41,19 @@ def even_batches(items: Sequence[Item], backbone: FrozenBackbone, most_tokens: i
     return pictured + even_parts(words, lengths, most_tokens)
 
 
-def expected_tokens(item: Item, backbone: FrozenBackbone) -> int:
-    """About how many tokens an item has, without opening its picture: at most its file's header is read."""
-    words = 0 if item.text is None else min(len(item.text) / CHARACTERS_PER_TOKEN, backbone.preprocessing.max_text_tokens)
-    pictures = 0.0
-    if item.image is not None:
-        pictures = backbone.item_processor.tokens_of_view or PICTURE_TOKENS
-        if backbone.item_processor.shapes_differ:
-            pixels = picture_pixels(item.image)
-            pictures = min(pixels, backbone.preprocessing.max_pixels or MAX_PIXELS) / PIXELS_PER_TOKEN or PICTURE_TOKENS
-    return 16 + round(words + pictures)
+def expected_tokens(items: Sequence[Item], backbone: FrozenBackbone) -> list[int]:
+    """About how many tokens each item has: words are counted, pictures are not opened, at most their files' headers are read."""
+    words = backbone.item_processor.count_tokens([item.text or "" for item in items])
+    pictures = [0 if item.image is None else picture_tokens(backbone, item.image) for item in items]
+    return [TEMPLATE_TOKENS + of_words + of_picture for of_words, of_picture in zip(words, pictures, strict=True)]
+
+
+def picture_tokens(backbone: FrozenBackbone, picture: Path | Image | None = None) -> int:
+    """About how many tokens a picture has, or, where none is named, one view of any."""
+    if picture is not None and backbone.item_processor.shapes_differ:
+        pixels = min(picture_pixels(picture), backbone.preprocessing.max_pixels or MAX_PIXELS)
+        return round(pixels / PIXELS_PER_TOKEN) or PICTURE_TOKENS
+    return backbone.item_processor.tokens_of_view or PICTURE_TOKENS
 
 
 def tokens_that_fit(backbone: FrozenBackbone, prefix_split: bool) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from slq.backbone import FrozenBackbone, Prepared, default_workers, prepare_ahead
-from slq.batching import PICTURE_TOKENS, even_batches, expected_tokens
+from slq.batching import TEMPLATE_TOKENS, even_batches, expected_tokens, picture_tokens
 from slq.errors import BadItemsError, Failure, InputError
 from slq.types import Embeddings, Item
 
@@ -80,7 +80,7 @@ class Embedder(ABC):
             raise InputError(f"{len(items)} items need as many different ids; {len(set(ids))} were given.")
         vectors = np.zeros((len(items), *self.vector_shape), dtype=np.float32)
         failures: dict[int, Failure] = {}
-        batches = even_batches(items, self.backbone, batch_size * PICTURE_TOKENS, batch_size)
+        batches = even_batches(items, self.backbone, batch_size * (TEMPLATE_TOKENS + picture_tokens(self.backbone)), batch_size)
         workers = default_workers(self.backbone.device) if workers is None else workers
         embedded = self._embed_batches([[items[i] for i in batch] for batch in batches], workers)
         for batch, found in zip(batches, embedded, strict=True):
@@ -124,7 +124,7 @@ def in_passes(
     """
     backbone = embedder.backbone
     batches = even_batches(items, backbone, tokens_per_pass)
-    run = passes(sum(expected_tokens(item, backbone) + extra_tokens for item in items) > tokens_per_pass)
+    run = passes(sum(expected_tokens(items, backbone)) + extra_tokens * len(items) > tokens_per_pass)
     prepared = (backbone.prepare([embedder.worded(items[i]) for i in batch], embedder.generation_prompt) for batch in batches)
     order = torch.tensor([i for batch in batches for i in batch])
     return torch.cat([run(states_of, each) for each in prepared])[order.argsort()]

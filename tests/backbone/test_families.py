@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,6 +304,16 @@ def test_scores_are_the_models_own_yes_against_its_no(folder, backbone):
             likely = model(**inputs).logits[0, -1].softmax(-1)
         assert score == pytest.approx((likely[yes].sum() / (likely[yes].sum() + likely[no].sum())).item(), abs=1e-4)
     assert max(scores) - min(scores) > 1e-3, "scores should depend on the candidate"
+
+
+@families(FAMILIES)
+def test_short_plain_texts_are_let_through_uncounted(backbone):
+    """None of them has more tokens than are kept of any text, by the family's own tokenizer."""
+    most, rng = backbone.preprocessing.max_text_tokens, random.Random(0)
+    texts = ["".join(rng.choices(string.printable, k=most - 1)) for _ in range(50)] + [each * (most - 1) for each in "!7 \n\ta"]
+    for text in texts:
+        assert len(backbone.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) <= most
+        assert backbone.message(Item(f"a{text[1:]}"))["content"] == [{"type": "text", "text": f"a{text[1:]}"}]
 
 
 @families(FAMILIES)

@@ -99,10 +99,23 @@ class ItemProcessor:
     def _truncate(self, text: str) -> str:
         """The text's first tokens, cut in the text itself so that template and picture tokens are never cut."""
         most = self.preprocessing.max_text_tokens
-        # Characters first: a token holds a few characters at most, and tokenising a whole book only to drop it is slow.
-        text = text[: 40 * most]
+        if text.isascii() and len(text) < most:  # no tokenizer makes two tokens of one such character; most captions end here
+            return text
+        text = self._beginning(text)
         offsets = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
         return text if len(offsets) <= most else text[: offsets[most - 1][1]]
+
+    def _beginning(self, text: str) -> str:
+        """More than any text is left with: a token holds a few characters at most, and tokenising a whole book only to drop it is slow."""
+        return text[: 40 * self.preprocessing.max_text_tokens]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens are left of each text once it is cut, without template; what cannot be embedded counts as something."""
+        known = [self._beginning(str(text)).encode("utf-8", "replace").decode() for text in texts]
+        if not known:
+            return []
+        tokens = self.processor.tokenizer(known, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        return [min(len(each), self.preprocessing.max_text_tokens) for each in tokens]
 
     def template_hash(self) -> str:
         """Hash of the rendered chat template."""

@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Turn the multimodal LLM you already run into a retriever, without touching its weights.
 
-A few *latent queries* (20 vectors, 40-150 KB) are learned on your pairs of pictures and captions; the model stays bit-identical.
+A few *latent queries* (5 vectors, 5-80 KB) are learned on your pairs of pictures and captions; the model stays bit-identical.
 
 **First steps, with the built-in miniature model (no download):**
 

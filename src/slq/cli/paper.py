@@ -10,7 +10,7 @@ import typer
 from slq.cli import loading
 from slq.errors import InputError
 
-EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scale")
+EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scratch", "scale")
 
 
 @loading.loads_a_backbone("device", "dtype")
@@ -21,7 +21,7 @@ def paper(
             help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
             "blend: between their start and their end. retention: what each of them leaves of the model. gap: pictures and captions in "
             "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
-            "scale: several backbones. all."
+            "scratch: an encoder without pre-training. scale: several backbones. all."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results and trainings; what is there is not done again.")],
@@ -65,6 +65,6 @@ def paper(
     study = Study(out, backbone, size, data, device=wanted.device, dtype=wanted.dtype)
     own: dict[str, tuple[Any, ...]] = {"controls": (without_facts, with_facts), "scale": (beside or (),), "retention": (tasks.split(","),)}
     for name in EXPERIMENTS if experiment == "all" else (experiment,):
-        if experiment == "all" and name == "controls" and not study.is_miniature:
-            continue  # it is of the miniature's world alone
+        if experiment == "all" and name in ("controls", "scratch") and not study.is_miniature:
+            continue  # they are of the miniature's world alone
         import_module(f"slq.paper.{name}").run(study, *own.get(name, ()))

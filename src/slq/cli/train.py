@@ -35,22 +35,27 @@ def train(
         ),
     ] = None,
     backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
-    num_latents: Annotated[
-        int, typer.Option("--num-latents", "-n", help="How many latent queries to learn (the paper: 20).", rich_help_panel=LATENTS)
-    ] = 20,
-    init: Annotated[
-        str,
-        typer.Option(
-            help="Where they start: normal (std 1/sqrt(D)), zeros, or prompt (the generation prompt's embedding).", rich_help_panel=LATENTS
-        ),
-    ] = "normal",
-    generation_prompt: Annotated[
+    paper: Annotated[
         bool,
         typer.Option(
-            help="Put the latents after the prompt at which the backbone would answer (the paper's code), or in its place.",
+            "--paper", help="The paper's latent queries: --num-latents 20 --init normal --generation-prompt.", rich_help_panel=LATENTS
+        ),
+    ] = False,
+    num_latents: Annotated[
+        int | None, typer.Option("--num-latents", "-n", help="How many latent queries to learn. Default: 5.", rich_help_panel=LATENTS)
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Where they start: prompt (the embedding of the prompt at which the backbone would answer), normal (std 1/sqrt(D)), or "
+            "zeros. Default: prompt.",
             rich_help_panel=LATENTS,
         ),
-    ] = True,
+    ] = None,
+    generation_prompt: Annotated[
+        bool | None,
+        typer.Option(help="Put the latents behind that prompt, or in its place. Default: in its place.", rich_help_panel=LATENTS),
+    ] = None,
     pooling: Annotated[
         str, typer.Option(help="What of the latents' states is the embedding: their mean, or the last one's.", rich_help_panel=LATENTS)
     ] = "mean",
@@ -103,7 +108,10 @@ def train(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", "--lr", help="Default: 0.1 / sqrt(D) for latents, 1e-4 for lora, 1e-5 for full.", rich_help_panel=SCHEDULE
+            "--learning-rate",
+            "--lr",
+            help="Default: a tenth of the size of their start for latents, 1e-4 for lora, 1e-5 for full.",
+            rich_help_panel=SCHEDULE,
         ),
     ] = None,
     warmup_steps: Annotated[int, typer.Option(help="Steps of linear warm-up, at most a tenth of the run.", rich_help_panel=SCHEDULE)] = 100,
@@ -185,12 +193,13 @@ def train(
 
     from slq.data import read_pairs
     from slq.runtime import check_free
-    from slq.training import TrainingOptions
+    from slq.training import PAPER, TrainingOptions
     from slq.training import train as run
 
-    same = {field.name: given[field.name] for field in fields(TrainingOptions) if field.name in given}
+    same = {field.name: given[field.name] for field in fields(TrainingOptions) if given.get(field.name) is not None}
     options = TrainingOptions(
-        **same
+        **(PAPER if paper else {})
+        | same
         | {
             "groups": tuple(group or ()),
             "matryoshka": tuple(matryoshka or ()),
@@ -207,7 +216,7 @@ def train(
     run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
     if method == "latents":
         size = (out / "adapter.safetensors").stat().st_size / 1024
-        typer.echo(f"Adapter of {num_latents} latent queries saved in {out} ({size:.0f} KB).")
+        typer.echo(f"Adapter of {options.num_latents} latent queries saved in {out} ({size:.0f} KB).")
     else:
         typer.echo(f"Tuned backbone ({method}) saved in {out}.")
     typer.echo(f"Next: slq embed PICTURES --adapter {out} --out my-index")

@@ -170,13 +170,13 @@ def _check_size(image: Image.Image, place: str, max_pixels: int) -> None:
 def _to_rgb(image: Image.Image, place: str) -> Image.Image:
     try:
         image.load()
-        image = _turned(image)
+        image = _turned(image)  # from here on it is no one else's
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             image = _grey_of_8_bits(image)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # as in _read_header

@@ -18,11 +18,7 @@ GROUPS = (1, 5, 20)
 VARIANTS: dict[str, dict[str, Any]] = {
     "the base": {},
     "1 latent": {"num_latents": 1},
-    "3 latents": {"num_latents": 3},
     "5 latents": {"num_latents": 5},
-    "5 latents, half the rate": {"num_latents": 5, "learning_rate": 0.04},
-    "5 latents, half of the way back": {"num_latents": 5, "start_share": 0.5},
-    "10 latents": {"num_latents": 10},
     "40 latents": {"num_latents": 40},
     "start: normal": {"init": "normal"},
     "behind the prompt": {"generation_prompt": True},

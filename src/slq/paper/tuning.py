@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slq.demo.run import RECIPE
 from slq.methods import LastTokenReadout
 from slq.paper import plots
 from slq.paper.study import Study, Trained, quality, say, scores, spread
+from slq.training import PAPER
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,10 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-LATENTS = {"init": RECIPE.init, "generation_prompt": RECIPE.generation_prompt}
 METHODS = {
-    "latents": Method((0.005, 0.01, 0.02, 0.04, 0.08, 0.16), LATENTS),
-    "5 latents": Method((0.02, 0.04, 0.08, 0.16, 0.32), {**LATENTS, "num_latents": 5}),
-    "latents, as in the paper": Method((0.006, 0.02, 0.04, 0.08)),
+    "latents": Method((0.005, 0.01, 0.02, 0.04, 0.08, 0.16), {"num_latents": 20}),
+    "5 latents": Method((0.02, 0.04, 0.08, 0.16, 0.32)),
+    "latents, as in the paper": Method((0.006, 0.02, 0.04, 0.08), PAPER),
     "lora": Method((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), {"method": "lora"}),
     "full": Method((3e-5, 1e-4, 3e-4, 1e-3, 3e-3), {"method": "full"}),
 }

@@ -2,6 +2,6 @@
 
 from slq.training.learners import fresh_queries
 from slq.training.loop import train
-from slq.training.options import TrainingOptions
+from slq.training.options import PAPER, TrainingOptions
 
-__all__ = ["TrainingOptions", "fresh_queries", "train"]
+__all__ = ["PAPER", "TrainingOptions", "fresh_queries", "train"]

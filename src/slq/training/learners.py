@@ -27,6 +27,8 @@ from slq.training.options import TrainingOptions
 from slq.training.processes import spread
 from slq.types import Item
 
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+
 
 class Learner(nn.Module, ABC):
     """One forward pass from items to loss; its parameters are those that are learned, no others.
@@ -195,3 +197,13 @@ def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQ
         per_modality=options.per_modality,
         groups=options.groups,
     )
+
+
+def learning_rate(backbone: FrozenBackbone, options: TrainingOptions) -> float:
+    """The learning rate of a run: the one that was chosen, or the method's own; for latents a tenth of the size of their start."""
+    return options.learning_rate or LEARNING_RATES.get(options.method) or 0.1 * size_of_start(backbone, options.init)
+
+
+def size_of_start(backbone: FrozenBackbone, init: str) -> float:
+    """The size of a number of the latents where they start: of the prompt's embeddings their root mean square, else 1/sqrt(D)."""
+    return backbone.prompt_embeddings().float().square().mean().sqrt().item() if init == "prompt" else backbone.dim**-0.5

@@ -25,14 +25,13 @@ from slq.retriever import Ahead
 from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
-from slq.training.learners import Learner, fresh_learner
+from slq.training.learners import Learner, fresh_learner, learning_rate
 from slq.training.options import TrainingOptions
 from slq.training.processes import owned
 from slq.training.usable import usable_pairs
 from slq.types import Item, Pair
 
 LOG_FILE = "log.jsonl"
-LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}  # latent queries: in step with the size of their start
 LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
 
 
@@ -59,7 +58,7 @@ def train(
     `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
     """
     options = options or TrainingOptions()
-    options = replace(options, learning_rate=options.learning_rate or LEARNING_RATES.get(options.method, 0.1 * backbone.dim**-0.5))
+    options = replace(options, learning_rate=learning_rate(backbone, options))
     accelerator = _accelerator(out, options)
     main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
     check_free(out, overwrite or resume)

@@ -13,21 +13,24 @@ from slq.latents import INITS, POOLINGS, READOUTS
 from slq.prefix_cache import LEVELS, PrefixCache
 
 METHODS = ("latents", "lora", "full")
+PAPER: dict[str, Any] = {"num_latents": 20, "init": "normal", "generation_prompt": True}  # the latent queries of the SLQ paper and its code
 OF_LATENTS = ("num_latents", "init", "generation_prompt", "pooling", "readout", "per_modality", "groups", "orthogonality")
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Settings of one run; the defaults of the method are the paper's, the rest is chosen for minutes rather than days.
+    """Settings of one run, by default few latent queries that start as the backbone's own readout, learned in minutes rather than days.
+
+    The paper's latent queries are `TrainingOptions(**PAPER)`; docs/design/0015-default-recipe.md has the two side by side.
 
     method: what is learned: `latents`, or what they are compared with, the decoder's own weights by `lora` (lora_rank, lora_alpha) or in
     `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see
     `latents.LatentQueries`; groups are trained by late interaction beside the pooled embedding. matryoshka: leading numbers of the
     embedding that are also trained to stand alone. start_share: after the last step what was learned is moved back by this share of its way
     from the start, which keeps more of what the model knew (Wortsman et al. 2022, WiSE-FT).
-    generation_prompt: False puts the latents in the place of the prompt at which the backbone would answer, instead of behind it.
-    learning_rate: None means 0.1 / sqrt(D), in step with the size of the latents' start; 1e-4 for lora, 1e-5 for full. warmup_steps: at
-    most a tenth of the run.
+    generation_prompt: whether the latents stand behind the prompt at which the backbone would answer, or in its place.
+    learning_rate: None means a tenth of the size of the latents' start (`learners.size_of_start`); 1e-4 for lora, 1e-5 for full.
+    warmup_steps: at most a tenth of the run.
     captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. validation: pairs set aside, a
     share (< 1) or a number. batch_size: of all processes together. tokens_per_pass: tokens that run at once with gradients (None: what a
     quarter of the memory holds); a larger batch is run in parts with the same gradient. cache_*: see `prefix_cache.PrefixCache`;
@@ -36,9 +39,9 @@ class TrainingOptions:
     """
 
     method: str = "latents"
-    num_latents: int = 20
-    init: str = "normal"
-    generation_prompt: bool = True
+    num_latents: int = 5
+    init: str = "prompt"
+    generation_prompt: bool = False
     pooling: str = "mean"
     readout: str = "final"
     per_modality: bool = False
