@@ -1,7 +1,8 @@
 """Ranks of the relevant and the first places, block by block: memory does not grow with queries times corpus.
 
-Every score comes from a product of blocks of one shape, padded where they are not full: a matrix product may round the same two vectors
-differently at its edges or in another shape, and then luck would decide between equal candidates. Ties never help.
+Every score comes from a product in float64, rounded to float32 at its end, of blocks of one shape, padded where they are not full: a matrix
+product may round the same two vectors differently at its edges, in another shape or on another processor, and then luck would decide
+between equal candidates. Ties never help.
 
 Shapes: Q queries, C corpus size, G vectors of one item (late interaction), D numbers of a vector, R relevant of one query, K first places.
 """
@@ -156,14 +157,14 @@ class _Blocks:
         own, theirs = (1 if vectors.ndim == 2 else vectors.shape[1] for vectors in (queries, corpus))
         width = theirs * min(dims or corpus.shape[-1], corpus.shape[-1])
         self.rows = min(ROWS, _padded(len(queries)))
-        fit = block_bytes // (4 * (width + self.rows * own * theirs))
+        fit = block_bytes // (8 * (width + self.rows * own * theirs))
         self.columns = min(max(fit // STEP, 1) * STEP, _padded(len(corpus)))
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
         corpus_CGD = _Padded(self.corpus, self.columns, self.dims)
         queries_QGD = _Padded(self.queries, self.rows, self.dims)
         (num_q, g, d), (num_c, h, _) = queries_QGD.shape, corpus_CGD.shape
-        products = np.empty((num_q * g, num_c * h), dtype=np.float32)
+        products = np.empty((num_q * g, num_c * h))
         for begin in range(0, len(self.corpus), self.columns):
             corpus_block, corpus_failed = corpus_CGD.read(begin)
             filled = min(self.columns, len(self.corpus) - begin)
@@ -173,7 +174,7 @@ class _Blocks:
                 scores_QC = products if g == h == 1 else products.reshape(num_q, g, num_c, h).max(axis=3).sum(axis=1)
                 scores_QC[failed], scores_QC[:, corpus_failed] = -np.inf, -np.inf
                 for row in range(min(self.rows, len(self.queries) - first)):
-                    yield begin, first + row, scores_QC[row, :filled]
+                    yield begin, first + row, scores_QC[row, :filled].astype(np.float32)
             _give_back(self.corpus)
 
 
@@ -184,7 +185,7 @@ class _Padded:
         self.vectors_NGD = vectors if vectors.ndim == 3 else vectors[:, None, :]
         self.dims = dims
         self.shape = (rows, self.vectors_NGD.shape[1], min(dims or vectors.shape[-1], vectors.shape[-1]))
-        self.buffer = np.empty(self.shape, dtype=np.float32)
+        self.buffer = np.empty(self.shape)
 
     def read(self, begin: int) -> tuple[np.ndarray, np.ndarray]:
         """The block from `begin` on, and which of its items failed (zeros in the block)."""

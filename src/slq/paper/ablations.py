@@ -19,7 +19,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the base": {},
     "1 latent": {"num_latents": 1},
     "5 latents": {"num_latents": 5},
-    "40 latents": {"num_latents": 40},
     "start: normal": {"init": "normal"},
     "behind the prompt": {"generation_prompt": True},
     "behind the prompt, start: normal (the paper)": {"generation_prompt": True, "init": "normal"},
