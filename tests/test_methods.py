@@ -174,8 +174,9 @@ def test_the_end_keeps_a_share_of_the_start(method, pairs, backbone, items, tmp_
     else:
         for one, other in zip(layers(kept), layers(learned), strict=True):
             assert torch.allclose(one.get_delta_weight("default"), 0.75 * other.get_delta_weight("default"), atol=1e-7)
-    saved = load_embedder(tmp_path / "0.25", backbone)
-    assert torch.allclose(embed(saved, items), embed(kept, items), atol=1e-6), "and that is what is saved"
+    if method == "latents":  # without prefixes that training read in other company, which rounds otherwise
+        kept = Retriever(backbone, kept.queries)
+    assert torch.equal(embed(load_embedder(tmp_path / "0.25", backbone), items), embed(kept, items)), "and that is what is saved"
 
 
 def layers(tuned):

@@ -28,6 +28,7 @@ from slq.training.processes import spread
 from slq.types import Item
 
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+SHARE_OF_START = 0.1  # of latents: their learning rate is this share of the size of their start
 
 
 class Learner(nn.Module, ABC):
@@ -144,7 +145,7 @@ class LatentLearner(Learner):
 class TunedLearner(Learner):
     """A backbone whose own weights are learned, by LoRA or in full.
 
-    The temperature has the learning rate that it has beside latent queries: at that of a whole model it would hardly move.
+    The temperature has the learning rate that it has beside the paper's latent queries: at that of a whole model it would hardly move.
     """
 
     def __init__(self, tuned: TunedBackbone, options: TrainingOptions, rank: int = 0, processes: int = 1):
@@ -164,7 +165,7 @@ class TunedLearner(Learner):
         self.tuned.toward_start(share)
 
     def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
-        own = 0.1 * self.tuned.backbone.dim**-0.5
+        own = SHARE_OF_START * size_of_start(self.tuned.backbone, "normal")
         return [{"params": list(self.weights), "lr": learning_rate}, {"params": [self.log_temperature], "lr": own, "weight_decay": 0.0}]
 
     def save(self, out: Path, training: dict[str, Any]) -> None:
@@ -201,7 +202,7 @@ def fresh_queries(backbone: FrozenBackbone, options: TrainingOptions) -> LatentQ
 
 def learning_rate(backbone: FrozenBackbone, options: TrainingOptions) -> float:
     """The learning rate of a run: the one that was chosen, or the method's own; for latents a tenth of the size of their start."""
-    return options.learning_rate or LEARNING_RATES.get(options.method) or 0.1 * size_of_start(backbone, options.init)
+    return options.learning_rate or LEARNING_RATES.get(options.method) or SHARE_OF_START * size_of_start(backbone, options.init)
 
 
 def size_of_start(backbone: FrozenBackbone, init: str) -> float:
