@@ -9,6 +9,7 @@ how they score, stands beside. Same pairs, batches, seed and schedule.
 
 Two schedules with the same number of uses of a picture and a caption: one caption of a picture in a step (the demo's recipe, 4 epochs), and
 both captions in a step (2 epochs), where ours runs the picture once and naive once for each.
+Ours and naive take three turns, the other ways one.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
-from measuring import write_result
+from measuring import statistics_of, write_result
 from torch import Tensor
 
 from slq.backbone import load_backbone
@@ -52,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=TRAINING_PICTURES)
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
+    parser.add_argument("--repeats", type=int, default=3, help="turns of ours and of naive")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     one = replace(RECIPE, epochs=options.epochs, seed=options.seed)
@@ -68,8 +71,8 @@ def main() -> None:
         }
         both = replace(one, epochs=max(1, options.epochs // 2), captions_per_item=2)
         result = {
-            "one caption in a step": compare(folder / "one", ways),
-            "both captions in a step": compare(folder / "both", {"ours": both, "naive": naive(both)}),
+            "one caption in a step": compare(folder / "one", ways, options.repeats),
+            "both captions in a step": compare(folder / "both", {"ours": both, "naive": naive(both)}, options.repeats),
             "pictures": options.pictures,
             "recipe": {name: value for name, value in one.that_decide_the_weights().items() if name != "prefix_split"},
         }
@@ -81,19 +84,21 @@ def naive(options: TrainingOptions) -> TrainingOptions:
     return replace(options, prefix_split=False, tokens_per_pass=10**9)
 
 
-def compare(folder: Path, ways: dict[str, TrainingOptions]) -> dict[str, dict[str, float]]:
-    """Seconds of each way, and its weights and validation scores beside naive's."""
+def compare(folder: Path, ways: dict[str, TrainingOptions], repeats: int) -> dict[str, dict[str, Any]]:
+    """Seconds of each way and how many times as fast as naive in the same turn; its weights and validation scores beside naive's."""
     pairs, backbone = read_pairs(folder.parent / "world").pairs, load_backbone()
-    seconds, learned, scores = {}, {}, {}
-    for way, chosen in ways.items():
-        clock = time.perf_counter()
-        with patch("slq.training.learners.LatentLearner", RowForEachCaption if way == "naive" else LatentLearner):
-            retriever = train(pairs, backbone, folder / way, chosen)
-        seconds[way], learned[way] = time.perf_counter() - clock, retriever.queries.latents.detach()
-        scores[way] = retriever.training["final_scores"]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    learned, scores = {}, {}
+    for turn in range(repeats):
+        for way in ways if turn == 0 else ("ours", "naive"):
+            clock = time.perf_counter()
+            with patch("slq.training.learners.LatentLearner", RowForEachCaption if way == "naive" else LatentLearner):
+                retriever = train(pairs, backbone, folder / f"{way} {turn}", ways[way])
+            seconds[way].append(time.perf_counter() - clock)
+            learned[way], scores[way] = retriever.queries.latents.detach(), retriever.training["final_scores"]
     return {
-        "seconds": {way: round(value, 1) for way, value in seconds.items()},
-        "speed_up": {way: round(seconds["naive"] / value, 2) for way, value in seconds.items()},
+        "seconds": {way: statistics_of(its) for way, its in seconds.items()},
+        "speed_up": {way: statistics_of([a / b for a, b in zip(seconds["naive"], its, strict=False)]) for way, its in seconds.items()},
         "largest_difference_of_weights": {way: (learned["naive"] - each).abs().max().item() for way, each in learned.items()},
         "largest_weight": learned["naive"].abs().max().item(),
         "validation_scores": scores,

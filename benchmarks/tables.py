@@ -47,8 +47,8 @@ def adaptation() -> str:
         [
             schedule,
             way,
-            f"{seconds:.0f}",
-            f"{one['speed_up'][way]:.1f}",
+            f"{seconds['median']:.0f}",
+            with_range(one["speed_up"][way], 1),
             f"{one['largest_difference_of_weights'][way]:.0e}" if way != "naive" else "",
             f"{one['validation_scores'][way]['query hit@1']:.0%}",
         ]
@@ -96,12 +96,18 @@ def encoding() -> str:
                     form,
                     f"{one['per_second'][form]['median']:.3g}",
                     f"{theirs:.3g}",
-                    f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+                    with_range(ratio, 2),
                 ]
                 for form, ratio in one["over_theirs"].items()
             ]
     header = ["", "ours", "a second", "sentence-transformers", "times as fast (least to most)"]
     return table(header, rows) + f"\n{day(found)}\n"
+
+
+def with_range(ratio: dict[str, float], digits: int) -> str:
+    """The median, and in brackets least and most of several turns."""
+    median, least, most = (f"{ratio[name]:.{digits}f}" for name in ("median", "min", "max"))
+    return median if ratio["min"] == ratio["max"] else f"{median} ({least} to {most})"
 
 
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {

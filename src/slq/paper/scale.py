@@ -10,7 +10,7 @@ from slq.paper import plots
 from slq.paper.study import Study, say, scores, spread
 from slq.paper.tuning import METHODS, of_method
 
-COMPARED = ("latents", "lora", "full")
+COMPARED = ("5 latents", "latents, as in the paper", "lora", "full")
 
 
 def run(study: Study, backbones: Sequence[str]) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def run(study: Study, backbones: Sequence[str]) -> dict[str, Any]:
     found.sort(key=lambda row: row["weights"])
     sizes = [row["weights"] / 1e6 for row in found]
     for way in study.sets("test"):
-        points = {name: [row[name]["test"][way.name]["hit@5"] for row in found] for name in ("last token", *COMPARED)}
-        plots.lines(study.out / f"scale-{way.name.replace(' ', '-')}.png", sizes, points, "million weights", f"{way.name}, hit@5 (%)")
+        metric = "hit@5" if way.name == "knowledge" else "hit@1"
+        points = {name: [row[name]["test"][way.name][metric] for row in found] for name in ("last token", *COMPARED)}
+        plots.lines(study.out / f"scale-{way.name.replace(' ', '-')}.png", sizes, points, "million weights", f"{way.name}, {metric} (%)")
     return study.write("scale", {"backbones": found})
