@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 Result = dict[str, Any]
 WAYS = ("text to image", "image to text")
+SHIPPED_WEIGHTS = 6_307_392  # parameters of the miniature that ships
 
 
 def main() -> None:
@@ -172,12 +173,14 @@ def controls() -> str:
 
 
 def scale() -> str:
-    found = result("paper-scale")
+    """The smaller miniature beside the one that ships, whose rows are those of `tuning`."""
+    smaller, shipped = result("paper-scale"), result("paper-tuning")
+    ships = SHIPPED_WEIGHTS / 1e6, {"last token": {"test": shipped["last token"]}, **shipped["methods"]}
     rows = []
-    for one in found["backbones"]:
-        for method in ("last token", "latents", "lora", "full"):
-            rows.append([f"{one['weights'] / 1e6:.1f}", method, *found_by(one[method]["test"])])
-    return table(["million weights", "method", *FOUND], rows) + f"\n{day(found)}\n"
+    for weights, of in [*((one["weights"] / 1e6, one) for one in smaller["backbones"]), ships]:
+        for method in ("last token", "5 latents", "latents, as in the paper", "lora", "full"):
+            rows.append([f"{weights:.1f}", method, *found_by(of[method]["test"])])
+    return table(["million weights", "method", *FOUND], rows) + f"\n{day(smaller)[:-1]}; the shipped one on {shipped['date'][:10]}.\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {

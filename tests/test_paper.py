@@ -106,7 +106,7 @@ def test_a_stopped_training_goes_on(study):
     options = study.options(max_steps=2, num_latents=3, save_every=1)
     whole = study.trained("whole", options)
     broken = Study(study.out.parent / "broken", size=TINY, device="cpu")
-    folder = broken.out / "trainings" / f"broken-{broken._digest(options)}"
+    folder = broken.out / "trainings" / f"broken-{broken.digest(options)}"
     from slq.training import train
 
     train(broken.pairs("train"), broken.backbone, folder, options, (), show_progress=False, stop_after=1)
@@ -136,7 +136,7 @@ def test_own_data_must_be_whole(tmp_path):
 def test_every_variant_differs_from_the_recipe(study, monkeypatch):
     asked = []
     monkeypatch.setattr(Study, "chosen_rate", lambda *_, **__: 0.01)
-    monkeypatch.setattr(Study, "trained", lambda self, name, options: asked.append(self._digest(options)))
+    monkeypatch.setattr(Study, "trained", lambda self, name, options: asked.append(self.digest(options)))
     for name, changes in ablations.VARIANTS.items():
         ablations.variant(study, name, changes, seed=0)
     assert len(set(asked)) == len(ablations.VARIANTS)
@@ -192,3 +192,4 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     written = [path.stat().st_mtime_ns for path in learned]
     assert CliRunner().invoke(cli.app, arguments, catch_exceptions=False).exit_code == 0
     assert [path.stat().st_mtime_ns for path in learned] == written and learned == sorted((tmp_path / "study").rglob("measured.json"))
+    assert json.loads((tmp_path / "study" / "cost.json").read_text())["trainings"] == found["cost"]["trainings"]

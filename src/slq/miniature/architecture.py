@@ -31,7 +31,7 @@ class Size:
     decoder: tuple[int, int, int]
 
 
-# S ships (6.3 million parameters). The others are for studies of scale: XS (2.7 million) on a CPU, M (42 million) on an accelerator; M has
+# S ships (6.3 million parameters). The others are for studies of scale: XS (2.9 million) on a CPU, M (42 million) on an accelerator; M has
 # not been trained yet.
 SIZES = {
     "XS": Size(vision=(3, 128, 2), decoder=(3, 192, 3)),

@@ -10,7 +10,7 @@ from typing import Any
 
 from slq.methods import LateInteraction
 from slq.paper import plots
-from slq.paper.study import Scores, Study, Trained, quality, scores, spread
+from slq.paper.study import Scores, Study, Trained, once, quality, scores, spread
 from slq.paper.tuning import METHODS
 from slq.retriever import Retriever
 
@@ -40,12 +40,12 @@ def run(study: Study) -> dict[str, Any]:
         found[name] = spread([each.measured["test"] for each in of_seeds])
         found[name]["chosen_by"] = spread([chosen_by(each.measured) for each in of_seeds])
         for group in changes.get("groups", ()):
-            late = [scores(LateInteraction(retriever(study, each), group), study.sets("test")) for each in of_seeds]
+            late = [_late(study, each, group) for each in of_seeds]
             found[f"nested groups: late interaction of {group}"] = spread(late)
         for dims in changes.get("matryoshka", ()):
             plain = [variant(study, "the base", {}, seed) for seed in study.size.seeds]
             for of_whom, trained in ((name, of_seeds), ("the base", plain)):
-                cut = [scores(retriever(study, each), study.sets("test"), dims) for each in trained]
+                cut = [_leading(study, each, dims) for each in trained]
                 found[f"{of_whom}: {dims} numbers"] = spread(cut)
     plots.ranges(study.out / "ablations.png", found)
     return study.write("ablations", {"variants": found})
@@ -64,6 +64,17 @@ def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> T
     kept = {"cache_folder": str(study.out / "prefixes"), "cache_bytes": 0}
     options = {**base.options, "learning_rate": rate, **kept, **changes}
     return study.trained(f"{name}-seed{seed}", study.options(**options, seed=seed))
+
+
+def _late(study: Study, trained: Trained, group: int) -> Scores:
+    """Test scores by late interaction of a nested group."""
+    kept = trained.folder / f"late-{group}.json"
+    return once(kept, lambda: scores(LateInteraction(retriever(study, trained), group), study.sets("test")))
+
+
+def _leading(study: Study, trained: Trained, dims: int) -> Scores:
+    """Test scores of so many leading numbers."""
+    return once(trained.folder / f"numbers-{dims}.json", lambda: scores(retriever(study, trained), study.sets("test"), dims))
 
 
 def retriever(study: Study, trained: Trained) -> Retriever:

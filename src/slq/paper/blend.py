@@ -5,16 +5,14 @@ Nothing is trained anew. Every seed is scored at half of the way; the other shar
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from slq.embedder import Embedder
 from slq.methods import TunedBackbone
 from slq.paper import plots
-from slq.paper.study import Study, Trained, quality, say, scores, spread
+from slq.paper.study import Study, Trained, once, quality, say, scores, spread
 from slq.paper.tuning import METHODS, chosen
 from slq.retriever import Retriever
-from slq.runtime import replace_file
 from slq.training import fresh_queries
 
 HALF, SHARES = 0.5, (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -51,12 +49,12 @@ def blended(study: Study, name: str, trained: Trained, share: float) -> Embedder
 def _scored(study: Study, name: str, trained: Trained, share: float) -> dict[str, Any]:
     if share == 0:
         return trained.measured
-    kept = trained.folder / f"blended-{share:g}.json"  # a stopped experiment goes on
-    if not kept.exists():
+
+    def measure() -> dict[str, Any]:
         embedder = blended(study, name, trained, share)
-        found = {split: scores(embedder, study.sets(split)) for split in ("validation", "test")}
-        replace_file(kept, lambda path: path.write_text(json.dumps(found), encoding="utf-8"))
-    return json.loads(kept.read_text(encoding="utf-8"))
+        return {split: scores(embedder, study.sets(split)) for split in ("validation", "test")}
+
+    return once(trained.folder / f"blended-{share:g}.json", measure)
 
 
 def _point(scored: dict[str, Any]) -> dict[str, float]:

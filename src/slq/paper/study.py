@@ -3,6 +3,7 @@
 A study's folder holds:
     world/                 pictures of the miniature's world, where no data of one's own are given
     trainings/<name>/      what each training learned, with `measured.json`
+    costs/                 what each training cost
     <experiment>.json      results, and beside them their figures
 """
 
@@ -12,7 +13,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,23 +131,26 @@ class Study:
 
     def trained(self, name: str, options: TrainingOptions) -> Trained:
         """What a training with these options learned and scored on validation and test; found where it was done before."""
-        digest = self._digest(options)
-        for done in sorted((self.out / "trainings").glob(f"*-{digest}/measured.json")):  # by another name, where two experiments share it
-            return Trained(done.parent, json.loads(done.read_text(encoding="utf-8")))
-        folder = self.out / "trainings" / f"{name}-{digest}".replace(" ", "_").replace(",", "")
+        digest = self.digest(options)
+        named = self.out / "trainings" / file_name(f"{name}-{digest}")
+        found = sorted(
+            path.parent for path in named.parent.glob(f"*-{digest}/measured.json")
+        )  # by another name, where experiments share it
+        folder = found[0] if found else named
+        return Trained(folder, once(folder / "measured.json", lambda: self._train(name, folder, options)))
+
+    def _train(self, name: str, folder: Path, options: TrainingOptions) -> Scores:
         say(f"training {name}")
         learned = train(self.pairs("train"), self.backbone, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
-        measured: Scores = {
+        return {
             "learned_numbers": _learned_numbers(learned),
             "validation": scores(learned, self.sets("validation")),
             "test": scores(learned, self.sets("test")),
             "options": asdict(options),
             **provenance(options.seed),
         }
-        replace_file(folder / "measured.json", lambda path: path.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8"))
-        return Trained(folder, measured)
 
-    def _digest(self, options: TrainingOptions) -> str:
+    def digest(self, options: TrainingOptions) -> str:
         """Stands for all that a training depends on."""
         plain = TrainingOptions().that_decide_the_weights()
         weights = {
@@ -185,9 +189,22 @@ class Study:
             **provenance(),
         }
         path = self.out / f"{experiment}.json"
-        replace_file(path, lambda partial: partial.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8"))
+        _write_json(path, whole)
         console.print(f"written to {path}")
         return whole
+
+
+def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is kept at `path`, or else measured and kept there now, so that a stopped experiment goes on where it was."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(path, measure())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_name(name: str) -> str:
+    """A name of ours as a file's."""
+    return name.replace(" ", "_").replace(",", "")
 
 
 def scores(embedder: Embedder, sets: Sequence[RetrievalSet], dims: int | None = None) -> Scores:
@@ -223,6 +240,10 @@ def say(text: str) -> None:
 
 def shows_progress() -> bool:
     return console.is_terminal
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    replace_file(path, lambda partial: partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
 
 
 def _learned_numbers(embedder: Embedder) -> int:
