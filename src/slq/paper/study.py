@@ -133,10 +133,8 @@ class Study:
         """What a training with these options learned and scored on validation and test; found where it was done before."""
         digest = self.digest(options)
         named = self.out / "trainings" / file_name(f"{name}-{digest}")
-        found = sorted(
-            path.parent for path in named.parent.glob(f"*-{digest}/measured.json")
-        )  # by another name, where experiments share it
-        folder = found[0] if found else named
+        # By another name, where two experiments share it.
+        folder = next((path.parent for path in sorted(named.parent.glob(f"*-{digest}/measured.json"))), named)
         return Trained(folder, once(folder / "measured.json", lambda: self._train(name, folder, options)))
 
     def _train(self, name: str, folder: Path, options: TrainingOptions) -> Scores:
@@ -197,8 +195,9 @@ class Study:
 def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What is kept at `path`, or else measured and kept there now, so that a stopped experiment goes on where it was."""
     if not path.exists():
+        measured = measure()
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(path, measure())
+        _write_json(path, measured)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
