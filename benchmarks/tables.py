@@ -32,11 +32,13 @@ def training_step() -> str:
         for way, one in found["ways"].items()
     ]
     off = found["agreement"].values()
+    loss_off = max(one["loss"] for one in off)
+    losses_agree = f"to {loss_off:.0e}" if loss_off else "to the bit"
     return (
         table(["way", "seconds a step", "times faster", "held, MB", "of naive", "kept, MB"], rows)
         + f"\nThe picture tower and preparation alone take {found['picture_tower_and_preparation_seconds']:.1f} s, so with nothing kept "
         + f"the decoder's part is {found['decoder_speed_up_nothing_kept']:.1f} times faster.\n"
-        + f"Losses agree to {max(one['loss'] for one in off):.0e} and gradients to {max(one['gradient'] for one in off):.0e}, relative. "
+        + f"Losses agree {losses_agree} and gradients to {max(one['gradient'] for one in off):.0e}, relative. "
         + f"{day(found)}\n"
     )
 

@@ -32,6 +32,7 @@ def test_parts_hold_what_fits_with_padding():
     assert even_parts(range(7), lengths, 10**6) == [[0, 1, 2], [3, 4], [5, 6]]
     assert even_parts(range(7), lengths, 28) == [[0, 1], [2, 3], [4], [5], [6]]
     assert even_parts(range(7), lengths, 1) == [[0], [1], [2], [3], [4], [5], [6]]
+    assert even_parts(range(7), lengths, 10**6, longest_beside_shortest=2) == [[0, 1, 2, 3, 4], [5, 6]]
 
 
 def test_batches_hold_every_item_once_alike_in_length(backbone, items):
