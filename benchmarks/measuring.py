@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.progress import track
 
 from slq.runtime import provenance
 from slq.types import Item
@@ -43,7 +44,7 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 def timed_in_turns(ways: Mapping[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, list[float]]:
     """Seconds of each way, `repeats` times after one call that warms up; the ways take turns, so that a busy moment hits all."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(repeats + 1):
+    for turn in track(range(repeats + 1), "turns", console=console):
         for way, run in ways.items():
             one = timed(run, device)
             if turn:

@@ -24,7 +24,7 @@ def training_step() -> str:
         [
             way,
             f"{one['seconds']:.1f}",
-            f"{found['speed_up'][way]:.1f}",
+            with_range(found["speed_up"][way], 1),
             f"{one['held_bytes'] / 2**20:,.0f}",
             f"{one['held_bytes'] / naive:.0%}",
             f"{one['kept_bytes'] / 2**20:.0f}",
@@ -37,7 +37,7 @@ def training_step() -> str:
     return (
         table(["way", "seconds a step", "times faster", "held, MB", "of naive", "kept, MB"], rows)
         + f"\nThe picture tower and preparation alone take {found['picture_tower_and_preparation_seconds']:.1f} s, so with nothing kept "
-        + f"the decoder's part is {found['decoder_speed_up_nothing_kept']:.1f} times faster.\n"
+        + f"the decoder's part is {with_range(found['decoder_speed_up_nothing_kept'], 2)} times faster.\n"
         + f"Losses agree {losses_agree} and gradients to {max(one['gradient'] for one in off):.0e}, relative. "
         + f"{day(found)}\n"
     )
