@@ -48,7 +48,7 @@ def main() -> None:
     result = run(backbone, options)
     show(result)
     write_result(
-        f"training-step-{options.backbone.removeprefix('random:')}-{backbone.device.type}-{backbone.identity.dtype}",
+        f"training-step-{options.backbone.removeprefix('random:')}-{options.pictures}-pictures-{backbone.device.type}-{backbone.identity.dtype}",
         result,
         sys.argv,
         options.seed,
