@@ -33,6 +33,9 @@ def test_parts_hold_what_fits_with_padding():
     assert even_parts(range(7), lengths, 28) == [[0, 1], [2, 3], [4], [5], [6]]
     assert even_parts(range(7), lengths, 1) == [[0], [1], [2], [3], [4], [5], [6]]
     assert even_parts(range(7), lengths, 10**6, longest_beside_shortest=2) == [[0, 1, 2, 3, 4], [5, 6]]
+    assert even_parts(range(7), lengths, 10**6, small=160) == [[0, 1, 2, 3, 4], [5, 6]], "four items of 40 tokens are small, six are not"
+    assert even_parts(range(7), lengths, 10**6, small=240) == [[0, 1, 2, 3, 4, 5], [6]]
+    assert even_parts(range(7), lengths, 28, small=10**6) == [[0, 1], [2, 3], [4], [5], [6]], "what fits comes first"
 
 
 def test_batches_hold_every_item_once_alike_in_length(backbone, items):

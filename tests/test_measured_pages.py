@@ -39,7 +39,6 @@ def test_results_and_figures_that_a_page_cites_are_there(name):
     if name == "performance.md":
         named = {
             "training-step-internvl3-1b-4-pictures",
-            "training-step-internvl3-1b-8-pictures",
             "scaling-miniature",
             "encoding-miniature",
             "encoding-internvl3-1b",

@@ -18,16 +18,25 @@ PIXELS_PER_TOKEN = 28 * 28  # the same, where it depends on the picture's size
 TEMPLATE_TOKENS = 16  # about what stands around an item
 LONGEST_BESIDE_SHORTEST = 1.25  # of items that are read: the rest of a batch is padding, which runs through every layer
 LONGEST_KEPT_BESIDE_SHORTEST = 2.0  # of kept prefixes: only attention meets their padding, so larger batches pay
+SMALL_PASS = 8_192  # tokens of kept prefixes and latents: up to here one pass is faster than two, whatever their lengths
 LARGEST_PASS = 32_768  # tokens with gradients; past it a pair costs more on a CPU, whose memory is then asked for anew in every pass
 
 
 def even_parts(
-    order: Sequence[int], lengths: Sequence[int], most_tokens: int, longest_beside_shortest: float = LONGEST_BESIDE_SHORTEST
+    order: Sequence[int],
+    lengths: Sequence[int],
+    most_tokens: int,
+    longest_beside_shortest: float = LONGEST_BESIDE_SHORTEST,
+    small: int = 0,
 ) -> list[list[int]]:
-    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item much longer than the run's first."""
+    """Runs of `order` (from short to long) of at most `most_tokens` with their padding, no item much longer than the run's first.
+
+    small: tokens up to which a run takes items of any length.
+    """
     parts: list[list[int]] = []
     for i in order:
-        if not parts or (len(parts[-1]) + 1) * lengths[i] > most_tokens or lengths[i] > longest_beside_shortest * lengths[parts[-1][0]]:
+        tokens = (len(parts[-1]) + 1) * lengths[i] if parts else 0
+        if not parts or tokens > most_tokens or (tokens > small and lengths[i] > longest_beside_shortest * lengths[parts[-1][0]]):
             parts.append([])
         parts[-1].append(i)
     return parts

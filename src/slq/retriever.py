@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slq.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, load_learned_on
 from slq.backbone import FrozenBackbone, KeptPrefix, PictureFeatures, Prepared, join, prepare_ahead
-from slq.batching import LONGEST_KEPT_BESIDE_SHORTEST, PICTURE_TOKENS, even_batches, even_parts, tokens_that_fit
+from slq.batching import LONGEST_KEPT_BESIDE_SHORTEST, PICTURE_TOKENS, SMALL_PASS, even_batches, even_parts, tokens_that_fit
 from slq.embedder import Embedder, in_passes, passes
 from slq.errors import AdapterError, InputError, PictureError
 from slq.latents import LatentQueries
@@ -140,7 +140,7 @@ class Retriever(Embedder):
         lengths = [prefix.keys.shape[2] + self.queries.num_latents for prefix in kept]
         order = sorted(range(len(items)), key=lengths.__getitem__)  # alike in length, so little padding
         run = passes(sum(lengths) > self.tokens_per_pass)
-        parts = even_parts(order, lengths, self.tokens_per_pass, LONGEST_KEPT_BESIDE_SHORTEST)
+        parts = even_parts(order, lengths, self.tokens_per_pass, LONGEST_KEPT_BESIDE_SHORTEST, SMALL_PASS)
         states = [run(self._suffix, ([kept[i] for i in part], torch.tensor([items[i].image is not None for i in part]))) for part in parts]
         return torch.cat(states)[torch.tensor(order).argsort()]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from families import FAMILIES, build
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from slq.backbone import FrozenBackbone, PictureFeatures, PrefixStates, join, load_backbone
@@ -78,6 +79,20 @@ def full(backbone, items, latents):
     return backbone.full(backbone.prepare(items), latents)
 
 
+class AttentionSeen(TorchFunctionMode):
+    """For each call of torch's attention: the heads and the number of its queries, and the heads of its keys."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries_and_keys = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            query, key = args[:2]
+            self.queries_and_keys.append((tuple(query.shape[1:3]), key.shape[1]))
+        return func(*args, **kwargs or {})
+
+
 def paths(backbone):
     return [full, split] if backbone.splits_prefix else [full]
 
@@ -110,6 +125,17 @@ def test_prefix_split_equals_concatenated(backbone, latents, measured):
     assert measured("gradient", error(gradient(pool(fast), latents), gradient(pool(slow), latents))) <= 1e-4
     in_place = backbone.prepare(ITEMS, generation_prompt=False)  # the latents in the place of the prompt at which it would answer
     assert error(backbone.suffix(backbone.prefix(in_place), latents), backbone.full(in_place, latents)) <= 1e-5
+
+
+@families(SPLITTING)
+def test_the_latents_read_keys_of_which_there_is_one_for_several_heads(backbone, latents):
+    config = backbone.model.get_decoder().config
+    assert config.num_attention_heads > config.num_key_value_heads, "or there is nothing to fold"
+    states = backbone.prefix(backbone.prepare(ITEMS))
+    with AttentionSeen() as seen:
+        backbone.suffix(states, latents)
+    heads, rows = config.num_key_value_heads, len(latents) * config.num_attention_heads // config.num_key_value_heads
+    assert seen.queries_and_keys == [((heads, rows), heads)] * config.num_hidden_layers
 
 
 @families(SPLITTING)
@@ -190,6 +216,7 @@ def test_features_stand_in_for_pixels(backbone, latents):
     assert error(found, together[[2 + i for i in order]]) <= 1e-5
     found = backbone.suffix(backbone.prefix_of_features([alone[i] for i in order]), latents)
     assert error(found, together[[2 + i for i in order]]) <= 1e-5, "without opening a picture"
+    assert error(backbone.full(shuffled, latents, pictures=[alone[i] for i in order]), found) <= 1e-5, "in the slow twin too"
     zero = [replace(each, pooled=0 * each.pooled, deep=tuple(0 * layer for layer in each.deep)) for each in alone]
     assert error(backbone.suffix(backbone.prefix(shuffled, [zero[i] for i in order]), latents), found) > OFF, "it looks at them"
 

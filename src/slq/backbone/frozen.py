@@ -29,6 +29,7 @@ from transformers.cache_utils import DynamicLayer
 from slq.backbone import features
 from slq.backbone.families import Family
 from slq.backbone.features import PictureFeatures
+from slq.backbone.folded_attention import folded_heads
 from slq.backbone.item_processor import ItemProcessor
 from slq.backbone.preprocessing import Preprocessing
 from slq.backbone.states import LastLayerRead, PrefixReader, PrefixStates, Prepared
@@ -144,17 +145,12 @@ class FrozenBackbone:
 
         pictures: what `features` gave for the same items, now or earlier: the vision tower is left out then.
         """
-        inputs: dict[str, Any] = prepared.to(self.device).inputs
+        inputs = prepared.to(self.device).inputs
         positions = self._positions(_extend(inputs, 1, self._filler))
-        mask = inputs["attention_mask"]
-        shown = [each for each in pictures or () if each is not None]
-        if shown:
-            inputs = {name: value for name, value in inputs.items() if name not in features.PIXELS}
-            inputs["mm_encoder_outputs"] = features.supplied(shown, self.device)
-        reader = PrefixReader(config=self.model.config.get_text_config())
+        shown, reader = self._shown(inputs, pictures), PrefixReader(config=self.model.config.get_text_config())
         with suppress(LastLayerRead):
-            self.model.base_model(**inputs, position_ids=positions[..., :-1], past_key_values=reader, use_cache=True)
-        return PrefixStates(reader.whole(), mask, positions[..., -1])
+            self.model.base_model(**shown, position_ids=positions[..., :-1], past_key_values=reader, use_cache=True)
+        return PrefixStates(reader.whole(), inputs["attention_mask"], positions[..., -1])
 
     def prefix_of_features(self, pictures: Sequence[PictureFeatures]) -> PrefixStates:
         """`prefix` of items with pictures from what `features` gave for them: no picture is opened, and the vision tower is left out."""
@@ -169,7 +165,7 @@ class FrozenBackbone:
         batch, count = len(states), latents.shape[-2]
         mask = torch.cat([states.mask, states.mask.new_ones(batch, count)], dim=1)  # over the prefix too, (B, T+N)
         positions = states.next_position[..., None] + torch.arange(count, device=self.device)
-        with self._reading(readout):
+        with self._reading(readout), folded_heads(self.model.get_decoder()):
             output = self.model.base_model(
                 inputs_embeds=latents.to(self.model.dtype).expand(batch, -1, -1),
                 attention_mask=mask,
@@ -179,12 +175,22 @@ class FrozenBackbone:
             )
         return output.last_hidden_state
 
-    def full(self, prepared: Prepared, latents: Tensor, readout: str = "final") -> Tensor:
-        """The slow twin: latent queries (N, D) or (B, N, D) appended to the items' tokens and run in one pass (B, N, D)."""
+    def full(
+        self,
+        prepared: Prepared,
+        latents: Tensor,
+        readout: str = "final",
+        pictures: Sequence[PictureFeatures | None] | None = None,
+    ) -> Tensor:
+        """The slow twin: latent queries (N, D) or (B, N, D) appended to the items' tokens and run in one pass (B, N, D).
+
+        pictures: as for `prefix`.
+        """
         count = latents.shape[-2]
         inputs = _extend(prepared.to(self.device).inputs, count, self._filler)
+        positions = self._positions(inputs)
         with self._latents_in_place_of_filler(latents), self._reading(readout):
-            output = self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False)
+            output = self.model.base_model(**self._shown(inputs, pictures), position_ids=positions, use_cache=False)
         return output.last_hidden_state[:, -count:]
 
     def token_states(self, prepared: Prepared) -> Tensor:
@@ -269,6 +275,14 @@ class FrozenBackbone:
         """Position ids (..., B, T) by the model's own rule, always explicit: Qwen-VL keeps an offset from its last batch."""
         others = {name: value for name, value in inputs.items() if name != "input_ids"}
         return self.model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+
+    def _shown(self, inputs: dict[str, Tensor], pictures: Sequence[PictureFeatures | None] | None) -> dict[str, Any]:
+        """The inputs with the pictures' features, where there are any, in the place of pixels."""
+        given = [each for each in pictures or () if each is not None]
+        if not given:
+            return inputs
+        others = {name: value for name, value in inputs.items() if name not in features.PIXELS}
+        return others | {"mm_encoder_outputs": features.supplied(given, self.device)}
 
     @contextmanager
     def _reading(self, readout: str) -> Iterator[None]:

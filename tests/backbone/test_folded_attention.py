@@ -1,0 +1,100 @@
+"""Folded attention against the stock one, outputs and gradients; and that a decoder runs it only while it is told to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from slq.backbone import load_backbone
+from slq.backbone.folded_attention import FOLDED, STOCK, folded_attention, folded_heads
+
+BATCH, COUNT, KEYS, WIDTH = 3, 5, 17, 8
+
+
+def drawn(group: int, dtype: torch.dtype = torch.float32, key_heads: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(group)
+    shapes = (key_heads * group, COUNT, WIDTH), (key_heads, KEYS, WIDTH), (key_heads, KEYS, WIDTH)
+    return tuple(torch.randn(BATCH, *shape, generator=generator).to(dtype).requires_grad_() for shape in shapes)
+
+
+def seen() -> torch.Tensor:
+    """What each query may look at (B, 1, N, K): left padding is out of sight, and so is what comes after it."""
+    causal = torch.ones(COUNT, KEYS, dtype=torch.bool).tril(KEYS - COUNT)
+    return torch.stack([causal & (torch.arange(KEYS) >= padding) for padding in (0, 3, 11)])[:, None]
+
+
+def both(group: int, mask: torch.Tensor, inputs: tuple[torch.Tensor, ...], **others) -> list[tuple[torch.Tensor, ...]]:
+    """Output and gradients of queries, keys and values, folded and stock."""
+    module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
+    found = []
+    for attention in (folded_attention, sdpa_attention_forward):
+        output, weights = attention(module, *inputs, mask, scaling=0.3, **others)
+        assert weights is None
+        towards = torch.randn(output.shape, generator=torch.Generator().manual_seed(9)).to(output.dtype)
+        found.append((output, *torch.autograd.grad((output * towards).sum(), inputs)))
+    return found
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["what is seen", "what is added"])
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_the_same_numbers_as_stock_attention(group, added):
+    mask = torch.zeros(seen().shape).masked_fill(~seen(), float("-inf")) if added else seen()
+    folded, stock = both(group, mask, drawn(group))
+    assert folded[0].shape == (BATCH, COUNT, 2 * group, WIDTH)
+    for ours, theirs in zip(folded, stock, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_numbers_in_half_precision():
+    folded, stock = both(4, seen(), drawn(4, torch.bfloat16))
+    assert folded[0].dtype == torch.bfloat16
+    for ours, theirs in zip(folded, stock, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
+
+
+def test_the_mask_and_the_order_of_heads_count():
+    query, key, value = drawn(2)
+    (output, *_), _ = both(2, seen(), (query, key, value))
+    (unmasked, *_), _ = both(2, torch.ones_like(seen()), (query, key, value))
+    assert (output - unmasked).abs().max() > 1e-2
+    (flipped, *_), _ = both(2, seen(), (query.flip(1), key, value))
+    assert (output - flipped.flip(2)).abs().max() > 1e-2
+
+
+def test_heads_with_masks_of_their_own_are_left_to_stock_attention():
+    query, key, value = drawn(2)
+    mask = seen().repeat(1, 4, 1, 1)
+    mask[:, 1, :, 12:14] = False
+    folded, stock = both(2, mask, (query, key, value))
+    assert torch.equal(folded[0], stock[0])
+    bias = torch.randn(1, 4, COUNT, KEYS, generator=torch.Generator().manual_seed(3))
+    folded, stock = both(2, seen(), (query, key, value), position_bias=bias)
+    assert torch.equal(folded[0], stock[0])
+
+
+def test_without_a_mask_it_is_left_to_stock_attention():
+    inputs = tuple(each[..., :COUNT, :].detach().requires_grad_() for each in drawn(2))
+    folded, stock = both(2, None, inputs)
+    assert torch.equal(folded[0], stock[0])
+
+
+def test_a_decoder_folds_only_meanwhile(backbone):
+    decoder = backbone.model.get_decoder()
+    assert decoder.config._attn_implementation == STOCK
+    with pytest.raises(RuntimeError), folded_heads(decoder):
+        assert decoder.config._attn_implementation == FOLDED
+        with folded_heads(decoder):
+            assert decoder.config._attn_implementation == FOLDED
+        assert decoder.config._attn_implementation == FOLDED, "the inner one leaves what it found"
+        raise RuntimeError
+    assert decoder.config._attn_implementation == STOCK
+
+
+def test_another_attention_stays_what_it_is():
+    decoder = load_backbone(device="cpu", attn_implementation="eager").model.get_decoder()
+    with folded_heads(decoder):
+        assert decoder.config._attn_implementation == "eager"
+    assert decoder.config._attn_implementation == "eager"
