@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from slq.backbone import FrozenBackbone, KeptPrefix, PrefixStates, Prepared, load_backbone
+from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, load_backbone
 from slq.backbone.families import family_of
 from slq.doctor import Examination, Row, examine, with_fresh_queries
 from slq.doctor.subject import built_in_items
@@ -184,16 +184,11 @@ class WrongGradient(FrozenBackbone):
         return super().suffix(states, 2 * latents_ND - latents_ND.detach(), *readout)
 
 
-class BadlyKept(PrefixStates):
-    def split(self):
-        return [KeptPrefix(kept.keys, kept.values.flip(-2), kept.next_position) for kept in super().split()]
-
-
 class KeepsBadly(FrozenBackbone):
     """Right as long as no prefix is kept: then values stand beside the wrong keys."""
 
-    def prefix(self, prepared, pictures=None):
-        return BadlyKept(**vars(super().prefix(prepared, pictures)))
+    def prefixes(self, batches):
+        return [KeptPrefix(kept.keys, kept.values.flip(-2), kept.next_position) for kept in super().prefixes(batches)]
 
 
 class Disturbed(FrozenBackbone):
@@ -351,10 +346,10 @@ def test_a_check_that_raises_has_failed_and_stops_no_other():
 def test_attention_is_restored_after_an_error():
     backbone = miniature()
 
-    def only_sdpa(layer, _inputs, _output):
-        assert layer.config._attn_implementation == "sdpa", "not like this"
+    def never_eager(layer, _inputs, _output):
+        assert layer.config._attn_implementation != "eager", "not like this"
 
-    backbone.model.base_model.language_model.layers[1].self_attn.register_forward_hook(only_sdpa)
+    backbone.model.base_model.language_model.layers[1].self_attn.register_forward_hook(never_eager)
     examination = run(lambda dtype: with_fresh_queries(backbone))
     assert by_result(examination)["failed"] == {"attention"} and "not like this" in examination.failed[0].note
     assert {part._attn_implementation for part in configs(backbone)} == {"sdpa"}

@@ -184,11 +184,13 @@ class Counting(FrozenBackbone):
 
     def __init__(self, backbone: FrozenBackbone):
         self.__dict__ = dict(backbone.__dict__)
-        self.prefixes = self.pictures = self.prepared = 0
+        self.read = self.pictures = self.prepared = 0
+        self.tokens: list[int] = []  # of each row
 
-    def prefix(self, prepared, pictures=None):
-        self.prefixes += len(prepared)
-        return super().prefix(prepared, pictures)
+    def prefixes(self, batches):
+        self.read += sum(len(prepared) for prepared, _ in batches)
+        self.tokens.append(sum(int(prepared.inputs["attention_mask"].sum()) for prepared, _ in batches))
+        return super().prefixes(batches)
 
     def features(self, prepared):
         self.pictures += len(prepared)
@@ -197,6 +199,18 @@ class Counting(FrozenBackbone):
     def prepare(self, items, generation_prompt=True):
         self.prepared += len(items)
         return super().prepare(items, generation_prompt)
+
+
+@pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
+def test_what_is_too_much_for_one_row_is_read_in_several(backbone, queries, items, monkeypatch, settings):
+    wanted = Retriever(backbone, queries, PrefixCache(**settings)).states(items)
+    monkeypatch.setattr("slq.retriever.PREFIX_TOKENS", 100)
+    monkeypatch.setattr("slq.retriever.PREFIX_PICTURES", 2)
+    counting = Counting(backbone)
+    retriever = Retriever(counting, queries, PrefixCache(**settings))
+    for _ in range(2):
+        assert torch.allclose(retriever.states(items), wanted, atol=1e-5)
+    assert len(counting.tokens) > 2 and max(counting.tokens) <= 100, counting.tokens
 
 
 def test_what_is_kept_is_not_computed_again(backbone, queries, items, tmp_path):
@@ -208,9 +222,9 @@ def test_what_is_kept_is_not_computed_again(backbone, queries, items, tmp_path):
     ):
         counting, cache = Counting(backbone), PrefixCache(**settings)
         embedded(counting, queries, pictures, cache)
-        counting.prefixes = counting.pictures = counting.prepared = 0
+        counting.read = counting.pictures = counting.prepared = 0
         embedded(counting, queries, pictures, cache)
-        assert (counting.prefixes, counting.pictures, counting.prepared) == (prefixes, towers, prepared), settings
+        assert (counting.read, counting.pictures, counting.prepared) == (prefixes, towers, prepared), settings
 
 
 @pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
@@ -240,14 +254,14 @@ def test_what_was_prepared_for_other_items_is_not_used(backbone, queries, items,
 def test_nothing_is_read_beforehand_that_cannot_be_kept(backbone, queries, items, settings):
     counting, cache = Counting(backbone), PrefixCache(**settings)
     Retriever(counting, queries, cache).prefill(items)
-    assert cache.closed and counting.prefixes == 0
+    assert cache.closed and counting.read == 0
 
 
 def test_texts_are_not_read_beforehand_where_features_alone_are_kept(backbone, queries, items):
     counting, done = Counting(backbone), []
     Retriever(counting, queries, PrefixCache(level="features")).prefill([*items, *items], done.append)
     pictures = sum(item.image is not None for item in items)
-    assert counting.prefixes == pictures and sum(done) == len(items)
+    assert counting.read == pictures and sum(done) == len(items)
 
 
 def test_what_is_damaged_is_read_beforehand(backbone, queries, items, tmp_path):
@@ -256,7 +270,7 @@ def test_what_is_damaged_is_read_beforehand(backbone, queries, items, tmp_path):
     cache.tiers[-1].files()[0].write_bytes(b"damaged")
     counting = Counting(backbone)
     Retriever(counting, queries, cache).prefill(items)
-    assert counting.prefixes == 1 and len(PrefixCache(budget=0, folder=tmp_path)) == len(items)
+    assert counting.read == 1 and len(PrefixCache(budget=0, folder=tmp_path)) == len(items)
 
 
 # Eight bits

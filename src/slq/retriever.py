@@ -26,6 +26,7 @@ from slq.types import Item
 PREFIX_PICTURES = 32  # read at once
 PREFIX_TOKENS = PREFIX_PICTURES * PICTURE_TOKENS  # of words
 PREFILL_CHUNK = 512  # items looked through at once for those that are alike
+Reading = tuple[Sequence[Item], Prepared, Sequence[PictureFeatures | None]]  # a group, prepared, and what the tower gave for it
 Ahead = Mapping[tuple[str, ...], Prepared]  # groups of items that were prepared before they are needed, by their keys
 
 
@@ -177,7 +178,7 @@ class Retriever(Embedder):
                     break
                 if isinstance(one, InputError):
                     raise one
-                self._read(group, one)
+                self._read([(group, one, self._features(one))])
                 progress(len(group))
         self.cache.closed = True
 
@@ -208,7 +209,7 @@ class Retriever(Embedder):
         return "nothing" if self.cache is None else self.cache.describe([self._address(item) for item in items])
 
     def _prefixes(self, items: Sequence[Item], ahead: Ahead) -> list[KeptPrefix]:
-        """Each item's prefix, from the cache or computed; pictures with kept features in batches of their own."""
+        """Each item's prefix, from the cache or computed."""
         cache = self.cache
         assert cache is not None
         found: dict[str, KeptPrefix] = {}
@@ -222,22 +223,34 @@ class Retriever(Embedder):
                 featured.append((item, picture))
             else:
                 unread.append(item)
-        for start in range(0, len(featured), PREFIX_PICTURES):
-            chunk = featured[start : start + PREFIX_PICTURES]
-            prefixes = self.backbone.prefix_of_features([picture for _, picture in chunk]).split()
-            found |= {item.key: prefix for (item, _), prefix in zip(chunk, prefixes, strict=True)}
-        for group in self._groups(unread):
-            found |= self._read(group, ahead.get(_keys(group)) or self.backbone.prepare(group, self.generation_prompt))
+        for together in _of_tokens(self._reading(featured, unread, ahead), PREFIX_TOKENS):
+            found |= self._read(together)
         return [found[item.key] for item in items]
 
-    def _read(self, group: Sequence[Item], prepared: Prepared) -> dict[str, KeptPrefix]:
-        """The prefixes of a group by key, and into the cache what it has room for."""
+    def _reading(self, featured: Sequence[tuple[Item, PictureFeatures]], unread: Sequence[Item], ahead: Ahead) -> Iterator[Reading]:
+        """What is to be read, group by group: pictures whose features are kept, then what nothing is kept of."""
+        for start in range(0, len(featured), PREFIX_PICTURES):
+            chunk = featured[start : start + PREFIX_PICTURES]
+            pictures = [picture for _, picture in chunk]
+            yield [item for item, _ in chunk], self.backbone.prepared_again(pictures), pictures
+        for group in self._groups(unread):
+            prepared = ahead.get(_keys(group)) or self.backbone.prepare(group, self.generation_prompt)
+            yield group, prepared, self._features(prepared)
+
+    def _features(self, prepared: Prepared) -> list[PictureFeatures | None]:
+        return self.backbone.features(prepared) if self.backbone.keeps_features else [None] * len(prepared)
+
+    def _read(self, reading: Sequence[Reading]) -> dict[str, KeptPrefix]:
+        """The prefixes of groups by key, and into the cache what it has nothing of and room for."""
         assert self.cache is not None
-        pictures = self.backbone.features(prepared) if self.backbone.keeps_features else [None] * len(group)
-        prefixes = self.backbone.prefix(prepared, pictures).split()
-        for item, prefix, picture in zip(group, prefixes, pictures, strict=True):
-            self.cache.put(self._address(item), prefix, picture)
-        return {item.key: prefix for item, prefix in zip(group, prefixes, strict=True)}
+        prefixes = iter(self.backbone.prefixes([(prepared, pictures) for _, prepared, pictures in reading]))
+        found = {}
+        for group, _, pictures in reading:
+            for item, picture in zip(group, pictures, strict=True):
+                found[item.key] = next(prefixes)
+                if not self.cache.where(address := self._address(item)):
+                    self.cache.put(address, found[item.key], picture)
+        return found
 
     def _groups(self, unread: Sequence[Item]) -> list[list[Item]]:
         """Items that are read at once, alike with alike."""
@@ -246,6 +259,21 @@ class Retriever(Embedder):
     def _address(self, item: Item) -> str:
         assert self.cache is not None
         return self.cache.address(self.backbone, item.key, self.generation_prompt)
+
+
+def _of_tokens(reading: Iterator[Reading], most: int) -> Iterator[list[Reading]]:
+    """As many groups at once as have about `most` tokens together."""
+    together: list[Reading] = []
+    tokens = 0
+    for each in reading:
+        its = int(each[1].inputs["attention_mask"].sum())
+        if together and tokens + its > most:
+            yield together
+            together, tokens = [], 0
+        together.append(each)
+        tokens += its
+    if together:
+        yield together
 
 
 def _unique(items: Sequence[Item]) -> list[Item]:

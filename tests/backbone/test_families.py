@@ -214,11 +214,31 @@ def test_features_stand_in_for_pixels(backbone, latents):
     shuffled = backbone.prepare([ITEMS[2 + i] for i in order])
     found = backbone.suffix(backbone.prefix(shuffled, [alone[i] for i in order]), latents)
     assert error(found, together[[2 + i for i in order]]) <= 1e-5
-    found = backbone.suffix(backbone.prefix_of_features([alone[i] for i in order]), latents)
+    again = [alone[i] for i in order]
+    found = backbone.suffix(backbone.prefix(backbone.prepared_again(again), again), latents)
     assert error(found, together[[2 + i for i in order]]) <= 1e-5, "without opening a picture"
     assert error(backbone.full(shuffled, latents, pictures=[alone[i] for i in order]), found) <= 1e-5, "in the slow twin too"
     zero = [replace(each, pooled=0 * each.pooled, deep=tuple(0 * layer for layer in each.deep)) for each in alone]
     assert error(backbone.suffix(backbone.prefix(shuffled, [zero[i] for i in order]), latents), found) > OFF, "it looks at them"
+
+
+@families(KEEPING)
+def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, backbone, latents, measured):
+    """Texts, pictures and both, from several batches: prepared anew, or from kept features."""
+    assert backbone.packs == backbone.keeps_features
+    batches = [ITEMS[5:], ITEMS[:2], ITEMS[2:5]]
+    prepared = [backbone.prepare(batch) for batch in batches]
+    shown = [backbone.features(each) if backbone.keeps_features else [None] * len(each) for each in prepared]
+    wanted = [kept for each in prepared for kept in backbone.prefix(each).split()]
+    found = backbone.prefixes(list(zip(prepared, shown, strict=True)))
+    if backbone.keeps_features:
+        found[-3:] = backbone.prefixes([(backbone.prepared_again(shown[2]), shown[2])])
+    assert len(found) == len(wanted) == len(ITEMS)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.keys.is_contiguous() and torch.equal(ours.next_position, theirs.next_position)
+        assert measured("keys", error(ours.keys, theirs.keys)) <= 1e-5
+        assert measured("values", error(ours.values, theirs.values)) <= 1e-5
+    assert backbone.model.get_decoder().config._attn_implementation == "sdpa"
 
 
 @families(KEEPING)

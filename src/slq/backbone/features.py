@@ -62,21 +62,22 @@ def read(model: Any, inputs: Mapping[str, Tensor]) -> list[PictureFeatures | Non
     layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
     parts = [_flat(layer).split(counts) for layer in layers]
     return [
-        PictureFeatures(pooled.clone().cpu(), tuple(value.clone().cpu() for value in deep), listed, own) if own else None
-        for own, pooled, *deep in zip(_inputs_of_items(inputs, counts), *parts, strict=True)
+        PictureFeatures(pooled.clone().cpu(), tuple(value.clone().cpu() for value in deep), listed, own) if count else None
+        for count, own, pooled, *deep in zip(counts, inputs_of_items(inputs, counts), *parts, strict=True)
     ]
 
 
-def _inputs_of_items(inputs: Mapping[str, Tensor], counts: Sequence[int]) -> list[dict[str, Tensor]]:
-    """Each item's inputs without padding and pixels; empty for an item without a picture."""
+def inputs_of_items(inputs: Mapping[str, Tensor], counts: Sequence[int]) -> list[dict[str, Tensor]]:
+    """Each item's inputs without padding and pixels; counts: how many picture tokens each has."""
     of_tokens = {name: value for name, value in inputs.items() if value.shape == inputs["input_ids"].shape}
     of_pictures = {name: value for name, value in inputs.items() if name not in of_tokens and name not in PIXELS}
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     found, picture = [], 0
     for row, (length, count) in enumerate(zip(lengths, counts, strict=True)):
         own = {name: value[row : row + 1, -length:] for name, value in of_tokens.items()}
-        own |= {name: value[picture : picture + 1] for name, value in of_pictures.items()}
-        found.append({name: value.clone().cpu() for name, value in own.items()} if count else {})
+        if count:
+            own |= {name: value[picture : picture + 1] for name, value in of_pictures.items()}
+        found.append({name: value.clone().cpu() for name, value in own.items()})
         picture += count > 0
     return found
 

@@ -26,13 +26,13 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from slq.backbone import features
+from slq.backbone import features, packing
+from slq.backbone.attention import our_attention, takes_ours
 from slq.backbone.families import Family
 from slq.backbone.features import PictureFeatures
-from slq.backbone.folded_attention import folded_heads
 from slq.backbone.item_processor import ItemProcessor
 from slq.backbone.preprocessing import Preprocessing
-from slq.backbone.states import LastLayerRead, PrefixReader, PrefixStates, Prepared
+from slq.backbone.states import KeptPrefix, LastLayerRead, PrefixReader, PrefixStates, Prepared
 from slq.errors import BackboneError, InputError
 from slq.runtime import parameter_hash
 from slq.types import Item
@@ -70,6 +70,7 @@ class FrozenBackbone:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.item_processor = ItemProcessor(processor, family, preprocessing or Preprocessing())
+        self.verified = family.verified
         self.splits_prefix = not getattr(model, "_is_stateful", False)
         self.embedding = model.get_input_embeddings()
         self.identity = BackboneIdentity(
@@ -112,6 +113,11 @@ class FrozenBackbone:
         """Whether a picture's features can stand in for its pixels."""
         return features.can_be_supplied(self.model)
 
+    @property
+    def packs(self) -> bool:
+        """Whether items can be read in one row without padding: with torch's attention, in families that the contract test has run."""
+        return self.verified and self.keeps_prefix and self.keeps_features and takes_ours(self.model.get_decoder())
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that prefix states depend on beside the item; for weights without a revision of the weights themselves."""
@@ -152,9 +158,27 @@ class FrozenBackbone:
             self.model.base_model(**shown, position_ids=positions[..., :-1], past_key_values=reader, use_cache=True)
         return PrefixStates(reader.whole(), inputs["attention_mask"], positions[..., -1])
 
-    def prefix_of_features(self, pictures: Sequence[PictureFeatures]) -> PrefixStates:
-        """`prefix` of items with pictures from what `features` gave for them: no picture is opened, and the vision tower is left out."""
-        return self.prefix(features.joined_inputs(pictures, self._filler), pictures)
+    def prepared_again(self, pictures: Sequence[PictureFeatures]) -> Prepared:
+        """What `prepare` gave for items, without pixels, from the features of their pictures: no picture is opened."""
+        return features.joined_inputs(pictures, self._filler)
+
+    @torch.no_grad()
+    def prefixes(self, batches: Sequence[tuple[Prepared, Sequence[PictureFeatures | None]]]) -> list[KeptPrefix]:
+        """Each item's prefix in host memory, in their order: `prefix` of all batches at once, and `split`.
+
+        Where the model can be packed, items of any length stand in one row, and no padding is run. Each batch comes with what `features`
+        gave for it; without (`keeps_features` is false), with None for every item.
+        """
+        if not self.packs:
+            return [kept for prepared, pictures in batches for kept in self.prefix(prepared, pictures).split()]
+        items = [item for prepared, pictures in batches for item in self._unpadded(prepared, pictures)]
+        order = sorted(range(len(items)), key=lambda i: len(items[i]))  # equally long ones side by side, for attention
+        inputs = packing.packed([items[i] for i in order], self.device)
+        reader = PrefixReader(config=self.model.config.get_text_config())
+        with suppress(LastLayerRead), our_attention(self.model.get_decoder()):
+            self.model.base_model(**inputs, past_key_values=reader, use_cache=True)
+        kept = dict(zip(order, packing.taken_apart(reader, [items[i] for i in order]), strict=True))
+        return [kept[i] for i in range(len(items))]
 
     def suffix(self, states: PrefixStates, latents: Tensor, readout: str = "final") -> Tensor:
         """Final-normed states of the latent queries (B, N, D); the gradient flows to the latents alone.
@@ -165,7 +189,7 @@ class FrozenBackbone:
         batch, count = len(states), latents.shape[-2]
         mask = torch.cat([states.mask, states.mask.new_ones(batch, count)], dim=1)  # over the prefix too, (B, T+N)
         positions = states.next_position[..., None] + torch.arange(count, device=self.device)
-        with self._reading(readout), folded_heads(self.model.get_decoder()):
+        with self._reading(readout), our_attention(self.model.get_decoder()):
             output = self.model.base_model(
                 inputs_embeds=latents.to(self.model.dtype).expand(batch, -1, -1),
                 attention_mask=mask,
@@ -275,6 +299,11 @@ class FrozenBackbone:
         """Position ids (..., B, T) by the model's own rule, always explicit: Qwen-VL keeps an offset from its last batch."""
         others = {name: value for name, value in inputs.items() if name != "input_ids"}
         return self.model._prepare_position_ids_for_generation(inputs["input_ids"], others)
+
+    def _unpadded(self, prepared: Prepared, pictures: Sequence[PictureFeatures | None]) -> list[packing.Unpadded]:
+        inputs = prepared.to(self.device).inputs
+        positions = self._positions(_extend(inputs, 1, self._filler))
+        return packing.unpadded(inputs, positions, pictures, self.model.config.image_token_id)
 
     def _shown(self, inputs: dict[str, Tensor], pictures: Sequence[PictureFeatures | None] | None) -> dict[str, Any]:
         """The inputs with the pictures' features, where there are any, in the place of pixels."""

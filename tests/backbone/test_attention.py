@@ -1,4 +1,4 @@
-"""Folded attention against the stock one, outputs and gradients; and that a decoder runs it only while it is told to."""
+"""Our attention against the stock one, outputs and gradients; and that a decoder runs it only while it is told to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from slq.backbone import load_backbone
-from slq.backbone.folded_attention import FOLDED, STOCK, folded_attention, folded_heads
+from slq.backbone.attention import OURS, STOCK, attend, our_attention, packed_lengths
 
 BATCH, COUNT, KEYS, WIDTH = 3, 5, 17, 8
 
@@ -30,7 +30,7 @@ def both(group: int, mask: torch.Tensor, inputs: tuple[torch.Tensor, ...], **oth
     """Output and gradients of queries, keys and values, folded and stock."""
     module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
     found = []
-    for attention in (folded_attention, sdpa_attention_forward):
+    for attention in (attend, sdpa_attention_forward):
         output, weights = attention(module, *inputs, mask, scaling=0.3, **others)
         assert weights is None
         towards = torch.randn(output.shape, generator=torch.Generator().manual_seed(9)).to(output.dtype)
@@ -81,20 +81,37 @@ def test_without_a_mask_it_is_left_to_stock_attention():
     assert torch.equal(folded[0], stock[0])
 
 
-def test_a_decoder_folds_only_meanwhile(backbone):
+@pytest.mark.parametrize("group", [1, 2])
+def test_items_of_a_packed_row_see_themselves_alone(group):
+    lengths = [3, 5, 5, 1]
+    module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
+    generator = torch.Generator().manual_seed(group)
+    query, key, value = (torch.randn(1, heads, sum(lengths), WIDTH, generator=generator) for heads in (2 * group, 2, 2))
+    packed, weights = attend(module, query, key, value, packed_lengths(lengths), scaling=0.3)
+    assert packed.shape == (1, sum(lengths), 2 * group, WIDTH) and weights is None
+    apart = [
+        sdpa_attention_forward(module, *each, None, scaling=0.3, is_causal=True)[0]
+        for each in zip(*(every.split(lengths, dim=2) for every in (query, key, value)), strict=True)
+    ]
+    torch.testing.assert_close(packed, torch.cat(apart, dim=1), rtol=1e-5, atol=1e-5)
+    together, _ = attend(module, query, key, value, packed_lengths([sum(lengths)]), scaling=0.3)
+    assert (packed - together)[:, lengths[0] :].abs().max() > 1e-2
+
+
+def test_a_decoder_has_it_only_meanwhile(backbone):
     decoder = backbone.model.get_decoder()
     assert decoder.config._attn_implementation == STOCK
-    with pytest.raises(RuntimeError), folded_heads(decoder):
-        assert decoder.config._attn_implementation == FOLDED
-        with folded_heads(decoder):
-            assert decoder.config._attn_implementation == FOLDED
-        assert decoder.config._attn_implementation == FOLDED, "the inner one leaves what it found"
+    with pytest.raises(RuntimeError), our_attention(decoder):
+        assert decoder.config._attn_implementation == OURS
+        with our_attention(decoder):
+            assert decoder.config._attn_implementation == OURS
+        assert decoder.config._attn_implementation == OURS, "one of two is still inside"
         raise RuntimeError
     assert decoder.config._attn_implementation == STOCK
 
 
 def test_another_attention_stays_what_it_is():
     decoder = load_backbone(device="cpu", attn_implementation="eager").model.get_decoder()
-    with folded_heads(decoder):
+    with our_attention(decoder):
         assert decoder.config._attn_implementation == "eager"
     assert decoder.config._attn_implementation == "eager"

@@ -1,0 +1,71 @@
+"""Items of several batches as one row of tokens without padding, and what was read of it taken apart again.
+
+Shapes: B batch, T tokens with padding, L an item's own tokens, S those of all items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slq.backbone import features
+from slq.backbone.attention import packed_lengths
+from slq.backbone.features import PictureFeatures
+from slq.backbone.states import KeptPrefix, PrefixReader
+
+
+@dataclass(frozen=True)
+class Unpadded:
+    """One item: its inputs (1, L) and those of its picture, without pixels; positions (..., L + 1), the last one of what comes next."""
+
+    inputs: dict[str, Tensor]
+    positions: Tensor
+    picture: PictureFeatures | None
+
+    def __len__(self) -> int:
+        return self.inputs["input_ids"].shape[1]
+
+
+def unpadded(
+    inputs: dict[str, Tensor], positions: Tensor, pictures: Sequence[PictureFeatures | None], image_token_id: int
+) -> list[Unpadded]:
+    """The items of a left-padded batch; positions (..., B, T + 1)."""
+    counts = (inputs["input_ids"] == image_token_id).sum(dim=1).tolist()
+    items = features.inputs_of_items(inputs, counts)
+    lengths = [own["input_ids"].shape[1] for own in items]
+    return [
+        Unpadded(own, positions[..., i, -length - 1 :], pictures[i]) for i, (own, length) in enumerate(zip(items, lengths, strict=True))
+    ]
+
+
+def packed(items: Sequence[Unpadded], device: torch.device) -> dict[str, Any]:
+    """The items one behind the other (1, S), as a model's body takes them under `our_attention`."""
+    inputs: dict[str, Any] = {}
+    for name, first in {name: item.inputs for item in reversed(items) for name in item.inputs if name != "attention_mask"}.items():
+        if first[name].shape == first["input_ids"].shape:
+            parts = [item.inputs.get(name, torch.zeros_like(item.inputs["input_ids"])) for item in items]
+            inputs[name] = torch.cat(parts, dim=1).to(device)
+        else:
+            inputs[name] = torch.cat([item.inputs[name] for item in items if name in item.inputs]).to(device)
+    shown = [item.picture for item in items if item.picture is not None]
+    if shown:
+        inputs["mm_encoder_outputs"] = features.supplied(shown, device)
+    inputs["attention_mask"] = packed_lengths([len(item) for item in items])
+    inputs["position_ids"] = torch.cat([item.positions[..., :-1] for item in items], dim=-1).unsqueeze(-2)
+    return inputs
+
+
+def taken_apart(reader: PrefixReader, items: Sequence[Unpadded]) -> list[KeptPrefix]:
+    """Each item's prefix, in compact host memory of its own."""
+    layers: list[Any] = reader.layers
+    kept, start = [], 0
+    for item in items:
+        stop = start + len(item)
+        keys, values = (torch.stack([getattr(layer, name)[0, :, start:stop] for layer in layers]) for name in ("keys", "values"))
+        kept.append(KeptPrefix(keys.cpu(), values.cpu(), item.positions[..., -1].clone().cpu()))
+        start = stop
+    return kept
