@@ -2,6 +2,7 @@
 
     prepare(items)        -> Prepared       pictures and text to tensors, chat template applied
     prefix(prepared)      -> PrefixStates   the item's tokens, once, without gradient
+    prefixes(batches)     -> [KeptPrefix]   the same for items to be kept, in one row where the model lets itself be packed
     suffix(states, Q)     -> (B, N, D)      the latent queries over them: the fast path
     full(prepared, Q)     -> (B, N, D)      the concatenated slow twin: the same numbers in one pass
 
