@@ -63,22 +63,22 @@ def read(model: Any, inputs: Mapping[str, Tensor]) -> list[PictureFeatures | Non
     parts = [_flat(layer).split(counts) for layer in layers]
     return [
         PictureFeatures(pooled.clone().cpu(), tuple(value.clone().cpu() for value in deep), listed, own) if count else None
-        for count, own, pooled, *deep in zip(counts, inputs_of_items(inputs, counts), *parts, strict=True)
+        for count, own, pooled, *deep in zip(counts, inputs_of_items(inputs, [count > 0 for count in counts]), *parts, strict=True)
     ]
 
 
-def inputs_of_items(inputs: Mapping[str, Tensor], counts: Sequence[int]) -> list[dict[str, Tensor]]:
-    """Each item's inputs without padding and pixels; counts: how many picture tokens each has."""
+def inputs_of_items(inputs: Mapping[str, Tensor], pictured: Sequence[bool]) -> list[dict[str, Tensor]]:
+    """Each item's inputs without padding and pixels; pictured: which items show a picture."""
     of_tokens = {name: value for name, value in inputs.items() if value.shape == inputs["input_ids"].shape}
     of_pictures = {name: value for name, value in inputs.items() if name not in of_tokens and name not in PIXELS}
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     found, picture = [], 0
-    for row, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+    for row, (length, shows) in enumerate(zip(lengths, pictured, strict=True)):
         own = {name: value[row : row + 1, -length:] for name, value in of_tokens.items()}
-        if count:
+        if shows:
             own |= {name: value[picture : picture + 1] for name, value in of_pictures.items()}
         found.append({name: value.clone().cpu() for name, value in own.items()})
-        picture += count > 0
+        picture += shows
     return found
 
 

@@ -304,7 +304,7 @@ class FrozenBackbone:
     def _unpadded(self, prepared: Prepared, pictures: Sequence[PictureFeatures | None]) -> list[packing.Unpadded]:
         inputs = prepared.to(self.device).inputs
         positions = self._positions(_extend(inputs, 1, self._filler))
-        return packing.unpadded(inputs, positions, pictures, self.model.config.image_token_id)
+        return packing.unpadded(inputs, positions, pictures)
 
     def _shown(self, inputs: dict[str, Tensor], pictures: Sequence[PictureFeatures | None] | None) -> dict[str, Any]:
         """The inputs with the pictures' features, where there are any, in the place of pixels."""

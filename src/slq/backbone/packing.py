@@ -30,16 +30,11 @@ class Unpadded:
         return self.inputs["input_ids"].shape[1]
 
 
-def unpadded(
-    inputs: dict[str, Tensor], positions: Tensor, pictures: Sequence[PictureFeatures | None], image_token_id: int
-) -> list[Unpadded]:
+def unpadded(inputs: dict[str, Tensor], positions: Tensor, pictures: Sequence[PictureFeatures | None]) -> list[Unpadded]:
     """The items of a left-padded batch; positions (..., B, T + 1)."""
-    counts = (inputs["input_ids"] == image_token_id).sum(dim=1).tolist()
-    items = features.inputs_of_items(inputs, counts)
-    lengths = [own["input_ids"].shape[1] for own in items]
-    return [
-        Unpadded(own, positions[..., i, -length - 1 :], pictures[i]) for i, (own, length) in enumerate(zip(items, lengths, strict=True))
-    ]
+    owns = features.inputs_of_items(inputs, [picture is not None for picture in pictures])
+    items = enumerate(zip(owns, pictures, strict=True))
+    return [Unpadded(own, positions[..., i, -own["input_ids"].shape[1] - 1 :], picture) for i, (own, picture) in items]
 
 
 def packed(items: Sequence[Unpadded], device: torch.device) -> dict[str, Any]:
