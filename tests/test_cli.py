@@ -529,9 +529,27 @@ def test_an_existing_folder_is_refused_or_replaced(command, made, writers, kept,
     assert content(kept) == {"thesis.txt": b"years of work"}
     own = kept / "own"
     invoke(*writers[command], "--out", own)
-    (own / "old.txt").touch()
+    (own / made).write_bytes(b"old")
     invoke(*writers[command], "--out", own, "--overwrite")
-    assert (own / made).is_file() and not (own / "old.txt").exists()
+    assert (own / made).stat().st_size > len(b"old")
+
+
+@pytest.mark.parametrize("command", ["train", "embed", "world"])
+def test_overwrite_never_deletes_what_a_user_put_there(command, writers, refused, tmp_path):
+    photos = tmp_path / "photos"  # a folder of photographs with captions looks much like a world of ours
+    (photos / "pictures").mkdir(parents=True)
+    (photos / "pictures" / "0000.png").write_bytes(b"a photograph")
+    (photos / "captions.jsonl").write_text('{"image": "pictures/0000.png", "caption": "us, 1998"}\n')
+    before = content(photos)
+    assert "did not make" in refused(*writers[command], "--out", photos, "--overwrite")
+    assert content(photos) == before
+    own = tmp_path / "own"
+    invoke(*writers[command], "--out", own)
+    (own / "notes").mkdir()
+    (own / "notes" / "thesis.txt").write_text("years of work")
+    before = content(own)
+    assert "thesis.txt" in refused(*writers[command], "--out", own, "--overwrite")
+    assert content(own) == before
 
 
 def test_an_empty_folder_is_taken(kept):

@@ -31,6 +31,6 @@ def test_the_demo_runs_twice_and_tells_the_truth(tmp_path, monkeypatch, capsys):
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="exists already"):
+    with pytest.raises(OutputExistsError, match="did not make"):
         demo(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"

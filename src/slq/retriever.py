@@ -75,7 +75,7 @@ class Retriever(Embedder):
 
     def save_pretrained(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the adapter (20-150 KB); the backbone is named in it, not copied."""
-        self.adapter.save(new_folder(Path(path), overwrite))
+        self.adapter.save(new_folder(Path(path), overwrite, (WEIGHTS_FILE, CONFIG_FILE)))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the adapter to a hub repository and return its address; `options` go to `HfApi.upload_folder`."""

@@ -167,7 +167,7 @@ def test_only_an_earlier_export_is_replaced(made, tmp_path):
         export(made, out, find_leaks=find_leaks)
     review(made, ("q0001", "ada", "reject", ""))
     assert export(made, out, overwrite=True, find_leaks=find_leaks).queries == 1
-    with pytest.raises(OutputExistsError, match="holds something that is no export"):
+    with pytest.raises(OutputExistsError, match="slq did not make"):
         export(made, tmp_path / "photos", overwrite=True, find_leaks=find_leaks)
 
 

@@ -35,7 +35,6 @@ TEST_PICTURES = 500
 # captions name and what they do not.
 RECIPE = TrainingOptions(epochs=4, learning_rate=0.08, start_share=0.5, validation=100)
 NEXT_COMMAND = "slq train --backbone OpenGVLab/InternVL3-1B-hf --pairs my.jsonl --out my-adapter"
-MARKER = ".slq-demo"  # stands in a folder that a demo made, and that the next demo may replace
 TOP = 5
 
 console = Console()
@@ -47,8 +46,7 @@ def run(out: Path, seed: int = 0) -> None:
     Raises OutputExistsError if the folder holds something that no demo made.
     """
     started, recipe = time.perf_counter(), replace(RECIPE, seed=seed)
-    new_folder(out, overwrite=(out / MARKER).exists())
-    (out / MARKER).touch()
+    new_folder(out, overwrite=True, own=("index.html",))  # the world, the adapter and the index list theirs
 
     console.rule("1. A world of pictures")
     _draw(out)

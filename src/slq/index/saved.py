@@ -20,13 +20,15 @@ from slq.errors import DataFileError, Failure
 from slq.runtime import new_folder, replace_file
 from slq.types import Embeddings
 
+FILES = ("vectors.safetensors", "items.jsonl", "embeddings.json")
+
 
 def save_embeddings(embeddings: Embeddings, folder: Path, about: Mapping[str, Any] | None = None, overwrite: bool = False) -> None:
     """Write embeddings into a new folder; `about` is kept beside them.
 
     Raises OutputExistsError if the folder holds something, DiskFullError if there is no room.
     """
-    new_folder(folder, overwrite)
+    new_folder(folder, overwrite, FILES)
     shown = embeddings.items or ({},) * len(embeddings.ids)
     lines = [json.dumps({"id": id_, **item}) for id_, item in zip(embeddings.ids, shown, strict=True)]
     description = {

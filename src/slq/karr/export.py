@@ -9,7 +9,6 @@ DIR/README.md             the data card
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 from slq.data import RetrievalSet, write_beir
 from slq.data.tables import read_json
-from slq.errors import DataFileError, OutputExistsError
+from slq.errors import DataFileError
 from slq.karr.candidates import LEFT_OUT, read_candidates
 from slq.karr.card import data_card
 from slq.karr.categories import CATEGORIES
@@ -27,10 +26,11 @@ from slq.karr.keeping import Kept, keep, read_reviews
 from slq.karr.lines import read_lines, write_lines
 from slq.karr.settings import SETTINGS
 from slq.karr.verify import FindLeaks, leaks_of, own_leaks
-from slq.runtime import writing
+from slq.runtime import new_folder, writing
 from slq.types import Item
 
 TABLE, WHOLE = "karr.jsonl", "whole-gallery"
+BEIR_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool
     shown = {each.image: each for each in read_gallery(folder)[0] if each.image not in uncaptioned}
     asked = [image for image in shown if image in {each.candidate.image for each in kept}]
     warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(kept, find_leaks)]
-    _new_folder(out, overwrite)
+    new_folder(out, overwrite, [TABLE, "README.md", *shown, *BEIR_FILES, *(f"{WHOLE}/{name}" for name in BEIR_FILES)])
     with writing(out):
-        (out / "pictures").mkdir(parents=True)
+        (out / "pictures").mkdir()
         for image in shown:
             link_or_copy(folder / image, out / image)
         write_lines(out / TABLE, (_row(each, shown[each.candidate.image], settings) for each in kept))
@@ -113,14 +113,3 @@ def _edited_leaks(kept: Sequence[Kept], find_leaks: FindLeaks | None) -> list[st
         if leaks := leaks_of(each.query, each.candidate.names, each.candidate.target, look):
             found.append(f"{each.candidate.id} was edited to {each.query!r}, which names its target {each.candidate.target!r}: {leaks}")
     return found
-
-
-def _new_folder(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not overwrite:
-        raise OutputExistsError(f"{out} exists already: choose another folder, or pass --overwrite to replace it.")
-    if not (out / TABLE).is_file() or not (out / WHOLE).is_dir():
-        raise OutputExistsError(f"{out} holds something that is no export: choose another folder, or remove it yourself.")
-    with writing(out):
-        shutil.rmtree(out)

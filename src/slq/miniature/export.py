@@ -30,6 +30,10 @@ DEFAULT_COUNTS = {"train": 3000, "validation": 500, "test": 500}
 CAPTIONS = {"train": 2, "validation": 1, "test": 1}
 TWIN_EVERY = 5
 TRIES = 1000
+BEIR_FILES = (
+    *(f"{each}/{name}" for each in ("knowledge", "composed", "drawn") for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")),
+    "drawn/words/*.png",
+)
 LONGEST_DRAWN = 8  # letters that fit on a board in a picture of 96 pixels
 
 
@@ -88,10 +92,10 @@ def write_world(
     """
     drawn = split_scenes(split, count if count is not None else DEFAULT_COUNTS.get(split, 1), seed, held_out_style)
     scenes = [one.scene for one in drawn]
-    new_folder(folder, overwrite)
+    names = [f"pictures/{number:04d}.png" for number in range(len(scenes))]
+    new_folder(folder, overwrite, ("captions.jsonl", *names, *BEIR_FILES))
     with writing(folder):
         (folder / "pictures").mkdir()
-        names = [f"pictures/{number:04d}.png" for number in range(len(scenes))]
         for name, scene in zip(names, scenes, strict=True):
             render(scene).save(folder / name)
             progress(1)

@@ -17,9 +17,11 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from slq.adapter import CONFIG_FILE, WEIGHTS_FILE
 from slq.backbone import FrozenBackbone, default_workers
 from slq.embedder import Embedder
 from slq.errors import Failure, InputError
+from slq.methods.tuned import TUNED_FILE
 from slq.metrics import report
 from slq.retriever import Ahead
 from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
@@ -33,6 +35,10 @@ from slq.types import Item, Pair
 
 LOG_FILE = "log.jsonl"
 LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
+OWN_FILES = (
+    *(CONFIG_FILE, WEIGHTS_FILE, TUNED_FILE, LOG_FILE, LEFT_OUT_FILE, checkpoints.RUN_FILE, "leakage.json"),
+    *("checkpoint-[0-9]*", "lora/*", "model/*", "tensorboard/*", "*.partial"),
+)
 
 
 def train(
@@ -129,7 +135,7 @@ def _usable(pairs: Sequence[Pair], backbone: FrozenBackbone, show_progress: bool
 def _open_folder(out: Path, described: dict[str, Any], failures: Sequence[Failure], resume: bool, overwrite: bool) -> None:
     """The run's folder with what decides its weights and what was left out."""
     if not (resume and out.is_dir()):
-        new_folder(out, overwrite)
+        new_folder(out, overwrite, OWN_FILES)
     checkpoints.describe_run(out, described, resume)
     if failures:
         lines = "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures)
