@@ -1,4 +1,4 @@
-"""What many tests share: the built-in backbone, and a few scenes as items."""
+"""What many tests share: the built-in backbone, a few scenes as items, and folders of small files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from folder import Folder
 
 from slq.backbone import FrozenBackbone, load_backbone
 from slq.miniature.world.language import caption
@@ -55,3 +56,17 @@ def own_cache(tmp_path_factory, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def folder_at(tmp_path: Path) -> Callable[[str], Folder]:
+    def make(name: str) -> Folder:
+        (tmp_path / name).mkdir()
+        return Folder(tmp_path / name)
+
+    return make

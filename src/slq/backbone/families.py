@@ -17,7 +17,7 @@ class Family:
 
     pad_to_square: for `paper`, pad with this grey level before resizing (None: leave the shape to the processor). one_view: for
     `paper`, what makes its processor give one view of a picture. keeps_shape: pictures have as many tokens as their size asks for.
-    verified: proven by tests/backbone/test_families.py; another family is tried when it is loaded.
+    verified: proven by tests/families/test_families.py; another family is tried when it is loaded.
     """
 
     pad_to_square: int | None = None

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, build
 from PIL import Image
+from tiny_models import FAMILIES, build
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 

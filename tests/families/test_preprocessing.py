@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import build
 from PIL import Image
+from tiny_models import build
 
 from slq.backbone import FrozenBackbone, Preprocessing, load_backbone
 from slq.backbone.preprocessing import MAX_PIXELS

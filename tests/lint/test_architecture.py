@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "src" / "slq"
+PACKAGE = Path(__file__).parents[2] / "src" / "slq"
 LAYERS = (
     ("types", "errors", "runtime"),
     ("metrics", "scoring", "intervals", "losses", "latents", "data"),

@@ -1,10 +1,10 @@
-"""Folders of small pictures and data files, made afresh for each test."""
+"""A temporary folder of small pictures and data files."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,3 @@ class Folder:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content.encode() if isinstance(content, str) else content)
         return file
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
-
-
-@pytest.fixture
-def folder_at(tmp_path: Path) -> Callable[[str], Folder]:
-    def make(name: str) -> Folder:
-        (tmp_path / name).mkdir()
-        return Folder(tmp_path / name)
-
-    return make

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import build
 from PIL import Image
+from tiny_models import build
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -1,6 +1,6 @@
 """What users build on, pinned, so that a change is deliberate: public names, commands and their options.
 
-`python tests/test_public_surface.py --write` records the options as they are now in public_surface.json.
+`python tests/lint/test_public_surface.py --write` records the options as they are now in public_surface.json.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_commands():
 
 def test_options():
     if not RECORD.exists():
-        pytest.skip(f"nothing recorded yet: python tests/{Path(__file__).name} --write")
+        pytest.skip(f"nothing recorded yet: python tests/lint/{Path(__file__).name} --write")
     assert options() == json.loads(RECORD.read_text(encoding="utf-8"))
 
 

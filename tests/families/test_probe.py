@@ -9,7 +9,7 @@ from types import MethodType
 import pytest
 import torch
 import transformers
-from families import FAMILIES, decoder, tower, train_tokenizer
+from tiny_models import FAMILIES, decoder, tower, train_tokenizer
 
 from slq.backbone import FrozenBackbone, load_backbone
 from slq.backbone.families import FAMILIES as ROWS

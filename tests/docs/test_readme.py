@@ -11,7 +11,7 @@ import pytest
 
 from slq.miniature.export import write_world
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
