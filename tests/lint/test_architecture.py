@@ -31,9 +31,23 @@ EXCEPTIONS = {
     ("runtime", "errors"): "a device, dtype or output folder that cannot be had is a user's mistake",
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+# What the code should do without, and the files that still hold it: (what, where).
+TOLERATED = {
+    ("id()", "leakage.py"),
+    ("id()", "evaluate/vectors.py"),
+    ("id()", "evaluate/run.py"),
+    ("id()", "training/usable.py"),
+    ("id()", "backbone/attention.py"),
+    ("id()", "methods/tuned.py"),
+    ("id()", "cli/evaluate.py"),
+    ("id()", "demo/run.py"),
+    ("__signature__", "cli/loading.py"),
+    ("locals()", "cli/train.py"),
+}
+LONG_TESTS = {"cli/test_cli.py", "cli/test_bad_input.py", "miniature/test_pretraining.py", "model/test_prefix_cache.py"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+TESTS = Path(__file__).parents[1]
 
 
 def imported_names(path: Path) -> Iterator[tuple[int, str]]:
@@ -51,27 +65,57 @@ def imported_names(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, base
 
 
-@each_module
-def test_imports_go_downwards(path):
+def upward_imports(path: Path) -> Iterator[str]:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert own in RANKS, f"slq.{own} has no rank: add it to LAYERS, and to docs/design/0001-layout-and-ranks.md"
+    if own not in RANKS:
+        yield f"slq.{own} has no rank: add it to LAYERS, and to docs/design/0001-layout-and-ranks.md"
+        return
     for line, name in imported_names(path):
-        where = f"{path.name}:{line} imports {name}"
+        where = f"{path.relative_to(PACKAGE)}:{line} imports {name}"
         target = name.removeprefix("slq").removeprefix(".").split(".")[0]
-        assert target in RANKS, f"{where}: no module with a rank; import from the module, not from the package, or add it to LAYERS"
-        if target != own and (own, target) not in EXCEPTIONS:
-            assert RANKS[target] < RANKS[own], f"{where}: rank {RANKS[own]} imports only lower ranks, not {RANKS[target]}"
+        if target not in RANKS:
+            yield f"{where}: no module with a rank; import from the module, not from the package, or add it to LAYERS"
+        elif target != own and (own, target) not in EXCEPTIONS and RANKS[target] >= RANKS[own]:
+            yield f"{where}: rank {RANKS[own]} imports only lower ranks, not {RANKS[target]}"
 
 
-@each_module
-def test_files_and_functions_are_short(path):
-    source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= LONGEST_FILE, f"{path.name} is longer than {LONGEST_FILE} lines"
+def long_things(path: Path, within: Path) -> Iterator[str]:
+    """The file, and its functions by their bodies: a command's options make a long signature, but no function that is hard to follow."""
+    source, name = path.read_text(encoding="utf-8"), path.relative_to(within).as_posix()
+    if len(source.splitlines()) > LONGEST_FILE and name not in LONG_TESTS:
+        yield f"{name} has {len(source.splitlines())} lines, not <= {LONGEST_FILE}"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            # The body alone: a command's options make a long signature without making the function hard to follow.
             lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
-            assert lines <= LONGEST_FUNCTION, f"{path.name}:{node.lineno} {node.name} has {lines} lines, not <= {LONGEST_FUNCTION}"
+            if lines > LONGEST_FUNCTION:
+                yield f"{name}:{node.lineno} {node.name} has {lines} lines, not <= {LONGEST_FUNCTION}"
+
+
+def forbidden(path: Path) -> Iterator[tuple[str, int]]:
+    """Objects told apart by their address, and functions that look at or rewrite their own parameters: what, and the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("id", "locals"):
+            yield f"{node.func.id}()", node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr == "__signature__":
+            yield node.attr, node.lineno
+
+
+def test_imports_go_downwards():
+    assert len(MODULES) > 50
+    offenders = [found for path in MODULES for found in upward_imports(path)]
+    assert not offenders, "\n".join(offenders)
+
+
+def test_files_and_functions_are_short():
+    offenders = [found for path in MODULES for found in long_things(path, PACKAGE)]
+    offenders += [found for path in sorted(TESTS.rglob("*.py")) for found in long_things(path, TESTS)]
+    assert not offenders, "\n".join(offenders)
+
+
+def test_nothing_goes_by_addresses_or_rewritten_signatures():
+    found = [(what, path.relative_to(PACKAGE).as_posix(), line) for path in MODULES for what, line in forbidden(path)]
+    offenders = [f"{name}:{line} uses {what}" for what, name, line in found if (what, name) not in TOLERATED]
+    assert not offenders, "\n".join(offenders)
 
 
 @pytest.mark.parametrize("arguments", [None, ["--help"]], ids=["import slq", "slq --help"])
