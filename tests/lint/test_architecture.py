@@ -13,6 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "slq"
 LAYERS = (
     ("types", "errors", "runtime"),
+    ("registry", "console"),
+    ("config",),
     ("metrics", "scoring", "intervals", "losses", "latents", "data"),
     ("backbone",),
     ("miniature", "batching"),
