@@ -1,0 +1,277 @@
+"""Output folders: each lists the files that a command wrote there, and `--overwrite` removes those and nothing else.
+
+The list is `.slq.json`: for every file its size and sha256. A folder that holds anything else, or a file that was changed since, is refused
+before anything is touched. New output is written beside the folder and moved in place when it is whole, so that a crash leaves the old one.
+
+A long run (`writes` is given) works in the folder itself if nothing is there yet, so that it can be watched and resumed. Until it is
+finished `.slq.json` holds the patterns of the names that it writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from slq.errors import OutputError, OutputExistsError
+from slq.io.files import crash_point, is_abandoned, is_sibling, map_os_errors, remove, sibling_path, siblings, sync, write_json
+
+MANIFEST = ".slq.json"
+FORMAT = 1
+_NOBODYS = (".DS_Store", "Thumbs.db")  # what file managers leave in every folder that is looked at
+
+
+class OutputFolder:
+    """A folder that one command writes. As a context manager it is finished at the end, and what was written is removed on an error.
+
+    Attributes:
+        target: the folder that the user named.
+        path: where to write now: the same, or a folder beside it until `publish`.
+    """
+
+    def __init__(self, target: Path, path: Path, command: str, writes: Sequence[str] = ()):
+        self.target, self.path, self.command, self.writes = target, path, command, tuple(writes)
+
+    @staticmethod
+    def check(path: Path, overwrite: bool = False, keep: Path | None = None) -> None:
+        """Refuse a folder that cannot be written, before the work and not after it.
+
+        Args:
+            path: the output folder.
+            overwrite: whether what an earlier command wrote there is to be replaced.
+            keep: what the command reads.
+
+        Raises:
+            OutputExistsError: if the folder holds something and `overwrite` is not given, or anything that slq did not write there.
+            OutputError: if the folder holds `keep`, or cannot be replaced.
+        """
+        if keep is not None and keep.resolve().is_relative_to(path.resolve()):
+            raise OutputError(f"{path} holds {keep}, which is read: choose another output folder.")
+        with map_os_errors(path):
+            _restore(path.resolve())
+            if not _holds_something(path):
+                return
+            if not overwrite:
+                raise OutputExistsError(f"{path} exists already: choose another folder, or pass --overwrite to replace it.")
+            reason = _reason_to_keep(path)
+            if reason:
+                raise OutputExistsError(f"{path} {reason}: move what you want to keep, remove the rest, or choose another folder.")
+            if os.path.ismount(path):
+                raise OutputError(f"{path} is where a disk is mounted, and cannot be replaced: name a folder in it.")
+
+    @classmethod
+    def create(cls, path: Path, command: str, *, overwrite: bool = False, writes: Sequence[str] = ()) -> Self:
+        """Begin an output folder.
+
+        Args:
+            path: the output folder.
+            command: which command writes it, for the list.
+            overwrite: whether what an earlier command wrote there is to be replaced.
+            writes: patterns of the names that a long run writes (`checkpoint-*`); empty for output that is only useful when whole.
+
+        Raises:
+            OutputExistsError: see `check`.
+            OutputError: if the folder cannot be made.
+        """
+        cls.check(path, overwrite)
+        target = path.resolve()
+        with map_os_errors(path):
+            if not target.parent.exists():
+                target.parent.mkdir(parents=True)
+            for other in filter(is_abandoned, siblings(target, "partial")):
+                remove(other)
+            in_place = os.path.ismount(target) or (bool(writes) and not _holds_something(target))
+            folder = cls(target, target if in_place else sibling_path(target), command, writes or ("*",))
+            folder.path.mkdir(exist_ok=in_place)
+        folder._write_manifest(complete=False, files={})
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path, command: str, writes: Sequence[str]) -> Self:
+        """Continue in the folder of a run that was stopped.
+
+        Args:
+            path: the output folder of that run.
+            command: which command writes it.
+            writes: patterns of the names that the run writes.
+
+        Raises:
+            OutputExistsError: if no run of slq made the folder.
+        """
+        manifest = _read_manifest(path)
+        if manifest is None or manifest["command"] != command:
+            reason = _no_manifest(path) if manifest is None else f"was written by slq {manifest['command']}"
+            raise OutputExistsError(f"{path} {reason}: no run of slq {command} can be resumed there; choose another folder.")
+        folder = cls(path.resolve(), path.resolve(), command, writes)
+        folder._write_manifest(complete=False, files=manifest["files"])
+        return folder
+
+    def publish(self) -> None:
+        """Move what is written so far in place of what was there before; nothing happens the second time.
+
+        Raises:
+            OutputExistsError: if someone else wrote into the folder meanwhile; what was written stays beside it.
+        """
+        if self.path == self.target:
+            return
+        target, written = self.target, self.path
+        crash_point("folder.written")
+        with map_os_errors(target):
+            old = None
+            if _holds_something(target):
+                if reason := _reason_to_keep(target):
+                    spare = target.with_name(f"{target.name}.new-{os.getpid()}")
+                    written.rename(spare)
+                    raise OutputExistsError(f"{target} {reason}, since this run began: the new output is in {spare}.")
+                old = sibling_path(target, "replaced")
+                target.rename(old)
+                crash_point("folder.moved")
+            written.rename(target)
+            crash_point("folder.published")
+            sync(target.parent)
+        self.path = target
+        if old is not None:
+            _remove_listed(old, target)
+
+    def finish(self) -> None:
+        """List what was written and move it in place.
+
+        Raises:
+            OutputError: if the list cannot be written.
+        """
+        with map_os_errors(self.target):
+            files = {name: _describe(file) for name, file in _walk(self.path) if self._is_ours(name)}
+        self._write_manifest(complete=True, files=files)
+        self.publish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.finish()
+        elif self.path != self.target:
+            remove(self.path)
+
+    def _is_ours(self, name: str) -> bool:
+        return name != MANIFEST and _fits(name, self.writes)
+
+    def _write_manifest(self, complete: bool, files: dict[str, Any]) -> None:
+        content = {"format": FORMAT, "command": self.command, "complete": complete, "files": dict(sorted(files.items()))}
+        write_json(self.path / MANIFEST, content if complete else {**content, "writes": list(self.writes)})
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name below the folder, or a folder on its way, fits a pattern."""
+    parts = name.split("/")
+    return any(fnmatchcase("/".join(parts[: end + 1]), pattern) for pattern in patterns for end in range(len(parts)))
+
+
+def _walk(folder: Path) -> list[tuple[str, Path]]:
+    """Every file below a folder, links as what they are, with its name in the folder."""
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        found += [Path(place, name) for name in (*files, *links)]
+    return sorted((file.relative_to(folder).as_posix(), file) for file in found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"size": file.stat().st_size, "sha256": digest}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The list of what slq wrote in a folder; None without one."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest["format"] == FORMAT and isinstance(manifest["files"], dict) and isinstance(manifest["command"], str):
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _no_manifest(folder: Path) -> str:
+    """Why a folder has no list that can be used."""
+    if not folder.is_dir():
+        return "is not a folder"
+    if not (folder / MANIFEST).exists():
+        return f"has no {MANIFEST}, in which slq lists what it wrote (earlier versions did not)"
+    return f"has a {MANIFEST} that this version of slq cannot read"
+
+
+def _reason_to_keep(folder: Path) -> str:
+    """Why a folder may not be replaced, as the end of a sentence about it; empty if all that it holds was written by slq."""
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return _no_manifest(folder)
+    foreign, changed = _sort_out(folder, manifest)
+    for names, what in ((foreign, "slq did not write there"), (changed, "has changed since slq wrote it")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"holds {names[0]}{more}, which {what}"
+    return ""
+
+
+def _sort_out(folder: Path, manifest: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The names in a folder that its list lacks, and those of files that are not as listed."""
+    files, writes = manifest["files"], manifest.get("writes", ())
+    foreign, changed = [], []
+    for name, file in _walk(folder):
+        if name == MANIFEST or file.name in _NOBODYS or is_sibling(file.name):
+            continue
+        if not manifest.get("complete") and _fits(name, writes) and not file.is_symlink():
+            continue  # a run that was stopped may have written it at any time
+        if name not in files or file.is_symlink():
+            foreign.append(name)
+        elif not _is_as_listed(file, files[name]):
+            changed.append(name)
+    return foreign, changed
+
+
+def _is_as_listed(file: Path, listed: dict[str, Any]) -> bool:
+    return file.stat().st_size == listed["size"] and _describe(file) == listed
+
+
+def _remove_listed(folder: Path, target: Path) -> None:
+    """Remove a folder that was replaced, but for what its list lacks: that is kept under a name that can be seen."""
+    manifest = _read_manifest(folder) or {"files": {}}
+    kept = {name for names in _sort_out(folder, manifest) for name in names}
+    if not kept:
+        remove(folder)
+        return
+    for name, file in _walk(folder):
+        if name not in kept:
+            remove(file)
+    for place, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            os.rmdir(place)  # only what is empty by now
+    spare = target.with_name(f"{target.name}.kept-{os.getpid()}")
+    folder.rename(spare)
+    warnings.warn(f"{target} was changed while it was replaced: what slq did not write is kept in {spare}.", stacklevel=4)
+
+
+def _restore(target: Path) -> None:
+    """Put back, or away, what a crash left between the two steps of a replacement."""
+    for old in filter(is_abandoned, siblings(target, "replaced")):
+        if _holds_something(target):
+            _remove_listed(old, target)
+        else:
+            old.rename(target)
