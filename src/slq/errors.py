@@ -5,6 +5,7 @@
     │   ├── PictureError      a picture is missing, broken, too large or not a picture
     │   ├── TextError         a text is empty or cannot be used
     │   ├── DataFileError     a data file is missing, or a line or column of it is wrong
+    │   ├── ConfigError       an option or a key of a config file is wrong
     │   └── BadItemsError     some items of a batch are wrong; lists each with its place and reason
     ├── AdapterError          an adapter cannot be read
     │   └── MismatchError     an adapter or saved embeddings belong to another backbone, template or shape
@@ -12,6 +13,7 @@
     ├── OutputError           a result cannot be written
     │   ├── OutputExistsError the output folder holds something already
     │   └── DiskFullError     there is no room left
+    ├── PluginError           an installed extension cannot be used; names its distribution, group and name
     └── MissingExtraError     an optional dependency is not installed; names the command that installs it
 
 A message is one or two sentences: what is wrong, where, and what to do.
@@ -41,6 +43,10 @@ class TextError(InputError):
 
 class DataFileError(InputError):
     """A data file is missing, or a line or column of it is wrong."""
+
+
+class ConfigError(InputError):
+    """An option or a key of a config file is wrong."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,10 @@ class OutputExistsError(OutputError):
 
 class DiskFullError(OutputError):
     """There is no room left on the disk."""
+
+
+class PluginError(SlqError):
+    """An installed extension cannot be used; the message names its distribution, group and name."""
 
 
 class MissingExtraError(SlqError, ImportError):

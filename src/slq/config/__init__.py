@@ -1,0 +1,34 @@
+"""Options as dataclasses; imports no heavy library."""
+
+from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, LeakageConfig, MiningConfig, RetentionConfig
+from slq.config.fields import NamedOptions, from_values
+from slq.config.files import Sources, dump_config, read_config
+from slq.config.index import EmbedConfig, SearchConfig
+from slq.config.model import ModelConfig, PreprocessingConfig
+from slq.config.tools import BenchmarksConfig, CacheClearConfig, CacheInfoConfig, DemoConfig, SampleDataConfig
+from slq.config.train import PRESETS, TrainConfig
+
+__all__ = [
+    "PRESETS",
+    "BenchmarksConfig",
+    "CacheClearConfig",
+    "CacheInfoConfig",
+    "CompareConfig",
+    "DemoConfig",
+    "DoctorConfig",
+    "EmbedConfig",
+    "EvalConfig",
+    "LeakageConfig",
+    "MiningConfig",
+    "ModelConfig",
+    "NamedOptions",
+    "PreprocessingConfig",
+    "RetentionConfig",
+    "SampleDataConfig",
+    "SearchConfig",
+    "Sources",
+    "TrainConfig",
+    "dump_config",
+    "from_values",
+    "read_config",
+]
