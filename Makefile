@@ -15,31 +15,34 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 
 TEST_ENVIRONMENT := env -u OMP_NUM_THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint bench clean
+.PHONY: help demo test test-fast test-research lint bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-base ## adapt the built-in backbone, evaluate, index and search; results in demo/
 	$(VENV)/bin/slq demo --out demo
 
-test: lint ## the one test command: lint, types, every test and docstring example
-	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest
+test: lint ## the one test command: lint, types, every test and docstring example, but for long experiments
+	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest -m "not research"
 
 test-fast: $(VENV)/.installed-test ## the tests without the slow ones, and without lint
-	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest -m "not slow"
+	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest -m "not slow and not research"
+
+test-research: $(VENV)/.installed-test ## every test of the experiments, the long ones too
+	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest research/tests
 
 lint: $(VENV)/.installed-test ## ruff (check and format) and mypy
 	$(IN_VENV) -m ruff check
 	$(IN_VENV) -m ruff format --check
-	$(IN_VENV) -m mypy src/slq
+	$(IN_VENV) -m mypy src/slq packages/slq-karr/src/slq_karr research/paper research/pretraining
 
-bench: $(VENV)/.installed-test ## measure the miniature again: benchmarks/results/miniature.json
-	$(IN_VENV) benchmarks/miniature.py
+bench: $(VENV)/.installed-test ## measure the miniature again: research/results/miniature.json
+	$(IN_VENV) -m research.bench.miniature
 
 clean: ## remove results of the demo, caches and builds; .venv and your runs stay
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache src/slq.egg-info
-	find src tests -type d -name __pycache__ -exec rm -rf {} +
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache src/slq.egg-info packages/*/src/*.egg-info packages/*/build
+	find src tests packages research -type d -name __pycache__ -exec rm -rf {} +
 
 # One stamp for each step of the installation; each waits for the one before, so that `make -j` never runs pip twice at once.
 
@@ -64,6 +67,6 @@ $(VENV)/.installed-base: pyproject.toml constraints.txt $(VENV)/.installed-torch
 	$(PIP) install -e . -c constraints.txt
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/.installed-base
-	$(PIP) install -e ".[test]" -c constraints.txt
+$(VENV)/.installed-test: pyproject.toml packages/slq-karr/pyproject.toml constraints.txt $(VENV)/.installed-base
+	$(PIP) install -e ".[test]" -e packages/slq-karr -c constraints.txt
 	@touch $@

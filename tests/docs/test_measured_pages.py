@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from research.bench import tables
+
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
-
-
-@pytest.fixture(scope="module")
-def tables():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module("tables")
-    finally:
-        sys.path.pop(0)
 
 
 @pytest.mark.parametrize("name", ["performance.md", "claims.md"])
-def test_tables_are_those_of_the_results(tables, name):
+def test_tables_are_those_of_the_results(name):
     page = ROOT / "docs" / name
     written = page.read_text(encoding="utf-8")
     shown = {block["name"] for block in tables.BLOCK.finditer(written)}
     assert shown and shown <= set(tables.PAGES[page])
-    assert tables.filled(page) == written, "run `python benchmarks/tables.py`"
+    assert tables.filled(page) == written, "run `python -m research.bench.tables`"
 
 
 @pytest.mark.parametrize("name", ["performance.md", "claims.md"])

@@ -33,7 +33,7 @@ def test_commands_and_options_exist():
     from slq.cli import app
 
     commands = get_command(app).commands
-    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|paper|embed|search|doctor|world|demo)[^`\n]*)", README)
+    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|embed|search|doctor|world|demo)[^`\n]*)", README)
     assert {line.split()[1] for line in shown} >= {"train", "eval", "embed", "search", "world"}
     for line in shown:
         known = {option for each in commands[line.split()[1]].params for option in each.opts}
@@ -54,7 +54,7 @@ ROWS = {
 
 def test_figures_are_those_of_the_benchmark():
     """Every figure of the README's table, cell by cell."""
-    result = json.loads((ROOT / "benchmarks" / "results" / "miniature.json").read_text(encoding="utf-8"))
+    result = json.loads((ROOT / "research" / "results" / "miniature.json").read_text(encoding="utf-8"))
     columns = (result["controls"]["last_token"], result["controls"]["untrained_latents"], result)
     rows = [line.strip("| ").split("|") for line in README.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == len(ROWS)

@@ -21,9 +21,8 @@ LAYERS = (
     ("cache", "prefix_cache", "adapter", "embedder"),
     ("retriever",),
     ("methods", "integrations"),
-    ("training", "evaluate", "leakage", "mining", "index", "benchmarks", "karr", "retention", "doctor"),
+    ("training", "evaluate", "leakage", "mining", "index", "benchmarks", "retention", "doctor"),
     ("service", "demo"),
-    ("paper",),
     ("cli", "server"),
 )
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -46,7 +45,7 @@ TOLERATED = {
     ("__signature__", "cli/loading.py"),
     ("locals()", "cli/train.py"),
 }
-LONG_TESTS = {"cli/test_cli.py", "cli/test_bad_input.py", "miniature/test_pretraining.py", "model/test_prefix_cache.py"}
+LONG_TESTS = {"cli/test_cli.py", "cli/test_bad_input.py", "model/test_prefix_cache.py"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 TESTS = Path(__file__).parents[1]
@@ -65,6 +64,16 @@ def imported_names(path: Path) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, f"slq.{alias.name}") for alias in node.names)
             elif base.startswith("slq."):
                 yield node.lineno, base
+
+
+def foreign_imports(path: Path) -> Iterator[str]:
+    """Imports of what builds on slq: slq-karr, the experiments, the tests."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        yield from (
+            f"{path.name}:{node.lineno} imports {name}" for name in names if name.split(".")[0] in ("slq_karr", "research", "tests")
+        )
 
 
 def upward_imports(path: Path) -> Iterator[str]:
@@ -104,7 +113,7 @@ def forbidden(path: Path) -> Iterator[tuple[str, int]]:
 
 def test_imports_go_downwards():
     assert len(MODULES) > 50
-    offenders = [found for path in MODULES for found in upward_imports(path)]
+    offenders = [found for path in MODULES for check in (upward_imports, foreign_imports) for found in check(path)]
     assert not offenders, "\n".join(offenders)
 
 

@@ -23,10 +23,8 @@ COMMANDS = {
     "embed",
     "search",
     "doctor",
-    "paper",
     "retention",
     "cache",
-    "karr",
     "world",
     "demo",
 }
@@ -34,7 +32,10 @@ RECORD = Path(__file__).with_name("public_surface.json")
 
 
 def options() -> dict[str, list[str]]:
-    """Each command (`world`, `world show`, ...) with the names of its options and arguments, as typer registered them."""
+    """Each command (`world`, `world show`, ...) with the names of its options and arguments, as typer registered them.
+
+    What other distributions add is not among them: `main` adds it.
+    """
     from typer.main import get_command
 
     from slq.cli import app

@@ -9,17 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
 import transformers.dynamic_module_utils
-from PIL import Image
 from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration
 
 from slq.backbone import FrozenBackbone, load_backbone
 from slq.errors import BackboneError, MismatchError, MissingExtraError
 from slq.latents import LatentQueries, pool
-from slq.miniature.architecture import build_processor
 from slq.retriever import Retriever
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -71,13 +68,6 @@ def test_how_it_is_run_does_not_change_the_numbers(backbone, items, option):
     assert other.model.config.get_text_config()._attn_implementation == wanted
     assert other.identity == backbone.identity
     assert (embed(other, items) - embed(backbone, items)).abs().max() <= 1e-5
-
-
-def test_pictures_are_prepared_as_in_pre_training(backbone):
-    """By Pillow, whether torchvision is installed or not: transformers would take torchvision's resizing where it is."""
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8))
-    trained_on = build_processor(backbone.processor.tokenizer).image_processor(picture, return_tensors="pt")
-    assert torch.equal(backbone.processor.image_processor(picture, return_tensors="pt")["pixel_values"], trained_on["pixel_values"])
 
 
 def test_code_that_comes_with_weights_runs_only_on_demand(folder, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_nothing_is_declared_otherwise(tmp_path, source):
 
 # The ways into the package that lead to transformers.
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["slq.retriever", "slq.integrations.sentence_transformers", "slq.miniature.pretraining.batches"])
+@pytest.mark.parametrize("module", ["slq.retriever", "slq.integrations.sentence_transformers"])
 def test_it_comes_before_transformers(tmp_path, module):
     result = python(f"import {module}; print(*sys.modules, sep='\\n')", tmp_path)
     names = result.stdout.splitlines()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 
 import typer
 
-from slq.cli import benchmarks, cache, compare, doctor, evaluate, karr, leakage, mine, paper, retention, search, show, train
+from slq.cli import benchmarks, cache, compare, doctor, evaluate, leakage, mine, retention, search, show, train
 from slq.errors import SlqError
 
 app = typer.Typer(
@@ -38,18 +39,27 @@ app.command("eval")(evaluate.evaluate)
 app.command()(benchmarks.benchmarks)
 app.command()(compare.compare)
 app.command()(retention.retention)
-app.add_typer(karr.app, name="karr")
 app.command()(search.embed)
 app.command()(search.search)
 app.command()(doctor.doctor)
-app.command()(paper.paper)
 app.add_typer(cache.app, name="cache")
 app.command()(show.world)
 app.command()(show.demo)
 
 
+def add_commands_of_other_distributions() -> None:
+    """Add what is installed under the entry-point group `slq.commands`; one that cannot be loaded is named and stops nothing else."""
+    for command in sorted(entry_points(group="slq.commands"), key=lambda command: command.name):
+        try:
+            app.add_typer(command.load(), name=command.name)
+        except Exception as error:
+            of = f" of {command.dist.name}" if command.dist else ""
+            typer.secho(f"Warning: the command {command.name}{of} is left out: {error!r}", fg="yellow", err=True)
+
+
 def main() -> None:
     """Run the command line; errors of this package are shown as one sentence, Ctrl-C ends with code 130."""
+    add_commands_of_other_distributions()
     try:
         code = app(standalone_mode=False)  # typer returns the code of an Exit; its own for Ctrl-C is 130
         if code == 130:

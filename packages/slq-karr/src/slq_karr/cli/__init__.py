@@ -1,0 +1,1 @@
+"""The commands that slq-karr adds to slq."""

@@ -1,0 +1,115 @@
+"""A finished set as a benchmark that `slq eval` and other tools read.
+
+DIR/karr.jsonl            one query a line: _id, image, text, category; target, caption, where it came from, what was checked
+DIR/corpus.jsonl, queries.jsonl, qrels/test.tsv      the same in BEIR layout: the pictures that have a query
+DIR/whole-gallery/        BEIR layout over all pictures of the set, those without a query included
+DIR/pictures/             every picture of the set
+DIR/README.md             the data card
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slq.data import RetrievalSet, write_beir
+from slq.data.tables import read_json
+from slq.errors import DataFileError
+from slq.runtime import new_folder, writing
+from slq.types import Item
+from slq_karr.candidates import LEFT_OUT, read_candidates
+from slq_karr.card import data_card
+from slq_karr.categories import CATEGORIES
+from slq_karr.gallery import Shown, link_or_copy, read_gallery
+from slq_karr.keeping import Kept, keep, read_reviews
+from slq_karr.lines import read_lines, write_lines
+from slq_karr.settings import SETTINGS
+from slq_karr.verify import FindLeaks, leaks_of, own_leaks
+
+TABLE, WHOLE = "karr.jsonl", "whole-gallery"
+BEIR_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. pictures: those that have a query. warnings: what a person should look at."""
+
+    queries: int
+    pictures: int
+    categories: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool = False, find_leaks: FindLeaks | None = None) -> Exported:
+    """Write what the set keeps into a new folder.
+
+    find_leaks: looks for targets in edited queries; by default slq_karr.leaks. Raises DataFileError if the set holds nothing to keep,
+    OutputExistsError if the folder holds something, unless it is an earlier export and `overwrite` is given.
+    """
+    candidates = read_candidates(folder)
+    reviews, broken = read_reviews(folder)
+    kept = keep(candidates, reviews, reviewed_only)
+    if not kept:
+        raise DataFileError(f"{folder} holds no query to keep: of {len(candidates)} candidates none was accepted")
+    settings = read_json(folder / SETTINGS, "build the set again", "build the set again")
+    uncaptioned = {row["item"] for row in read_lines(folder / LEFT_OUT) if row["stage"] == "caption"}
+    shown = {each.image: each for each in read_gallery(folder)[0] if each.image not in uncaptioned}
+    asked = [image for image in shown if image in {each.candidate.image for each in kept}]
+    warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(kept, find_leaks)]
+    new_folder(out, overwrite, [TABLE, "README.md", *shown, *BEIR_FILES, *(f"{WHOLE}/{name}" for name in BEIR_FILES)])
+    with writing(out):
+        (out / "pictures").mkdir()
+        for image in shown:
+            link_or_copy(folder / image, out / image)
+        write_lines(out / TABLE, (_row(each, shown[each.candidate.image], settings) for each in kept))
+        write_beir(out, _retrieval_set(out, kept, asked))
+        write_beir(out / WHOLE, _retrieval_set(out, kept, list(shown)))
+        card = data_card(settings, candidates, kept, list(shown), len(asked))
+        (out / "README.md").write_text(card, encoding="utf-8")
+    counts = Counter(each.candidate.category for each in kept)
+    return Exported(len(kept), len(asked), {name: counts[name] for name in CATEGORIES if counts[name]}, tuple(warnings))
+
+
+def _row(kept: Kept, shown: Shown, settings: Mapping[str, Any]) -> dict[str, Any]:
+    candidate = kept.candidate
+    return {
+        "_id": candidate.id,
+        "image": candidate.image,
+        "text": kept.query,
+        "category": candidate.category,
+        "target": candidate.target,
+        "caption": candidate.caption,
+        "source": shown.source,
+        "sha256": shown.sha256,
+        "written_by": settings["model"],
+        **({"before_editing": candidate.query} if kept.query != candidate.query else {}),
+        "checks": {check: verdict["passed"] for check, verdict in candidate.verdicts.items()},
+        "reviews": {"reviewers": kept.reviews, "approved": kept.approved},
+    }
+
+
+def _retrieval_set(out: Path, kept: Sequence[Kept], gallery: Sequence[str]) -> RetrievalSet:
+    inside = set(gallery)
+    return RetrievalSet(
+        name=out.name,
+        queries={each.candidate.id: Item(each.query) for each in kept},
+        corpus={image: Item(image=out / image) for image in gallery},
+        qrels={each.candidate.id: {image: 1 for image in each.candidate.positives if image in inside} for each in kept},
+        failures=(),
+        categories={each.candidate.id: each.candidate.category for each in kept},
+    )
+
+
+def _edited_leaks(kept: Sequence[Kept], find_leaks: FindLeaks | None) -> list[str]:
+    """Edited queries that name their target: no check has seen them."""
+    found = []
+    for each in kept:
+        if each.query == each.candidate.query:
+            continue
+        look = find_leaks or own_leaks()  # asked for only here: it needs dictionaries
+        if leaks := leaks_of(each.query, each.candidate.names, each.candidate.target, look):
+            found.append(f"{each.candidate.id} was edited to {each.query!r}, which names its target {each.candidate.target!r}: {leaks}")
+    return found

@@ -1,0 +1,64 @@
+"""What decides a set, kept beside it: a build that goes on must match it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slq.data.tables import read_json
+from slq.errors import InputError
+from slq.runtime import replace_file
+from slq_karr.categories import CATEGORIES
+
+SETTINGS = "settings.json"
+LATEST = ("images", "endpoint")  # recorded; the same pictures or model may stand elsewhere the next time
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is wanted of a set.
+
+    count: accepted queries; None: as many as there are pictures. mix: category -> share. tries: queries that are written for a picture, at
+    most, until one is accepted. max_positives: other pictures that the model judges for each query, at most. captions_only: no picture is
+    sent, for a model without eyes. seed: the order in which pictures are taken.
+    """
+
+    count: int | None = None
+    mix: tuple[tuple[str, float], ...] = tuple(CATEGORIES.items())
+    tries: int = 3
+    max_positives: int = 10
+    captions_only: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("tries", 1), ("max_positives", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} must be at least {least}, not {value}.")
+
+
+def settle(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Write the settings of a new set, or see that those of an earlier run are the same.
+
+    Raises InputError where they are not.
+    """
+    path = out / SETTINGS
+    wanted = json.loads(json.dumps(wanted))
+    if path.is_file():
+        before = read_json(path, "build the set again", "build the set in a new folder")
+        differ = [name for name in wanted if name not in LATEST and before.get(name) != wanted[name]]
+        if differ:
+            name = differ[0]
+            raise InputError(
+                f"{out} was begun with {name} = {_short(before.get(name))}, not {_short(wanted[name])}. Give what it was begun with, or a "
+                f"new folder; copy {out / 'journal.jsonl'} there first, and what was paid for is not paid again."
+            )
+    replace_file(path, lambda partial: partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8"))
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:80] + "..."

@@ -1,0 +1,1 @@
+"""What was measured and how: the experiments, the pre-training of the miniature, the benchmarks, and their results. Not packaged."""

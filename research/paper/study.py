@@ -1,0 +1,250 @@
+"""What the experiments share: data, the backbone, and trainings that are done once and found again.
+
+A study's folder holds:
+    world/                 pictures of the miniature's world, where no data of one's own are given
+    trainings/<name>/      what each training learned, with `measured.json`
+    costs/                 what each training cost
+    <experiment>.json      results, and beside them their figures
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from slq.backbone import FrozenBackbone, load_backbone
+from slq.data import PairFile, RetrievalSet, read_beir, read_pairs
+from slq.embedder import Embedder
+from slq.errors import InputError
+from slq.evaluate import both_ways, evaluate
+from slq.methods import load_embedder
+from slq.miniature.export import write_world
+from slq.runtime import provenance, replace_file
+from slq.training import TrainingOptions, train
+from slq.types import Pair
+
+SPLITS = ("train", "validation", "test")
+console = Console()
+Scores = dict[str, Any]  # figures as fractions, by name, some of them by category
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the miniature's world a study draws: pictures to train on, to choose by and to test on; questions a suite; seeds."""
+
+    training: int = 1500
+    validation: int = 300
+    test: int = 500
+    questions: int = 300
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int = 4
+    batch_size: int = 128
+
+
+QUICK = Size(training=40, validation=20, test=24, questions=12, seeds=(0, 1), epochs=1, batch_size=16)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training: where it is saved, and what was measured of it."""
+
+    folder: Path
+    measured: Scores
+
+
+class Study:
+    """A folder in which experiments find what others have made; a stopped one goes on where it was.
+
+    data: folders or files for training, validation and test in the layout of `slq world` (None: the world is drawn). A `knowledge` folder
+    in BEIR layout beside pairs is scored too. loading: see `load_backbone`.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        backbone: str = "miniature",
+        size: Size | None = None,
+        data: Mapping[str, Path] | None = None,
+        **loading: Any,
+    ):
+        self.out, self.backbone_name, self.size, self.loading = out, backbone, size or Size(), loading
+        self._data = dict(data or {})
+        if missing := set(SPLITS) - set(self._data) if self._data else set():
+            raise InputError(f"A study on one's own data needs all three of them; {', '.join(sorted(missing))} is missing.")
+        out.mkdir(parents=True, exist_ok=True)
+
+    def beside(self, backbone: str) -> Study:
+        """A study of another backbone on the same data, in a folder of its own inside this one's."""
+        name = hashlib.sha256(str(Path(backbone).resolve() if Path(backbone).exists() else backbone).encode()).hexdigest()[:8]
+        data = {split: self.folder(split) for split in SPLITS}
+        return Study(self.out / f"beside-{name}", backbone, self.size, data, **self.loading)
+
+    @cached_property
+    def backbone(self) -> FrozenBackbone:
+        return load_backbone(self.backbone_name, **self.loading)
+
+    @property
+    def is_miniature(self) -> bool:
+        """Whether the data are the miniature's world, whose suites and scenes are known."""
+        return not self._data
+
+    # --- data -------------------------------------------------------------------------------------------------------------
+
+    def folder(self, split: str) -> Path:
+        """Where a split's pairs are; the world's are drawn when they are first asked for."""
+        if self._data:
+            return self._data[split]
+        counts = {"train": self.size.training, "validation": self.size.validation, "test": self.size.test}
+        folder = self.out / "world" / f"{split}-{counts[split]}"
+        if not folder.exists():
+            partial = folder.with_name(folder.name + ".partial")
+            write_world(partial, split, counts[split], overwrite=partial.exists())
+            partial.rename(folder)
+        return folder
+
+    def pairs(self, split: str) -> Sequence[Pair]:
+        return self._file(split).pairs
+
+    def sets(self, split: str) -> list[RetrievalSet]:
+        """Pictures and captions both ways, and the knowledge queries where there are any."""
+        sets = both_ways(self._file(split))
+        knowledge = self.folder(split) / "knowledge"
+        return [*sets, replace(read_beir(knowledge), name="knowledge")] if knowledge.is_dir() else sets
+
+    def _file(self, split: str) -> PairFile:
+        return read_pairs(self.folder(split))
+
+    # --- trainings --------------------------------------------------------------------------------------------------------
+
+    def options(self, **changes: Any) -> TrainingOptions:
+        """Options at the study's size, the same data, batches and epochs for every method."""
+        return TrainingOptions(**{"epochs": self.size.epochs, "batch_size": self.size.batch_size, "validation": 0} | changes)
+
+    def trained(self, name: str, options: TrainingOptions) -> Trained:
+        """What a training with these options learned and scored on validation and test; found where it was done before."""
+        digest = self.digest(options)
+        named = self.out / "trainings" / file_name(f"{name}-{digest}")
+        # By another name, where two experiments share it.
+        folder = next((path.parent for path in sorted(named.parent.glob(f"*-{digest}/measured.json"))), named)
+        return Trained(folder, once(folder / "measured.json", lambda: self._train(name, folder, options)))
+
+    def _train(self, name: str, folder: Path, options: TrainingOptions) -> Scores:
+        say(f"training {name}")
+        learned = train(self.pairs("train"), self.backbone, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
+        return {
+            "learned_numbers": _learned_numbers(learned),
+            "validation": scores(learned, self.sets("validation")),
+            "test": scores(learned, self.sets("test")),
+            "options": asdict(options),
+            **provenance(options.seed),
+        }
+
+    def digest(self, options: TrainingOptions) -> str:
+        """Stands for all that a training depends on."""
+        plain = TrainingOptions().that_decide_the_weights()
+        weights = {
+            name: value
+            for name, value in options.that_decide_the_weights().items()
+            if value != plain[name] and not name.startswith("cache_")
+        }
+        counts = [self.size.training, self.size.validation, self.size.test]
+        about = [weights, self.backbone.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+    def load(self, trained: Trained) -> Embedder:
+        """The embedder that a training saved."""
+        return load_embedder(trained.folder, self.backbone)
+
+    def by_rate(self, name: str, rates: Sequence[float], **options: Any) -> dict[float, Trained]:
+        """One training a learning rate, with the first seed."""
+        seed = self.size.seeds[0]
+        return {rate: self.trained(f"{name}-{rate:g}-seed{seed}", self.options(**options, learning_rate=rate, seed=seed)) for rate in rates}
+
+    def chosen_rate(self, name: str, rates: Sequence[float], **options: Any) -> float:
+        """The learning rate that is best on validation pairs (`quality`), with the first seed."""
+        tried = self.by_rate(name, rates, **options)
+        return max(tried, key=lambda rate: quality(tried[rate].measured))
+
+    # --- results ----------------------------------------------------------------------------------------------------------
+
+    def write(self, experiment: str, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write an experiment's result with what it depends on; returns the whole."""
+        whole = {
+            **result,
+            "backbone": self.backbone.identity.to_dict(),
+            "size": asdict(self.size),
+            "data": {name: str(path) for name, path in self._data.items()} or "the miniature's world",
+            "command": f"python -m research.paper {experiment}",
+            **provenance(),
+        }
+        path = self.out / f"{experiment}.json"
+        _write_json(path, whole)
+        console.print(f"written to {path}")
+        return whole
+
+
+def once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is kept at `path`, or else measured and kept there now, so that a stopped experiment goes on where it was."""
+    if not path.exists():
+        measured = measure()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(path, measured)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_name(name: str) -> str:
+    """A name of ours as a file's."""
+    return name.replace(" ", "_").replace(",", "")
+
+
+def scores(embedder: Embedder, sets: Sequence[RetrievalSet], dims: int | None = None) -> Scores:
+    """hit@1 and hit@5 of each set; of sets with categories hit@5 by category too. dims: of so many leading numbers."""
+    found: Scores = {}
+    for one in evaluate(embedder, sets, dims=dims):
+        found[one.name] = {"hit@1": one.metrics["hit@1"], "hit@5": one.metrics["hit@5"]}
+        if one.by_category:
+            found[one.name]["by_category"] = {name: metrics["hit@5"] for name, metrics in one.by_category.items()}
+    return found
+
+
+def quality(measured: Scores, split: str = "validation") -> float:
+    """What learning rates are chosen by: the mean of hit@1 both ways on validation pairs."""
+    return statistics.mean(measured[split][way]["hit@1"] for way in ("text to image", "image to text"))
+
+
+def spread(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs of the same shape to one: each figure as mean and standard deviation over them (0 for a single run)."""
+    combined: dict[str, Any] = {}
+    for name, first in runs[0].items():
+        values = [one[name] for one in runs]
+        if isinstance(first, Mapping):
+            combined[name] = spread(values)
+        else:
+            combined[name] = {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
+    return combined
+
+
+def say(text: str) -> None:
+    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {text}")
+
+
+def shows_progress() -> bool:
+    return console.is_terminal
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    replace_file(path, lambda partial: partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
+
+
+def _learned_numbers(embedder: Embedder) -> int:
+    trainable: Any = getattr(embedder, "trainable", None) or list(embedder.queries.parameters())[:1]  # type: ignore[attr-defined]
+    return sum(parameter.numel() for parameter in trainable)
