@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import FAMILIES, build
+from tiny_models import FAMILIES, LAYERS, build
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -138,6 +138,33 @@ def test_the_latents_read_keys_of_which_there_is_one_for_several_heads(backbone,
     assert seen.queries_and_keys == [((heads, rows), heads)] * config.num_hidden_layers
 
 
+@families(FAMILIES)
+def test_a_keyword_of_the_call_reaches_every_attention_layer_of_the_decoder_and_no_other(backbone):
+    """Where it does not, `verified` must be false: packed rows depend on it."""
+    config = backbone.model.get_decoder().config
+    inputs = backbone.prepare(ITEMS).inputs
+    positions, length = backbone._positions(inputs), inputs["input_ids"].shape[1]
+    group = config.num_attention_heads // config.num_key_value_heads
+    with AttentionSeen() as plain, torch.no_grad():
+        wanted = backbone.model.base_model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+    with AttentionSeen() as folded, torch.no_grad():
+        found = backbone.model.base_model(**inputs, position_ids=positions, use_cache=False, slq_attention="folded").last_hidden_state
+    rows = ((config.num_key_value_heads, group * length), config.num_key_value_heads)
+    layers = sum(kind != "linear_attention" for kind in getattr(config, "layer_types", None) or [""] * LAYERS)
+    assert folded.queries_and_keys.count(rows) == layers and rows not in plain.queries_and_keys
+    stock = [(queries, keys) for queries, keys in plain.queries_and_keys if queries[1] != length]
+    assert [each for each in folded.queries_and_keys if each != rows] == stock, "vision layers stay what they were"
+    shown = inputs["attention_mask"].bool()
+    assert error(found[shown], wanted[shown]) <= 1e-5
+
+
+@families(FAMILIES)
+def test_generation_runs_stock_attention(backbone):
+    with AttentionSeen() as seen:
+        backbone.generate([[backbone.message(item)] for item in ITEMS[:2]], max_new_tokens=1)
+    assert {queries[0] for queries, _ in seen.queries_and_keys} == {backbone.model.get_decoder().config.num_attention_heads}
+
+
 @families(SPLITTING)
 def test_states_before_the_last_mlp_on_both_paths(backbone, latents, measured):
     prepared = backbone.prepare(ITEMS)
@@ -238,7 +265,6 @@ def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, backbone
         assert ours.keys.is_contiguous() and torch.equal(ours.next_position, theirs.next_position)
         assert measured("keys", error(ours.keys, theirs.keys)) <= 1e-5
         assert measured("values", error(ours.values, theirs.values)) <= 1e-5
-    assert backbone.model.get_decoder().config._attn_implementation == "sdpa"
 
 
 @families(KEEPING)

@@ -1,7 +1,8 @@
-"""Our attention against the stock one, outputs and gradients; and that a decoder runs it only while it is told to."""
+"""Our attention against the stock one, outputs and gradients; and that a decoder runs it only where a call asks for it."""
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from slq.backbone import load_backbone
-from slq.backbone.attention import OURS, STOCK, attend, our_attention, packed_lengths
+from slq.backbone.attention import SLQ_SDPA, attend, implementation, is_installed, keyword, packed_lengths
 
 BATCH, COUNT, KEYS, WIDTH = 3, 5, 17, 8
 
@@ -30,7 +31,7 @@ def both(group: int, mask: torch.Tensor, inputs: tuple[torch.Tensor, ...], **oth
     """Output and gradients of queries, keys and values, folded and stock."""
     module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
     found = []
-    for attention in (attend, sdpa_attention_forward):
+    for attention in (partial(attend, slq_attention="folded"), sdpa_attention_forward):
         output, weights = attention(module, *inputs, mask, scaling=0.3, **others)
         assert weights is None
         towards = torch.randn(output.shape, generator=torch.Generator().manual_seed(9)).to(output.dtype)
@@ -87,31 +88,45 @@ def test_items_of_a_packed_row_see_themselves_alone(group):
     module = SimpleNamespace(num_key_value_groups=group, is_causal=True)
     generator = torch.Generator().manual_seed(group)
     query, key, value = (torch.randn(1, heads, sum(lengths), WIDTH, generator=generator) for heads in (2 * group, 2, 2))
-    packed, weights = attend(module, query, key, value, packed_lengths(lengths), scaling=0.3)
+    packed, weights = attend(module, query, key, value, packed_lengths(lengths), scaling=0.3, slq_attention="packed")
     assert packed.shape == (1, sum(lengths), 2 * group, WIDTH) and weights is None
     apart = [
         sdpa_attention_forward(module, *each, None, scaling=0.3, is_causal=True)[0]
         for each in zip(*(every.split(lengths, dim=2) for every in (query, key, value)), strict=True)
     ]
     torch.testing.assert_close(packed, torch.cat(apart, dim=1), rtol=1e-5, atol=1e-5)
-    together, _ = attend(module, query, key, value, packed_lengths([sum(lengths)]), scaling=0.3)
+    together, _ = attend(module, query, key, value, packed_lengths([sum(lengths)]), scaling=0.3, slq_attention="packed")
     assert (packed - together)[:, lengths[0] :].abs().max() > 1e-2
 
 
-def test_a_decoder_has_it_only_meanwhile(backbone):
-    decoder = backbone.model.get_decoder()
-    assert decoder.config._attn_implementation == STOCK
-    with pytest.raises(RuntimeError), our_attention(decoder):
-        assert decoder.config._attn_implementation == OURS
-        with our_attention(decoder):
-            assert decoder.config._attn_implementation == OURS
-        assert decoder.config._attn_implementation == OURS, "one of two is still inside"
-        raise RuntimeError
-    assert decoder.config._attn_implementation == STOCK
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_without_the_keyword_it_is_stock_attention(group):
+    inputs, module = drawn(group), SimpleNamespace(num_key_value_groups=group, is_causal=True)
+    ours, stock = (attention(module, *inputs, seen(), scaling=0.3)[0] for attention in (attend, sdpa_attention_forward))
+    assert torch.equal(ours, stock)
+
+
+def test_a_decoder_of_torchs_attention_has_it_and_goes_by_the_name_of_torchs(backbone):
+    assert is_installed(backbone.model) and implementation(backbone.model) == "sdpa"
+    config = backbone.model.config
+    assert config.get_text_config()._attn_implementation == SLQ_SDPA
+    assert config.vision_config._attn_implementation == config._attn_implementation == "sdpa"
+    assert keyword(backbone.model, "folded") == {"slq_attention": "folded"}
 
 
 def test_another_attention_stays_what_it_is():
-    decoder = load_backbone(device="cpu", attn_implementation="eager").model.get_decoder()
-    with our_attention(decoder):
-        assert decoder.config._attn_implementation == "eager"
-    assert decoder.config._attn_implementation == "eager"
+    eager = load_backbone(device="cpu", attn_implementation="eager").model
+    assert not is_installed(eager) and implementation(eager) == eager.get_decoder().config._attn_implementation == "eager"
+    assert keyword(eager, "packed") == {}
+
+
+def test_it_is_not_saved_with_a_model(tmp_path):
+    load_backbone(device="cpu").model.save_pretrained(tmp_path)
+    assert SLQ_SDPA not in (tmp_path / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_packed_row_without_the_keyword_is_an_error_and_no_wrong_number(backbone):
+    row = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "attention_mask": packed_lengths([1, 3]), "position_ids": torch.arange(4)[None]}
+    with pytest.raises(RuntimeError, match="Expected attn_mask dtype"):
+        backbone.model.base_model(**row)
+    assert backbone.model.base_model(**row, slq_attention="packed").last_hidden_state.isfinite().all()

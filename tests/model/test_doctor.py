@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, load_backbone
+from slq.backbone.attention import SLQ_SDPA
 from slq.backbone.families import family_of
 from slq.doctor import Examination, Row, examine, with_fresh_queries
 from slq.doctor.subject import built_in_items
@@ -352,7 +353,7 @@ def test_attention_is_restored_after_an_error():
     backbone.model.base_model.language_model.layers[1].self_attn.register_forward_hook(never_eager)
     examination = run(lambda dtype: with_fresh_queries(backbone))
     assert by_result(examination)["failed"] == {"attention"} and "not like this" in examination.failed[0].note
-    assert {part._attn_implementation for part in configs(backbone)} == {"sdpa"}
+    assert {part._attn_implementation for part in configs(backbone)} == {"sdpa", SLQ_SDPA}
 
 
 class GivesNothing(FrozenBackbone):

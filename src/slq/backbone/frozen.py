@@ -27,8 +27,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from slq.backbone import features, packing
-from slq.backbone.attention import our_attention, takes_ours
+from slq.backbone import attention, features, packing
 from slq.backbone.families import Family
 from slq.backbone.features import PictureFeatures
 from slq.backbone.item_processor import ItemProcessor
@@ -69,6 +68,7 @@ class FrozenBackbone:
 
     def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str, preprocessing: Preprocessing | None = None):
         self.model = model.eval().requires_grad_(False)
+        attention.install(model)
         self.processor = processor
         self.item_processor = ItemProcessor(processor, family, preprocessing or Preprocessing())
         self.verified = family.verified
@@ -88,6 +88,7 @@ class FrozenBackbone:
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)
         other.model, other.embedding = model.eval(), model.get_input_embeddings()
+        attention.install(model)
         other.identity = replace(self.identity, name=name, revision="unknown", dtype=str(model.dtype).removeprefix("torch."))
         return other
 
@@ -117,7 +118,7 @@ class FrozenBackbone:
     @property
     def packs(self) -> bool:
         """Whether items can be read in one row without padding: with torch's attention, in families that the contract test has run."""
-        return self.verified and self.keeps_prefix and self.keeps_features and takes_ours(self.model.get_decoder())
+        return self.verified and self.keeps_prefix and self.keeps_features and attention.is_installed(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -176,8 +177,8 @@ class FrozenBackbone:
         order = sorted(range(len(items)), key=lambda i: len(items[i]))  # equally long ones side by side, for attention
         inputs = packing.packed([items[i] for i in order], self.device)
         reader = PrefixReader(config=self.model.config.get_text_config())
-        with suppress(LastLayerRead), our_attention(self.model.get_decoder()):
-            self.model.base_model(**inputs, past_key_values=reader, use_cache=True)
+        with suppress(LastLayerRead):
+            self.model.base_model(**inputs, past_key_values=reader, use_cache=True, **attention.keyword(self.model, "packed"))
         kept = dict(zip(order, packing.taken_apart(reader, [items[i] for i in order]), strict=True))
         return [kept[i] for i in range(len(items))]
 
@@ -190,13 +191,14 @@ class FrozenBackbone:
         batch, count = len(states), latents.shape[-2]
         mask = torch.cat([states.mask, states.mask.new_ones(batch, count)], dim=1)  # over the prefix too, (B, T+N)
         positions = states.next_position[..., None] + torch.arange(count, device=self.device)
-        with self._reading(readout), our_attention(self.model.get_decoder()):
+        with self._reading(readout):
             output = self.model.base_model(
                 inputs_embeds=latents.to(self.model.dtype).expand(batch, -1, -1),
                 attention_mask=mask,
                 position_ids=positions,
                 past_key_values=states.fork(),
                 use_cache=True,
+                **attention.keyword(self.model, "folded"),
             )
         return output.last_hidden_state
 

@@ -38,7 +38,7 @@ def unpadded(inputs: dict[str, Tensor], positions: Tensor, pictures: Sequence[Pi
 
 
 def packed(items: Sequence[Unpadded], device: torch.device) -> dict[str, Any]:
-    """The items one behind the other (1, S), as a model's body takes them under `our_attention`."""
+    """The items one behind the other (1, S), as a model's body takes them with `slq_attention="packed"`."""
     inputs: dict[str, Any] = {}
     for name, first in {name: item.inputs for item in reversed(items) for name in item.inputs if name != "attention_mask"}.items():
         if first[name].shape == first["input_ids"].shape:

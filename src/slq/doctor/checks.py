@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slq.backbone.attention import implementation
 from slq.doctor.subject import SEED, Measured, Subject, largest
 from slq.latents import pool
 from slq.prefix_cache import PrefixCache
@@ -91,7 +92,7 @@ def mixed_batch(subject: Subject) -> list[Measured]:
 def attention(subject: Subject) -> list[Measured]:
     """The attention implementation that was loaded against the others that every installation has; restored at the end."""
     model = subject.backbone.model
-    loaded, reasons, measured = model.config.get_text_config()._attn_implementation, [], []
+    loaded, reasons, measured = implementation(model), [], []
     before = _implementations(model.config)
     try:
         for other in [each for each in ("eager", "sdpa") if each != loaded]:
@@ -100,7 +101,7 @@ def attention(subject: Subject) -> list[Measured]:
             except (ValueError, ImportError) as error:  # this model does not have it
                 reasons.append(str(error).split("\n")[0])
                 continue
-            if model.config.get_text_config()._attn_implementation != other:  # transformers only warns about models of the old kind
+            if implementation(model) != other:  # transformers only warns about models of the old kind
                 reasons.append(f"it cannot be changed to {other} once loaded")
                 continue
             measured.append(subject.compare(f"{loaded} against {other}", subject.embed(range(len(subject.items)))))

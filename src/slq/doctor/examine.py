@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slq.backbone import attention
 from slq.doctor.checks import CHECKS, WEIGHTS, Skipped
 from slq.doctor.subject import PICTURE_SHAPES, Measured, Subject, at_once, built_in_items, one_minus_cosine
 from slq.prefix_cache import default_budget
@@ -151,7 +152,7 @@ def _figures(subject: Subject, batch_size: int) -> dict[str, Any]:
         "device": ", ".join(sorted({str(each.device) for each in model.parameters()})),
         "dtype": subject.backbone.identity.dtype,
         "is_quantized": subject.is_quantized,
-        "attn_implementation": model.config.get_text_config()._attn_implementation,
+        "attn_implementation": attention.implementation(model),
         "tokens_per_picture": _or_none(lambda: _tokens_per_picture(subject)),
         "closest_items": _or_none(lambda: asdict(subject.closest())),
         "texts_per_second": _or_none(lambda: _per_second(subject, subject.texts, batch_size)),

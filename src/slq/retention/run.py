@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from slq.backbone import FrozenBackbone
+from slq.backbone import FrozenBackbone, attention
 from slq.embedder import Embedder
 from slq.errors import Failure
 from slq.intervals import interval, paired_test
@@ -130,7 +130,7 @@ def _ask(
         "identity": backbone.identity.to_dict(),
         "embedded_by": embedded_by,
         "batch_size": batch_size,
-        "attention": backbone.model.config.get_text_config()._attn_implementation,
+        "attention": attention.implementation(backbone.model),
         "device": backbone.device.type,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
