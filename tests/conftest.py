@@ -39,17 +39,6 @@ def pairs() -> list[Pair]:
 
 
 @pytest.fixture
-def measured(request) -> Callable[[str, float], float]:
-    """Prints what a run measured, at its end where pytest is run with `-rP` or `--capture=no`."""
-
-    def record(name: str, value: float) -> float:
-        print(f"{request.node.name}: {name} {value:.1e}")
-        return value
-
-    return record
-
-
-@pytest.fixture
 def own_cache(tmp_path_factory, monkeypatch) -> Path:
     """An empty cache folder in the place of the user's, and of the hub's."""
     folder = tmp_path_factory.mktemp("cache")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tolerance import FORWARD, ROUNDED, assert_close
 
 from slq.adapter import CONFIG_FILE, Adapter
 from slq.backbone import FrozenBackbone, load_backbone
@@ -121,7 +122,7 @@ def test_bad_items_are_listed_and_the_others_embedded_as_ever(batch_size, retrie
     assert sum(counted) == len(items)
     assert embedded.ids == tuple(name for name in names if name in good)
     for id_, vector in zip(embedded.ids, embedded.vectors, strict=True):
-        assert np.abs(vector - alone(good[id_])).max() <= SAME, id_
+        assert_close(vector, alone(good[id_]), steps=FORWARD, why=id_)
     assert [failure.item for failure in embedded.failures] == [name for name in names if name in bad]
     for failure in embedded.failures:
         assert bad[failure.item][1] in failure.reason, failure
@@ -167,7 +168,7 @@ def test_bad_items_are_listed_with_kept_prefixes_too(kind, miniature, retriever,
     keeping = Retriever(miniature, retriever.queries, PrefixCache(budget=2**28))
     embedded = keeping.embed([good["words"], bad[kind][0]], skip_bad=True)
     assert [failure.item for failure in embedded.failures] == ["1"]
-    assert np.abs(embedded.vectors[0] - alone(good["words"])).max() <= SAME
+    assert_close(embedded.vectors[0], alone(good["words"]), steps=FORWARD)
 
 
 @pytest.mark.parametrize("kind", ["truncated png", "missing", "folder", "no words"])
@@ -188,7 +189,7 @@ def test_encode_lists_every_bad_input(retriever, bad, good, alone):
         model[0].preprocess(inputs)
     assert len(error.value.failures) == 4 and all("a red cat" not in failure.item for failure in error.value.failures)
     assert "float" in str(error.value) and "dict" in str(error.value)
-    assert np.abs(model.encode("a red cat") - alone(good["words"])).max() <= SAME
+    assert_close(model.encode("a red cat"), alone(good["words"]), steps=FORWARD)
 
 
 def test_encode_never_blames_a_good_input(retriever):
@@ -210,7 +211,7 @@ def test_a_thousand_files_of_which_ten_are_bad(retriever, bad, tmp_path):
     embedded = retriever.embed(list(file.items.values()), list(file.items), skip_bad=True)
     assert [failure.item for failure in embedded.failures] == wanted
     assert embedded.ids == tuple(f"{number:04d}.png" for number in range(1000) if f"{number:04d}.png" not in wanted)
-    assert np.allclose(np.linalg.norm(embedded.vectors, axis=1), 1, atol=1e-5)
+    assert_close(np.linalg.norm(embedded.vectors, axis=1), 1, steps=ROUNDED)
 
 
 # --- odd but good -----------------------------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def test_odd_pictures_embed_as_what_they_show(retriever, alone, tmp_path):
     embedded = retriever.embed([Item(image=file) for file, _ in odd.values()], list(odd))
     assert embedded.failures == () and np.isfinite(embedded.vectors).all()
     for name, vector in zip(embedded.ids, embedded.vectors, strict=True):
-        assert np.abs(vector - alone(Item(image=odd[name][1]))).max() <= SAME, name
+        assert_close(vector, alone(Item(image=odd[name][1])), steps=FORWARD, why=name)
     assert len({vector.round(3).tobytes() for vector in embedded.vectors}) == len(odd), "two different pictures got one vector"
 
 
@@ -291,7 +292,7 @@ def test_odd_texts_embed_alike_in_a_batch_and_alone(retriever, alone):
     embedded = retriever.embed([Item(text) for text in ODD_TEXTS.values()], list(ODD_TEXTS))
     assert embedded.ids == tuple(ODD_TEXTS) and np.isfinite(embedded.vectors).all()
     for name, vector in zip(embedded.ids, embedded.vectors, strict=True):
-        assert np.abs(vector - alone(Item(ODD_TEXTS[name]))).max() <= SAME, name
+        assert_close(vector, alone(Item(ODD_TEXTS[name])), steps=FORWARD, why=name)
     assert len({vector.round(4).tobytes() for vector in embedded.vectors}) == len(ODD_TEXTS), "two different texts got one vector"
 
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tolerance import FORWARD, ROUNDED, TRAINING, assert_close
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -288,7 +289,8 @@ def test_eval_of_a_benchmark_says_what_it_is(name, tiny_world, adapter, tmp_path
 def test_embed_a_folder(index, pictures, adapter):
     embedded, about = load_embeddings(index)
     assert list(embedded.ids) == [f"{number:04d}.png" for number in range(12)]
-    assert embedded.vectors.dtype == np.float32 and np.allclose(np.linalg.norm(embedded.vectors, axis=1), 1, atol=1e-5)
+    assert embedded.vectors.dtype == np.float32
+    assert_close(np.linalg.norm(embedded.vectors, axis=1), 1, steps=ROUNDED)
     assert embedded.failures == () and about["adapter"] == str(adapter.resolve())
     assert [Path(item["image"]) for item in embedded.items] == [(pictures / id_).resolve() for id_ in embedded.ids]
 
@@ -320,7 +322,8 @@ def test_search_by_words(index):
 def test_a_picture_finds_itself(index, pictures):
     for name in ("0003.png", "0010.png"):
         first, second, *_ = hits("--picture", pictures / name, "--index", index)
-        assert first["id"] == name and abs(first["score"] - 1) < 1e-4 and second["score"] < first["score"]
+        assert first["id"] == name and second["score"] < first["score"]
+        assert_close(first["score"], 1, steps=FORWARD)
         assert Path(first["image"]) == (pictures / name).resolve()
 
 
@@ -349,8 +352,8 @@ def test_python_and_the_command_line_give_the_same_vectors(pictures, adapter, tm
         inputs = ["a red cat", opened.copy(), pictures / "0002.png", {"text": "but blue", "image": str(pictures / "0003.png")}]
     encoded = model.encode(inputs)
     assert encoded.shape == saved.vectors.shape
-    assert np.abs(encoded - saved.vectors).max() <= 1e-5
-    assert np.abs(model.similarity(encoded, encoded).numpy() - saved.vectors @ saved.vectors.T).max() <= 1e-5
+    assert_close(encoded, saved.vectors, steps=FORWARD)
+    assert_close(model.similarity(encoded, encoded).numpy(), saved.vectors @ saved.vectors.T, steps=FORWARD)
 
 
 # --- loading a backbone -----------------------------------------------------------------------------------------------------
@@ -770,7 +773,8 @@ def test_a_cache_folder_is_filled_found_again_looked_into_and_cleared(tiny_world
     first, second = (invoke(*cached, "--out", tmp_path / name).output for name in ("first", "second"))
     assert "prefixes on disk" in first and "prefixes on disk" in second
     wanted, *found = (load_file(tmp_path / name / "adapter.safetensors")["latents"] for name in ("plain", "first", "second"))
-    assert all((one - wanted).abs().max() <= 1e-4 for one in found)
+    for one in found:
+        assert_close(one, wanted, steps=TRAINING)
     files = sorted(kept.glob("*/*.safetensors"))
     assert f"{len(files)}, " in invoke("cache", "stat", kept).output
     files[0].write_bytes(b"damaged")

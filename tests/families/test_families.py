@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import FAMILIES, LAYERS, build
+from tolerance import FORWARD, GRADIENT, TRAINING, assert_close
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -119,12 +120,12 @@ def test_capabilities(folder, backbone):
 
 
 @families(SPLITTING)
-def test_prefix_split_equals_concatenated(backbone, latents, measured):
+def test_prefix_split_equals_concatenated(backbone, latents):
     fast, slow = split(backbone, ITEMS, latents), full(backbone, ITEMS, latents)
-    assert measured("values", error(fast, slow)) <= 1e-5
-    assert measured("gradient", error(gradient(pool(fast), latents), gradient(pool(slow), latents))) <= 1e-4
+    assert_close(fast, slow, steps=FORWARD)
+    assert_close(gradient(pool(fast), latents), gradient(pool(slow), latents), steps=GRADIENT)
     in_place = backbone.prepare(ITEMS, generation_prompt=False)  # the latents in the place of the prompt at which it would answer
-    assert error(backbone.suffix(backbone.prefix(in_place), latents), backbone.full(in_place, latents)) <= 1e-5
+    assert_close(backbone.suffix(backbone.prefix(in_place), latents), backbone.full(in_place, latents), steps=FORWARD)
 
 
 @families(SPLITTING)
@@ -155,7 +156,7 @@ def test_a_keyword_of_the_call_reaches_every_attention_layer_of_the_decoder_and_
     stock = [(queries, keys) for queries, keys in plain.queries_and_keys if queries[1] != length]
     assert [each for each in folded.queries_and_keys if each != rows] == stock, "vision layers stay what they were"
     shown = inputs["attention_mask"].bool()
-    assert error(found[shown], wanted[shown]) <= 1e-5
+    assert_close(found[shown], wanted[shown], steps=FORWARD)
 
 
 @families(FAMILIES)
@@ -166,7 +167,7 @@ def test_generation_runs_stock_attention(backbone):
 
 
 @families(SPLITTING)
-def test_states_before_the_last_mlp_on_both_paths(backbone, latents, measured):
+def test_states_before_the_last_mlp_on_both_paths(backbone, latents):
     prepared = backbone.prepare(ITEMS)
     fast, slow = (
         states("before_mlp")
@@ -175,10 +176,10 @@ def test_states_before_the_last_mlp_on_both_paths(backbone, latents, measured):
             lambda readout: backbone.full(prepared, latents, readout),
         )
     )
-    assert measured("values", error(fast, slow)) <= 1e-5
-    assert measured("gradient", error(gradient(pool(fast), latents), gradient(pool(slow), latents))) <= 1e-4
+    assert_close(fast, slow, steps=FORWARD)
+    assert_close(gradient(pool(fast), latents), gradient(pool(slow), latents), steps=GRADIENT)
     assert error(pool(fast), pool(split(backbone, ITEMS, latents))) > OFF, "the last MLP counts"
-    assert error(split(backbone, ITEMS, latents), full(backbone, ITEMS, latents)) <= 1e-5, "and is there again afterwards"
+    assert_close(split(backbone, ITEMS, latents), full(backbone, ITEMS, latents), steps=FORWARD, why="and is there again afterwards")
 
 
 @families(SPLITTING)
@@ -187,9 +188,9 @@ def test_latents_of_their_own_for_each_item_on_both_paths(backbone, latents):
     assert pictured.tolist() == [item.image is not None for item in ITEMS]
     own = torch.stack([latents if shows else -latents for shows in pictured])
     fast, slow = split(backbone, ITEMS, own), full(backbone, ITEMS, own)
-    assert error(fast, slow) <= 1e-5
-    assert error(fast[pictured], split(backbone, ITEMS, latents)[pictured]) <= 1e-5
-    assert error(fast[~pictured], split(backbone, ITEMS, -latents)[~pictured]) <= 1e-5
+    assert_close(fast, slow, steps=FORWARD)
+    assert_close(fast[pictured], split(backbone, ITEMS, latents)[pictured], steps=FORWARD)
+    assert_close(fast[~pictured], split(backbone, ITEMS, -latents)[~pictured], steps=FORWARD)
 
 
 @families(SPLITTING)
@@ -235,22 +236,22 @@ def test_features_stand_in_for_pixels(backbone, latents):
         pytest.skip("this family's body takes pixels alone")
     made = backbone.features(prepared)
     assert [each is None for each in made] == [item.image is None for item in ITEMS]
-    assert error(backbone.suffix(backbone.prefix(prepared, made), latents), together) <= 1e-5
+    assert_close(backbone.suffix(backbone.prefix(prepared, made), latents), together, steps=FORWARD)
     alone = [PictureFeatures.from_tensors(backbone.features(backbone.prepare([item]))[0].to_tensors()) for item in ITEMS[2:]]
     order = [3, 0, 4, 2]
     shuffled = backbone.prepare([ITEMS[2 + i] for i in order])
     found = backbone.suffix(backbone.prefix(shuffled, [alone[i] for i in order]), latents)
-    assert error(found, together[[2 + i for i in order]]) <= 1e-5
+    assert_close(found, together[[2 + i for i in order]], steps=FORWARD)
     again = [alone[i] for i in order]
     found = backbone.suffix(backbone.prefix(backbone.prepared_again(again), again), latents)
-    assert error(found, together[[2 + i for i in order]]) <= 1e-5, "without opening a picture"
-    assert error(backbone.full(shuffled, latents, pictures=[alone[i] for i in order]), found) <= 1e-5, "in the slow twin too"
+    assert_close(found, together[[2 + i for i in order]], steps=FORWARD, why="without opening a picture")
+    assert_close(backbone.full(shuffled, latents, pictures=[alone[i] for i in order]), found, steps=FORWARD, why="in the slow twin too")
     zero = [replace(each, pooled=0 * each.pooled, deep=tuple(0 * layer for layer in each.deep)) for each in alone]
     assert error(backbone.suffix(backbone.prefix(shuffled, [zero[i] for i in order]), latents), found) > OFF, "it looks at them"
 
 
 @families(KEEPING)
-def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, backbone, latents, measured):
+def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, backbone, latents):
     """Texts, pictures and both, from several batches: prepared anew, or from kept features."""
     assert backbone.packs == backbone.keeps_features
     batches = [ITEMS[5:], ITEMS[:2], ITEMS[2:5]]
@@ -263,8 +264,8 @@ def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, backbone
     assert len(found) == len(wanted) == len(ITEMS)
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.keys.is_contiguous() and torch.equal(ours.next_position, theirs.next_position)
-        assert measured("keys", error(ours.keys, theirs.keys)) <= 1e-5
-        assert measured("values", error(ours.values, theirs.values)) <= 1e-5
+        assert_close(ours.keys, theirs.keys, steps=FORWARD)
+        assert_close(ours.values, theirs.values, steps=FORWARD)
 
 
 @families(KEEPING)
@@ -272,33 +273,33 @@ def test_kept_prefixes_equal_the_batch(backbone, latents):
     together = split(backbone, ITEMS, latents)
     kept = backbone.prefix(backbone.prepare(ITEMS)).split()
     shuffled = [5, 0, 6, 2, 1]
-    assert error(backbone.suffix(join([kept[i] for i in shuffled], backbone.device), latents), together[shuffled]) <= 1e-5
+    assert_close(backbone.suffix(join([kept[i] for i in shuffled], backbone.device), latents), together[shuffled], steps=FORWARD)
     alone: list[PrefixStates] = [backbone.prefix(backbone.prepare([item])) for item in ITEMS]
     joined = join([states.split()[0] for states in alone], backbone.device)
-    assert error(backbone.suffix(joined, latents), together) <= 1e-5
+    assert_close(backbone.suffix(joined, latents), together, steps=FORWARD)
 
 
 # Batches
 
 
 @families(FAMILIES)
-def test_batch_equals_single_items_in_any_order(backbone, latents, measured):
+def test_batch_equals_single_items_in_any_order(backbone, latents):
     lengths = backbone.prepare(ITEMS).inputs["attention_mask"].sum(dim=1)
     assert len(set(lengths.tolist())) >= 4, "there should be padding of several widths"
     for path in paths(backbone):
         together = path(backbone, ITEMS, latents)
         alone = torch.cat([path(backbone, [item], latents) for item in ITEMS])
-        assert measured(f"single, {path.__name__}", error(together, alone)) <= 1e-5
-        assert error(path(backbone, ITEMS[::-1], latents).flip(0), together) <= 1e-5
+        assert_close(together, alone, steps=FORWARD)
+        assert_close(path(backbone, ITEMS[::-1], latents).flip(0), together, steps=FORWARD)
 
 
 @families(FAMILIES)
-def test_bfloat16_gives_nearly_the_same_embeddings(folder, backbone, latents, measured):
+def test_bfloat16_gives_nearly_the_same_embeddings(folder, backbone, latents):
     rounded = load_backbone(str(folder), dtype="bfloat16", device="cpu")
     for path in paths(backbone):
         exact, found = pool(path(backbone, ITEMS, latents)), pool(path(rounded, ITEMS, latents))
         assert rounded.model.dtype == torch.bfloat16 and not torch.equal(exact, found)
-        assert 1 - measured(f"1 - bfloat16 cosine, {path.__name__}", 1 - (exact * found).sum(dim=1).min().item()) >= 0.999
+        assert (exact * found).sum(dim=1).min() >= 0.999
 
 
 # Training
@@ -318,7 +319,7 @@ def test_training_changes_the_latents_and_nothing_else(folder, backbone, tmp_pat
         learned[prefix_split] = retriever.queries.latents.detach()
     start = LatentQueries.create(4, backbone.dim, "prompt", backbone.prompt_embeddings()).latents
     assert (learned[True] - start).abs().max() > OFF
-    assert error(learned[True], learned[False]) <= 1e-4
+    assert_close(learned[True], learned[False], steps=TRAINING)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in backbone.model.parameters())
     assert parameter_hash(backbone.model) == before
 
@@ -328,7 +329,7 @@ def test_the_retriever_embeds_every_kind_of_item(backbone, latents):
     queries = LatentQueries(len(latents), backbone.dim)
     queries.latents = latents
     vectors = Retriever(backbone, queries).embed(ITEMS).vectors
-    assert error(torch.from_numpy(vectors), pool(full(backbone, ITEMS, latents)).detach()) <= 1e-5
+    assert_close(torch.from_numpy(vectors), pool(full(backbone, ITEMS, latents)).detach(), steps=FORWARD)
 
 
 # Generation and text

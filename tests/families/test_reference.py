@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import build
+from tolerance import FORWARD, GRADIENT, assert_close
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -168,17 +169,17 @@ def ours(backbone: FrozenBackbone, latents_ND: torch.Tensor, fast: bool) -> tupl
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["prefix-split", "concatenated"])
-def test_embeddings_loss_and_gradient_are_those_of_the_reference(folder, backbone, latents, fast, measured):
+def test_embeddings_loss_and_gradient_are_those_of_the_reference(folder, backbone, latents, fast):
     processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
     inputs = tokenized(processor, QUERIES + CANDIDATES, square=folder.name == "internvl")
     wanted = reference(model, inputs, latents)
     loss = symmetric_loss(wanted)
     found, found_loss = ours(backbone, latents, fast)
-    assert measured("embeddings", (found - wanted).abs().max().item()) <= 1e-5
-    assert measured("loss", abs(found_loss.item() - loss.item())) <= 1e-5 * max(1.0, loss.item())
+    assert_close(found, wanted, steps=FORWARD)
+    assert_close(found_loss.item(), loss.item(), steps=FORWARD)
     gradient, found_gradient = (torch.autograd.grad(value, latents)[0] for value in (loss, found_loss))
     assert gradient.abs().max() > 1e-3
-    assert measured("gradient", ((found_gradient - gradient).norm() / gradient.norm()).item()) <= 1e-4
+    assert_close(found_gradient, gradient, steps=GRADIENT)
 
 
 def test_each_part_of_the_reference_matters(folder, backbone, latents):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tolerance import FORWARD, assert_close
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from slq.backbone import load_backbone
@@ -46,14 +47,14 @@ def test_the_same_numbers_as_stock_attention(group, added):
     folded, stock = both(group, mask, drawn(group))
     assert folded[0].shape == (BATCH, COUNT, 2 * group, WIDTH)
     for ours, theirs in zip(folded, stock, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert_close(ours, theirs, steps=FORWARD)
 
 
 def test_the_same_numbers_in_half_precision():
     folded, stock = both(4, seen(), drawn(4, torch.bfloat16))
     assert folded[0].dtype == torch.bfloat16
     for ours, theirs in zip(folded, stock, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=3e-2, atol=3e-2)
+        assert_close(ours, theirs, steps=FORWARD)
 
 
 def test_the_mask_and_the_order_of_heads_count():
@@ -94,7 +95,7 @@ def test_items_of_a_packed_row_see_themselves_alone(group):
         sdpa_attention_forward(module, *each, None, scaling=0.3, is_causal=True)[0]
         for each in zip(*(every.split(lengths, dim=2) for every in (query, key, value)), strict=True)
     ]
-    torch.testing.assert_close(packed, torch.cat(apart, dim=1), rtol=1e-5, atol=1e-5)
+    assert_close(packed, torch.cat(apart, dim=1), steps=FORWARD)
     together, _ = attend(module, query, key, value, packed_lengths([sum(lengths)]), scaling=0.3, slq_attention="packed")
     assert (packed - together)[:, lengths[0] :].abs().max() > 1e-2
 

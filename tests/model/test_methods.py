@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tolerance import FORWARD, GRADIENT, ROUNDED, TRAINING, assert_close
 
 from slq.adapter import Adapter
 from slq.data import RetrievalSet
@@ -61,7 +62,7 @@ def tuned(request, pairs, backbone, tmp_path_factory):
 @pytest.mark.parametrize("method", TUNED)
 def test_untrained_it_is_the_last_token(backbone, items, method):
     fresh = TunedBackbone(backbone, method)
-    assert torch.allclose(embed(fresh, items), embed(LastTokenReadout(backbone), items), atol=1e-6)
+    assert_close(embed(fresh, items), embed(LastTokenReadout(backbone), items), steps=FORWARD)
 
 
 def test_what_is_trainable(backbone):
@@ -105,7 +106,7 @@ def test_merged_equals_unmerged(tuned, backbone, items):
     embedder = tuned[1]
     merged = embedder.merged()
     assert {name: p.shape for name, p in merged.model.named_parameters()} == {n: p.shape for n, p in backbone.model.named_parameters()}
-    assert torch.allclose(embed(LastTokenReadout(merged), items), embed(embedder, items), atol=1e-5)
+    assert_close(embed(LastTokenReadout(merged), items), embed(embedder, items), steps=FORWARD)
     assert merged.fingerprint != backbone.fingerprint and merged.identity.revision == "unknown"
 
 
@@ -134,9 +135,9 @@ def test_several_passes_have_the_gradient_of_one(method, pairs, backbone):
         loss = learner(batch)
         found.append((loss.item(), torch.autograd.grad(loss, list(learner.parameters()))))
     (one_loss, one), (parts_loss, parts) = found
-    assert parts_loss == pytest.approx(one_loss, rel=1e-5)
+    assert_close(parts_loss, one_loss, steps=FORWARD)
     for whole, part in zip(one, parts, strict=True):
-        assert (whole - part).abs().max() <= 1e-4 * whole.abs().max() + 1e-8
+        assert_close(part, whole, steps=GRADIENT)
 
 
 def test_a_damaged_or_foreign_tuned_backbone(tuned, backbone, tmp_path):
@@ -165,15 +166,15 @@ def test_the_end_keeps_a_share_of_the_start(method, pairs, backbone, items, tmp_
     learned, kept = (run(pairs, backbone, tmp_path / str(share), replace(options, max_steps=3, start_share=share)) for share in (0.0, 0.25))
     if method == "latents":
         start = fresh_queries(backbone, options).latents
-        assert torch.allclose(kept.queries.latents, 0.75 * learned.queries.latents + 0.25 * start, atol=1e-6)
+        assert_close(kept.queries.latents, 0.75 * learned.queries.latents + 0.25 * start, steps=ROUNDED)
     elif method == "full":
         start = dict(backbone.model.named_parameters())
         for name, parameter in kept.backbone.model.named_parameters():
             whole = learned.backbone.model.get_parameter(name)
-            assert torch.allclose(parameter, 0.75 * whole + 0.25 * start[name], atol=1e-6)
+            assert_close(parameter, 0.75 * whole + 0.25 * start[name], steps=ROUNDED)
     else:
         for one, other in zip(layers(kept), layers(learned), strict=True):
-            assert torch.allclose(one.get_delta_weight("default"), 0.75 * other.get_delta_weight("default"), atol=1e-7)
+            assert_close(one.get_delta_weight("default"), 0.75 * other.get_delta_weight("default"), steps=ROUNDED)
     if method == "latents":  # without prefixes that training read in other company, which rounds otherwise
         kept = Retriever(backbone, kept.queries)
     assert torch.equal(embed(load_embedder(tmp_path / "0.25", backbone), items), embed(kept, items)), "and that is what is saved"
@@ -190,15 +191,15 @@ def test_the_mean_of_tokens_by_hand(backbone, items):
     for item in (items[0], items[4]):
         states = backbone.token_states(backbone.prepare([item]))[0]
         wanted = torch.nn.functional.normalize(states.mean(dim=0), dim=0)
-        assert torch.allclose(embed(MeanReadout(backbone), [item, items[1]])[0], wanted, atol=1e-6)
+        assert_close(embed(MeanReadout(backbone), [item, items[1]])[0], wanted, steps=FORWARD)
 
 
 def test_the_zero_token_stands_behind_the_instruction(backbone, items):
     plain, asked = ZeroTokenReadout(backbone), ZeroTokenReadout(backbone, ONE_WORD)
     by_hand = Retriever(backbone, LatentQueries(1, backbone.dim))
     assert torch.equal(embed(plain, items), embed(by_hand, items))
-    assert torch.allclose(embed(asked, [Item("a cat")]), embed(by_hand, [Item(f"a cat {ONE_WORD}")]), atol=1e-6)
-    assert torch.allclose(embed(asked, [items[4]]), embed(by_hand, [replace(items[4], text=ONE_WORD)]), atol=1e-6)
+    assert_close(embed(asked, [Item("a cat")]), embed(by_hand, [Item(f"a cat {ONE_WORD}")]), steps=FORWARD)
+    assert_close(embed(asked, [items[4]]), embed(by_hand, [replace(items[4], text=ONE_WORD)]), steps=FORWARD)
 
 
 def test_every_zero_shot_readout_is_another_one(backbone, items):
@@ -223,11 +224,11 @@ FORMS = [
 def test_forms_train_and_survive_saving(form, pairs, backbone, items, tmp_path):
     found = run(pairs, backbone, tmp_path / "fast", replace(OPTIONS, max_steps=2, **form))
     slow = run(pairs, backbone, tmp_path / "slow", replace(OPTIONS, max_steps=2, prefix_split=False, **form))
-    assert (found.queries.latents - slow.queries.latents).abs().max() <= 1e-4
+    assert_close(found.queries.latents, slow.queries.latents, steps=TRAINING)
     again = Retriever.from_pretrained(tmp_path / "fast", backbone)
     assert again.queries.form == found.queries.form == {**LatentQueries(4, 8, generation_prompt=False).form, **form}
     assert torch.equal(embed(again, items), embed(Retriever(backbone, found.queries), items))
-    assert torch.allclose(embed(found, items), embed(again, items), atol=1e-5), "kept prefixes change nothing"
+    assert_close(embed(found, items), embed(again, items), steps=FORWARD, why="kept prefixes change nothing")
     plain = LatentQueries(4, backbone.dim)
     plain.latents.data = found.queries.latents.data if plain.latents.shape == found.queries.latents.shape else found.queries.latents[0].data
     assert again.fingerprint != Retriever(backbone, plain).fingerprint
@@ -240,12 +241,12 @@ def test_each_modality_has_its_own_latents(backbone, items):
     found = embed(Retriever(backbone, queries), items)
     for place, item in enumerate(items):
         own = texts if item.image is None else pictures
-        assert torch.allclose(found[place], embed(own, [item])[0], atol=1e-5)
+        assert_close(found[place], embed(own, [item])[0], steps=FORWARD)
 
 
 def test_last_pooling_is_the_last_latents_state():
     states = torch.randn(2, 3, 5)
-    assert torch.allclose(LatentQueries(3, 5, pooling="last").pool(states), torch.nn.functional.normalize(states[:, -1], dim=-1))
+    assert_close(LatentQueries(3, 5, pooling="last").pool(states), torch.nn.functional.normalize(states[:, -1], dim=-1), steps=FORWARD)
 
 
 @pytest.mark.parametrize(("form", "message"), [({"pooling": "max"}, "Pooling is one of"), ({"groups": (5,)}, "between 1 and 4")])
@@ -271,8 +272,8 @@ def test_an_adapter_of_format_2_is_still_read(backbone, tmp_path):
 def test_late_interaction_by_hand():
     queries = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     candidates = torch.tensor([[[1.0, 0.0], [0.6, 0.8]], [[-1.0, 0.0], [0.0, -1.0]]])
-    assert torch.allclose(late_interaction(queries, candidates), torch.tensor([[(1 + 0.8) / 2, (0 + 0) / 2]]))
-    assert torch.allclose(late_interaction(candidates, queries)[:, 0], torch.tensor([(1 + 0.8) / 2, (0 + 0) / 2]))
+    assert_close(late_interaction(queries, candidates), torch.tensor([[(1 + 0.8) / 2, (0 + 0) / 2]]), steps=FORWARD)
+    assert_close(late_interaction(candidates, queries)[:, 0], torch.tensor([(1 + 0.8) / 2, (0 + 0) / 2]), steps=FORWARD)
 
 
 def test_late_interaction_ranks_as_the_scorer_does():
@@ -281,7 +282,7 @@ def test_late_interaction_ranks_as_the_scorer_does():
     similarities = late_interaction(queries, candidates)
     for row, ranking in enumerate(rank(queries.numpy(), candidates.numpy(), [{0: 1}] * 4, top=30)):
         assert ranking.top_K.tolist() == similarities[row].argsort(descending=True).tolist()
-        assert np.allclose(ranking.scores_K, 3 * similarities[row].sort(descending=True).values.numpy(), atol=1e-5)
+        assert_close(ranking.scores_K, 3 * similarities[row].sort(descending=True).values.numpy(), steps=FORWARD)
 
 
 def test_late_interaction_loss_in_closed_form():
@@ -318,7 +319,8 @@ def test_late_interaction_is_scored_where_it_was_trained(pairs, backbone, tmp_pa
     retriever = Retriever(backbone, run(pairs, backbone, tmp_path / "run", options).queries)
     late = LateInteraction(retriever, 4)
     embedded = late.embed([pairs[0].query, *pairs[0].positives], ["p", "a", "b"])
-    assert embedded.vectors.shape == (3, 4, backbone.dim) and np.allclose(np.linalg.norm(embedded.vectors, axis=-1), 1, atol=1e-5)
+    assert embedded.vectors.shape == (3, 4, backbone.dim)
+    assert_close(np.linalg.norm(embedded.vectors, axis=-1), 1, steps=ROUNDED)
     asked = RetrievalSet(
         "captions",
         {str(place): pair.positives[0] for place, pair in enumerate(pairs)},

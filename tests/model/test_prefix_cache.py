@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tolerance import FORWARD, GRADIENT, assert_close
 
 from slq.backbone import FrozenBackbone, load_backbone
 from slq.latents import LatentQueries
@@ -37,11 +38,10 @@ def embedded(backbone, queries, items, cache=None) -> tuple[torch.Tensor, torch.
     return found.detach(), torch.autograd.grad((found * weights).sum(), queries.latents)[0]
 
 
-def same(found, wanted, tolerance=1e-5) -> bool:
+def assert_same(found, wanted, why="") -> None:
     (vectors, gradient), (wanted_vectors, wanted_gradient) = found, wanted
-    return bool((vectors - wanted_vectors).abs().max() <= tolerance) and bool(
-        (gradient - wanted_gradient).norm() <= 10 * tolerance * wanted_gradient.norm()
-    )
+    assert_close(vectors, wanted_vectors, steps=FORWARD, why=why)
+    assert_close(gradient, wanted_gradient, steps=GRADIENT, why=why)
 
 
 # Tiers
@@ -156,13 +156,13 @@ def test_kept_equals_fresh(backbone, queries, items, tmp_path, settings):
     settings = {**settings, "folder": tmp_path / settings["folder"]} if "folder" in settings else settings
     wanted = embedded(backbone, queries, items)
     cache = PrefixCache(**settings)
-    assert same(embedded(backbone, queries, items, cache), wanted), "on the way in"
+    assert_same(embedded(backbone, queries, items, cache), wanted, "on the way in")
     shuffled = [items[i] for i in (3, 8, 1, 5, 9)]
-    assert same(embedded(backbone, queries, shuffled, cache), embedded(backbone, queries, shuffled)), "on the way out"
+    assert_same(embedded(backbone, queries, shuffled, cache), embedded(backbone, queries, shuffled), "on the way out")
     if "folder" in settings:
         again = PrefixCache(**settings)
         assert len(again.tiers[-1]) > 0
-        assert same(embedded(backbone, queries, items, again), wanted), "found by a later run"
+        assert_same(embedded(backbone, queries, items, again), wanted, "found by a later run")
 
 
 def test_what_has_no_room_is_kept_as_its_pictures_features(backbone, queries, items):
@@ -174,9 +174,9 @@ def test_what_has_no_room_is_kept_as_its_pictures_features(backbone, queries, it
     room = states.num_bytes // 2 + features.num_bytes // 2
     mixed = PrefixCache(budget=room)
     wanted = embedded(backbone, queries, pictures)
-    assert same(embedded(backbone, queries, pictures, mixed), wanted)
+    assert_same(embedded(backbone, queries, pictures, mixed), wanted)
     assert len(mixed) == len(pictures) and mixed.num_bytes <= room
-    assert same(embedded(backbone, queries, pictures, mixed), wanted)
+    assert_same(embedded(backbone, queries, pictures, mixed), wanted)
 
 
 class Counting(FrozenBackbone):
@@ -209,7 +209,7 @@ def test_what_is_too_much_for_one_row_is_read_in_several(backbone, queries, item
     counting = Counting(backbone)
     retriever = Retriever(counting, queries, PrefixCache(**settings))
     for _ in range(2):
-        assert torch.allclose(retriever.states(items), wanted, atol=1e-5)
+        assert_close(retriever.states(items), wanted, steps=FORWARD)
     assert len(counting.tokens) > 2 and max(counting.tokens) <= 100, counting.tokens
 
 
@@ -234,7 +234,7 @@ def test_what_was_prepared_ahead_is_not_prepared_again(backbone, queries, items,
     found = [retriever.states(batch, ahead) for batch, ahead in zip(batches, retriever.prepare_ahead(batches, 1), strict=True)]
     assert counting.prepared == 0
     for batch, states in zip(batches, found, strict=True):
-        assert (states - Retriever(backbone, queries).states(batch)).abs().max() <= 1e-5
+        assert_close(states, Retriever(backbone, queries).states(batch), steps=FORWARD)
 
 
 def test_what_was_prepared_for_other_items_is_not_used(backbone, queries, items, tmp_path):
@@ -247,7 +247,7 @@ def test_what_was_prepared_for_other_items_is_not_used(backbone, queries, items,
     (ahead,) = retriever.prepare_ahead([items], 1)
     assert ahead == {}, "all of it seems to be there"
     fresh = Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path / "kept"))
-    assert (fresh.states(items, ahead) - wanted).abs().max() <= 1e-5
+    assert_close(fresh.states(items, ahead), wanted, steps=FORWARD)
 
 
 @pytest.mark.parametrize("settings", [{"budget": 0}, {"level": "none"}], ids=["no room", "nothing"])
@@ -355,8 +355,8 @@ def test_a_writer_that_is_killed_leaves_only_whole_entries(tmp_path):
 def test_two_processes_may_share_a_folder(backbone, queries, items, tmp_path):
     wanted = embedded(backbone, queries, items)
     first, second = (PrefixCache(budget=0, folder=tmp_path) for _ in range(2))
-    assert same(embedded(backbone, queries, items, first), wanted)
-    assert same(embedded(backbone, queries, items, second), wanted)
+    assert_same(embedded(backbone, queries, items, first), wanted)
+    assert_same(embedded(backbone, queries, items, second), wanted)
     assert len(second.tiers[-1].files()) == len({item.key for item in items})
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=share, args=(str(tmp_path / "shared"),)) for _ in range(2)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tolerance import TRAINING, assert_close
 
 from slq.miniature.export import write_world
 from slq.training.processes import owner, spread
@@ -60,20 +61,21 @@ def alone(world, tmp_path_factory) -> dict[str, torch.Tensor]:
     return run(world, tmp_path_factory.mktemp("alone") / "run", 1)
 
 
-def off(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
+def assert_learned_the_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
     assert found.keys() == wanted.keys() and wanted
-    return max((found[name] - wanted[name]).abs().max().item() for name in wanted)
+    for name in wanted:
+        assert_close(found[name], wanted[name], steps=TRAINING, why=name)
 
 
 @pytest.mark.parametrize("how", [(), ("parts", "features")], ids=["whole", "in parts, on features"])
 def test_two_processes_learn_what_one_learns(world, alone, tmp_path, how):
-    assert off(run(world, tmp_path / "run", 2, *how), alone) <= 1e-5
+    assert_learned_the_same(run(world, tmp_path / "run", 2, *how), alone)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_processes(world, alone, tmp_path, before, after):
     assert run(world, tmp_path / "run", before, "stop") == {}
-    assert off(run(world, tmp_path / "run", after, "resume"), alone) <= 1e-5
+    assert_learned_the_same(run(world, tmp_path / "run", after, "resume"), alone)
 
 
 def test_items_have_one_owner_and_owners_have_about_as_many():

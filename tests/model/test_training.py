@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from tolerance import TRAINING, assert_close
 
 from slq.errors import InputError, OutputExistsError
 from slq.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
@@ -80,7 +81,7 @@ def test_slow_twin_learns_the_same(unbroken, pairs, backbone, tmp_path):
     run(pairs, backbone, tmp_path / "nothing kept", cache_bytes=0)
     wanted = learned(unbroken[0])["latents"]
     for name in ("slow", "nothing kept"):
-        assert (learned(tmp_path / name)["latents"] - wanted).abs().max() <= 1e-4
+        assert_close(learned(tmp_path / name)["latents"], wanted, steps=TRAINING)
 
 
 def test_resume_refuses_another_run(pairs, backbone, tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from tolerance import FORWARD, assert_close
 from torch import Tensor
 from torch.nn import functional
 
@@ -100,7 +101,8 @@ def test_one_positive_each_equals_cross_entropy(symmetric: bool, hard_negatives:
                 loss = (loss + functional.cross_entropy(logits.T[:5], target)) / 2
         loss.backward()
         results.append((loss.detach(), queries.grad, candidates.grad))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(*results, strict=True):
+        assert_close(found, wanted, steps=FORWARD)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -117,7 +119,8 @@ def test_equals_the_slow_twin(symmetric: bool, margin: float | None) -> None:
             loss = twin(queries, candidates, several_positives(), temperature, symmetric, margin)
         loss.backward()
         results.append((loss.detach(), queries.grad, candidates.grad, temperature.grad))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
+    for found, wanted in zip(*results, strict=True):
+        assert_close(found, wanted, steps=FORWARD)
     if margin is not None:
         unmasked = twin(unit(4, 5, 3, torch.float64), unit(7, 5, 4, torch.float64), several_positives(), 0.2, symmetric, None)
         assert unmasked > results[0][0] + 1e-3, "the margin must matter on this data"
@@ -208,7 +211,7 @@ def test_order_does_not_matter(margin: float | None) -> None:
     rows, columns = torch.tensor([2, 0, 3, 1]), torch.tensor([6, 3, 0, 5, 1, 4, 2])
     loss = info_nce(queries, candidates, positives, 0.1, false_negative_margin=margin)
     shuffled = info_nce(queries[rows], candidates[columns], positives[rows][:, columns], 0.1, false_negative_margin=margin)
-    torch.testing.assert_close(shuffled, loss)
+    assert_close(shuffled, loss, steps=FORWARD)
     misaligned = info_nce(queries[rows], candidates, positives, 0.1, false_negative_margin=margin)
     assert not torch.isclose(misaligned, loss)
 
@@ -268,7 +271,7 @@ def test_penalty_equals_the_slow_twin() -> None:
     pairs = [(item, first, second) for item in range(2) for first in range(3) for second in range(3) if first != second]
     cosines = [functional.cosine_similarity(states[item, first], states[item, second], dim=0) for item, first, second in pairs]
     expected = sum(cosine**2 for cosine in cosines) / len(cosines)
-    torch.testing.assert_close(orthogonality_penalty(states), expected)
+    assert_close(orthogonality_penalty(states), expected, steps=FORWARD)
     assert torch.autograd.gradcheck(orthogonality_penalty, (states,))
 
 
