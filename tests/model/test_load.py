@@ -65,7 +65,7 @@ def test_dtype_is_that_of_weights_and_embeddings(backbone, items):
 @pytest.mark.parametrize("option", [{"attn_implementation": "eager", "device": "cpu"}, {"device_map": "cpu"}, {"device_map": {"": "cpu"}}])
 def test_how_it_is_run_does_not_change_the_numbers(backbone, items, option):
     other = load_backbone(**option)
-    wanted = option.get("attn_implementation", "sdpa")
+    wanted = option.get("attn_implementation", "slq_sdpa")
     assert other.model.config.get_text_config()._attn_implementation == wanted
     assert other.identity == backbone.identity
     assert_close(embed(other, items), embed(backbone, items), steps=FORWARD)
