@@ -195,24 +195,3 @@ def test_a_folder_without_a_processor(backbone, tmp_path):
     backbone.model.save_pretrained(tmp_path)
     with pytest.raises(BackboneError):
         load_backbone(str(tmp_path))
-
-
-def test_reading_a_prefix_stops_when_the_last_layer_has_given_its_keys_and_values(backbone, items):
-    prepared = backbone.prepare(items)
-    layers = backbone.model.get_decoder().layers
-    seen: list[int] = []
-    handles = [layer.mlp.register_forward_hook(lambda *_, place=place: seen.append(place)) for place, layer in enumerate(layers)]
-    try:
-        states = backbone.prefix(prepared)
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert seen == list(range(len(layers) - 1))
-    positions = backbone._positions(prepared.inputs)
-    whole = backbone.model.base_model(**prepared.inputs, position_ids=positions, use_cache=True).past_key_values
-    assert type(states.cache) is type(whole) and len(states.cache.layers) == len(whole.layers)
-    shown = prepared.inputs["attention_mask"].bool()
-    for found, wanted in zip(states.cache.layers, whole.layers, strict=True):
-        for name in ("keys", "values"):
-            ours, theirs = (getattr(layer, name).transpose(1, 2)[shown] for layer in (found, wanted))
-            assert torch.equal(ours, theirs)

@@ -17,7 +17,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -32,7 +32,7 @@ from slq.backbone.families import Family
 from slq.backbone.features import PictureFeatures
 from slq.backbone.item_processor import ItemProcessor
 from slq.backbone.preprocessing import Preprocessing
-from slq.backbone.states import KeptPrefix, LastLayerRead, PrefixReader, PrefixStates, Prepared
+from slq.backbone.states import KeptPrefix, PrefixStates, Prepared
 from slq.errors import BackboneError, InputError
 from slq.runtime import parameter_hash
 from slq.types import Item
@@ -155,10 +155,9 @@ class FrozenBackbone:
         """
         inputs = prepared.to(self.device).inputs
         positions = self._positions(_extend(inputs, 1, self._filler))
-        shown, reader = self._shown(inputs, pictures), PrefixReader(config=self.model.config.get_text_config())
-        with suppress(LastLayerRead):
-            self.model.base_model(**shown, position_ids=positions[..., :-1], past_key_values=reader, use_cache=True)
-        return PrefixStates(reader.whole(), inputs["attention_mask"], positions[..., -1])
+        shown, cache = self._shown(inputs, pictures), DynamicCache(config=self.model.config.get_text_config())
+        self.model.base_model(**shown, position_ids=positions[..., :-1], past_key_values=cache, use_cache=True)
+        return PrefixStates(cache, inputs["attention_mask"], positions[..., -1])
 
     def prepared_again(self, pictures: Sequence[PictureFeatures]) -> Prepared:
         """What `prepare` gave for items, without pixels, from the features of their pictures: no picture is opened."""
@@ -176,10 +175,9 @@ class FrozenBackbone:
         items = [item for prepared, pictures in batches for item in self._unpadded(prepared, pictures)]
         order = sorted(range(len(items)), key=lambda i: len(items[i]))  # equally long ones side by side, for attention
         inputs = packing.packed([items[i] for i in order], self.device)
-        reader = PrefixReader(config=self.model.config.get_text_config())
-        with suppress(LastLayerRead):
-            self.model.base_model(**inputs, past_key_values=reader, use_cache=True, **attention.keyword(self.model, "packed"))
-        kept = dict(zip(order, packing.taken_apart(reader, [items[i] for i in order]), strict=True))
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        self.model.base_model(**inputs, past_key_values=cache, use_cache=True, **attention.keyword(self.model, "packed"))
+        kept = dict(zip(order, packing.taken_apart(cache, [items[i] for i in order]), strict=True))
         return [kept[i] for i in range(len(items))]
 
     def suffix(self, states: PrefixStates, latents: Tensor, readout: str = "final") -> Tensor:

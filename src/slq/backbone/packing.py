@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from slq.backbone import features
 from slq.backbone.attention import packed_lengths
 from slq.backbone.features import PictureFeatures
-from slq.backbone.states import KeptPrefix, PrefixReader
+from slq.backbone.states import KeptPrefix
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ def packed(items: Sequence[Unpadded], device: torch.device) -> dict[str, Any]:
     return inputs
 
 
-def taken_apart(reader: PrefixReader, items: Sequence[Unpadded]) -> list[KeptPrefix]:
+def taken_apart(cache: DynamicCache, items: Sequence[Unpadded]) -> list[KeptPrefix]:
     """Each item's prefix, in compact host memory of its own."""
-    layers: list[Any] = reader.layers
+    layers: list[Any] = cache.layers
     kept, start = [], 0
     for item in items:
         stop = start + len(item)

@@ -28,30 +28,6 @@ class Prepared:
         return Prepared({name: value.to(device) for name, value in self.inputs.items()})
 
 
-class LastLayerRead(Exception):
-    """Every layer has given its keys and values."""
-
-
-class PrefixReader(DynamicCache):
-    """Takes the keys and values of a prefix and stops the model as soon as its last layer has given them: nothing after that is needed.
-
-    What is left out is most of the last layer: its attention, its MLP, and the final norm.
-    """
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keep one layer's keys and values; raises LastLayerRead after the last one's."""
-        updated = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        if layer_idx == len(self.layers) - 1:
-            raise LastLayerRead
-        return updated
-
-    def whole(self) -> DynamicCache:
-        """What was read, as a cache that the next tokens can go on from."""
-        plain = DynamicCache()
-        plain.__dict__.update(self.__dict__)
-        return plain
-
-
 @dataclass(frozen=True)
 class PrefixStates:
     """Keys and values of a batch of prefixes; read-only, so one can serve any number of suffix passes.
