@@ -16,7 +16,7 @@ import torch
 ROUNDED = 8  # one result rounded once or twice: a length that was made 1, a mean, a weighted sum of two
 FORWARD = 96  # two ways through the layers of a small model
 GRADIENT = 256  # and back through them, over sums that partly cancel
-TRAINING = 4096  # some steps of an optimiser, which divides a gradient by its own size
+TRAINING = 512  # some steps of an optimiser, which divides a gradient by its own size
 
 
 def roundings(actual: Any, expected: Any) -> float:
