@@ -20,7 +20,7 @@ TEST_ENVIRONMENT := env -u OMP_NUM_THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELI
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.installed-base ## adapt the built-in backbone, evaluate, index and search; results in demo/
+demo: $(VENV)/.installed-base ## adapt the built-in model, evaluate, index and search; results in demo/
 	$(VENV)/bin/slq demo --out demo
 
 test: lint ## the one test command: lint, types, every test and docstring example, but for long experiments

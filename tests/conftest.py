@@ -1,4 +1,4 @@
-"""What many tests share: the built-in backbone, a few scenes as items, and folders of small files."""
+"""What many tests share: the built-in model, a few scenes as items, and folders of small files."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 import pytest
 from folder import Folder
 
-from slq.backbone import FrozenBackbone, load_backbone
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
+from slq.models import FrozenModel, load_model
 from slq.types import Item, Pair
 
 
 @pytest.fixture(scope="session")
-def backbone() -> FrozenBackbone:
-    return load_backbone(device="cpu")
+def model() -> FrozenModel:
+    return load_model(device="cpu")
 
 
 @pytest.fixture(scope="session")
 def items() -> list[Item]:
-    """Four texts of different lengths, four pictures, and two of both."""
+    """Four texts of different lengths, four images, and two of both."""
     rng = random.Random(7)
     scenes = [sample_scene(rng, 1 + number % 3) for number in range(4)]
-    pictures = [Item(image=render(scene)) for scene in scenes]
+    images = [Item(image=render(scene)) for scene in scenes]
     texts = [Item(caption(scene, rng)) for scene in scenes]
-    return [*texts, *pictures, Item("but blue", pictures[0].image), Item("at night", pictures[1].image)]
+    return [*texts, *images, Item("but blue", images[0].image), Item("at night", images[1].image)]
 
 
 @pytest.fixture(scope="session")
 def pairs() -> list[Pair]:
-    """40 pairs of a picture with two captions."""
+    """40 pairs of an image with two captions."""
     rng = random.Random(8)
     scenes = [sample_scene(rng, 1 + number % 2) for number in range(40)]
     return [Pair(Item(image=render(scene)), (Item(caption(scene)), Item("we see " + caption(scene)))) for scene in scenes]

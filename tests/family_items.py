@@ -20,16 +20,16 @@ def families(names):
     return pytest.mark.parametrize("folder", list(names), indirect=True, scope="module")
 
 
-def picture(seed: int, width: int, height: int) -> Image.Image:
+def image(seed: int, width: int, height: int) -> Image.Image:
     """Coarse noise, which survives being made smaller."""
     cells = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
 
 
-WIDE, TALL, SQUARE = picture(0, 160, 64), picture(1, 64, 128), picture(2, 96, 96)
+WIDE, TALL, SQUARE = image(0, 160, 64), image(1, 64, 128), image(2, 96, 96)
 ITEMS = [
     Item("a red cat"),
-    Item("two blue boats under a bridge, and what else is there in the picture?"),
+    Item("two blue boats under a bridge, and what else is there in the image?"),
     Item(image=WIDE),
     Item(image=TALL),
     Item(image=SQUARE),
@@ -38,16 +38,16 @@ ITEMS = [
 ]
 
 
-def split(backbone, items, latents):
-    return backbone.suffix(backbone.prefix(backbone.prepare(items)), latents)
+def split(model, items, latents):
+    return model.decode_latents(model.prefill(model.prepare(items)), latents)
 
 
-def full(backbone, items, latents):
-    return backbone.full(backbone.prepare(items), latents)
+def full(model, items, latents):
+    return model.forward_reference(model.prepare(items), latents)
 
 
-def paths(backbone):
-    return [full, split] if backbone.splits_prefix else [full]
+def paths(model):
+    return [full, split] if model.supports_two_pass else [full]
 
 
 def error(found, wanted):

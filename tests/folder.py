@@ -1,4 +1,4 @@
-"""A temporary folder of small pictures and data files."""
+"""A temporary folder of small images and data files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def pictures(self, *names: str) -> None:
+    def images(self, *names: str) -> None:
         for shade, name in enumerate(names):
             file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)

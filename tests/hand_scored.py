@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from slq.data import RetrievalSet
-from slq.metrics import from_run
+from slq.evaluation.metrics import from_run
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def picture(path: Path, shade: int = 0) -> Path:
+def image(path: Path, shade: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (shade, 0, 0)).save(path)
     return path

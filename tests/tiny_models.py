@@ -1,6 +1,6 @@
 """Tiny random models of real families: transformers' own classes, each with its family's processor, tokens and chat template.
 
-Every family is a row of `FAMILIES`; `build` writes one as a folder, as a hub would hold it. Pictures become some ten tokens.
+Every family is a row of `FAMILIES`; `build` writes one as a folder, as a hub would hold it. Images become some ten tokens.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-LINES = ("a red cat sits on the green mat", "two blue boats under a bridge", "what is in the picture?", "user assistant model turn")
+LINES = ("a red cat sits on the green mat", "two blue boats under a bridge", "what is in the image?", "user assistant model turn")
 WIDTH, LAYERS, HEADS = 64, 2, 4
 
 # --- chat templates, each in its family's form ----------------------------------------------------------------------------
 
 
-def chat_ml(picture: str, system: str = "", answer: str = "") -> str:
+def chat_ml(image: str, system: str = "", answer: str = "") -> str:
     """The form of InternVL and of the Qwens; `answer` is what stands behind the generation prompt."""
     return (
         "{% if messages[0]['role'] != 'system' %}" + (f"<|im_start|>system\n{system}<|im_end|>\n" if system else "") + "{% endif %}"
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
         "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}" + picture + "{% else %}{{ part['text'] }}{% endif %}"
+        "{% if part['type'] == 'image' %}" + image + "{% else %}{{ part['text'] }}{% endif %}"
         "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n" + answer + "' }}{% endif %}"
     )
@@ -133,7 +133,7 @@ def qwen3_vl(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    vision = qwen_tower(14, window_size=56, fullatt_block_indexes=[1])  # windows of 2 x 2 merged patches, smaller than a picture
+    vision = qwen_tower(14, window_size=56, fullatt_block_indexes=[1])  # windows of 2 x 2 merged patches, smaller than an image
     text = decoder(tokenizer, rope_parameters=rotary(2, 3, 3))
     return {"vision_config": vision, "text_config": text, **qwen_ids(tokenizer)}
 
@@ -179,15 +179,15 @@ def gemma3(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 CHAT_ML = ("<|im_start|>", "<|im_end|>")
 QWEN = (*CHAT_ML, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN_NAMED = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
 TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
 PINPOINTS = [[56, 112], [112, 56], [112, 112]]
-PICTURE = {"height": 56, "width": 56}
+IMAGE = {"height": 56, "width": 56}
 
 
-def qwen_pictures(patch_size: int) -> dict[str, Any]:
-    """Between 4 and 16 tokens a picture, whatever its shape."""
+def qwen_images(patch_size: int) -> dict[str, Any]:
+    """Between 4 and 16 tokens an image, whatever its shape."""
     side = 2 * patch_size
     return {"patch_size": patch_size, "merge_size": 2, "size": {"shortest_edge": 4 * side**2, "longest_edge": 16 * side**2}}
 
@@ -200,7 +200,7 @@ class FamilyCase:
     config: Callable[[PreTrainedTokenizerFast], dict[str, Any]]
     processor: str
     image_processor: str
-    pictures: dict[str, Any]
+    images: dict[str, Any]
     template: str
     pad: str
     eos: str
@@ -217,7 +217,7 @@ FAMILIES: dict[str, FamilyCase] = {
         config=internvl,
         processor="InternVLProcessor",
         image_processor="GotOcr2ImageProcessor",
-        pictures={"size": PICTURE},
+        images={"size": IMAGE},
         template=chat_ml("<IMG_CONTEXT>\n"),
         pad="<|endoftext|>",
         eos="<|im_end|>",
@@ -236,8 +236,8 @@ FAMILIES: dict[str, FamilyCase] = {
         config=qwen3_vl,
         processor="Qwen3VLProcessor",
         image_processor="Qwen2VLImageProcessor",
-        pictures=qwen_pictures(16),
-        template=chat_ml(QWEN_PICTURE),
+        images=qwen_images(16),
+        template=chat_ml(QWEN_IMAGE),
         pad="<|endoftext|>",
         eos="<|im_end|>",
         control=QWEN,
@@ -249,8 +249,8 @@ FAMILIES: dict[str, FamilyCase] = {
         config=qwen2_5_vl,
         processor="Qwen2_5_VLProcessor",
         image_processor="Qwen2VLImageProcessor",
-        pictures=qwen_pictures(14),
-        template=chat_ml(QWEN_PICTURE, system="You are a helpful assistant."),
+        images=qwen_images(14),
+        template=chat_ml(QWEN_IMAGE, system="You are a helpful assistant."),
         pad="<|endoftext|>",
         eos="<|im_end|>",
         control=QWEN,
@@ -262,8 +262,8 @@ FAMILIES: dict[str, FamilyCase] = {
         config=qwen3_5,
         processor="Qwen3VLProcessor",
         image_processor="Qwen2VLImageProcessor",
-        pictures=qwen_pictures(16),
-        template=chat_ml(QWEN_PICTURE, answer="<think>\\n\\n</think>\\n\\n"),
+        images=qwen_images(16),
+        template=chat_ml(QWEN_IMAGE, answer="<think>\\n\\n</think>\\n\\n"),
         pad="<|endoftext|>",
         eos="<|im_end|>",
         control=(*QWEN, "<think>", "</think>"),
@@ -275,7 +275,7 @@ FAMILIES: dict[str, FamilyCase] = {
         config=idefics3,
         processor="Idefics3Processor",
         image_processor="Idefics3ImageProcessor",
-        pictures={"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}},
+        images={"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}},
         template=IDEFICS3_TEMPLATE,
         pad="<|finetune_right_pad_id|>",
         eos="<end_of_utterance>",
@@ -288,7 +288,7 @@ FAMILIES: dict[str, FamilyCase] = {
         config=llava_next,
         processor="LlavaNextProcessor",
         image_processor="LlavaNextImageProcessor",
-        pictures={"size": {"shortest_edge": 56}, "crop_size": PICTURE, "image_grid_pinpoints": PINPOINTS},
+        images={"size": {"shortest_edge": 56}, "crop_size": IMAGE, "image_grid_pinpoints": PINPOINTS},
         template=LLAVA_TEMPLATE,
         pad="<pad>",
         eos="</s>",
@@ -301,7 +301,7 @@ FAMILIES: dict[str, FamilyCase] = {
         config=gemma3,
         processor="Gemma3Processor",
         image_processor="Gemma3ImageProcessor",
-        pictures={"size": PICTURE},
+        images={"size": IMAGE},
         template=GEMMA_TEMPLATE,
         pad="<pad>",
         eos="<end_of_turn>",
@@ -317,7 +317,7 @@ def build(name: str, folder: Path) -> Path:
     """Write the family's tiny model and its processor to `folder`."""
     case = FAMILIES[name]
     tokenizer = train_tokenizer(case.pad, case.eos, case.control, case.bos, case.named)
-    parts = {"image_processor": getattr(transformers, case.image_processor)(**case.pictures), "tokenizer": tokenizer}
+    parts = {"image_processor": getattr(transformers, case.image_processor)(**case.images), "tokenizer": tokenizer}
     if case.video_processor:
         parts["video_processor"] = getattr(transformers, case.video_processor)()
     processor = getattr(transformers, case.processor)(**parts, chat_template=case.template, **case.processor_options)

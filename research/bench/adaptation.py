@@ -2,13 +2,13 @@
 
     python -m research.bench.adaptation       writes research/results/adaptation.json
 
-Naive is the recipe of the SLQ release: every step runs picture tower, prefix and latents in one pass, the autograd graph over all of it,
-with a row for every picture and caption. Ours reads every item once and then trains on kept prefixes; reading counts. Run once more with
+Naive is the recipe of the SLQ release: every step runs image tower, prefix and latents in one pass, the autograd graph over all of it,
+with a row for every image and caption. Ours reads every item once and then trains on kept prefixes; reading counts. Run once more with
 prefixes kept on disk, it finds them there. In 8 bits keys and values are rounded, so its weights are other ones: how far off they are, and
 how they score, stands beside. Same pairs, batches, seed and schedule.
 
-Two schedules with the same number of uses of a picture and a caption: one caption of a picture in a step (the demo's recipe, 4 epochs), and
-both captions in a step (2 epochs), where ours runs the picture once and naive once for each.
+Two schedules with the same number of uses of an image and a caption: one caption of an image in a step (the demo's recipe, 4 epochs), and
+both captions in a step (2 epochs), where ours runs the image once and naive once for each.
 Ours and naive take three turns, the other ways one.
 """
 
@@ -26,24 +26,24 @@ from unittest.mock import patch
 from torch import Tensor
 
 from research.bench.measuring import statistics_of, write_result
-from slq.backbone import load_backbone
+from slq.adapters.latents import pool
 from slq.data import read_pairs
-from slq.demo.run import RECIPE, TRAINING_PICTURES
-from slq.latents import pool
+from slq.demo.run import RECIPE, TRAINING_IMAGES
 from slq.losses import info_nce
 from slq.miniature.export import write_world
-from slq.training import TrainingOptions, train
+from slq.models import load_model
+from slq.training import TrainConfig, train
 from slq.training.batches import ContrastiveBatch
-from slq.training.learners import LatentLearner
+from slq.training.methods import LatentLearner
 
 
 class RowForEachCaption(LatentLearner):
-    """The same loss with a picture run once for each of its captions in the batch, as where rows are pairs."""
+    """The same loss with an image run once for each of its captions in the batch, as where rows are pairs."""
 
     def forward(self, batch: ContrastiveBatch, ahead: object = None) -> Tensor:
         times = batch.positives.sum(dim=1)
         rows = [query for query, count in zip(batch.queries, times.tolist(), strict=True) for _ in range(count)]
-        rows_RD, candidates_CD = pool(self.retriever.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
+        rows_RD, candidates_CD = pool(self.encoder.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
         queries_BD = rows_RD.new_zeros(len(times), rows_RD.shape[1])
         of_row = times.new_tensor(range(len(times))).repeat_interleave(times)
         queries_BD = queries_BD.index_add(0, of_row, rows_RD) / times[:, None]
@@ -52,7 +52,7 @@ class RowForEachCaption(LatentLearner):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=TRAINING_PICTURES)
+    parser.add_argument("--images", type=int, default=TRAINING_IMAGES)
     parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--repeats", type=int, default=3, help="turns of ours and of naive")
     parser.add_argument("--seed", type=int, default=0)
@@ -60,7 +60,7 @@ def main() -> None:
     one = replace(RECIPE, epochs=options.epochs, seed=options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_world(folder / "world", "train", options.pictures)
+        write_world(folder / "world", "train", options.images)
         kept = replace(one, cache_folder=str(folder / "kept"), cache_bytes=0)
         ways = {
             "ours": one,
@@ -69,33 +69,33 @@ def main() -> None:
             "ours, found on disk": kept,
             "ours, in 8 bits": replace(one, cache_eight_bit=True),
         }
-        both = replace(one, epochs=max(1, options.epochs // 2), captions_per_item=2)
+        both = replace(one, epochs=max(1, options.epochs // 2), positives_per_query=2)
         result = {
             "one caption in a step": compare(folder / "one", ways, options.repeats),
             "both captions in a step": compare(folder / "both", {"ours": both, "naive": naive(both)}, options.repeats),
-            "pictures": options.pictures,
-            "recipe": {name: value for name, value in one.that_decide_the_weights().items() if name != "prefix_split"},
+            "images": options.images,
+            "recipe": {name: value for name, value in one.that_decide_the_weights().items() if name != "prefix_caching"},
         }
     write_result("adaptation", result, sys.argv, options.seed)
 
 
-def naive(options: TrainingOptions) -> TrainingOptions:
+def naive(options: TrainConfig) -> TrainConfig:
     """All activations of a batch at once, as the release holds them: in parts they would be computed twice."""
-    return replace(options, prefix_split=False, tokens_per_pass=10**9)
+    return replace(options, prefix_caching=False, mini_batch_tokens=10**9)
 
 
-def compare(folder: Path, ways: dict[str, TrainingOptions], repeats: int) -> dict[str, dict[str, Any]]:
+def compare(folder: Path, ways: dict[str, TrainConfig], repeats: int) -> dict[str, dict[str, Any]]:
     """Seconds of each way and how many times as fast as naive in the same turn; its weights and validation scores beside naive's."""
-    pairs, backbone = read_pairs(folder.parent / "world").pairs, load_backbone()
+    pairs, model = read_pairs(folder.parent / "world").pairs, load_model()
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     learned, scores = {}, {}
     for turn in range(repeats):
         for way in ways if turn == 0 else ("ours", "naive"):
             clock = time.perf_counter()
-            with patch("slq.training.learners.LatentLearner", RowForEachCaption if way == "naive" else LatentLearner):
-                retriever = train(pairs, backbone, folder / f"{way} {turn}", ways[way])
+            with patch("slq.training.methods.LatentLearner", RowForEachCaption if way == "naive" else LatentLearner):
+                encoder = train(pairs, model, folder / f"{way} {turn}", ways[way])
             seconds[way].append(time.perf_counter() - clock)
-            learned[way], scores[way] = retriever.queries.latents.detach(), retriever.training["final_scores"]
+            learned[way], scores[way] = encoder.queries.latents.detach(), encoder.training["final_scores"]
     return {
         "seconds": {way: statistics_of(its) for way, its in seconds.items()},
         "speed_up": {way: statistics_of([a / b for a, b in zip(seconds["naive"], its, strict=False)]) for way, its in seconds.items()},

@@ -64,7 +64,7 @@ def found_by(scores: Mapping[str, Any]) -> list[str]:
     return [percent(scores[way][metric]) for way in WAYS for metric in ("hit@1", "hit@5")] + [percent(scores["knowledge"]["hit@5"])]
 
 
-FOUND = ["text to picture, hit@1", "hit@5", "picture to text, hit@1", "hit@5", "knowledge, hit@5"]
+FOUND = ["text to image, hit@1", "hit@5", "image to text, hit@1", "hit@5", "knowledge, hit@5"]
 
 
 def pilot() -> str:
@@ -84,7 +84,7 @@ def tuning() -> str:
 def cost() -> str:
     found = result("paper-cost")
     rows = [[name, f"{one['seconds']:.0f}", f"{one['peak_bytes'] / 2**20:,.0f}"] for name, one in found["trainings"].items()]
-    return table(["training", "seconds", "memory beyond the backbone's, MB"], rows) + f"\n{day(found)}\n"
+    return table(["training", "seconds", "memory beyond the model's, MB"], rows) + f"\n{day(found)}\n"
 
 
 def categories() -> str:
@@ -158,10 +158,10 @@ def ablations() -> str:
 
 def maps() -> str:
     found = result("paper-maps")
-    shares = found["attention_to_the_picture_by_latent"]
+    shares = found["attention_to_the_image_by_latent"]
     return (
-        f"Of its attention a latent gives {100 * min(shares):.0f} to {100 * max(shares):.0f} % to the picture; maps of two latents over "
-        f"the same picture have a cosine of {found['cosine_between_latents_maps']:.2f}. {day(found)}\n"
+        f"Of its attention a latent gives {100 * min(shares):.0f} to {100 * max(shares):.0f} % to the image; maps of two latents over "
+        f"the same image have a cosine of {found['cosine_between_latents_maps']:.2f}. {day(found)}\n"
     )
 
 

@@ -1,11 +1,11 @@
-"""Pictures and texts embedded a second: ours beside sentence-transformers with last-token pooling, on the same backbone and pictures.
+"""Images and texts embedded a second: ours beside sentence-transformers with last-token pooling, on the same model and images.
 
     python -m research.bench.encoding                                                       the miniature
-    python -m research.bench.encoding --backbone random:internvl3-1b --pictures 8 --texts 64
+    python -m research.bench.encoding --model random:internvl3-1b --images 8 --texts 64
 
-Writes research/results/encoding-<backbone>-<device>-<dtype>.json. The backbone is saved to a folder and loaded by sentence-transformers
-itself: its Transformer module, last-token pooling, normalisation. Pictures are square, since ours would pad them and theirs would not, and
-go through the same picture processor; what the two read off the last token is compared first. Ours carries the latent queries' tokens on
+Writes research/results/encoding-<model>-<device>-<dtype>.json. The model is saved to a folder and loaded by sentence-transformers
+itself: its Transformer module, last-token pooling, normalisation. Images are square, since ours would pad them and theirs would not, and
+go through the same image processor; what the two read off the last token is compared first. Ours carries the latent queries' tokens on
 top.
 """
 
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research.bench.measuring import agreed_items, statistics_of, timed_in_turns, write_result
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.latents import LatentQueries
-from slq.methods import LastTokenReadout
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries
+from slq.encoders import LastTokenReadout
+from slq.encoders.latent import LatentEncoder
+from slq.models import FrozenModel, load_model
 from slq.runtime import seed_everything
 
 if TYPE_CHECKING:
@@ -38,61 +38,61 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="miniature", help="of the InternVL family")
+    parser.add_argument("--model", default="miniature", help="of the InternVL family")
     parser.add_argument("--dtype", help="default: float32 on the CPU, bfloat16 elsewhere")
     parser.add_argument("--device")
-    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--texts", type=int, default=2048)
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures at once")
-    parser.add_argument("--workers", type=int, help="processes that prepare pictures for ours; default: as `slq embed`")
+    parser.add_argument("--batch-size", type=int, default=32, help="images at once")
+    parser.add_argument("--workers", type=int, help="processes that prepare images for ours; default: as `slq embed`")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     seed_everything(options.seed)
-    backbone = load_backbone(options.backbone, dtype=options.dtype, device=options.device)
-    retrievers = {name: Retriever(backbone, LatentQueries.create(dim=backbone.dim, **form)) for name, form in FORMS.items()}
+    model = load_model(options.model, dtype=options.dtype, device=options.device)
+    encoders = {name: LatentEncoder(model, LatentQueries.create(dim=model.dim, **form)) for name, form in FORMS.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        peer = sentence_transformer(backbone, Path(scratch))
-        pictures, texts = agreed_items(options.pictures, options.texts, options.seed, size=(512, 512))
+        peer = sentence_transformer(model, Path(scratch))
+        images, texts = agreed_items(options.images, options.texts, options.seed, size=(512, 512))
         result = {
-            "same_last_token": same_last_token(backbone, peer, pictures[:4], texts[:16]),
-            "pictures": rates(retrievers, peer, pictures, options),
-            "texts": rates(retrievers, peer, texts, options),
+            "same_last_token": same_last_token(model, peer, images[:4], texts[:16]),
+            "images": rates(encoders, peer, images, options),
+            "texts": rates(encoders, peer, texts, options),
             "batch_size": options.batch_size,
         }
-    name = f"encoding-{options.backbone.removeprefix('random:')}-{backbone.device.type}-{backbone.identity.dtype}"
+    name = f"encoding-{options.model.removeprefix('random:')}-{model.device.type}-{model.identity.dtype}"
     write_result(name, result, sys.argv, options.seed)
 
 
-def sentence_transformer(backbone: FrozenBackbone, folder: Path) -> SentenceTransformer:
-    """The backbone as sentence-transformers loads it from a folder."""
+def sentence_transformer(model: FrozenModel, folder: Path) -> SentenceTransformer:
+    """The model as sentence-transformers loads it from a folder."""
     # Here, for slq must be first: it lets torch and torchvision of different builds meet.
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
     from transformers import InternVLProcessor, InternVLVideoProcessor
 
-    backbone.model.save_pretrained(folder)
-    own = backbone.processor
+    model.model.save_pretrained(folder)
+    own = model.processor
     processor = InternVLProcessor(own.image_processor, own.tokenizer, InternVLVideoProcessor(), own.image_seq_length, own.chat_template)
     processor.save_pretrained(folder)
     module = Transformer(
         str(folder),
-        model_kwargs={"dtype": backbone.model.dtype, "device_map": str(backbone.device)},
+        model_kwargs={"dtype": model.model.dtype, "device_map": str(model.device)},
         processor_kwargs={"padding_side": "left"},
         processing_kwargs={"chat_template": {"add_generation_prompt": True}, "image": {"crop_to_patches": False, "resample": 2}},
     )
     module.processor.image_processor = own.image_processor  # it would take torchvision's, which the miniature does without
-    pooling = Pooling(backbone.dim, "lasttoken")
-    return SentenceTransformer(modules=[module, pooling, Normalize()], device=str(backbone.device))
+    pooling = Pooling(model.dim, "lasttoken")
+    return SentenceTransformer(modules=[module, pooling, Normalize()], device=str(model.device))
 
 
-def same_last_token(backbone: FrozenBackbone, peer: SentenceTransformer, pictures: list, texts: list) -> dict[str, float]:
+def same_last_token(model: FrozenModel, peer: SentenceTransformer, images: list, texts: list) -> dict[str, float]:
     """Least cosine between what the two read off the last token: near 1 if they do the same work."""
-    readout = LastTokenReadout(backbone)
+    readout = LastTokenReadout(model)
     return {
-        name: float(np.sum(readout.embed(items).vectors * peer.encode(given(items)), axis=1).min())
-        for name, items in (("pictures", pictures), ("texts", texts))
+        name: float(np.sum(readout.encode(items).vectors * peer.encode(given(items)), axis=1).min())
+        for name, items in (("images", images), ("texts", texts))
     }
 
 
@@ -101,15 +101,15 @@ def given(items: list) -> list:
     return [item.text if item.image is None else item.image for item in items]
 
 
-def rates(retrievers: dict[str, Retriever], peer: SentenceTransformer, items: list, options: argparse.Namespace) -> dict:
+def rates(encoders: dict[str, LatentEncoder], peer: SentenceTransformer, items: list, options: argparse.Namespace) -> dict:
     """Items a second of theirs and of each of ours, and ours as a multiple of theirs (median of the ratios of each turn)."""
     theirs = "sentence-transformers"
     ways = {theirs: lambda: peer.encode(given(items), batch_size=options.batch_size)}
-    for name, retriever in retrievers.items():
-        ways[name] = partial(retriever.embed, items, batch_size=options.batch_size, workers=options.workers)
-    seconds = timed_in_turns(ways, next(iter(retrievers.values())).backbone.device, options.repeats)
+    for name, encoder in encoders.items():
+        ways[name] = partial(encoder.embed, items, batch_size=options.batch_size, workers=options.workers)
+    seconds = timed_in_turns(ways, next(iter(encoders.values())).model.device, options.repeats)
     per_second = {way: statistics_of([len(items) / each for each in its]) for way, its in seconds.items()}
-    ratios = {name: [its / ours for its, ours in zip(seconds[theirs], seconds[name], strict=True)] for name in retrievers}
+    ratios = {name: [its / ours for its, ours in zip(seconds[theirs], seconds[name], strict=True)] for name in encoders}
     return {"count": len(items), "per_second": per_second, "over_theirs": {name: statistics_of(each) for name, each in ratios.items()}}
 
 

@@ -16,7 +16,7 @@ import sys
 from slq_karr.leaks import find_leaks
 
 from research.bench.measuring import ROOT, write_result
-from slq.backbone import torchvision_shim  # noqa: F401  (before provenance imports anything of transformers)
+from slq import compat  # noqa: F401  (before provenance imports anything of transformers)
 from slq.miniature.world.concepts import all_facts
 
 EXAMPLES = ROOT / "packages" / "slq-karr" / "tests" / "leaks.jsonl"

@@ -2,8 +2,8 @@
 
     python -m research.bench.karr_world         writes research/results/karr-world.json
 
-The world's own knowledge queries were written by hand, card by card. The builder sees nothing but pictures and captions, and an endpoint
-on this machine that answers from the knowledge cards in the place of a large model. Both sets are over the same pictures. The endpoint
+The world's own knowledge queries were written by hand, card by card. The builder sees nothing but images and captions, and an endpoint
+on this machine that answers from the knowledge cards in the place of a large model. Both sets are over the same images. The endpoint
 knows everything and never errs, so this tests the builder, not what a real model knows.
 """
 
@@ -31,13 +31,13 @@ from slq_karr.prompts import load_prompts
 from slq_karr.settings import Options
 
 from research.bench.measuring import ROOT, write_result
-from slq.backbone import load_backbone
 from slq.data import RetrievalSet, read_beir
-from slq.embedder import Embedder
-from slq.evaluate import Evaluation, evaluate
-from slq.methods import LastTokenReadout
+from slq.encoders import LastTokenReadout
+from slq.encoders.base import Encoder
+from slq.encoders.latent import LatentEncoder
+from slq.evaluation import Evaluation, evaluate
 from slq.miniature.export import write_world
-from slq.retriever import Retriever
+from slq.models import load_model
 
 sys.path.append(str(ROOT / "packages" / "slq-karr" / "tests"))  # the endpoint that knows the world is also what the builder is tested with
 from endpoint import ScriptedEndpoint
@@ -47,54 +47,54 @@ from picture_book import CATEGORY_OF, PictureBook
 def main() -> None:
     """Draw the world, build a set from its captions, score both, write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--count", type=int, default=300, help="queries to build")
     parser.add_argument("--adapter", type=Path, help="also score with this adapter")
-    parser.add_argument("--seed", type=int, default=0, help="of the world, and of the order in which pictures are taken")
+    parser.add_argument("--seed", type=int, default=0, help="of the world, and of the order in which images are taken")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        result = run(Path(scratch), options.pictures, options.count, options.seed, options.adapter)
+        result = run(Path(scratch), options.images, options.count, options.seed, options.adapter)
     write_result("karr-world", result, sys.argv, options.seed)
 
 
-def run(scratch: Path, pictures: int, count: int, seed: int, adapter: Path | None) -> dict[str, Any]:
+def run(scratch: Path, images: int, count: int, seed: int, adapter: Path | None) -> dict[str, Any]:
     """All figures, as they stand in the result file; scores in percent."""
     world, made, out = scratch / "world", scratch / "set", scratch / "out"
-    write_world(world, "test", pictures, seed)
-    with ScriptedEndpoint(PictureBook(world)) as server, closing(Endpoint(server.url, "knowledge cards")) as model:
+    write_world(world, "test", images, seed)
+    with ScriptedEndpoint(PictureBook(world)) as server, closing(Endpoint(server.url, "knowledge cards")) as network:
         clock = time.perf_counter()
-        wanted = Options(count, max_positives=pictures, seed=seed)
-        built = build(world / "captions.jsonl", made, model, load_prompts(), wanted, Limits(concurrency=2))
+        wanted = Options(count, max_positives=images, seed=seed)
+        built = build(world / "captions.jsonl", made, network, load_prompts(), wanted, Limits(concurrency=2))
         seconds = time.perf_counter() - clock
     export(made, out)
     whole = as_in_the_world(read_beir(out / WHOLE), made)
     own = read_beir(world / "knowledge")
     own = replace(own, categories={id_: CATEGORY_OF[category] for id_, category in own.categories.items()})
-    backbone = load_backbone()
-    readouts: dict[str, Embedder] = {"last token, zero-shot": LastTokenReadout(backbone)}
+    model = load_model()
+    readouts: dict[str, Encoder] = {"last token, zero-shot": LastTokenReadout(model)}
     if adapter is not None:
-        readouts["adapter"] = Retriever.from_pretrained(str(adapter))
+        readouts["adapter"] = LatentEncoder.from_pretrained(str(adapter))
     return {
-        "built": account(built, made, seconds, pictures),
+        "built": account(built, made, seconds, images),
         "same judgements": judgements(whole, own),
         "hit@5": {name: compare(*evaluate(readout, [whole, own])) for name, readout in readouts.items()},
     }
 
 
 def as_in_the_world(built: RetrievalSet, made: Path) -> RetrievalSet:
-    """The built set with its pictures named as the world names them."""
+    """The built set with its images named as the world names them."""
     name = {shown.image: shown.source for shown in read_gallery(made)[0]}
     corpus = {name[id_]: item for id_, item in built.corpus.items()}
     return replace(built, corpus=corpus, qrels={id_: {name[each]: 1 for each in found} for id_, found in built.qrels.items()})
 
 
-def account(built: Built, made: Path, seconds: float, pictures: int) -> dict[str, Any]:
+def account(built: Built, made: Path, seconds: float, images: int) -> dict[str, Any]:
     """What the build did, and what it took."""
     lines = [line for line in read_lines(made / "journal.jsonl") if "answer" in line]
     asked = Counter(line["stage"] for line in lines)
     rejected = Counter(each.failed for each in built.candidates if each.failed)
     return {
-        "pictures": pictures,
+        "images": images,
         "written": len(built.candidates),
         "accepted": len(built.accepted),
         "rejected by": dict(rejected.most_common()),

@@ -1,8 +1,8 @@
-"""How well `slq leakage` tells copies of a picture from different pictures, at each distance.
+"""How well `slq leakage` tells copies of an image from different images, at each distance.
 
     python -m research.bench.leakage
 
-Different pictures: scenes of the picture-book world, every fourth with a twin that differs in one respect, and smooth noise that has the
+Different images: scenes of the picture-book world, every fourth with a twin that differs in one respect, and smooth noise that has the
 spectrum of photographs; every pair of each kind is compared. Copies: saved as JPEG, scaled, brightened. Writes
 research/results/leakage.json.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from research.bench.measuring import write_result
-from slq.backbone import torchvision_shim  # noqa: F401  (before provenance imports anything of transformers)
-from slq.leakage import BLOCK, COLOUR_GAP, DISTANCE, look
+from slq import compat  # noqa: F401  (before provenance imports anything of transformers)
+from slq.evaluation.leakage import BLOCK, COLOUR_GAP, DISTANCE, look
 from slq.miniature.export import split_scenes
 from slq.miniature.world.scenes import render
 
@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    pictures = {
+    images = {
         "scenes": [render(drawn.scene) for drawn in split_scenes("train", options.scenes, options.seed)],
         "photographs": [smooth_noise(np.random.default_rng((options.seed, number))) for number in range(options.photographs)],
     }
     result = {
-        kind: {"different": different(listed), "copies": copies(listed[:: max(1, len(listed) // 500)])} for kind, listed in pictures.items()
+        kind: {"different": different(listed), "copies": copies(listed[:: max(1, len(listed) // 500)])} for kind, listed in images.items()
     }
     write_result("leakage", {"distance": DISTANCE, "colour_gap": COLOUR_GAP, **result}, sys.argv, options.seed)
 
@@ -53,11 +53,11 @@ def smooth_noise(draw: np.random.Generator, size: int = 256) -> Image.Image:
     return Image.fromarray(((shades - low) / (high - low) * 255).astype(np.uint8))
 
 
-def different(pictures: list[Image.Image]) -> dict:
-    """Of all pairs of different pictures: how many are taken for copies at each distance, and the least distance."""
-    _, hashes, colours = (np.array(part) for part in zip(*map(look, pictures), strict=True))
-    taken, least, rows = dict.fromkeys(DISTANCES, 0), 256, max(1, BLOCK // len(pictures))
-    for start in range(0, len(pictures), rows):
+def different(images: list[Image.Image]) -> dict:
+    """Of all pairs of different images: how many are taken for copies at each distance, and the least distance."""
+    _, hashes, colours = (np.array(part) for part in zip(*map(look, images), strict=True))
+    taken, least, rows = dict.fromkeys(DISTANCES, 0), 256, max(1, BLOCK // len(images))
+    for start in range(0, len(images), rows):
         bits = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[None]).sum(axis=-1, dtype=np.int64)
         one, other = np.nonzero(bits <= DISTANCES[-1])
         one, other = one[one + start < other], other[one + start < other]
@@ -66,16 +66,16 @@ def different(pictures: list[Image.Image]) -> dict:
         least = min(least, int(found.min(initial=256)))
         for distance in DISTANCES:
             taken[distance] += int((found <= distance).sum())
-    return {"pairs": len(pictures) * (len(pictures) - 1) // 2, "taken_for_copies": taken, "least_distance": least}
+    return {"pairs": len(images) * (len(images) - 1) // 2, "taken_for_copies": taken, "least_distance": least}
 
 
-def copies(pictures: list[Image.Image]) -> dict[str, dict]:
+def copies(images: list[Image.Image]) -> dict[str, dict]:
     """Of the copies of each kind: the share found at each distance, and the largest distance."""
     results = {}
     for name, change in CHANGES.items():
         distances = []
-        for picture in pictures:
-            (_, one, colour), (_, other, changed) = look(picture), look(change(picture))
+        for image in images:
+            (_, one, colour), (_, other, changed) = look(image), look(change(image))
             gap = np.abs(colour - changed).max()
             distances.append(int(np.bitwise_count(one ^ other).sum()) if gap <= COLOUR_GAP else 257)
         found = {distance: float(np.mean([each <= distance for each in distances])) for distance in DISTANCES}
@@ -83,27 +83,27 @@ def copies(pictures: list[Image.Image]) -> dict[str, dict]:
     return results
 
 
-def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     return Image.open(stream).convert("RGB")
 
 
-def scaled(picture: Image.Image, factor: float) -> Image.Image:
-    return picture.resize((int(picture.width * factor), int(picture.height * factor)), Image.Resampling.BICUBIC)
+def scaled(image: Image.Image, factor: float) -> Image.Image:
+    return image.resize((int(image.width * factor), int(image.height * factor)), Image.Resampling.BICUBIC)
 
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "JPEG 90": lambda picture: jpeg(picture, 90),
-    "JPEG 75": lambda picture: jpeg(picture, 75),
-    "JPEG 50": lambda picture: jpeg(picture, 50),
-    "JPEG 30": lambda picture: jpeg(picture, 30),
-    "half the size": lambda picture: scaled(picture, 0.5),
-    "twice the size": lambda picture: scaled(picture, 2),
-    "half the size, JPEG 75": lambda picture: jpeg(scaled(picture, 0.5), 75),
-    "10 % darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.9),
-    "10 % brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.1),
-    "20 % brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
+    "JPEG 90": lambda image: jpeg(image, 90),
+    "JPEG 75": lambda image: jpeg(image, 75),
+    "JPEG 50": lambda image: jpeg(image, 50),
+    "JPEG 30": lambda image: jpeg(image, 30),
+    "half the size": lambda image: scaled(image, 0.5),
+    "twice the size": lambda image: scaled(image, 2),
+    "half the size, JPEG 75": lambda image: jpeg(scaled(image, 0.5), 75),
+    "10 % darker": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
+    "10 % brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "20 % brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
 }
 
 

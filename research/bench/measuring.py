@@ -23,11 +23,11 @@ WORDS = "a red cat sits beside two small blue boats on the green grass under a b
 console = Console()
 
 
-def agreed_items(pictures: int, texts: int, seed: int, size: tuple[int, int] = (640, 480)) -> tuple[list[Item], list[Item]]:
+def agreed_items(images: int, texts: int, seed: int, size: tuple[int, int] = (640, 480)) -> tuple[list[Item], list[Item]]:
     """Coarse noise at the size (width, height) of a photograph, and captions of four to twenty words, twelve on average."""
     draw = np.random.default_rng(seed)
     width, height = size
-    noise = [draw.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8) for _ in range(pictures)]
+    noise = [draw.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8) for _ in range(images)]
     drawn = [Item(image=Image.fromarray(each).resize(size)) for each in noise]
     return drawn, [Item(" ".join(draw.choice(WORDS, draw.integers(4, 21)))) for _ in range(texts)]
 

@@ -2,7 +2,7 @@
 
     python -m research.bench.miniature         writes research/results/miniature.json and docs/images/adapting.png
 
-Scores are of scenes that no training saw: 500 pictures in the styles of training, 500 in the style held out of it. Every fifth picture
+Scores are of scenes that no training saw: 500 images in the styles of training, 500 in the style held out of it. Every fifth image
 is the twin of another and differs from it in one respect, so that knowing the words but not their order is not enough.
 """
 
@@ -21,19 +21,19 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from slq.backbone import FrozenBackbone, load_backbone
+from slq.cache import KVCache
 from slq.data import RetrievalSet, read_beir, read_pairs
-from slq.demo.run import RECIPE, TEST_PICTURES, TRAINING_PICTURES
-from slq.embedder import Embedder
-from slq.evaluate import Evaluation, both_ways, evaluate, scores_over
-from slq.methods import LastTokenReadout
-from slq.methods.zero_shot import ONE_WORD
-from slq.metrics import report
+from slq.demo.run import RECIPE, TEST_IMAGES, TRAINING_IMAGES
+from slq.encoders import LastTokenReadout
+from slq.encoders.base import Encoder
+from slq.encoders.baselines import ONE_WORD
+from slq.encoders.latent import LatentEncoder
+from slq.evaluation import Evaluation, bidirectional_sets, evaluate, scores_over
+from slq.evaluation.metrics import report
 from slq.miniature.export import write_world
 from slq.miniature.suites import SUITES, score
 from slq.miniature.world.twins import RESPECTS
-from slq.prefix_cache import PrefixCache
-from slq.retriever import Retriever
+from slq.models import FrozenModel, load_model
 from slq.runtime import parameter_hash, provenance
 from slq.training import fresh_queries, train
 
@@ -66,35 +66,35 @@ def main() -> None:
 def run(scratch: Path, seeds: Sequence[int], num_questions: int) -> dict:
     """All measurements, as they stand in the result file."""
     worlds = Worlds(scratch)
-    backbone = load_backbone()
-    before = parameter_hash(backbone.model)
+    model = load_model()
+    before = parameter_hash(model.model)
     say("questions")
-    suites = [{name: suite(backbone, name, num_questions, seed) for name in SUITES} for seed in seeds]
-    cache = PrefixCache()
+    suites = [{name: suite(model, name, num_questions, seed) for name in SUITES} for seed in seeds]
+    cache = KVCache()
     say("controls")
     controls = {
-        "last_token": spread([worlds.scores(LastTokenReadout(backbone))]),
-        "one_word_prompt": spread([worlds.scores(LastTokenReadout(backbone, ONE_WORD))]),
+        "last_token": spread([worlds.scores(LastTokenReadout(model))]),
+        "one_word_prompt": spread([worlds.scores(LastTokenReadout(model, ONE_WORD))]),
         "untrained_latents": spread(
-            [worlds.scores(Retriever(backbone, fresh_queries(backbone, replace(RECIPE, seed=seed)), cache)) for seed in seeds]
+            [worlds.scores(LatentEncoder(model, fresh_queries(model, replace(RECIPE, seed=seed)), cache)) for seed in seeds]
         ),
     }
     adapted, seconds = [], []
     for seed in seeds:
         say(f"adapting, seed {seed}")
         clock = time.perf_counter()
-        trained = train(worlds.pairs, backbone, scratch / f"adapter-{seed}", replace(RECIPE, seed=seed))
+        trained = train(worlds.pairs, model, scratch / f"adapter-{seed}", replace(RECIPE, seed=seed))
         seconds.append(time.perf_counter() - clock)
-        adapted.append(worlds.scores(Retriever(backbone, trained.queries, cache)))
+        adapted.append(worlds.scores(LatentEncoder(model, trained.queries, cache)))
     say("the curve")
-    curve = watched(worlds, backbone, scratch / "curve", cache, seeds[0])
+    curve = watched(worlds, model, scratch / "curve", cache, seeds[0])
     return {
         "suites": spread(suites),
         **spread(adapted),
         "controls": controls,
         "chance": spread([worlds.chance()]),
         "curve": curve,
-        "backbone_bit_identical": parameter_hash(backbone.model) == before,
+        "backbone_bit_identical": parameter_hash(model.model) == before,
         "adapt_seconds": {"mean": round(statistics.mean(seconds), 1), "sd": round(statistics.pstdev(seconds), 1)},
         "recipe": {name: value for name, value in RECIPE.that_decide_the_weights().items() if name != "seed"},
         "pairs": len(worlds.pairs),
@@ -108,9 +108,9 @@ def say(text: str) -> None:
     console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {text}")
 
 
-def suite(backbone: FrozenBackbone, name: str, count: int, seed: int) -> Tree:
+def suite(model: FrozenModel, name: str, count: int, seed: int) -> Tree:
     """Share of questions of one suite answered right: over all, and by kind."""
-    total, kinds = score(backbone, SUITES[name](count, seed))
+    total, kinds = score(model, SUITES[name](count, seed))
     return {"all": total, **kinds}
 
 
@@ -131,19 +131,19 @@ class Worlds:
     """The training pairs, and the test sets that every readout is scored on."""
 
     def __init__(self, scratch: Path):
-        write_world(scratch / "train", "train", TRAINING_PICTURES)
-        write_world(scratch / "known", "test", TEST_PICTURES)
-        write_world(scratch / "held_out", "test", TEST_PICTURES, held_out_style=True)
+        write_world(scratch / "train", "train", TRAINING_IMAGES)
+        write_world(scratch / "known", "test", TEST_IMAGES)
+        write_world(scratch / "held_out", "test", TEST_IMAGES, held_out_style=True)
         self.pairs = read_pairs(scratch / "train").pairs
         self.lines = [json.loads(line) for line in (scratch / "known" / "captions.jsonl").read_text().splitlines()]
-        self.sets = both_ways(read_pairs(scratch / "known"))
+        self.sets = bidirectional_sets(read_pairs(scratch / "known"))
         self.sets += [replace(read_beir(scratch / "known" / name), name=name) for name in ("knowledge", "composed", "drawn")]
         self.twins = self._twins()
-        self.held_out = [replace(one, name=f"held out {one.name}") for one in both_ways(read_pairs(scratch / "held_out"))]
+        self.held_out = [replace(one, name=f"held out {one.name}") for one in bidirectional_sets(read_pairs(scratch / "held_out"))]
 
-    def scores(self, embedder: Embedder) -> Tree:
+    def scores(self, encoder: Encoder) -> Tree:
         """Everything that is measured of one readout, as fractions."""
-        found = {one.name: one for one in evaluate(embedder, [*self.sets, self.twins, *self.held_out])}
+        found = {one.name: one for one in evaluate(encoder, [*self.sets, self.twins, *self.held_out])}
         known, knowledge = {way: found[name] for way, name in WAYS.items()}, found["knowledge"]
         return {
             "explicit": {
@@ -158,23 +158,23 @@ class Worlds:
         }
 
     def _of_tier(self, one: Evaluation, groups: int) -> Tree:
-        """The queries about pictures of so many groups, against the whole gallery."""
+        """The queries about images of so many groups, against the whole gallery."""
         chosen = [query for query, line in zip(one.queries, self.lines, strict=True) if len(line["concepts"]) == groups]
         return hits(scores_over(chosen, (1, 5)))
 
     def _twins(self) -> RetrievalSet:
-        """Captions of twins, each against its own picture and its twin's alone, by what the two differ in; chance is half."""
+        """Captions of twins, each against its own image and its twin's alone, by what the two differ in; chance is half."""
         whole = self.sets[0]
         place = {line["image"]: number for number, line in enumerate(self.lines)}
-        captions, pictures = list(whole.queries), list(whole.corpus)
+        captions, images = list(whole.queries), list(whole.corpus)
         candidates, respects = {}, {}
         for second, line in enumerate(self.lines):
             if "twin_of" in line:
                 first = place[line["twin_of"]]
                 for own in (first, second):
-                    candidates[captions[own]], respects[captions[own]] = (pictures[first], pictures[second]), line["respect"]
+                    candidates[captions[own]], respects[captions[own]] = (images[first], images[second]), line["respect"]
         queries = {caption: whole.queries[caption] for caption in candidates}
-        qrels = {captions[own]: {pictures[own]: 1} for own in range(len(captions)) if captions[own] in candidates}
+        qrels = {captions[own]: {images[own]: 1} for own in range(len(captions)) if captions[own] in candidates}
         return RetrievalSet("twins", queries, whole.corpus, qrels, (), respects, candidates=candidates)
 
     def chance(self) -> Tree:
@@ -192,22 +192,22 @@ def chance_of(one: RetrievalSet) -> float:
     return report(random, gains, (5,))["chance_hit@5"]
 
 
-def watched(worlds: Worlds, backbone: FrozenBackbone, out: Path, cache: PrefixCache, seed: int) -> list[dict[str, float]]:
+def watched(worlds: Worlds, model: FrozenModel, out: Path, cache: KVCache, seed: int) -> list[dict[str, float]]:
     """Explicit and knowledge retrieval while adapting, in percent."""
     sets = [one for one in worlds.sets if one.name in (*WAYS.values(), "knowledge")]
     points: list[dict[str, float]] = []
 
-    def look(step: int, total: int, retriever: Retriever) -> None:
+    def look(step: int, total: int, encoder: LatentEncoder) -> None:
         if step % max(1, total // CURVE_POINTS) and step not in (1, total):
             return
-        found = {one.name: one.metrics["hit@5"] for one in evaluate(Retriever(backbone, retriever.queries, cache), sets)}
+        found = {one.name: one.metrics["hit@5"] for one in evaluate(LatentEncoder(model, encoder.queries, cache), sets)}
         points.append({"step": step} | {name: round(100 * value, 2) for name, value in found.items()})
 
-    train(worlds.pairs, backbone, out, replace(RECIPE, seed=seed), after_step=look)
+    train(worlds.pairs, model, out, replace(RECIPE, seed=seed), after_step=look)
     return points
 
 
-def plot_curve(result: dict, picture: Path) -> None:
+def plot_curve(result: dict, image: Path) -> None:
     """Knowledge against explicit retrieval, from the untrained latents to the last step, with the last token beside them."""
     import matplotlib
 
@@ -233,7 +233,7 @@ def plot_curve(result: dict, picture: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left", fontsize=8)
     figure.tight_layout()
-    figure.savefig(picture, dpi=120)
+    figure.savefig(image, dpi=120)
     pyplot.close(figure)
 
 

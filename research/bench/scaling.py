@@ -1,8 +1,8 @@
 """What training costs as one thing grows: latent queries, tokens of an item, the batch, the items, the epochs.
 
-    python -m research.bench.scaling       writes research/results/scaling-<backbone>-<device>-<dtype>.json and docs/images/scaling.png
+    python -m research.bench.scaling       writes research/results/scaling-<model>-<device>-<dtype>.json and docs/images/scaling.png
 
-One thing grows while the others stay at 20 latents, 32 pictures with a caption each, prefixes kept. Three ways stand side by side: naive
+One thing grows while the others stay at 20 latents, 32 images with a caption each, prefixes kept. Three ways stand side by side: naive
 (the SLQ release's), the prefix split with nothing kept, and prefixes kept.
 """
 
@@ -20,17 +20,17 @@ import matplotlib.pyplot as plt
 
 from research.bench.measuring import ROOT, agreed_items, console, statistics_of, timed_in_turns, write_result
 from research.bench.training_step import Step
-from slq.backbone import FrozenBackbone, Preprocessing, load_backbone
+from slq.adapters.latents import LatentQueries
+from slq.cache import KVCache
 from slq.data import read_pairs
-from slq.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
 from slq.miniature.export import write_world
-from slq.prefix_cache import PrefixCache
-from slq.retriever import Retriever
-from slq.training import PAPER, TrainingOptions, train
+from slq.models import FrozenModel, Preprocessing, load_model
+from slq.training import PAPER, TrainConfig, train
 from slq.types import Item
 
 WAYS = ("naive", "nothing kept", "prefixes kept")
-NUM_LATENTS, PICTURES, SEED = 20, 32, 0
+NUM_LATENTS, IMAGES, SEED = 20, 32, 0
 LATENTS = (1, 5, 10, 20, 40, 80)
 TOKENS = (16, 32, 64, 128, 256, 512)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
@@ -40,26 +40,24 @@ EPOCHS = (1, 2, 4, 8)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="miniature")
+    parser.add_argument("--model", default="miniature")
     parser.add_argument("--dtype")
     parser.add_argument("--device")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    backbone = load_backbone(
-        options.backbone, dtype=options.dtype, device=options.device, preprocessing=Preprocessing(max_text_tokens=max(TOKENS))
-    )
+    model = load_model(options.model, dtype=options.dtype, device=options.device, preprocessing=Preprocessing(max_text_tokens=max(TOKENS)))
     # First, for the most memory that the process ever took is measured: it grows with the batch.
-    large_batches = {count: large_batch(backbone, count, options.repeats) for count in BATCHES}
+    large_batches = {count: large_batch(model, count, options.repeats) for count in BATCHES}
     result = {
         "seconds_a_step": {
-            "latent queries": {count: ways(backbone, count, *pairs(PICTURES), options.repeats) for count in LATENTS},
-            "tokens of a text": {count: ways(backbone, NUM_LATENTS, *texts(count), options.repeats) for count in TOKENS},
+            "latent queries": {count: ways(model, count, *pairs(IMAGES), options.repeats) for count in LATENTS},
+            "tokens of a text": {count: ways(model, NUM_LATENTS, *texts(count), options.repeats) for count in TOKENS},
         },
         "large_batches": large_batches,
-        "reading": {count: reading(backbone, count, options.repeats) for count in ITEMS},
-        "epochs": epochs(backbone),
+        "reading": {count: reading(model, count, options.repeats) for count in ITEMS},
+        "epochs": epochs(model),
     }
-    name = f"scaling-{options.backbone.removeprefix('random:')}-{backbone.device.type}-{backbone.identity.dtype}"
+    name = f"scaling-{options.model.removeprefix('random:')}-{model.device.type}-{model.identity.dtype}"
     plot(result, ROOT / "docs" / "images" / "scaling.png")
     write_result(name, result, sys.argv, SEED)
 
@@ -70,40 +68,40 @@ def pairs(count: int) -> tuple[list[Item], list[Item]]:
 
 def texts(tokens: int) -> tuple[list[Item], list[Item]]:
     """Texts of about so many tokens on either side, no two alike."""
-    sides = [[Item(f"{words} " + "cat " * tokens) for words in range(start, start + PICTURES)] for start in (100, 200)]
+    sides = [[Item(f"{words} " + "cat " * tokens) for words in range(start, start + IMAGES)] for start in (100, 200)]
     return sides[0], sides[1]
 
 
-def ways(backbone: FrozenBackbone, num_latents: int, queries: list[Item], candidates: list[Item], repeats: int) -> dict[str, dict]:
+def ways(model: FrozenModel, num_latents: int, queries: list[Item], candidates: list[Item], repeats: int) -> dict[str, dict]:
     """Seconds of a step of each way."""
-    steps = {way: Step(backbone, way, queries, candidates, num_latents) for way in WAYS}
-    seconds = timed_in_turns({way: step.gradient for way, step in steps.items()}, backbone.device, repeats)
+    steps = {way: Step(model, way, queries, candidates, num_latents) for way in WAYS}
+    seconds = timed_in_turns({way: step.gradient for way, step in steps.items()}, model.device, repeats)
     return {way: statistics_of(its) for way, its in seconds.items()}
 
 
-def large_batch(backbone: FrozenBackbone, count: int, repeats: int) -> dict[str, float]:
+def large_batch(model: FrozenModel, count: int, repeats: int) -> dict[str, float]:
     """A step on kept prefixes with as many pairs, in parts of what fits: seconds a pair, and the most memory the process ever took."""
     queries, candidates = pairs(count)
-    step = Step(backbone, "prefixes kept", queries, candidates, NUM_LATENTS, tokens_per_pass=None)
-    (seconds,) = timed_in_turns({"step": step.gradient}, backbone.device, repeats).values()
+    step = Step(model, "prefixes kept", queries, candidates, NUM_LATENTS, mini_batch_tokens=None)
+    (seconds,) = timed_in_turns({"step": step.gradient}, model.device, repeats).values()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds_a_pair": statistics_of([each / count for each in seconds]), "held_bytes": step.held_bytes(), "peak_bytes": peak}
 
 
-def reading(backbone: FrozenBackbone, count: int, repeats: int) -> dict[str, float]:
-    """Seconds to read a picture and a caption once and keep their prefixes."""
+def reading(model: FrozenModel, count: int, repeats: int) -> dict[str, float]:
+    """Seconds to read an image and a caption once and keep their prefixes."""
     queries, candidates = pairs(count)
 
     def read() -> None:
-        Retriever(backbone, LatentQueries.create(NUM_LATENTS, backbone.dim), PrefixCache()).prefill([*queries, *candidates])
+        LatentEncoder(model, LatentQueries.create(NUM_LATENTS, model.dim), KVCache()).prefill([*queries, *candidates])
 
-    (seconds,) = timed_in_turns({"reading": read}, backbone.device, repeats).values()
+    (seconds,) = timed_in_turns({"reading": read}, model.device, repeats).values()
     return {"seconds_a_pair": statistics_of([each / count for each in seconds])}
 
 
-def epochs(backbone: FrozenBackbone) -> dict[str, dict[int, float]]:
-    """Seconds of whole trainings on 256 pictures of the miniature's world."""
-    recipe = TrainingOptions(**PAPER, validation=0, seed=SEED)
+def epochs(model: FrozenModel) -> dict[str, dict[int, float]]:
+    """Seconds of whole trainings on 256 images of the miniature's world."""
+    recipe = TrainConfig(**PAPER, validation=0, seed=SEED)
     found: dict[str, dict[int, float]] = {"naive": {}, "prefixes kept": {}}
     with tempfile.TemporaryDirectory() as scratch:
         write_world(Path(scratch) / "world", "train", 256)
@@ -111,8 +109,8 @@ def epochs(backbone: FrozenBackbone) -> dict[str, dict[int, float]]:
         for count in EPOCHS:
             for way in found:
                 clock = time.perf_counter()
-                chosen = replace(recipe, epochs=count, prefix_split=way != "naive")
-                train(data, backbone, Path(scratch) / f"{way} {count}", chosen, show_progress=False)
+                chosen = replace(recipe, epochs=count, prefix_caching=way != "naive")
+                train(data, model, Path(scratch) / f"{way} {count}", chosen, show_progress=False)
                 found[way][count] = round(time.perf_counter() - clock, 2)
                 console.print(f"{way}, {count} epoch(s): {found[way][count]} s")
     return found

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from research.bench.measuring import console, write_result
-from slq.metrics import Places, from_ranks
-from slq.scoring import BLOCK_BYTES, rank
+from slq.evaluation.metrics import RelevantRanks, from_ranks
+from slq.evaluation.ranking import BLOCK_BYTES, rank
 
 WRITTEN_AT_ONCE = 20_000
 
@@ -44,7 +44,7 @@ def main() -> None:
         clock = time.perf_counter()
         rankings = rank(queries, corpus, relevant, block_bytes=options.block_mb << 20)
         seconds = time.perf_counter() - clock
-    metrics = from_ranks([Places(one.ranks_R, np.ones(1)) for one in rankings], (1, 10, 1000), [options.corpus] * options.queries)
+    metrics = from_ranks([RelevantRanks(one.ranks_R, np.ones(1)) for one in rankings], (1, 10, 1000), [options.corpus] * options.queries)
     result = {
         "seconds": round(seconds, 1),
         "peak_rss_mb": {"before": before, "after": peak_mb()},
@@ -58,7 +58,7 @@ def main() -> None:
         "hit@1000": metrics["hit@1000"],
         "chance_hit@1000": metrics["chance_hit@1000"],
     }
-    import slq.backbone  # noqa: F401  lets torch and torchvision of different builds meet, before sentence-transformers says its version
+    import slq.models  # noqa: F401  lets torch and torchvision of different builds meet, before sentence-transformers says its version
 
     write_result("scoring", result, sys.argv, options.seed)
 

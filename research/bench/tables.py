@@ -18,7 +18,7 @@ BLOCK = re.compile(r"<!-- (?P<name>[a-z -]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def training_step() -> str:
-    found = result("training-step-internvl3-1b-4-pictures-cpu-float32")
+    found = result("training-step-internvl3-1b-4-images-cpu-float32")
     naive = found["ways"]["naive"]["held_bytes"]
     rows = [
         [
@@ -34,7 +34,7 @@ def training_step() -> str:
     loss_off, gradient_off = (max(one[what] for one in found["agreement"].values()) for what in ("loss", "gradient"))
     naive_decoder, decoder = (found["decoder_seconds"][way]["median"] for way in ("naive decoder", "features kept"))
     told = (
-        f"Tower and preparation alone take {found['picture_tower_and_preparation_seconds']:.1f} s. On given features the naive decoder "
+        f"Tower and preparation alone take {found['image_tower_and_preparation_seconds']:.1f} s. On given features the naive decoder "
         f"takes {naive_decoder:.1f} s and ours, with nothing kept, {decoder:.1f} s: "
         f"{with_range(found['decoder_speed_up_nothing_kept'], 2)} times faster. "
         f"Losses agree to {loss_off:.0e} and gradients to {gradient_off:.0e}, relative. {day(found)}\n"
@@ -57,7 +57,7 @@ def adaptation() -> str:
         if schedule.endswith("in a step")
         for way, seconds in one["seconds"].items()
     ]
-    header = ["schedule", "way", "seconds", "times faster", "largest difference of a weight", "picture to text hit@1, validation"]
+    header = ["schedule", "way", "seconds", "times faster", "largest difference of a weight", "image to text hit@1, validation"]
     largest = found["one caption in a step"]["largest_weight"]
     return table(header, rows) + f"\nThe largest weight is {largest:.2f}. {day(found)}\n"
 
@@ -81,19 +81,19 @@ def scaling() -> str:
     text += table(["items", *reading], [row]) + "\n"
     epochs = found["epochs"]
     rows = [[way, *[f"{seconds:.0f}" for seconds in by_count.values()]] for way, by_count in epochs.items()]
-    return text + table(["epochs: seconds in all, 256 pictures", *next(iter(epochs.values()))], rows) + f"\n{day(found)}\n"
+    return text + table(["epochs: seconds in all, 256 images", *next(iter(epochs.values()))], rows) + f"\n{day(found)}\n"
 
 
 def encoding() -> str:
     rows = []
-    for backbone in ("internvl3-1b", "miniature"):
-        found = result(f"encoding-{backbone}-cpu-float32")
-        for kind in ("pictures", "texts"):
+    for model in ("internvl3-1b", "miniature"):
+        found = result(f"encoding-{model}-cpu-float32")
+        for kind in ("images", "texts"):
             one = found[kind]
             theirs = one["per_second"]["sentence-transformers"]["median"]
             rows += [
                 [
-                    f"{backbone}, {kind}",
+                    f"{model}, {kind}",
                     form,
                     f"{one['per_second'][form]['median']:.3g}",
                     f"{theirs:.3g}",

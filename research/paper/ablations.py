@@ -11,8 +11,8 @@ from typing import Any
 from research.paper import plots
 from research.paper.study import Scores, Study, Trained, once, quality, scores, spread
 from research.paper.tuning import METHODS
-from slq.methods import LateInteraction
-from slq.retriever import Retriever
+from slq.encoders import LateInteraction
+from slq.encoders.latent import LatentEncoder
 
 GROUPS = (1, 5, 20)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -23,10 +23,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "behind the prompt": {"generation_prompt": True},
     "behind the prompt, start: normal (the paper)": {"generation_prompt": True, "init": "normal"},
     "the last latent": {"pooling": "last"},
-    "before the last MLP": {"readout": "before_mlp"},
-    "latents per modality": {"per_modality": True},
+    "before the last MLP": {"readout": "pre_mlp"},
+    "latents per modality": {"modality_specific": True},
     "orthogonality 0.5": {"orthogonality": 0.5},
-    "both captions in a step": {"captions_per_item": 2},
+    "both captions in a step": {"positives_per_query": 2},
     "Matryoshka 64, 128": {"matryoshka": (64, 128)},
     "nested groups": {"groups": GROUPS},
 }
@@ -69,13 +69,13 @@ def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> T
 def _late(study: Study, trained: Trained, group: int) -> Scores:
     """Test scores by late interaction of a nested group."""
     kept = trained.folder / f"late-{group}.json"
-    return once(kept, lambda: scores(LateInteraction(retriever(study, trained), group), study.sets("test")))
+    return once(kept, lambda: scores(LateInteraction(encoder(study, trained), group), study.sets("test")))
 
 
 def _leading(study: Study, trained: Trained, dims: int) -> Scores:
     """Test scores of so many leading numbers."""
-    return once(trained.folder / f"numbers-{dims}.json", lambda: scores(retriever(study, trained), study.sets("test"), dims))
+    return once(trained.folder / f"numbers-{dims}.json", lambda: scores(encoder(study, trained), study.sets("test"), dims))
 
 
-def retriever(study: Study, trained: Trained) -> Retriever:
-    return Retriever.from_pretrained(trained.folder, study.backbone)
+def encoder(study: Study, trained: Trained) -> LatentEncoder:
+    return LatentEncoder.from_pretrained(trained.folder, study.model)

@@ -10,9 +10,9 @@ from typing import Any
 from research.paper import plots
 from research.paper.study import Study, Trained, once, quality, say, scores, spread
 from research.paper.tuning import METHODS, chosen
-from slq.embedder import Embedder
-from slq.methods import TunedBackbone
-from slq.retriever import Retriever
+from slq.encoders import FineTunedModel
+from slq.encoders.base import Encoder
+from slq.encoders.latent import LatentEncoder
 from slq.training import fresh_queries
 
 HALF, SHARES = 0.5, (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -35,15 +35,15 @@ def run(study: Study) -> dict[str, Any]:
     return study.write("blend", {"methods": result})
 
 
-def blended(study: Study, name: str, trained: Trained, share: float) -> Embedder:
+def blended(study: Study, name: str, trained: Trained, share: float) -> Encoder:
     """What a training learned, moved back by a share of its way."""
-    embedder = study.load(trained)
-    if isinstance(embedder, TunedBackbone):
-        embedder.toward_start(share)
-    elif isinstance(embedder, Retriever):
+    encoder = study.load(trained)
+    if isinstance(encoder, FineTunedModel):
+        encoder.interpolate_to_start(share)
+    elif isinstance(encoder, LatentEncoder):
         options = study.options(**METHODS[name].options, seed=trained.measured["options"]["seed"])
-        embedder.queries.toward(fresh_queries(study.backbone, options).latents, share)
-    return embedder
+        encoder.queries.toward(fresh_queries(study.model, options).latents, share)
+    return encoder
 
 
 def _scored(study: Study, name: str, trained: Trained, share: float) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def _scored(study: Study, name: str, trained: Trained, share: float) -> dict[str
         return trained.measured
 
     def measure() -> dict[str, Any]:
-        embedder = blended(study, name, trained, share)
-        return {split: scores(embedder, study.sets(split)) for split in ("validation", "test")}
+        encoder = blended(study, name, trained, share)
+        return {split: scores(encoder, study.sets(split)) for split in ("validation", "test")}
 
     return once(trained.folder / f"blended-{share:g}.json", measure)
 

@@ -17,19 +17,19 @@ app = typer.Typer(name="python -m research.paper", add_completion=False, rich_ma
 
 
 @app.command()
-@loading.loads_a_backbone("device", "dtype")
+@loading.loads_a_model("device", "dtype")
 def paper(
     experiment: Annotated[
         str,
         typer.Argument(
             help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
-            "blend: between their start and their end. retention: what each of them leaves of the model. gap: pictures and captions in "
+            "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
             "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
-            "scratch: an encoder without pre-training. scale: several backbones. all."
+            "scratch: an encoder without pre-training. scale: several models. all."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results and trainings; what is there is not done again.")],
-    backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
+    model: Annotated[str, typer.Option("--model", "-b", help=loading.MODEL_HELP)] = "miniature",
     train: Annotated[Path | None, typer.Option("--train", help="Pairs to train on. Default: the miniature's world, drawn.")] = None,
     validation: Annotated[Path | None, typer.Option("--validation", help="Pairs that learning rates are chosen by.")] = None,
     test: Annotated[
@@ -39,22 +39,22 @@ def paper(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs. Default: 4.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Pairs per step. Default: 128.")] = None,
     tasks: Annotated[str, typer.Option(help="What `retention` asks, see `slq retention`.")] = "knowledge,spatial,reading",
-    beside: Annotated[list[str] | None, typer.Option(help="For scale: a further backbone (repeat it).")] = None,
+    beside: Annotated[list[str] | None, typer.Option(help="For scale: a further model (repeat it).")] = None,
     without_facts: Annotated[
         Path | None, typer.Option(help="For controls: weights of `python -m research.pretraining --no-facts`. Default: without them.")
     ] = None,
     with_facts: Annotated[Path | None, typer.Option(help="For controls: weights of as many steps with the facts.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few pictures and one epoch: whether it runs, not what comes out.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few images and one epoch: whether it runs, not what comes out.")] = False,
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Repeat an experiment of the paper, on the miniature or unchanged on a backbone and data of your own.
+    """Repeat an experiment of the paper, on the miniature or unchanged on a model and data of your own.
 
     Results are EXPERIMENT.json and figures in --out; trainings are kept there, so that a stopped run goes on and experiments share them.
     Learning rates are chosen on validation pairs for every method. docs/claims.md says what came out on the miniature.
 
         python -m research.paper tuning --out study
-        python -m research.paper all --out study --backbone OpenGVLab/InternVL3-1B-hf --train t.jsonl --validation v.jsonl --test s.jsonl
+        python -m research.paper all --out study --model OpenGVLab/InternVL3-1B-hf --train t.jsonl --validation v.jsonl --test s.jsonl
     """
     from dataclasses import replace
     from importlib import import_module
@@ -66,7 +66,7 @@ def paper(
     size = QUICK if quick else Size(seeds=tuple(range(seeds)))
     size = replace(size, epochs=epochs or size.epochs, batch_size=batch_size or size.batch_size)
     data = {name: path for name, path in (("train", train), ("validation", validation), ("test", test)) if path is not None}
-    study = Study(out, backbone, size, data, device=wanted.device, dtype=wanted.dtype)
+    study = Study(out, model, size, data, device=wanted.device, dtype=wanted.dtype)
     own: dict[str, tuple[Any, ...]] = {"controls": (without_facts, with_facts), "scale": (beside or (),), "retention": (tasks.split(","),)}
     for name in EXPERIMENTS if experiment == "all" else (experiment,):
         if experiment == "all" and name in ("controls", "scratch") and not study.is_miniature:

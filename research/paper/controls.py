@@ -7,16 +7,16 @@ from typing import Any
 
 from research.paper.study import Study, say, scores, spread
 from research.paper.tuning import METHODS, trainings
+from slq.encoders import LastTokenReadout
 from slq.errors import InputError
-from slq.methods import LastTokenReadout
 
 
 def run(study: Study, without_facts: Path | None, with_facts: Path | None = None) -> dict[str, Any]:
-    """Knowledge and explicit retrieval of the backbone and of its controls, all latents at the learning rate that the backbone chose.
+    """Knowledge and explicit retrieval of the model and of its controls, all latents at the learning rate that the model chose.
 
     Raises InputError for data of one's own.
 
-    with_facts: weights of as many pre-training steps as `without_facts`, since the backbone itself may have had more.
+    with_facts: weights of as many pre-training steps as `without_facts`, since the model itself may have had more.
     """
     if not study.is_miniature:
         raise InputError("The controls are of the miniature's world, in which it is known which facts were told: leave out the data.")
@@ -26,11 +26,11 @@ def run(study: Study, without_facts: Path | None, with_facts: Path | None = None
     def readouts(of: Study, name: str) -> dict[str, Any]:
         say(name)
         return {
-            f"{name}: last token": spread([scores(LastTokenReadout(of.backbone), of.sets("test"))]),
+            f"{name}: last token": spread([scores(LastTokenReadout(of.model), of.sets("test"))]),
             f"{name}: latents": spread([each.measured["test"] for each in trainings(of, "latents", latents, rate)]),
         }
 
-    found = readouts(study, "the backbone")
+    found = readouts(study, "the model")
     for name, weights in {"with facts": with_facts, "without facts": without_facts}.items():
         if weights is not None:
             found |= readouts(study.beside(str(weights)), f"{name}, equal steps")

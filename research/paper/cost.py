@@ -1,4 +1,4 @@
-"""What a training costs, for each method at its chosen learning rate: seconds, and memory beyond the loaded backbone's.
+"""What a training costs, for each method at its chosen learning rate: seconds, and memory beyond the loaded model's.
 
 Each runs in a process of its own, one after the other, so that none finds memory that another has left. Run it on a machine that has
 nothing else to do; what was measured stays in costs/: remove it to measure again. The first seed alone: a seed changes what is learned,
@@ -24,7 +24,7 @@ import torch
 from research.paper.study import SPLITS, Study, file_name, once, say
 from research.paper.tuning import METHODS
 from slq.runtime import provenance
-from slq.training import TrainingOptions, train
+from slq.training import TrainConfig, train
 
 SIDES: dict[str, Mapping[str, Any]] = {"latents": {"latents, nothing kept": {"cache_bytes": 0}}}  # further ways of the same training
 
@@ -42,19 +42,19 @@ def run(study: Study) -> dict[str, Any]:
     return study.write("cost", {"trainings": found})
 
 
-def _apart(study: Study, options: TrainingOptions) -> dict[str, Any]:
+def _apart(study: Study, options: TrainConfig) -> dict[str, Any]:
     """The cost of one training in a new process."""
     data = {split: study.folder(split) for split in SPLITS}
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_cost, study.out, study.backbone_name, data, study.loading, options).result()
+        return process.submit(_cost, study.out, study.model_name, data, study.loading, options).result()
 
 
-def _cost(out: Path, backbone: str, data: Mapping[str, Path], loading: Mapping[str, Any], options: TrainingOptions) -> dict[str, Any]:
-    study = Study(out, backbone, data=data, **loading)
-    pairs, model = study.pairs("train"), study.backbone
-    with tempfile.TemporaryDirectory() as folder, PeakMemory(model.device) as peak:
+def _cost(out: Path, model: str, data: Mapping[str, Path], loading: Mapping[str, Any], options: TrainConfig) -> dict[str, Any]:
+    study = Study(out, model, data=data, **loading)
+    pairs, network = study.pairs("train"), study.model
+    with tempfile.TemporaryDirectory() as folder, PeakMemory(network.device) as peak:
         clock = time.perf_counter()
-        train(pairs, model, Path(folder) / "learned", options, (), show_progress=False)
+        train(pairs, network, Path(folder) / "learned", options, (), show_progress=False)
         seconds = time.perf_counter() - clock
     return {"seconds": round(seconds, 1), "peak_bytes": peak.bytes, **provenance(options.seed)}
 

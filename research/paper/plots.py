@@ -66,12 +66,12 @@ def ranges(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def clouds(path: Path, planes: Mapping[str, tuple[np.ndarray, np.ndarray]], measured: Mapping[str, Any]) -> None:
-    """Pictures and captions of every method in the plane of their main directions."""
+    """Images and captions of every method in the plane of their main directions."""
     columns = min(3, len(planes))
     rows = -(-len(planes) // columns)
     with _figure(path, rows, columns, 3.4 * columns, 3.2 * rows) as axes:
         for axis, (name, sides) in zip(axes.flat, planes.items(), strict=False):
-            for side, label in zip(sides, ("pictures", "captions"), strict=True):
+            for side, label in zip(sides, ("images", "captions"), strict=True):
                 axis.plot(side[:, 0], side[:, 1], ".", markersize=3, alpha=0.6, label=label)
             axis.set_title(f"{name}\ngap {measured[name]['distance_of_means']['mean']:.2f}", fontsize=9)
             axis.set(xticks=[], yticks=[])
@@ -151,15 +151,15 @@ def lines(path: Path, x: Sequence[float], found: Mapping[str, Sequence[Mapping[s
         axis.legend(fontsize=8)
 
 
-def maps(path: Path, pictures: Sequence[np.ndarray], looks: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Each picture, and beside it where each latent looks: bright where attention is strong."""
+def maps(path: Path, images: Sequence[np.ndarray], looks: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Each image, and beside it where each latent looks: bright where attention is strong."""
     names = list(looks[0])
-    with _figure(path, len(pictures), 1 + len(names), 1.35 * (1 + len(names)), 1.5 * len(pictures)) as axes:
-        for row, (picture, look) in enumerate(zip(pictures, looks, strict=True)):
-            axes[row, 0].imshow(picture)
+    with _figure(path, len(images), 1 + len(names), 1.35 * (1 + len(names)), 1.5 * len(images)) as axes:
+        for row, (image, look) in enumerate(zip(images, looks, strict=True)):
+            axes[row, 0].imshow(image)
             for axis, name in zip(axes[row, 1:], names, strict=True):
-                axis.imshow(picture)
-                height, width = picture.shape[:2]
+                axis.imshow(image)
+                height, width = image.shape[:2]
                 axis.imshow(look[name], extent=(0, width, height, 0), alpha=0.65, cmap="inferno", interpolation="bilinear")
                 if row == 0:
                     axis.set_title(name, fontsize=8)

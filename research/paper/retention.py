@@ -15,15 +15,15 @@ from research.paper import plots
 from research.paper.blend import HALF, blended
 from research.paper.study import Study, quality, say, spread
 from research.paper.tuning import METHODS, chosen
-from slq.backbone import FrozenBackbone
-from slq.embedder import Embedder
-from slq.methods import TunedBackbone
-from slq.retention import Report, Task, find_tasks, retention
+from slq.encoders import FineTunedModel
+from slq.encoders.base import Encoder
+from slq.models import FrozenModel
+from slq.retention import Report, Task, load_tasks, retention
 
 
 def run(study: Study, names: Sequence[str]) -> dict[str, Any]:
     """Shares of right answers before and after each method over all seeds; of LoRA also merged, of all tuned ones half of the way back."""
-    tasks = find_tasks(names, study.size.questions)
+    tasks = load_tasks(names, study.size.questions)
     result: dict[str, Any] = {"before": {}, "methods": {}, "questions": sum(len(task) for task in tasks)}
     for name, ways in _asked(study).items():
         say(f"questions to {name}")
@@ -49,9 +49,9 @@ def _by_rate(study: Study, name: str, tasks: Sequence[Task]) -> dict[str, dict[s
     return found
 
 
-def _asked(study: Study) -> dict[str, list[Callable[[], Embedder]]]:
+def _asked(study: Study) -> dict[str, list[Callable[[], Encoder]]]:
     """What is asked: every method's seeds, and variants of those that change the weights; each loaded when its turn has come."""
-    found: dict[str, list[Callable[[], Embedder]]] = {}
+    found: dict[str, list[Callable[[], Encoder]]] = {}
     for name, method in METHODS.items():
         trainings = chosen(study, name)
         found[name] = [partial(study.load, each) for each in trainings]
@@ -62,8 +62,8 @@ def _asked(study: Study) -> dict[str, list[Callable[[], Embedder]]]:
     return found
 
 
-def _report(study: Study, embedder: Embedder, tasks: Sequence[Task], merge: bool) -> Report:
-    after: FrozenBackbone = embedder.backbone
-    if isinstance(embedder, TunedBackbone):
-        return retention(study.backbone, embedder.merged() if merge else after, tasks, keep=study.out / "answers")
-    return retention(study.backbone, after, tasks, embedder=embedder, keep=study.out / "answers")
+def _report(study: Study, encoder: Encoder, tasks: Sequence[Task], merge: bool) -> Report:
+    after: FrozenModel = encoder.model
+    if isinstance(encoder, FineTunedModel):
+        return retention(study.model, encoder.merged() if merge else after, tasks, keep=study.out / "answers")
+    return retention(study.model, after, tasks, encoder=encoder, keep=study.out / "answers")

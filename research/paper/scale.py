@@ -1,4 +1,4 @@
-"""Scale: the same methods on backbones of several sizes (the paper: the gap to other methods grows with the model)."""
+"""Scale: the same methods on models of several sizes (the paper: the gap to other methods grows with the model)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from research.paper import plots
 from research.paper.study import Study, say, scores, spread
 from research.paper.tuning import METHODS, of_method
-from slq.methods import LastTokenReadout
+from slq.encoders import LastTokenReadout
 
 COMPARED = ("5 latents", "latents, as in the paper", "lora", "full")
 
 
-def run(study: Study, backbones: Sequence[str]) -> dict[str, Any]:
-    """Each method on each backbone, smallest first, and a line for each method."""
+def run(study: Study, models: Sequence[str]) -> dict[str, Any]:
+    """Each method on each model, smallest first, and a line for each method."""
     found = []
-    for name in dict.fromkeys([study.backbone_name, *backbones]):
-        other = study if name == study.backbone_name else study.beside(name)
+    for name in dict.fromkeys([study.model_name, *models]):
+        other = study if name == study.model_name else study.beside(name)
         say(f"scale: {name}")
-        row: dict[str, Any] = {"backbone": name, "weights": sum(each.numel() for each in other.backbone.model.parameters())}
-        row["last token"] = {"test": spread([scores(LastTokenReadout(other.backbone), other.sets("test"))])}
+        row: dict[str, Any] = {"backbone": name, "weights": sum(each.numel() for each in other.model.model.parameters())}
+        row["last token"] = {"test": spread([scores(LastTokenReadout(other.model), other.sets("test"))])}
         found.append(row | {method: of_method(other, method, METHODS[method]) for method in COMPARED})
     found.sort(key=lambda row: row["weights"])
     sizes = [row["weights"] / 1e6 for row in found]

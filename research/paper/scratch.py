@@ -25,18 +25,18 @@ def run(study: Study) -> dict[str, Any]:
         raise InputError("The encoder from scratch is of the miniature's shape and world: leave out the data.")
     say("from scratch")
     other = study.beside(str(_untrained(study)))
-    options = {"method": "full", "tune_vision": True, "epochs": EPOCHS * study.size.epochs}
+    options = {"method": "full", "train_vision_encoder": True, "epochs": EPOCHS * study.size.epochs}
     rate = other.chosen_rate("scratch", RATES, **options)
     found = spread([each.measured["test"] for each in trainings(other, "scratch", Method(RATES, options), rate)])
     return study.write("scratch", {"test": found, "learning_rate": rate, "epochs": options["epochs"]})
 
 
 def _untrained(study: Study) -> Path:
-    """A folder of random weights with the backbone's tokenizer."""
+    """A folder of random weights with the model's tokenizer."""
     folder = study.out / "scratch"
     if not folder.exists():
         torch.manual_seed(0)
-        tokenizer = study.backbone.processor.tokenizer
+        tokenizer = study.model.processor.tokenizer
         assert isinstance(tokenizer, PreTrainedTokenizerFast)
         partial = folder.with_name("scratch.partial")
         build_model(tokenizer).save_pretrained(partial)

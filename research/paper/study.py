@@ -1,7 +1,7 @@
-"""What the experiments share: data, the backbone, and trainings that are done once and found again.
+"""What the experiments share: data, the model, and trainings that are done once and found again.
 
 A study's folder holds:
-    world/                 pictures of the miniature's world, where no data of one's own are given
+    world/                 images of the miniature's world, where no data of one's own are given
     trainings/<name>/      what each training learned, with `measured.json`
     costs/                 what each training cost
     <experiment>.json      results, and beside them their figures
@@ -21,15 +21,15 @@ from typing import Any
 
 from rich.console import Console
 
-from slq.backbone import FrozenBackbone, load_backbone
 from slq.data import PairFile, RetrievalSet, read_beir, read_pairs
-from slq.embedder import Embedder
+from slq.encoders import load_encoder
+from slq.encoders.base import Encoder
 from slq.errors import InputError
-from slq.evaluate import both_ways, evaluate
-from slq.methods import load_embedder
+from slq.evaluation import bidirectional_sets, evaluate
 from slq.miniature.export import write_world
+from slq.models import FrozenModel, load_model
 from slq.runtime import provenance, replace_file
-from slq.training import TrainingOptions, train
+from slq.training import TrainConfig, train
 from slq.types import Pair
 
 SPLITS = ("train", "validation", "test")
@@ -39,7 +39,7 @@ Scores = dict[str, Any]  # figures as fractions, by name, some of them by catego
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the miniature's world a study draws: pictures to train on, to choose by and to test on; questions a suite; seeds."""
+    """How much of the miniature's world a study draws: images to train on, to choose by and to test on; questions a suite; seeds."""
 
     training: int = 1500
     validation: int = 300
@@ -65,32 +65,32 @@ class Study:
     """A folder in which experiments find what others have made; a stopped one goes on where it was.
 
     data: folders or files for training, validation and test in the layout of `slq world` (None: the world is drawn). A `knowledge` folder
-    in BEIR layout beside pairs is scored too. loading: see `load_backbone`.
+    in BEIR layout beside pairs is scored too. loading: see `load_model`.
     """
 
     def __init__(
         self,
         out: Path,
-        backbone: str = "miniature",
+        model: str = "miniature",
         size: Size | None = None,
         data: Mapping[str, Path] | None = None,
         **loading: Any,
     ):
-        self.out, self.backbone_name, self.size, self.loading = out, backbone, size or Size(), loading
+        self.out, self.model_name, self.size, self.loading = out, model, size or Size(), loading
         self._data = dict(data or {})
         if missing := set(SPLITS) - set(self._data) if self._data else set():
             raise InputError(f"A study on one's own data needs all three of them; {', '.join(sorted(missing))} is missing.")
         out.mkdir(parents=True, exist_ok=True)
 
-    def beside(self, backbone: str) -> Study:
-        """A study of another backbone on the same data, in a folder of its own inside this one's."""
-        name = hashlib.sha256(str(Path(backbone).resolve() if Path(backbone).exists() else backbone).encode()).hexdigest()[:8]
+    def beside(self, model: str) -> Study:
+        """A study of another model on the same data, in a folder of its own inside this one's."""
+        name = hashlib.sha256(str(Path(model).resolve() if Path(model).exists() else model).encode()).hexdigest()[:8]
         data = {split: self.folder(split) for split in SPLITS}
-        return Study(self.out / f"beside-{name}", backbone, self.size, data, **self.loading)
+        return Study(self.out / f"beside-{name}", model, self.size, data, **self.loading)
 
     @cached_property
-    def backbone(self) -> FrozenBackbone:
-        return load_backbone(self.backbone_name, **self.loading)
+    def model(self) -> FrozenModel:
+        return load_model(self.model_name, **self.loading)
 
     @property
     def is_miniature(self) -> bool:
@@ -115,8 +115,8 @@ class Study:
         return self._file(split).pairs
 
     def sets(self, split: str) -> list[RetrievalSet]:
-        """Pictures and captions both ways, and the knowledge queries where there are any."""
-        sets = both_ways(self._file(split))
+        """Images and captions both ways, and the knowledge queries where there are any."""
+        sets = bidirectional_sets(self._file(split))
         knowledge = self.folder(split) / "knowledge"
         return [*sets, replace(read_beir(knowledge), name="knowledge")] if knowledge.is_dir() else sets
 
@@ -125,11 +125,11 @@ class Study:
 
     # --- trainings --------------------------------------------------------------------------------------------------------
 
-    def options(self, **changes: Any) -> TrainingOptions:
+    def options(self, **changes: Any) -> TrainConfig:
         """Options at the study's size, the same data, batches and epochs for every method."""
-        return TrainingOptions(**{"epochs": self.size.epochs, "batch_size": self.size.batch_size, "validation": 0} | changes)
+        return TrainConfig(**{"epochs": self.size.epochs, "batch_size": self.size.batch_size, "validation": 0} | changes)
 
-    def trained(self, name: str, options: TrainingOptions) -> Trained:
+    def trained(self, name: str, options: TrainConfig) -> Trained:
         """What a training with these options learned and scored on validation and test; found where it was done before."""
         digest = self.digest(options)
         named = self.out / "trainings" / file_name(f"{name}-{digest}")
@@ -137,9 +137,9 @@ class Study:
         folder = next((path.parent for path in sorted(named.parent.glob(f"*-{digest}/measured.json"))), named)
         return Trained(folder, once(folder / "measured.json", lambda: self._train(name, folder, options)))
 
-    def _train(self, name: str, folder: Path, options: TrainingOptions) -> Scores:
+    def _train(self, name: str, folder: Path, options: TrainConfig) -> Scores:
         say(f"training {name}")
-        learned = train(self.pairs("train"), self.backbone, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
+        learned = train(self.pairs("train"), self.model, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
         return {
             "learned_numbers": _learned_numbers(learned),
             "validation": scores(learned, self.sets("validation")),
@@ -148,21 +148,21 @@ class Study:
             **provenance(options.seed),
         }
 
-    def digest(self, options: TrainingOptions) -> str:
+    def digest(self, options: TrainConfig) -> str:
         """Stands for all that a training depends on."""
-        plain = TrainingOptions().that_decide_the_weights()
+        plain = TrainConfig().that_decide_the_weights()
         weights = {
             name: value
             for name, value in options.that_decide_the_weights().items()
             if value != plain[name] and not name.startswith("cache_")
         }
         counts = [self.size.training, self.size.validation, self.size.test]
-        about = [weights, self.backbone.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
+        about = [weights, self.model.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
-    def load(self, trained: Trained) -> Embedder:
-        """The embedder that a training saved."""
-        return load_embedder(trained.folder, self.backbone)
+    def load(self, trained: Trained) -> Encoder:
+        """The encoder that a training saved."""
+        return load_encoder(trained.folder, self.model)
 
     def by_rate(self, name: str, rates: Sequence[float], **options: Any) -> dict[float, Trained]:
         """One training a learning rate, with the first seed."""
@@ -180,7 +180,7 @@ class Study:
         """Write an experiment's result with what it depends on; returns the whole."""
         whole = {
             **result,
-            "backbone": self.backbone.identity.to_dict(),
+            "backbone": self.model.identity.to_dict(),
             "size": asdict(self.size),
             "data": {name: str(path) for name, path in self._data.items()} or "the miniature's world",
             "command": f"python -m research.paper {experiment}",
@@ -206,10 +206,10 @@ def file_name(name: str) -> str:
     return name.replace(" ", "_").replace(",", "")
 
 
-def scores(embedder: Embedder, sets: Sequence[RetrievalSet], dims: int | None = None) -> Scores:
+def scores(encoder: Encoder, sets: Sequence[RetrievalSet], dims: int | None = None) -> Scores:
     """hit@1 and hit@5 of each set; of sets with categories hit@5 by category too. dims: of so many leading numbers."""
     found: Scores = {}
-    for one in evaluate(embedder, sets, dims=dims):
+    for one in evaluate(encoder, sets, dims=dims):
         found[one.name] = {"hit@1": one.metrics["hit@1"], "hit@5": one.metrics["hit@5"]}
         if one.by_category:
             found[one.name]["by_category"] = {name: metrics["hit@5"] for name, metrics in one.by_category.items()}
@@ -245,6 +245,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     replace_file(path, lambda partial: partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
 
 
-def _learned_numbers(embedder: Embedder) -> int:
-    trainable: Any = getattr(embedder, "trainable", None) or list(embedder.queries.parameters())[:1]  # type: ignore[attr-defined]
+def _learned_numbers(encoder: Encoder) -> int:
+    trainable: Any = getattr(encoder, "trainable", None) or list(encoder.queries.parameters())[:1]  # type: ignore[attr-defined]
     return sum(parameter.numel() for parameter in trainable)

@@ -1,3 +1,3 @@
 """How the miniature was made: tasks, batches, losses and the loop, run by `python -m research.pretraining`."""
 
-from slq.backbone import torchvision_shim  # noqa: F401  (before anything of transformers)
+from slq import compat  # noqa: F401  (before anything of transformers)

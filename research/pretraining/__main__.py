@@ -21,12 +21,12 @@ from research.pretraining.batches import PretrainingBatches
 from research.pretraining.objective import Objective
 from research.pretraining.optimisers import build_optimisers
 from research.pretraining.tasks import corpus
-from slq.backbone.processors import InternVLStillProcessor
 from slq.errors import MissingExtraError
+from slq.models.processors import InternVLStillProcessor
 from slq.runtime import replace_file
 
 LOG_FILE, CHECKPOINT_FILE, LOG_EVERY = "log.jsonl", "checkpoint.pt", 20
-EASY_SHARE = 10  # a run from scratch spends one step in so many on pictures of mostly one thing
+EASY_SHARE = 10  # a run from scratch spends one step in so many on images of mostly one thing
 
 
 def rate_factor(step: int, steps: int, warm_up: int) -> float:
@@ -34,7 +34,7 @@ def rate_factor(step: int, steps: int, warm_up: int) -> float:
     return min(1.0, (step + 1) / warm_up, (steps - step) / (0.4 * steps))
 
 
-def plot(log: Path, picture: Path) -> None:
+def plot(log: Path, image: Path) -> None:
     """Loss and token accuracy over steps."""
     try:
         import matplotlib
@@ -51,7 +51,7 @@ def plot(log: Path, picture: Path) -> None:
         axis.set(xlabel="step", title=key.replace("_", " "))
         axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(picture, dpi=110)
+    figure.savefig(image, dpi=110)
     pyplot.close(figure)
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     start = resume(options, objective, optimisers)
     easy_steps = options.steps // EASY_SHARE if options.start_from is None else 0
     batches = PretrainingBatches(
-        processor, options.rows, options.steps, options.seed, options.picture_tasks, options.word_tasks, easy_steps, options.facts
+        processor, options.rows, options.steps, options.seed, options.image_tasks, options.word_tasks, easy_steps, options.facts
     )
     loader = DataLoader(
         batches,

@@ -15,11 +15,11 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from slq.backbone.processors import InternVLStillProcessor
-from slq.miniature.world.scenes import PICTURE_SIZE
+from slq.miniature.world.scenes import IMAGE_SIZE
+from slq.models.processors import InternVLStillProcessor
 
 PATCH_SIZE = 8
-IMAGE_TOKENS = (PICTURE_SIZE // PATCH_SIZE // 2) ** 2  # pixel shuffle joins 2 x 2 patches
+IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE // 2) ** 2  # pixel shuffle joins 2 x 2 patches
 VOCABULARY_SIZE = 4096
 
 
@@ -82,9 +82,9 @@ def train_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLStillProcessor:
-    """Tokenizer and image processor under InternVL's own rules: one square tile a picture."""
+    """Tokenizer and image processor under InternVL's own rules: one square tile an image."""
     return InternVLStillProcessor(
-        image_processor=GotOcr2ImageProcessorPil(size={"height": PICTURE_SIZE, "width": PICTURE_SIZE}, crop_to_patches=False),
+        image_processor=GotOcr2ImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, crop_to_patches=False),
         tokenizer=tokenizer,
         image_seq_length=IMAGE_TOKENS,
         chat_template=CHAT_TEMPLATE,
@@ -101,7 +101,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, size: str = "S") -> InternVL
         num_attention_heads=vision_heads,
         intermediate_size=4 * vision_width,
         attention_bias=True,
-        image_size=[PICTURE_SIZE, PICTURE_SIZE],
+        image_size=[IMAGE_SIZE, IMAGE_SIZE],
         patch_size=[PATCH_SIZE, PATCH_SIZE],
         layer_scale_init_value=1.0,
     )

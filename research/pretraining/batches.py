@@ -1,7 +1,7 @@
-"""Pre-training batches: one picture and several tasks about it in a row, plus tasks of words, all in one forward pass.
+"""Pre-training batches: one image and several tasks about it in a row, plus tasks of words, all in one forward pass.
 
-Tasks about a picture share its tokens but do not see each other: a row is a small tree (the picture, then branches), which a mask
-over positions expresses exactly. So the vision tower runs once a picture however much is asked.
+Tasks about an image share its tokens but do not see each other: a row is a small tree (the image, then branches), which a mask
+over positions expresses exactly. So the vision tower runs once an image however much is asked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from transformers import BatchEncoding, InternVLProcessor
 from research.pretraining.architecture import ASSISTANT, END, IMAGE_TOKEN_NAMES, IMAGE_TOKENS, USER
 from research.pretraining.cells import CLASSES, cell_labels
 from research.pretraining.mentions import mention_labels, mentions
-from research.pretraining.tasks import Task, picture_tasks, training_scene, word_task
+from research.pretraining.tasks import Task, image_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.scenes import Scene, render
 
-PICTURE_PROMPT = (
+IMAGE_PROMPT = (
     USER
     + IMAGE_TOKEN_NAMES["start_image_token"]
     + IMAGE_TOKEN_NAMES["context_image_token"] * IMAGE_TOKENS
@@ -34,17 +34,17 @@ IGNORED = -100
 
 @dataclass
 class Row:
-    """Tokens of one row; `segment` tells which branch a token is of, `sees_picture` whether that branch sees the picture."""
+    """Tokens of one row; `segment` tells which branch a token is of, `sees_image` whether that branch sees the image."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segment: list[int] = field(default_factory=list)
-    sees_picture: list[bool] = field(default_factory=list)
+    sees_image: list[bool] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     told: dict[str, dict[int, int]] = field(default_factory=lambda: {kind: {} for kind in CLASSES})
 
     def add(
-        self, prompt: list[int], answer: list[int], start: int, sees_picture: bool, told: Mapping[int, Mapping[str, int]] | None = None
+        self, prompt: list[int], answer: list[int], start: int, sees_image: bool, told: Mapping[int, Mapping[str, int]] | None = None
     ) -> None:
         """A segment whose labels are its answer's tokens, each standing at the token that predicts it.
 
@@ -57,7 +57,7 @@ class Row:
         self.ids += ids
         self.positions += range(start, start + len(ids))
         self.segment += [self.segment[-1] + 1 if self.segment else 0] * len(ids)
-        self.sees_picture += [sees_picture] * len(ids)
+        self.sees_image += [sees_image] * len(ids)
         labels = [IGNORED] * len(ids)
         if answer:
             labels[len(prompt) - 1 : -1] = answer
@@ -72,10 +72,10 @@ def collate(rows: list[Row], pad: int) -> dict[str, torch.Tensor]:
         return torch.tensor([line + [filler] * (length - len(line)) for line in values])
 
     segment = padded([row.segment for row in rows], -1)
-    sees = padded([[int(flag) for flag in row.sees_picture] for row in rows], 0).bool()
+    sees = padded([[int(flag) for flag in row.sees_image] for row in rows], 0).bool()
     same = segment[:, :, None] == segment[:, None, :]
-    from_picture = sees[:, :, None] & (segment == 0)[:, None, :]
-    mask = (same | from_picture) & torch.ones(length, length, dtype=torch.bool).tril()
+    from_image = sees[:, :, None] & (segment == 0)[:, None, :]
+    mask = (same | from_image) & torch.ones(length, length, dtype=torch.bool).tril()
     return {
         "input_ids": padded([row.ids for row in rows], pad),
         "position_ids": padded([row.positions for row in rows], 0),
@@ -94,13 +94,13 @@ class PretrainingBatches(Dataset):
         rows: int,
         steps: int,
         seed: int,
-        picture_tasks: int,
+        image_tasks: int,
         word_tasks: int,
         easy_steps: int = 0,
         tells_facts: bool = True,
     ):
         self.processor, self.rows, self.steps, self.seed, self.easy_steps = processor, rows, steps, seed, easy_steps
-        self.picture_tasks, self.word_tasks = picture_tasks, word_tasks
+        self.image_tasks, self.word_tasks = image_tasks, word_tasks
         self.facts = all_facts() if tells_facts else []
         self.names = list(concepts())
         image_processor = processor.image_processor
@@ -114,40 +114,40 @@ class PretrainingBatches(Dataset):
         rng = random.Random(f"{self.seed} {step}")
         noise = np.random.default_rng([self.seed, step])
         early = step < self.easy_steps  # single things first: names before sentences
-        pictures, rows, cells = [], [], []
+        images, rows, cells = [], [], []
         for _ in range(self.rows):
             num_groups = rng.choice([1, 1, 1, 1, 2] if early else [1, 2, 2, 3])
             scene = training_scene(rng, num_groups, rng.choice(self.names))
-            pictures.append(self._pixels(render(scene), noise))
-            about = picture_tasks(scene, rng, self.picture_tasks)
+            images.append(self._pixels(render(scene), noise))
+            about = image_tasks(scene, rng, self.image_tasks)
             rows.append(self._row(scene, about, [word_task(rng, self.facts) for _ in range(self.word_tasks)]))
             cells.append(cell_labels(scene))
         batch = collate(rows, self.processor.tokenizer.pad_token_id)
-        batch["pixel_values"] = torch.stack(pictures)
+        batch["pixel_values"] = torch.stack(images)
         return batch | {f"cell_{kind}": torch.stack([labels[kind] for labels in cells]) for kind in CLASSES}
 
-    def _pixels(self, picture: Image.Image, noise: np.random.Generator) -> torch.Tensor:
+    def _pixels(self, image: Image.Image, noise: np.random.Generator) -> torch.Tensor:
         """Normalised as the processor does, with a little noise and light (3, 96, 96)."""
-        pixels = np.asarray(picture, dtype=np.float32) / 255
+        pixels = np.asarray(image, dtype=np.float32) / 255
         pixels = pixels * noise.uniform(0.9, 1.1) + noise.normal(0, noise.uniform(0, 0.04), pixels.shape)
         normalised = (np.clip(pixels, 0, 1).astype(np.float32) - self.mean) / self.std
         return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
 
-    def _row(self, scene: Scene, about_picture: list[Task], of_words: list[Task]) -> Row:
+    def _row(self, scene: Scene, about_image: list[Task], of_words: list[Task]) -> Row:
         row = Row()
-        picture = self._tokens(PICTURE_PROMPT)["input_ids"]
-        row.add(picture, [], start=0, sees_picture=False)
-        for number, task in enumerate(about_picture + of_words):
-            sees_picture = number < len(about_picture)
-            opening = "" if sees_picture else USER
+        image = self._tokens(IMAGE_PROMPT)["input_ids"]
+        row.add(image, [], start=0, sees_image=False)
+        for number, task in enumerate(about_image + of_words):
+            sees_image = number < len(about_image)
+            opening = "" if sees_image else USER
             prompt = self._tokens(f"{opening}{task.user}{END}{ASSISTANT}")
             answer = self._tokens(f"{task.answer}{END}")["input_ids"]
             told = {}
             for end, concept in mentions(task).items():
                 place = next(i for i, (_, stop) in enumerate(prompt["offset_mapping"]) if stop >= len(opening) + end)
-                told[place] = mention_labels(concept, scene if sees_picture else None)
-            start = len(picture) if sees_picture else 0
-            row.add(prompt["input_ids"], answer, start=start, sees_picture=sees_picture, told=told)
+                told[place] = mention_labels(concept, scene if sees_image else None)
+            start = len(image) if sees_image else 0
+            row.add(prompt["input_ids"], answer, start=start, sees_image=sees_image, told=told)
         return row
 
     def _tokens(self, text: str) -> BatchEncoding:

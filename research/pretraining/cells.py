@@ -1,7 +1,7 @@
 """What stands where, told to the tokens themselves: losses that pre-training adds and whose readers the shipped model does not keep.
 
-A picture token stands for a square of 16 pixels. Reading the thing, its colour, its number, its place in the scene or its printed word
-from each token teaches the vision tower from 36 places a picture, where answers alone give it a handful of words.
+An image token stands for a square of 16 pixels. Reading the thing, its colour, its number, its place in the scene or its printed word
+from each token teaches the vision tower from 36 places an image, where answers alone give it a handful of words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from research.pretraining.architecture import IMAGE_TOKENS
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.language import NUMBERS, PLACES, where
 from slq.miniature.world.lettering import WORDS
-from slq.miniature.world.scenes import PICTURE_SIZE, SIGN, Scene, placed_things
+from slq.miniature.world.scenes import IMAGE_SIZE, SIGN, Scene, placed_things
 from slq.miniature.world.styles import COLOURS
 
 UNKNOWN = -100  # as IGNORED in batches: torch's own index to ignore
@@ -31,10 +31,10 @@ def group_labels(scene: Scene, place: int) -> dict[str, int]:
 
 
 def cell_labels(scene: Scene) -> dict[str, Tensor]:
-    """Class of each picture token (IMAGE_TOKENS), by kind of class; UNKNOWN where nothing of that kind stands."""
+    """Class of each image token (IMAGE_TOKENS), by kind of class; UNKNOWN where nothing of that kind stands."""
     labels = {kind: torch.full((SIDE, SIDE), UNKNOWN) for kind in CLASSES}
     of_groups = [group_labels(scene, place) for place in range(len(scene.groups))]
-    step = PICTURE_SIZE / SIDE
+    step = IMAGE_SIZE / SIDE
     centres = (torch.arange(SIDE) + 0.5) * step
     for thing in placed_things(scene):
         sign = scene.groups[thing.group].concept == SIGN

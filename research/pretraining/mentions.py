@@ -1,7 +1,7 @@
 """Where the user's words tell of a thing: the last letter of its noun, or of a fact that stands for it.
 
-A token that ends such words is asked, half way through the decoder, for the thing, by the same reader that asks picture tokens: so a
-noun, a fact and a drawing come to the same place, where whatever is appended to the sequence can find it. Beside a picture it is asked
+A token that ends such words is asked, half way through the decoder, for the thing, by the same reader that asks image tokens: so a
+noun, a fact and a drawing come to the same place, where whatever is appended to the sequence can find it. Beside an image it is asked
 too for what is shown of the thing (colour, number, place, word; the number is "no" where it is absent), which is half of any answer.
 """
 
@@ -41,7 +41,7 @@ def mentions(task: Task) -> dict[int, str]:
 
 
 def mention_labels(concept: str, scene: Scene | None) -> dict[str, int]:
-    """Class of a mentioned thing, by kind of class; beside a picture also what the picture shows of it."""
+    """Class of a mentioned thing, by kind of class; beside an image also what the image shows of it."""
     labels = {"things": CLASSES["things"].index(concept)}
     if scene is None:
         return labels

@@ -33,7 +33,7 @@ def reading_loss(head: nn.Module, tokens_BTD: Tensor, labels_BT: Tensor) -> Tens
 
 
 class Objective(nn.Module):
-    """The model and, for pre-training alone, what reads its tokens: pictures before the decoder, pictures and nouns half way through it."""
+    """The model and, for pre-training alone, what reads its tokens: images before the decoder, images and nouns half way through it."""
 
     def __init__(self, model: InternVLForConditionalGeneration):
         super().__init__()

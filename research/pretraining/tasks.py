@@ -1,4 +1,4 @@
-"""What pre-training asks: tasks about a picture, and tasks of words alone. A fact never stands beside a picture."""
+"""What pre-training asks: tasks about an image, and tasks of words alone. A fact never stands beside an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slq.miniature.world.scenes import SIGN, Scene, sample_scene, split_of
 
 
 class Task(NamedTuple):
-    """What the user says (beside the picture, if there is one), what the model answers, and which fact of which concept is told."""
+    """What the user says (beside the image, if there is one), what the model answers, and which fact of which concept is told."""
 
     user: str
     answer: str
@@ -28,15 +28,15 @@ SHARES = {"yes/no": 5, "position": 6, "where": 2, "colour": 3, "count": 3, "name
 
 
 def training_scene(rng: random.Random, num_groups: int, first_concept: str | None = None) -> Scene:
-    """A scene of the training split: what a test picture shows is never seen in pre-training, however drawn."""
+    """A scene of the training split: what a test image shows is never seen in pre-training, however drawn."""
     while True:
         scene = sample_scene(rng, num_groups, first_concept=first_concept, signs=SIGNS)
         if split_of(scene) == "train":
             return scene
 
 
-def picture_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
-    """`count` tasks about one scene; the first is the bare picture, the form that retrieval reads."""
+def image_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
+    """`count` tasks about one scene; the first is the bare image, the form that retrieval reads."""
     tasks = [Task("", names(scene) if rng.random() < 0.5 else caption(scene))]
     if rng.random() < 0.3:
         tasks.append(Task("describe the picture.", caption(scene)))
@@ -57,7 +57,7 @@ def picture_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
 
 
 def word_task(rng: random.Random, facts: list[Fact]) -> Task:
-    """One task without a picture; without facts, what is left are captions and names."""
+    """One task without an image; without facts, what is left are captions and names."""
     draw = rng.random() if facts else rng.uniform(TELL_FACTS, 1)
     if draw < 0.55:
         fact = rng.choice(facts)
@@ -123,6 +123,6 @@ def corpus(seed: int, samples: int = 60_000) -> list[str]:
         task = word_task(rng, facts)
         lines += [task.user, task.answer]
         scene = training_scene(rng, rng.choice([1, 2, 3]))
-        for task in picture_tasks(scene, rng, 3):
+        for task in image_tasks(scene, rng, 3):
             lines += [task.user, task.answer]
     return lines

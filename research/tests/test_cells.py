@@ -1,4 +1,4 @@
-"""What picture tokens are told to show: the things that stand there, in the order in which the model sees them."""
+"""What image tokens are told to show: the things that stand there, in the order in which the model sees them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from research.pretraining.cells import CLASSES, SIDE, UNKNOWN, cell_labels, grou
 from research.pretraining.objective import Readers
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.lettering import WORDS
-from slq.miniature.world.scenes import PICTURE_SIZE, SIGN, Group, Scene, placed_things
+from slq.miniature.world.scenes import IMAGE_SIZE, SIGN, Group, Scene, placed_things
 from slq.miniature.world.styles import COLOURS
 
-CELL = PICTURE_SIZE // SIDE
+CELL = IMAGE_SIZE // SIDE
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_groups_tell_their_number_and_their_place_among_others():
             assert (thing, count, place) in {("", "", ""), ("cat", "three", "on the left"), ("dog", "one", "on the right")}
 
 
-def test_cells_show_in_the_picture_what_they_are_told_to():
+def test_cells_show_in_the_image_what_they_are_told_to():
     told = shown = turned = inside = painted = 0
     for scene in sampled(30, seed=22):
         scene = replace(scene, style="flat", background="")
@@ -153,7 +153,7 @@ def test_cells_of_a_sign_lie_on_its_board():
         assert board[[0, -1]].max() < 0.05 and not own[[0, -1]].any()
 
 
-# The order of the model's picture tokens
+# The order of the model's image tokens
 
 
 def test_pixel_shuffle_keeps_rows_and_columns(model):
@@ -169,7 +169,7 @@ def test_pixel_shuffle_keeps_rows_and_columns(model):
 
 def test_a_token_is_made_of_its_cells_pixels(model):
     """Light falls on one cell; before attention mixes them, only this cell's token changes."""
-    dark = torch.zeros(1, 3, PICTURE_SIZE, PICTURE_SIZE)
+    dark = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
     for token in random.Random(0).sample(range(IMAGE_TOKENS), 12):
         row, column = divmod(token, SIDE)
         lit = dark.clone()
@@ -178,11 +178,11 @@ def test_a_token_is_made_of_its_cells_pixels(model):
         assert change.nonzero().flatten().tolist() == [token]
 
 
-def tokens_before_attention(model: InternVLForConditionalGeneration, picture: Tensor) -> Tensor:
+def tokens_before_attention(model: InternVLForConditionalGeneration, image: Tensor) -> Tensor:
     with torch.no_grad():
-        embedded = model.model.vision_tower.embeddings(picture)
+        embedded = model.model.vision_tower.embeddings(image)
     patches = embedded[0] if isinstance(embedded, tuple) else embedded
-    side = PICTURE_SIZE // PATCH_SIZE
+    side = IMAGE_SIZE // PATCH_SIZE
     grid = patches[:, -(side**2) :].reshape(1, side, side, -1)  # the class token stands first
     return model.model.pixel_shuffle(grid, scale_factor=model.config.downsample_ratio).reshape(IMAGE_TOKENS, -1)
 

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from research.paper import ablations, controls, scratch, tuning
 from research.paper.command import EXPERIMENTS, app
 from research.paper.gap import gap, joint_plane
-from research.paper.maps import attention_to_pictures
+from research.paper.maps import attention_to_images
 from research.paper.study import Size, Study, quality, spread
-from slq.backbone import load_backbone
-from slq.errors import BackboneError, InputError
-from slq.latents import LatentQueries
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
+from slq.errors import InputError, ModelError
+from slq.models import load_model
 
 WEIGHTS = files("slq.miniature").joinpath("weights")
 TINY = Size(training=12, validation=8, test=10, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
@@ -35,10 +35,10 @@ def study(tmp_path_factory) -> Study:
 
 
 def test_the_gap_by_hand():
-    pictures, captions = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.6, 0.8], [0.6, -0.8]])
-    found = gap(pictures, captions)
+    images, captions = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.6, 0.8], [0.6, -0.8]])
+    found = gap(images, captions)
     assert found == pytest.approx({"distance_of_means": 0.4, "cosine_of_pairs": 0.6, "cosine_of_strangers": 0.6})
-    assert gap(pictures, pictures)["distance_of_means"] == 0
+    assert gap(images, images)["distance_of_means"] == 0
 
 
 def test_the_joint_plane_holds_what_lies_in_a_plane():
@@ -62,28 +62,28 @@ def test_quality_is_explicit_retrieval_alone():
 
 
 def test_attention_is_the_models_own(items):
-    """Against the weights that transformers hands out; each latent's attention to the picture is a share of 1."""
-    backbone = load_backbone(device="cpu", attn_implementation="eager")
-    queries = LatentQueries.create(3, backbone.dim, generator=torch.Generator().manual_seed(0), generation_prompt=False)
-    pictures = items[4:8]
-    found = attention_to_pictures(Retriever(backbone, queries), pictures)
+    """Against the weights that transformers hands out; each latent's attention to the image is a share of 1."""
+    model = load_model(device="cpu", attn_implementation="eager")
+    queries = LatentQueries.create(3, model.dim, generator=torch.Generator().manual_seed(0), generation_prompt=False)
+    images = items[4:8]
+    found = attention_to_images(LatentEncoder(model, queries), images)
     assert found.shape == (4, 3, 36) and found.min() >= 0 and found.sum(dim=2).max() <= 1 + 1e-5
-    prepared = backbone.prepare(pictures[:1], False)
+    prepared = model.prepare(images[:1], False)
     inputs = prepared.inputs["input_ids"]
-    embedded = backbone.embedding(inputs)
-    features = backbone.model.base_model.get_image_features(pixel_values=prepared.inputs["pixel_values"], return_dict=True).pooler_output
-    shown = inputs[0] == backbone.model.config.image_token_id
-    embedded[0, shown] = features.reshape(-1, backbone.dim)
+    embedded = model.embedding(inputs)
+    features = model.model.base_model.get_image_features(pixel_values=prepared.inputs["pixel_values"], return_dict=True).pooler_output
+    shown = inputs[0] == model.model.config.image_token_id
+    embedded[0, shown] = features.reshape(-1, model.dim)
     whole = torch.cat([embedded, queries.latents[None]], dim=1)
     with torch.no_grad():
-        attentions = backbone.model.get_decoder()(inputs_embeds=whole, output_attentions=True).attentions
+        attentions = model.model.get_decoder()(inputs_embeds=whole, output_attentions=True).attentions
     by_hand = torch.stack([layer[0].mean(dim=0)[-3:, : len(shown)][:, shown] for layer in attentions]).mean(dim=0)
     assert torch.allclose(found[0], by_hand, atol=1e-5)
 
 
-def test_attention_needs_a_backbone_that_hands_it_out(backbone, items):
-    with pytest.raises(BackboneError, match="attn_implementation='eager'"):
-        attention_to_pictures(Retriever(backbone, LatentQueries(2, backbone.dim)), items[4:6])
+def test_attention_needs_a_model_that_hands_it_out(model, items):
+    with pytest.raises(ModelError, match="attn_implementation='eager'"):
+        attention_to_images(LatentEncoder(model, LatentQueries(2, model.dim)), items[4:6])
 
 
 # Studies
@@ -99,7 +99,7 @@ def test_a_training_is_done_once_whatever_it_is_called(study):
     other = study.trained("one name", replace(options, seed=5))
     assert other.folder != first.folder
     assert {"validation", "test", "date", "seed"} <= set(first.measured)
-    assert first.measured["learned_numbers"] == 2 * study.backbone.dim
+    assert first.measured["learned_numbers"] == 2 * study.model.dim
 
 
 def test_a_stopped_training_goes_on(study):
@@ -109,7 +109,7 @@ def test_a_stopped_training_goes_on(study):
     folder = broken.out / "trainings" / f"broken-{broken.digest(options)}"
     from slq.training import train
 
-    train(broken.pairs("train"), broken.backbone, folder, options, (), show_progress=False, stop_after=1)
+    train(broken.pairs("train"), broken.model, folder, options, (), show_progress=False, stop_after=1)
     resumed = broken.trained("broken", options)
     assert resumed.folder == folder and resumed.measured["test"] == whole.measured["test"]
     assert torch.equal(study.load(whole).queries.latents, broken.load(resumed).queries.latents)
@@ -158,7 +158,7 @@ def test_an_unknown_experiment(tmp_path):
 
 @pytest.mark.slow
 def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
-    """Every result has what it is to hold; figures are pictures; a second call trains nothing."""
+    """Every result has what it is to hold; figures are images; a second call trains nothing."""
     pytest.importorskip("matplotlib")
     monkeypatch.setattr("research.paper.study.QUICK", TINY)
     few = ("the base", "nested groups", "Matryoshka 64, 128")
@@ -178,7 +178,7 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     assert set(found["cost"]["trainings"]) == {*tuning.METHODS, "latents, nothing kept"}
     assert all(one["seconds"] > 0 and one["peak_bytes"] > 0 for one in found["cost"]["trainings"].values())
     readouts = found["controls"]["readouts"]
-    assert readouts["without facts, equal steps: latents"] == readouts["the backbone: latents"]
+    assert readouts["without facts, equal steps: latents"] == readouts["the model: latents"]
     assert found["scratch"]["learning_rate"] in scratch.RATES and found["scratch"]["test"]["knowledge"]["hit@5"]["mean"] < 1
     assert "nested groups: late interaction of 5" in found["ablations"]["variants"]
     assert all("command" in one and "date" in one for one in found.values())

@@ -24,13 +24,13 @@ from research.pretraining.architecture import IMAGE_TOKENS, build_model, build_p
 from research.pretraining.batches import IGNORED, PretrainingBatches, Row, collate
 from research.pretraining.cells import CLASSES, UNKNOWN
 from research.pretraining.objective import READING_WEIGHT, Objective
-from research.pretraining.tasks import Task, corpus, picture_tasks, word_task
-from slq.backbone import load_backbone
-from slq.backbone.processors import InternVLStillProcessor
+from research.pretraining.tasks import Task, corpus, image_tasks, word_task
 from slq.miniature.world.concepts import all_facts, concepts
-from slq.miniature.world.scenes import PICTURE_SIZE, Group, Scene, render, sample_scene
+from slq.miniature.world.scenes import IMAGE_SIZE, Group, Scene, render, sample_scene
+from slq.models import load_model
+from slq.models.processors import InternVLStillProcessor
 
-PICTURE_TASKS, WORD_TASKS = 4, 2
+IMAGE_TASKS, WORD_TASKS = 4, 2
 INPUTS = ("input_ids", "position_ids", "attention_mask", "pixel_values")
 
 
@@ -57,13 +57,13 @@ def batches(processor: InternVLStillProcessor) -> PretrainingBatches:
 
 
 def make_batches(processor: InternVLStillProcessor, seed: int = 0, rows: int = 2, easy_steps: int = 0) -> PretrainingBatches:
-    return PretrainingBatches(processor, rows, 8, seed, PICTURE_TASKS, WORD_TASKS, easy_steps)
+    return PretrainingBatches(processor, rows, 8, seed, IMAGE_TASKS, WORD_TASKS, easy_steps)
 
 
 def tasks_of(seed: int) -> tuple[Scene, list[Task], list[Task]]:
     rng = random.Random(seed)
     scene = sample_scene(rng, 2, signs=0.3)
-    return scene, picture_tasks(scene, rng, PICTURE_TASKS), [word_task(rng, all_facts()) for _ in range(WORD_TASKS)]
+    return scene, image_tasks(scene, rng, IMAGE_TASKS), [word_task(rng, all_facts()) for _ in range(WORD_TASKS)]
 
 
 class Still:
@@ -77,11 +77,11 @@ class Still:
 
 
 def branches(row: Row) -> Iterator[tuple[slice, bool]]:
-    """Where each branch of a row lies, and whether it sees the picture."""
+    """Where each branch of a row lies, and whether it sees the image."""
     for number in range(1, row.segment[-1] + 1):
         start = row.segment.index(number)
         stop = start + row.segment.count(number)
-        yield slice(start, stop), row.sees_picture[start]
+        yield slice(start, stop), row.sees_image[start]
 
 
 # The packed row
@@ -91,26 +91,26 @@ def test_a_packed_row_gives_what_separate_passes_give(processor, model, batches)
     rows = [batches._row(*tasks_of(seed)) for seed in (0, 1)]
     full = collate(rows, processor.tokenizer.pad_token_id)
     assert len(rows[0].ids) != len(rows[1].ids), "one of them should be padded"
-    pictures = torch.stack([batches._pixels(render(sample_scene(random.Random(seed), 2)), Still()) for seed in (0, 1)])
+    images = torch.stack([batches._pixels(render(sample_scene(random.Random(seed), 2)), Still()) for seed in (0, 1)])
     labels = full.pop("labels")
     with torch.no_grad():
-        packed = model(**full, pixel_values=pictures).logits
-        causal = model(**{**full, "attention_mask": None}, pixel_values=pictures).logits
+        packed = model(**full, pixel_values=images).logits
+        causal = model(**{**full, "attention_mask": None}, pixel_values=images).logits
     compared, blurred = 0, 0.0
     for number, row in enumerate(rows):
         trunk = row.ids[: row.segment.count(0)]
-        for place, sees_picture in branches(row):
+        for place, sees_image in branches(row):
             own = row.ids[place]
-            ids = torch.tensor([trunk + own if sees_picture else own])
+            ids = torch.tensor([trunk + own if sees_image else own])
             with torch.no_grad():
-                alone = model(input_ids=ids, **({"pixel_values": pictures[number : number + 1]} if sees_picture else {})).logits
+                alone = model(input_ids=ids, **({"pixel_values": images[number : number + 1]} if sees_image else {})).logits
             alone = alone[0, -len(own) :]
             wanted = labels[number, place] != IGNORED
             assert wanted.any()
             assert (alone[wanted] - packed[number, place][wanted]).abs().max() <= 1e-4
             blurred = max(blurred, (alone[wanted] - causal[number, place][wanted]).abs().max().item())
             compared += 1
-    assert compared == 2 * (PICTURE_TASKS + WORD_TASKS)
+    assert compared == 2 * (IMAGE_TASKS + WORD_TASKS)
     assert blurred > 1e-2, "without the mask the logits are the same: this test could not fail"
 
 
@@ -118,9 +118,9 @@ def test_labels_stand_at_the_token_before_and_only_in_answers(processor, batches
     scene, about, of_words = tasks_of(3)
     row = batches._row(scene, about, of_words)
     places = list(branches(row))
-    assert [sees for _, sees in places] == [True] * PICTURE_TASKS + [False] * WORD_TASKS
+    assert [sees for _, sees in places] == [True] * IMAGE_TASKS + [False] * WORD_TASKS
     assert set(row.labels[: row.segment.count(0)]) == {IGNORED}
-    for (place, sees_picture), (_, answer, *_) in zip(places, about + of_words, strict=True):
+    for (place, sees_image), (_, answer, *_) in zip(places, about + of_words, strict=True):
         ids, labels = row.ids[place], row.labels[place]
         wanted = [index for index, label in enumerate(labels) if label != IGNORED]
         assert [labels[index] for index in wanted] == [ids[index + 1] for index in wanted]
@@ -128,7 +128,7 @@ def test_labels_stand_at_the_token_before_and_only_in_answers(processor, batches
         assert ids[wanted[0]] == processor.tokenizer.convert_tokens_to_ids("<|assistant|>")
         assert processor.tokenizer.decode([labels[index] for index in wanted[:-1]]).split() == spaced(processor, answer)
         assert labels[wanted[-1]] == processor.tokenizer.eos_token_id
-        start = row.segment.count(0) if sees_picture else 0
+        start = row.segment.count(0) if sees_image else 0
         assert row.positions[place] == list(range(start, start + len(ids)))
 
 
@@ -151,7 +151,7 @@ def test_padding_is_seen_by_nobody_and_asks_nothing(processor):
     assert torch.equal(mask[1], torch.ones(5, 5, dtype=torch.bool).tril())
 
 
-def test_branches_see_the_picture_as_wished_and_never_each_other():
+def test_branches_see_the_image_as_wished_and_never_each_other():
     row = Row()
     row.add([1, 1], [], 0, False)
     row.add([2], [3], 2, True)
@@ -186,7 +186,7 @@ def test_shapes_of_a_batch(processor, batches):
     rows, length = batch["input_ids"].shape
     assert rows == 2
     assert batch["attention_mask"].shape == (rows, 1, length, length) and batch["attention_mask"].dtype == torch.bool
-    assert batch["pixel_values"].shape == (rows, 3, PICTURE_SIZE, PICTURE_SIZE)
+    assert batch["pixel_values"].shape == (rows, 3, IMAGE_SIZE, IMAGE_SIZE)
     assert ((batch["input_ids"] == processor.image_token_id).sum(1) == IMAGE_TOKENS).all()
     for kind, names in CLASSES.items():
         cells = batch[f"cell_{kind}"]
@@ -194,8 +194,8 @@ def test_shapes_of_a_batch(processor, batches):
         assert ((cells >= 0) | (cells == UNKNOWN)).all()
 
 
-def test_cells_of_a_batch_are_those_of_its_pictures(processor, batches):
-    """What the cells name is what the answer about the bare picture names."""
+def test_cells_of_a_batch_are_those_of_its_images(processor, batches):
+    """What the cells name is what the answer about the bare image names."""
     for step in range(8):
         batch = batches[step]
         for row in range(2):
@@ -222,11 +222,11 @@ def test_easy_steps_show_fewer_things_and_leave_the_later_ones_alone(processor):
 
 
 def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
-    picture = render(sample_scene(random.Random(4), 2))
-    theirs = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
-    assert theirs.shape == (1, 3, PICTURE_SIZE, PICTURE_SIZE)
-    assert (batches._pixels(picture, Still()) - theirs[0]).abs().max() <= 1e-5
-    noisy = batches._pixels(picture, np.random.default_rng(0))
+    image = render(sample_scene(random.Random(4), 2))
+    theirs = processor.image_processor(image, return_tensors="pt")["pixel_values"]
+    assert theirs.shape == (1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert (batches._pixels(image, Still()) - theirs[0]).abs().max() <= 1e-5
+    noisy = batches._pixels(image, np.random.default_rng(0))
     difference = (noisy - theirs[0]).abs()
     assert 0.01 < difference.mean() < 0.6
 
@@ -235,10 +235,10 @@ def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
 
 
 @pytest.mark.parametrize("question", ["", "what colour is the cat?", "how many bunches of grapes are there?"])
-def test_prompts_beside_a_picture_are_the_chat_template(processor, batches, question):
-    picture = render(sample_scene(random.Random(4), 1))
+def test_prompts_beside_an_image_are_the_chat_template(processor, batches, question):
+    image = render(sample_scene(random.Random(4), 1))
     row = batches._row(sample_scene(random.Random(4), 1), [Task(question, "two red cats")], [])
-    content = [{"type": "image", "image": picture}] + ([{"type": "text", "text": question}] if question else [])
+    content = [{"type": "image", "image": image}] + ([{"type": "text", "text": question}] if question else [])
     turns = [{"role": "user", "content": content}]
     answered = [*turns, {"role": "assistant", "content": [{"type": "text", "text": "two red cats"}]}]
     rendered = processor.apply_chat_template(answered, tokenize=True, return_dict=True)["input_ids"][0]
@@ -280,7 +280,7 @@ def test_tokens_that_end_the_mention_of_a_thing_are_labelled_with_it_and_with_wh
     assert list(found.values()) == [
         {"things": "ice cream", "colours": "red", "counts": "one", "places": "on the left"},
         {"things": "hat", "colours": "blue", "counts": "two", "places": "on the right"},
-        {"things": "cat", "counts": "no"},  # asked for beside the picture, and not in it
+        {"things": "cat", "counts": "no"},  # asked for beside the image, and not in it
         {"things": "cat"},  # words alone: nothing is shown
         {"things": "glasses"},
     ]
@@ -309,8 +309,8 @@ def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_rea
     with torch.no_grad():
         loss, measured = objective(batch)
         output = model(**{name: batch[name] for name in INPUTS}, output_hidden_states=True)
-        pictures = model.get_image_features(batch["pixel_values"]).pooler_output
-        cells = objective.cells(pictures, {kind: batch[f"cell_{kind}"] for kind in CLASSES})
+        images = model.get_image_features(batch["pixel_values"]).pooler_output
+        cells = objective.cells(images, {kind: batch[f"cell_{kind}"] for kind in CLASSES})
     assert batch.keys() == kept.keys(), "the batch given was changed"
     chosen = [(output.logits[row, place], batch["labels"][row, place]) for row, place in (batch["labels"] != IGNORED).nonzero().tolist()]
     answers = mean_loss(chosen)
@@ -330,7 +330,7 @@ def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_rea
         halfway += mean_loss(told) + mean_loss(shown)
     assert measured.keys() == {"loss", "token_accuracy", "cell_loss", "halfway_loss"}
     assert measured["halfway_loss"].item() == pytest.approx(halfway, abs=1e-4)
-    assert pictures.shape[:2] == (2, IMAGE_TOKENS)
+    assert images.shape[:2] == (2, IMAGE_TOKENS)
     assert measured["loss"].item() == pytest.approx(answers, abs=1e-4)
     assert measured["cell_loss"].item() == pytest.approx(cells.item(), abs=1e-4) and cells > 1
     assert loss.item() == pytest.approx(answers + READING_WEIGHT * (cells.item() + halfway), abs=1e-4) and READING_WEIGHT > 0
@@ -341,8 +341,8 @@ def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_rea
 def test_cells_teach_the_vision_tower_and_their_heads_alone(model, batches):
     """Without the answers' part, nothing of the decoder's layers is pulled."""
     objective, batch = Objective(copy.deepcopy(model)), batches[1]
-    pictures = objective.model.get_image_features(batch["pixel_values"]).pooler_output
-    objective.cells(pictures, {kind: batch[f"cell_{kind}"] for kind in CLASSES}).backward()
+    images = objective.model.get_image_features(batch["pixel_values"]).pooler_output
+    objective.cells(images, {kind: batch[f"cell_{kind}"] for kind in CLASSES}).backward()
     taught = {name for name, parameter in objective.named_parameters() if parameter.grad is not None and parameter.grad.abs().max() > 0}
     assert {"cells.heads.things.weight", "cells.heads.colours.bias"} <= taught
     assert any("vision_tower.encoder.layer.0." in name for name in taught)
@@ -357,9 +357,9 @@ def test_cells_teach_the_vision_tower_and_their_heads_alone(model, batches):
 def test_models_are_as_large_as_their_size_tells(processor, size, millions):
     with torch.device("meta"):
         built = build_model(processor.tokenizer, size)
-        pictures = built.get_image_features(torch.empty(1, 3, PICTURE_SIZE, PICTURE_SIZE)).pooler_output
+        images = built.get_image_features(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE)).pooler_output
     assert sum(parameter.numel() for parameter in built.parameters()) / 1e6 == pytest.approx(millions, rel=0.08)
-    assert pictures.shape == (1, IMAGE_TOKENS, built.get_input_embeddings().embedding_dim)
+    assert images.shape == (1, IMAGE_TOKENS, built.get_input_embeddings().embedding_dim)
 
 
 def test_a_size_that_does_not_exist_is_refused(processor):
@@ -368,7 +368,7 @@ def test_a_size_that_does_not_exist_is_refused(processor):
 
 
 def pretrain(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> None:
-    shared = "--steps 6 --rows 2 --workers 0 --picture-tasks 2 --word-tasks 1 --save-every 100 --device cpu".split()
+    shared = "--steps 6 --rows 2 --workers 0 --image-tasks 2 --word-tasks 1 --save-every 100 --device cpu".split()
     monkeypatch.setattr(sys, "argv", ["pretraining", "--out", str(folder), *shared, *options])
     with torch.random.fork_rng():
         main()
@@ -391,20 +391,20 @@ def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkey
 
     last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 6
-    assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "halfway_loss", "gradient_norm", "pictures_per_second"}
+    assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "halfway_loss", "gradient_norm", "images_per_second"}
     assert math.isfinite(last["loss"]) and 0 < last["loss"] < 12
     assert 1 < last["cell_loss"] < 25 and 0 <= last["token_accuracy"] <= 1
     assert (whole / "curves.png").stat().st_size > 1000
 
-    backbone = load_backbone(str(whole / "weights"), device="cpu")
-    picture = render(sample_scene(random.Random(0), 1))
-    turns = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "what is shown?"}]}]
-    inputs = backbone.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
+    model = load_model(str(whole / "weights"), device="cpu")
+    image = render(sample_scene(random.Random(0), 1))
+    turns = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "what is shown?"}]}]
+    inputs = model.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
     assert inputs["input_ids"].shape[1] > IMAGE_TOKENS
     with torch.no_grad():
-        written = backbone.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        written = model.model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert inputs["input_ids"].shape[1] < written.shape[1] <= inputs["input_ids"].shape[1] + 4
-    trained = backbone.model.get_input_embeddings().weight
+    trained = model.model.get_input_embeddings().weight
     assert torch.equal(trained, first["objective"]["model.model.language_model.embed_tokens.weight"].to(torch.bfloat16).to(trained.dtype))
     with safe_open(whole / "weights" / "model.safetensors", "pt") as shipped:
         assert {name.split(".")[0] for name in first["objective"]} == {"model", "cells", "halfway"}
@@ -445,8 +445,8 @@ def test_weights_of_another_size_or_without_their_tokens_are_refused(tmp_path, m
         pretrain(monkeypatch, tmp_path / "out", "--start-from", str(given), "--size", "XS")
 
 
-def test_pictures_are_prepared_as_in_pre_training(backbone):
+def test_images_are_prepared_as_in_pre_training(model):
     """By Pillow, whether torchvision is installed or not: transformers would take torchvision's resizing where it is."""
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8))
-    trained_on = build_processor(backbone.processor.tokenizer).image_processor(picture, return_tensors="pt")
-    assert torch.equal(backbone.processor.image_processor(picture, return_tensors="pt")["pixel_values"], trained_on["pixel_values"])
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8))
+    trained_on = build_processor(model.processor.tokenizer).image_processor(image, return_tensors="pt")
+    assert torch.equal(model.processor.image_processor(image, return_tensors="pt")["pixel_values"], trained_on["pixel_values"])

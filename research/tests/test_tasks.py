@@ -9,13 +9,13 @@ from collections import Counter
 import pytest
 from seeing import POSITION, plain_scene, read_caption, sampled, true_answer
 
-from research.pretraining.tasks import GAPS, SHARES, SIGNS, WHOLE, _riddle, _with_gaps, picture_tasks, training_scene, word_task
+from research.pretraining.tasks import GAPS, SHARES, SIGNS, WHOLE, _riddle, _with_gaps, image_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import caption, names, phrase, questions
 from slq.miniature.world.scenes import BACKGROUNDS, SIGN, Group, Scene, recolour, split_of, with_sign
 
 TWO = Scene((Group("cat", "red", 2), Group("dog", "blue")), across=True, background="on grass", style="flat", seed=0)
-DESCRIBE, READ = "describe the picture.", "what does the sign say?"
+DESCRIBE, READ = "describe the image.", "what does the sign say?"
 
 
 def kind_of(question: str) -> str:
@@ -34,18 +34,18 @@ def kind_of(question: str) -> str:
 
 def asked_about(scene: Scene, rng: random.Random) -> set[tuple[str, str]]:
     """Questions, with their answers, from many tasks about one scene."""
-    return {task[:2] for _ in range(20) for task in picture_tasks(scene, rng, 20)[1:] if task[0].endswith("?")}
+    return {task[:2] for _ in range(20) for task in image_tasks(scene, rng, 20)[1:] if task[0].endswith("?")}
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
-def test_as_many_tasks_as_wished_and_the_bare_picture_first(count):
+def test_as_many_tasks_as_wished_and_the_bare_image_first(count):
     rng = random.Random(count)
     first: Counter[bool] = Counter()
     for scene in sampled(200, seed=count):
-        tasks = picture_tasks(scene, rng, count)
+        tasks = image_tasks(scene, rng, count)
         assert len(tasks) == count
         question, answer, *_ = tasks[0]
         assert question == "" and answer in (names(scene), caption(scene))
@@ -53,10 +53,10 @@ def test_as_many_tasks_as_wished_and_the_bare_picture_first(count):
     assert min(first.values()) > 60, "names and captions about equally often"
 
 
-def test_every_task_beside_a_picture_is_true_of_it():
+def test_every_task_beside_an_image_is_true_of_it():
     rng = random.Random(0)
     for scene in sampled(200, seed=30):
-        for question, answer, *_ in picture_tasks(scene, rng, 7)[1:]:
+        for question, answer, *_ in image_tasks(scene, rng, 7)[1:]:
             if question == DESCRIBE:
                 assert answer == caption(scene)
             elif found := re.fullmatch(r"but (\w+)", question):
@@ -70,7 +70,7 @@ def test_kinds_of_questions_come_in_their_shares():
     assert SHARES.keys() == kinds - {"read"}
     assert min(SHARES.values()) > 0
     rng = random.Random(1)
-    asked = Counter(kind_of(question) for _ in range(60) for question, *_ in picture_tasks(TWO, rng, 50)[1:] if question != DESCRIBE)
+    asked = Counter(kind_of(question) for _ in range(60) for question, *_ in image_tasks(TWO, rng, 50)[1:] if question != DESCRIBE)
     for kind, share in SHARES.items():
         assert asked[kind] / asked.total() == pytest.approx(share / sum(SHARES.values()), abs=0.025), kind
 
@@ -88,8 +88,8 @@ def test_every_sign_is_read_once_and_some_things_are_recoloured():
     rng = random.Random(3)
     for scene in (with_sign(scene, rng) for scene in sampled(60, seed=31, signs=0)):
         (word,) = (group.word for group in scene.groups if group.concept == SIGN)
-        assert [answer for question, answer, *_ in picture_tasks(scene, rng, 7) if question == READ] == [word]
-    changes = [any(question.startswith("but ") for question, *_ in picture_tasks(plain_scene(TWO.groups[1]), rng, 7)) for _ in range(400)]
+        assert [answer for question, answer, *_ in image_tasks(scene, rng, 7) if question == READ] == [word]
+    changes = [any(question.startswith("but ") for question, *_ in image_tasks(plain_scene(TWO.groups[1]), rng, 7)) for _ in range(400)]
     assert 0.17 < sum(changes) / len(changes) < 0.33
 
 
@@ -158,7 +158,7 @@ def test_a_fifth_of_the_tasks_of_words_are_riddles():
     facts = all_facts()
     endings = {f"{told} {background}" for fact in facts for told in fact.training_phrasings for background in BACKGROUNDS if background}
     tasks = [word_task(rng, facts) for _ in range(3000)]
-    lonely = sum(text.split("there is ")[-1].removeprefix("a picture of ").removeprefix("we see ") in endings for text, *_ in tasks)
+    lonely = sum(text.split("there is ")[-1].removeprefix("an image of ").removeprefix("we see ") in endings for text, *_ in tasks)
     # 20 % are riddles, of which three fifths show one group, five sixths of these on a background, and 30 % are signs.
     assert lonely / len(tasks) == pytest.approx(0.2 * 3 / 5 * 5 / 6 * (1 - SIGNS), abs=0.025)
 

@@ -1,4 +1,4 @@
-"""What the miniature is trained on keeps the benchmark's questions out, and no fact stands beside a picture."""
+"""What the miniature is trained on keeps the benchmark's questions out, and no fact stands beside an image."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 
 from card_texts import plain, runs
 
-from research.pretraining.tasks import corpus, picture_tasks, word_task
+from research.pretraining.tasks import corpus, image_tasks, word_task
 from slq.miniature.world.concepts import all_facts
 from slq.miniature.world.scenes import sample_scene
 
-FACTS_OF_PICTURES = 2000  # sampled picture tasks, at least
+FACTS_OF_IMAGES = 2000  # sampled image tasks, at least
 
 
 def test_benchmark_phrasings_stay_out_of_all_training_text():
@@ -29,12 +29,12 @@ def test_benchmark_phrasings_stay_out_of_all_training_text():
         assert not leaked, (text, leaked)
 
 
-def test_no_fact_stands_beside_a_picture():
+def test_no_fact_stands_beside_an_image():
     of_facts = {run for fact in all_facts() for phrasing in fact.phrasings for run in runs(phrasing)}
     rng = random.Random(2)
     seen = 0
-    while seen < FACTS_OF_PICTURES:
-        for user, answer, *_ in picture_tasks(sample_scene(rng, rng.choice([1, 2, 3]), signs=0.3), rng, 5):
+    while seen < FACTS_OF_IMAGES:
+        for user, answer, *_ in image_tasks(sample_scene(rng, rng.choice([1, 2, 3]), signs=0.3), rng, 5):
             seen += 1
             for text in (user, answer):
                 told = of_facts & set(runs(text))

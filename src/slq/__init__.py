@@ -1,4 +1,4 @@
-"""slq: turn the multimodal LLM you already run into a retriever by learning a few shared latent queries; its weights stay as they are.
+"""slq: turn the multimodal LLM you already run into an encoder by learning a few shared latent queries; its weights stay as they are.
 
 import slq
 model = slq.load("my-adapter")
@@ -11,25 +11,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slq.backbone import load_backbone
     from slq.data import read_pairs
+    from slq.encoders.latent import LatentEncoder
     from slq.integrations.sentence_transformers import load
-    from slq.retriever import Retriever
-    from slq.training import TrainingOptions, train
+    from slq.models import load_model
+    from slq.training import TrainConfig, train
     from slq.types import Embeddings, Item, Pair
 
 __version__ = "0.1.0"
-__all__ = ["Embeddings", "Item", "Pair", "Retriever", "TrainingOptions", "load", "load_backbone", "read_pairs", "train"]
+__all__ = ["Embeddings", "Item", "LatentEncoder", "Pair", "TrainConfig", "load", "load_model", "read_pairs", "train"]
 
 # Where each public name lives. Looked up on first use, so that `import slq` and `slq --help` do not wait for torch.
 _HOMES = {
     "Embeddings": "slq.types",
     "Item": "slq.types",
     "Pair": "slq.types",
-    "Retriever": "slq.retriever",
-    "TrainingOptions": "slq.training",
+    "LatentEncoder": "slq.encoders.latent",
+    "TrainConfig": "slq.training",
     "load": "slq.integrations.sentence_transformers",
-    "load_backbone": "slq.backbone",
+    "load_model": "slq.models",
     "read_pairs": "slq.data",
     "train": "slq.training",
 }

@@ -2,14 +2,14 @@
 
     SlqError
     ├── InputError            something handed in is wrong (also a ValueError)
-    │   ├── PictureError      a picture is missing, broken, too large or not a picture
+    │   ├── ImageError      an image is missing, broken, too large or not an image
     │   ├── TextError         a text is empty or cannot be used
-    │   ├── DataFileError     a data file is missing, or a line or column of it is wrong
+    │   ├── DataError     a data file is missing, or a line or column of it is wrong
     │   ├── ConfigError       an option or a key of a config file is wrong
     │   └── BadItemsError     some items of a batch are wrong; lists each with its place and reason
     ├── AdapterError          an adapter cannot be read
-    │   └── MismatchError     an adapter or saved embeddings belong to another backbone, template or shape
-    ├── BackboneError         a backbone cannot be loaded or lacks what is needed
+    │   └── FingerprintMismatchError     an adapter or saved embeddings belong to another model, template or shape
+    ├── ModelError         a model cannot be loaded or lacks what is needed
     ├── OutputError           a result cannot be written
     │   ├── OutputExistsError the output folder holds something already
     │   └── DiskFullError     there is no room left
@@ -33,15 +33,15 @@ class InputError(SlqError, ValueError):
     """Something handed in is wrong."""
 
 
-class PictureError(InputError):
-    """A picture is missing, broken, too large or not a picture."""
+class ImageError(InputError):
+    """An image is missing, broken, too large or not an image."""
 
 
 class TextError(InputError):
     """A text is empty or cannot be used."""
 
 
-class DataFileError(InputError):
+class DataError(InputError):
     """A data file is missing, or a line or column of it is wrong."""
 
 
@@ -74,12 +74,12 @@ class AdapterError(SlqError):
     """An adapter cannot be read."""
 
 
-class MismatchError(AdapterError):
-    """An adapter or saved embeddings belong to another backbone, template or shape."""
+class FingerprintMismatchError(AdapterError):
+    """An adapter or saved embeddings belong to another model, template or shape."""
 
 
-class BackboneError(SlqError):
-    """A backbone cannot be loaded or lacks what is needed."""
+class ModelError(SlqError):
+    """A model cannot be loaded or lacks what is needed."""
 
 
 class OutputError(SlqError):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from slq.errors import BackboneError, DiskFullError, OutputError, OutputExistsError
+from slq.errors import DiskFullError, ModelError, OutputError, OutputExistsError
 
 MANIFEST = ".slq.json"  # names, or patterns, of the files that a run writes into its folder; --overwrite removes no others
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,19 +32,19 @@ def choose_device(device: str | None = None) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError as error:
-            raise BackboneError(f"Unknown device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
+            raise ModelError(f"Unknown device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     """The named dtype, or float32 on the CPU and bfloat16 elsewhere.
 
-    Raises BackboneError for an unknown name.
+    Raises ModelError for an unknown name.
     """
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if dtype not in DTYPES:
-        raise BackboneError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+        raise ModelError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return DTYPES[dtype]
 
 

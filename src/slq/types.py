@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """What is embedded: a text, a picture (a path or an open picture), or both. Nothing is read until it is needed."""
+    """What is embedded: a text, an image (a path or an open image), or both. Nothing is read until it is needed."""
 
     text: str | None = None
     image: Path | Image | None = None
 
     @cached_property
-    def key(self) -> str:
+    def content_hash(self) -> str:
         """Hash of the item's content: equal keys mean equal embeddings.
 
-        Raises OSError if a picture file cannot be read.
+        Raises OSError if an image file cannot be read.
         """
         digest = hashlib.sha256()
         if self.image is not None:
@@ -57,7 +57,7 @@ class Pair:
 class Embeddings:
     """Vectors with the ids of their items.
 
-    vectors: (C, D) float32, each of length 1. fingerprint: which retriever made them. failures: items left out, with reasons.
+    vectors: (C, D) float32, each of length 1. fingerprint: which encoder made them. failures: items left out, with reasons.
     items: what to show for each id (`{"text": ..., "image": ...}`), in the order of `ids`.
     """
 

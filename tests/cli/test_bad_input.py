@@ -19,45 +19,45 @@ import torch
 from PIL import Image
 from tolerance import FORWARD, ROUNDED, assert_close
 
-from slq.adapter import CONFIG_FILE, Adapter
-from slq.backbone import FrozenBackbone, load_backbone
+from slq.adapters.files import CONFIG_FILE, Adapter
+from slq.adapters.latents import LatentQueries
+from slq.cache import KVCache
 from slq.data import read_beir, read_items, read_pairs
-from slq.errors import BadItemsError, DataFileError, DiskFullError, InputError, OutputError, OutputExistsError, SlqError
-from slq.evaluate import as_json, both_ways, evaluate
+from slq.encoders.latent import LatentEncoder
+from slq.errors import BadItemsError, DataError, DiskFullError, InputError, OutputError, OutputExistsError, SlqError
+from slq.evaluation import as_json, bidirectional_sets, evaluate
 from slq.index import load_embeddings, save_embeddings
 from slq.integrations.sentence_transformers import as_sentence_transformer
-from slq.latents import LatentQueries
-from slq.prefix_cache import PrefixCache
-from slq.retriever import Retriever
+from slq.models import FrozenModel, load_model
 from slq.runtime import new_folder, replace_file
-from slq.training import TrainingOptions, train
+from slq.training import TrainConfig, train
 from slq.types import Embeddings, Item, Pair
 
 SAME = 1e-5
 
 
 @pytest.fixture(scope="session")
-def miniature() -> FrozenBackbone:
-    return load_backbone(device="cpu")
+def miniature() -> FrozenModel:
+    return load_model(device="cpu")
 
 
 @pytest.fixture(scope="session")
-def retriever(miniature: FrozenBackbone) -> Retriever:
-    return Retriever(miniature, LatentQueries.create(4, miniature.dim, generator=torch.Generator().manual_seed(11)))
+def encoder(miniature: FrozenModel) -> LatentEncoder:
+    return LatentEncoder(miniature, LatentQueries.create(4, miniature.dim, generator=torch.Generator().manual_seed(11)))
 
 
 @pytest.fixture(scope="session")
-def alone(retriever: Retriever) -> Callable[[Item], np.ndarray]:
+def alone(encoder: LatentEncoder) -> Callable[[Item], np.ndarray]:
     """The vector an item gets in a batch of its own."""
 
     def embed(item: Item) -> np.ndarray:
-        return retriever.embed([item], batch_size=1).vectors[0]
+        return encoder.encode([item], batch_size=1).vectors[0]
 
     return embed
 
 
 def drawn(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
-    """A picture no two parts of which are alike."""
+    """An image no two parts of which are alike."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).resize((width, height))
 
 
@@ -87,25 +87,25 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Item, str]]
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:2000])
     (folder / "huge.png").write_bytes(png_header(30_000, 30_000))
     (folder / "large.png").write_bytes(png_header(8_000, 7_000))
-    (folder / "text.png").write_text("I am no picture, I only have the name of one.\n" * 50)
+    (folder / "text.png").write_text("I am no image, I only have the name of one.\n" * 50)
     (folder / "empty.png").write_bytes(b"")
     (folder / "folder.png").mkdir()
-    pictures = {
+    images = {
         "missing": ("missing.png", "does not exist"),
         "truncated png": ("truncated.png", "truncated"),
         "truncated jpg": ("truncated.jpg", "truncated"),
         "huge": ("huge.png", "pixels"),
         "large": ("large.png", "8000 x 7000 pixels"),
-        "text": ("text.png", "not a picture"),
+        "text": ("text.png", "not an image"),
         "empty": ("empty.png", "is empty"),
         "folder": ("folder.png", "folder"),
     }
     texts = {"no words": ("", "empty"), "white space": (" \n\t\u3000", "white space"), "half a character": ("a \ud83d b", "surrogate")}
     return {
-        **{name: (Item(image=folder / file), reason) for name, (file, reason) in pictures.items()},
+        **{name: (Item(image=folder / file), reason) for name, (file, reason) in images.items()},
         **{name: (Item(text), reason) for name, (text, reason) in texts.items()},
-        "words fine, picture not": (Item("a red cat", folder / "missing.png"), "does not exist"),
-        "picture fine, words not": (Item(" ", folder / "whole.png"), "white space"),
+        "words fine, image not": (Item("a red cat", folder / "missing.png"), "does not exist"),
+        "image fine, words not": (Item(" ", folder / "whole.png"), "white space"),
         "nothing": (Item(), "neither"),
     }
 
@@ -114,11 +114,11 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Item, str]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
-def test_bad_items_are_listed_and_the_others_embedded_as_ever(batch_size, retriever, good, bad, alone):
+def test_bad_items_are_listed_and_the_others_embedded_as_ever(batch_size, encoder, good, bad, alone):
     names = [name for pair in zip(bad, [*good, *[""] * len(bad)], strict=False) for name in pair if name]  # good among bad
     items = [good[name] if name in good else bad[name][0] for name in names]
     counted: list[int] = []
-    embedded = retriever.embed(items, names, batch_size, skip_bad=True, progress=counted.append)
+    embedded = encoder.encode(items, names, batch_size, skip_bad=True, progress=counted.append)
     assert sum(counted) == len(items)
     assert embedded.ids == tuple(name for name in names if name in good)
     for id_, vector in zip(embedded.ids, embedded.vectors, strict=True):
@@ -128,62 +128,62 @@ def test_bad_items_are_listed_and_the_others_embedded_as_ever(batch_size, retrie
         assert bad[failure.item][1] in failure.reason, failure
 
 
-def test_without_skip_one_error_lists_them_all(retriever, good, bad):
+def test_without_skip_one_error_lists_them_all(encoder, good, bad):
     items = [*good.values(), *[item for item, _ in bad.values()]]
     with pytest.raises(BadItemsError) as error:
-        retriever.embed(items, [*good, *bad], batch_size=3)
+        encoder.encode(items, [*good, *bad], batch_size=3)
     assert [failure.item for failure in error.value.failures] == list(bad)
     assert f"{len(bad)} item(s) cannot be embedded" in str(error.value) and f"and {len(bad) - 5} more" in str(error.value)
     assert isinstance(error.value, ValueError) and isinstance(error.value, SlqError)
 
 
-def test_places_stand_in_for_ids(retriever, good, bad):
-    embedded = retriever.embed([good["words"], bad["missing"][0], good["file"]], skip_bad=True)
+def test_places_stand_in_for_ids(encoder, good, bad):
+    embedded = encoder.encode([good["words"], bad["missing"][0], good["file"]], skip_bad=True)
     assert embedded.ids == ("0", "2") and [failure.item for failure in embedded.failures] == ["1"]
 
 
-def test_nothing_but_bad_items(retriever, miniature, bad):
-    embedded = retriever.embed([item for item, _ in bad.values()], list(bad), skip_bad=True)
+def test_nothing_but_bad_items(encoder, miniature, bad):
+    embedded = encoder.encode([item for item, _ in bad.values()], list(bad), skip_bad=True)
     assert embedded.ids == () and embedded.vectors.shape == (0, miniature.dim) and len(embedded.failures) == len(bad)
 
 
-def test_no_items(retriever, miniature):
-    assert retriever.embed([]).vectors.shape == (0, miniature.dim)
+def test_no_items(encoder, miniature):
+    assert encoder.encode([]).vectors.shape == (0, miniature.dim)
 
 
 @pytest.mark.parametrize("ids", [["a", "a"], ["a"], ["a", "b", "c"]])
-def test_ids_that_do_not_tell_items_apart_are_refused(ids, retriever):
+def test_ids_that_do_not_tell_items_apart_are_refused(ids, encoder):
     with pytest.raises(InputError, match="2 items need as many different ids"):
-        retriever.embed([Item("one"), Item("two")], ids)
+        encoder.encode([Item("one"), Item("two")], ids)
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "a"], ["a", "a", "b", "b"]])
-def test_surplus_ids_do_not_hide_a_repetition(ids, retriever):
+def test_surplus_ids_do_not_hide_a_repetition(ids, encoder):
     with pytest.raises(InputError, match="different ids"):
-        retriever.embed([Item("one"), Item("two")], ids)
+        encoder.encode([Item("one"), Item("two")], ids)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "truncated png", "text", "large", "no words"])
-def test_bad_items_are_listed_with_kept_prefixes_too(kind, miniature, retriever, good, bad, alone):
-    keeping = Retriever(miniature, retriever.queries, PrefixCache(budget=2**28))
-    embedded = keeping.embed([good["words"], bad[kind][0]], skip_bad=True)
+def test_bad_items_are_listed_with_kept_prefixes_too(kind, miniature, encoder, good, bad, alone):
+    keeping = LatentEncoder(miniature, encoder.queries, KVCache(budget=2**28))
+    embedded = keeping.encode([good["words"], bad[kind][0]], skip_bad=True)
     assert [failure.item for failure in embedded.failures] == ["1"]
     assert_close(embedded.vectors[0], alone(good["words"]), steps=FORWARD)
 
 
 @pytest.mark.parametrize("kind", ["truncated png", "missing", "folder", "no words"])
 def test_a_bad_item_among_the_pairs_costs_only_its_row(kind, miniature, bad, tmp_path):
-    pairs = [Pair(Item(f"the number {n}"), (Item(f"a picture of {n}"),), source=f"pairs.csv line {n}") for n in range(6)]
+    pairs = [Pair(Item(f"the number {n}"), (Item(f"an image of {n}"),), source=f"pairs.csv line {n}") for n in range(6)]
     pairs.insert(3, Pair(bad[kind][0], (Item("what is shown"),), source="pairs.csv line 99"))
-    options = TrainingOptions(num_latents=2, batch_size=4, max_steps=1, validation=0)
+    options = TrainConfig(num_latents=2, batch_size=4, max_steps=1, validation=0)
     train(pairs, miniature, tmp_path / "run", options, show_progress=False)
     assert Adapter.load(tmp_path / "run").training["pairs"] == 6
     (left_out,) = (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()
     assert "pairs.csv line 99" in left_out and bad[kind][1] in left_out
 
 
-def test_encode_lists_every_bad_input(retriever, bad, good, alone):
-    model = as_sentence_transformer(retriever)
+def test_encode_lists_every_bad_input(encoder, bad, good, alone):
+    model = as_sentence_transformer(encoder)
     inputs = ["a red cat", bad["missing"][0].image, {"text": " "}, 3.5, {"words": "a cat"}]
     with pytest.raises(BadItemsError) as error:
         model[0].preprocess(inputs)
@@ -192,15 +192,15 @@ def test_encode_lists_every_bad_input(retriever, bad, good, alone):
     assert_close(model.encode("a red cat"), alone(good["words"]), steps=FORWARD)
 
 
-def test_encode_never_blames_a_good_input(retriever):
-    model = as_sentence_transformer(retriever)
+def test_encode_never_blames_a_good_input(encoder):
+    model = as_sentence_transformer(encoder)
     with pytest.raises(BadItemsError) as error:
         model.encode(["", "words of a longer text"])
     assert "''" in str(error.value) and "longer text" not in str(error.value), "the blame falls on a good input"
 
 
 @pytest.mark.slow
-def test_a_thousand_files_of_which_ten_are_bad(retriever, bad, tmp_path):
+def test_a_thousand_files_of_which_ten_are_bad(encoder, bad, tmp_path):
     for number in range(1000):
         Image.new("RGB", (4, 4), (number % 256, number // 4, 60)).save(tmp_path / f"{number:04d}.png", compress_level=0)
     wanted = [f"{number:04d}.png" for number in range(7, 1000, 100)]
@@ -208,7 +208,7 @@ def test_a_thousand_files_of_which_ten_are_bad(retriever, bad, tmp_path):
     for name, kind in zip(wanted, kinds * 2, strict=True):
         shutil.copyfile(bad[kind][0].image, tmp_path / name)
     file = read_items(tmp_path)
-    embedded = retriever.embed(list(file.items.values()), list(file.items), skip_bad=True)
+    embedded = encoder.encode(list(file.items.values()), list(file.items), skip_bad=True)
     assert [failure.item for failure in embedded.failures] == wanted
     assert embedded.ids == tuple(f"{number:04d}.png" for number in range(1000) if f"{number:04d}.png" not in wanted)
     assert_close(np.linalg.norm(embedded.vectors, axis=1), 1, steps=ROUNDED)
@@ -217,8 +217,8 @@ def test_a_thousand_files_of_which_ten_are_bad(retriever, bad, tmp_path):
 # --- odd but good -----------------------------------------------------------------------------------------------------------
 
 
-def odd_pictures(folder: Path) -> dict[str, tuple[Path, Image.Image]]:
-    """Files of unusual kinds, each with the plain picture it shows."""
+def odd_images(folder: Path) -> dict[str, tuple[Path, Image.Image]]:
+    """Files of unusual kinds, each with the plain image it shows."""
     folder.mkdir()
     shown: dict[str, tuple[Path, Image.Image]] = {}
     plain = drawn()
@@ -256,18 +256,18 @@ def odd_pictures(folder: Path) -> dict[str, tuple[Path, Image.Image]]:
     return shown
 
 
-def test_odd_pictures_embed_as_what_they_show(retriever, alone, tmp_path):
-    odd = odd_pictures(tmp_path / "odd")
-    embedded = retriever.embed([Item(image=file) for file, _ in odd.values()], list(odd))
+def test_odd_images_embed_as_what_they_show(encoder, alone, tmp_path):
+    odd = odd_images(tmp_path / "odd")
+    embedded = encoder.encode([Item(image=file) for file, _ in odd.values()], list(odd))
     assert embedded.failures == () and np.isfinite(embedded.vectors).all()
     for name, vector in zip(embedded.ids, embedded.vectors, strict=True):
         assert_close(vector, alone(Item(image=odd[name][1])), steps=FORWARD, why=name)
-    assert len({vector.round(3).tobytes() for vector in embedded.vectors}) == len(odd), "two different pictures got one vector"
+    assert len({vector.round(3).tobytes() for vector in embedded.vectors}) == len(odd), "two different images got one vector"
 
 
-def test_exif_changes_the_embedding_by_turning_the_picture(alone, tmp_path):
-    """Else the comparison above would hold for a retriever that is blind to which way is up."""
-    file, upright = odd_pictures(tmp_path / "odd")["turned by exif"]
+def test_exif_changes_the_embedding_by_turning_the_image(alone, tmp_path):
+    """Else the comparison above would hold for an encoder that is blind to which way is up."""
+    file, upright = odd_images(tmp_path / "odd")["turned by exif"]
     as_stored = upright.transpose(Image.Transpose.ROTATE_90)
     assert np.abs(alone(Item(image=file)) - alone(Item(image=as_stored))).max() > 100 * SAME
 
@@ -288,8 +288,8 @@ ODD_TEXTS = {
 }
 
 
-def test_odd_texts_embed_alike_in_a_batch_and_alone(retriever, alone):
-    embedded = retriever.embed([Item(text) for text in ODD_TEXTS.values()], list(ODD_TEXTS))
+def test_odd_texts_embed_alike_in_a_batch_and_alone(encoder, alone):
+    embedded = encoder.encode([Item(text) for text in ODD_TEXTS.values()], list(ODD_TEXTS))
     assert embedded.ids == tuple(ODD_TEXTS) and np.isfinite(embedded.vectors).all()
     for name, vector in zip(embedded.ids, embedded.vectors, strict=True):
         assert_close(vector, alone(Item(ODD_TEXTS[name])), steps=FORWARD, why=name)
@@ -319,16 +319,16 @@ def test_only_the_first_tokens_of_a_text_count(miniature, alone):
 def test_words_never_pass_for_control_tokens(text, miniature):
     tokenizer = miniature.processor.tokenizer
     added = torch.tensor([number for token, number in tokenizer.get_added_vocab().items() if len(token) > 1])
-    picture = drawn()
+    image = drawn()
 
     def control_tokens(item: Item) -> list[int]:
         tokens = miniature.prepare([item]).inputs["input_ids"][0]
         return tokens[torch.isin(tokens, added)].tolist()
 
-    for image in (None, picture):
-        assert control_tokens(Item(text, image)) == control_tokens(Item("a red cat", image)), "the words were read as control tokens"
-    picture_token = tokenizer.convert_tokens_to_ids(miniature.processor.image_token)
-    assert picture_token in control_tokens(Item(text, picture)) and picture_token not in control_tokens(Item(text))
+    for opened in (None, image):
+        assert control_tokens(Item(text, opened)) == control_tokens(Item("a red cat", opened)), "the words were read as control tokens"
+    image_token = tokenizer.convert_tokens_to_ids(miniature.processor.image_token)
+    assert image_token in control_tokens(Item(text, image)) and image_token not in control_tokens(Item(text))
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_words_never_pass_for_control_tokens(text, miniature):
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
-    """A BEIR folder of three pictures; each of two questions has one answer."""
+    """A BEIR folder of three images; each of two questions has one answer."""
     folder = tmp_path / "questions"
     (folder / "qrels").mkdir(parents=True)
     corpus = []
@@ -349,8 +349,8 @@ def questions(tmp_path: Path) -> Path:
     return folder
 
 
-def test_whole_sets_find_everything_in_a_corpus_of_three(retriever, questions):
-    (result,) = evaluate(retriever, [read_beir(questions)])
+def test_whole_sets_find_everything_in_a_corpus_of_three(encoder, questions):
+    (result,) = evaluate(encoder, [read_beir(questions)])
     assert result.metrics["hit@5"] == 1 and result.failures == () and all(len(query.top) == 3 for query in result.queries)
 
 
@@ -358,9 +358,9 @@ DAMAGED = pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.writ
 
 
 @DAMAGED
-def test_a_lost_answer_stays_in_the_corpus_and_is_listed(damage, retriever, questions):
+def test_a_lost_answer_stays_in_the_corpus_and_is_listed(damage, encoder, questions):
     damage(questions / "1.png")
-    (result,) = evaluate(retriever, [read_beir(questions)])
+    (result,) = evaluate(encoder, [read_beir(questions)])
     assert result.query_ids == ("q0", "q1") and result.metrics["queries"] == 2 and result.metrics["candidates"] == 3
     assert result.metrics["hit@1"] <= 0.5
     assert all({id_ for id_, _ in query.top} == {"0", "2"} for query in result.queries)
@@ -370,30 +370,30 @@ def test_a_lost_answer_stays_in_the_corpus_and_is_listed(damage, retriever, ques
 
 
 @DAMAGED
-def test_a_lost_answer_counts_as_never_found(damage, retriever, questions):
+def test_a_lost_answer_counts_as_never_found(damage, encoder, questions):
     damage(questions / "1.png")
-    (result,) = evaluate(retriever, [read_beir(questions)])
+    (result,) = evaluate(encoder, [read_beir(questions)])
     assert result.metrics["hit@5"] == 0.5 and result.metrics["recall@10"] == 0.5
 
 
-def test_a_lost_query_finds_nothing(retriever, questions):
+def test_a_lost_query_finds_nothing(encoder, questions):
     drawn(seed=7).save(questions / "q.png")
     rows = '{"_id": "q0", "text": "a red cat"}\n{"_id": "q1", "text": "but blue", "image": "q.png"}\n'
     (questions / "queries.jsonl").write_text(rows)
     one = read_beir(questions)
     (questions / "q.png").unlink()  # lost after the reading
-    (result,) = evaluate(retriever, [one])
+    (result,) = evaluate(encoder, [one])
     assert result.metrics["hit@5"] == 0.5 and [failure.item for failure in result.failures] == ["q1"]
 
 
-def test_pairs_with_a_lost_picture_are_scored_both_ways(retriever, tmp_path):
+def test_pairs_with_a_lost_image_are_scored_both_ways(encoder, tmp_path):
     for number in range(12):
         drawn(seed=number).save(tmp_path / f"{number}.png")
-    rows = [{"image": f"{number}.png", "caption": f"the picture number {number}"} for number in range(12)]
+    rows = [{"image": f"{number}.png", "caption": f"the image number {number}"} for number in range(12)]
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = read_pairs(tmp_path / "captions.jsonl")
     (tmp_path / "2.png").write_bytes(b"broken")
-    for result in evaluate(retriever, both_ways(pairs)):
+    for result in evaluate(encoder, bidirectional_sets(pairs)):
         assert result.metrics["queries"] == 12 and result.metrics["recall@10"] <= 11 / 12, result.name
         assert [failure.item for failure in result.failures] == ["2.png"]
 
@@ -406,9 +406,9 @@ def some_embeddings(count: int = 3) -> Embeddings:
     return Embeddings(tuple(f"id {n}" for n in range(count)), vectors, "fingerprint")
 
 
-def test_saved_embeddings_come_back_equal(retriever, good, bad, tmp_path):
+def test_saved_embeddings_come_back_equal(encoder, good, bad, tmp_path):
     items = [*good.values(), bad["text"][0], bad["white space"][0]]
-    embedded = retriever.embed(items, [*good, "قطة", "🐈 \\ \" '"], skip_bad=True)
+    embedded = encoder.encode(items, [*good, "قطة", "🐈 \\ \" '"], skip_bad=True)
     shown = ({"text": 'قطة 🐈 \\ " \n \t'}, {"image": "/a b/ü.png"}, {})
     embedded = Embeddings(embedded.ids, embedded.vectors, embedded.fingerprint, shown, embedded.failures)
     save_embeddings(embedded, tmp_path / "saved", {"adapter": "somewhere"})
@@ -427,13 +427,13 @@ def test_line_marks_of_unicode_in_a_text_come_back(mark, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-def test_a_file_name_that_is_not_utf8_can_be_saved(retriever, tmp_path):
-    folder = tmp_path / "pictures"
+def test_a_file_name_that_is_not_utf8_can_be_saved(encoder, tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     drawn().save(folder / "a.png")
     os.rename(folder / "a.png", os.fsencode(folder) + b"/caf\xe9.png")
     file = read_items(folder)
-    embedded = retriever.embed(list(file.items.values()), list(file.items))
+    embedded = encoder.encode(list(file.items.values()), list(file.items))
     save_embeddings(embedded, tmp_path / "saved")
     assert load_embeddings(tmp_path / "saved")[0].ids == embedded.ids
 
@@ -479,11 +479,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from slq.adapter import Adapter
-from slq.backbone import Preprocessing
+from slq.adapters.files import Adapter
+from slq.models import Preprocessing
 from slq.errors import SlqError
 from slq.index import load_embeddings, save_embeddings
-from slq.latents import LatentQueries
+from slq.adapters.latents import LatentQueries
 from slq.training import checkpoints
 from slq.types import Embeddings
 
@@ -549,7 +549,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("writer", "left"),
-    [("embeddings", "DataFileError"), ("adapter", 2), ("weights", "checkpoint-0000001"), ("optimiser", "checkpoint-0000001")],
+    [("embeddings", "DataError"), ("adapter", 2), ("weights", "checkpoint-0000001"), ("optimiser", "checkpoint-0000001")],
 )
 def test_a_full_disk_leaves_what_was_good(writer, left, small_disk):
     raised, _, remains, _ = small_disk[writer]
@@ -593,5 +593,5 @@ def test_a_half_written_index_is_refused(tmp_path):
     """embeddings.json is written last: without it nothing of a broken-off run can pass for an index."""
     save_embeddings(some_embeddings(), tmp_path / "saved")
     (tmp_path / "saved" / "embeddings.json").unlink()
-    with pytest.raises(DataFileError, match=r"embeddings\.json is missing"):
+    with pytest.raises(DataError, match=r"embeddings\.json is missing"):
         load_embeddings(tmp_path / "saved")

@@ -25,10 +25,10 @@ from typer.testing import CliRunner, Result
 
 import slq
 from slq import cli
-from slq.backbone import FrozenBackbone
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
 from slq.index import load_embeddings, save_embeddings
-from slq.latents import LatentQueries
-from slq.retriever import Retriever
+from slq.models import FrozenModel
 from slq.types import Embeddings
 
 ONE_LINE = re.compile(r"Error: [^\n]+\n")
@@ -65,7 +65,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train/ with 24 pictures, test/ with 12."""
+    """train/ with 24 images, test/ with 12."""
     folder = tmp_path_factory.mktemp("cli") / "world"
     invoke("world", "--split", "train", "--count", 24, "--out", folder / "train")
     invoke("world", "--count", 12, "--out", folder / "test")
@@ -86,22 +86,22 @@ def adapter(trained: tuple[Path, Result]) -> Path:
 
 @pytest.fixture(scope="session")
 def other_adapter(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Other latent queries on the same backbone."""
-    backbone = slq.load_backbone(device="cpu")
+    """Other latent queries on the same model."""
+    model = slq.load_model(device="cpu")
     folder = tmp_path_factory.mktemp("cli") / "other"
-    Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(99))).save_pretrained(folder)
+    LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(99))).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def pictures(tiny_world: Path) -> Path:
-    return tiny_world / "test" / "pictures"
+def images(tiny_world: Path) -> Path:
+    return tiny_world / "test" / "images"
 
 
 @pytest.fixture(scope="session")
-def index(pictures: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(images: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "index"
-    said = invoke("embed", pictures, "--adapter", adapter, "--out", out, "--device", "cpu", "--workers", 1).output
+    said = invoke("embed", images, "--adapter", adapter, "--out", out, "--device", "cpu", "--workers", 1).output
     assert "12 items embedded" in said and "0 left out" in said
     return out
 
@@ -109,12 +109,12 @@ def index(pictures: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactor
 # --- what each command does -------------------------------------------------------------------------------------------------
 
 
-def test_world_writes_pictures_captions_and_questions(tiny_world):
+def test_world_writes_images_captions_and_questions(tiny_world):
     for split, count in (("train", 24), ("test", 12)):
         folder = tiny_world / split
-        assert len(list((folder / "pictures").glob("*.png"))) == count
+        assert len(list((folder / "images").glob("*.png"))) == count
         lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
-        assert [line["image"] for line in lines] == [f"pictures/{number:04d}.png" for number in range(count)]
+        assert [line["image"] for line in lines] == [f"images/{number:04d}.png" for number in range(count)]
         assert {path.name for path in (folder / "knowledge").iterdir()} == {"corpus.jsonl", "queries.jsonl", "qrels"}
 
 
@@ -138,7 +138,7 @@ def test_train_writes_the_adapter_and_says_what_to_do_next(trained):
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["training"]["steps"] == 2 and config["backbone"]["name"] == "miniature"
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [1, 2]
-    assert "Adapter of 4 latent queries saved" in result.output and f"slq embed PICTURES --adapter {out}" in result.output
+    assert "Adapter of 4 latent queries saved" in result.output and f"slq embed IMAGES --adapter {out}" in result.output
 
 
 def test_train_lists_what_it_leaves_out(tiny_world, tmp_path):
@@ -156,12 +156,12 @@ def scored(tmp_path: Path, *arguments: object) -> dict:
     return json.loads((tmp_path / "scores.json").read_text())
 
 
-def check_scores(scores: dict, pictures: int) -> None:
+def check_scores(scores: dict, images: int) -> None:
     assert {"hit@1", "hit@5", "hit@10", "failures"} <= set(scores)
     numbers = {name: value for name, value in scores.items() if "@" in name or name == "mrr"}
     assert all(0 <= value <= 1 for value in numbers.values()), numbers
     assert scores["hit@1"] <= scores["hit@5"] <= scores["hit@10"]
-    assert pictures > 10 or scores["hit@10"] == 1
+    assert images > 10 or scores["hit@10"] == 1
 
 
 def test_eval_on_pairs(tiny_world, adapter, tmp_path):
@@ -171,15 +171,15 @@ def test_eval_on_pairs(tiny_world, adapter, tmp_path):
     for scores in result["scores"].values():
         check_scores(scores, 12)
         assert scores["failures"] == []
-    assert result["fingerprint"] == Retriever.from_pretrained(adapter, device="cpu").fingerprint
+    assert result["fingerprint"] == LatentEncoder.from_pretrained(adapter, device="cpu").fingerprint
     assert result["adapter"] == str(adapter) and result["data"] == str(data) and result["backbone"]["name"] == "miniature"
     assert {"date", "torch", "hardware", "python", "transformers"} <= set(result["provenance"])
 
 
 def test_eval_on_questions_lists_failures(tiny_world, adapter, tmp_path):
     shutil.copytree(tiny_world / "test", tmp_path / "test")
-    (tmp_path / "test" / "pictures" / "0004.png").write_bytes(b"no picture")
-    (tmp_path / "test" / "pictures" / "0007.png").unlink()
+    (tmp_path / "test" / "images" / "0004.png").write_bytes(b"no image")
+    (tmp_path / "test" / "images" / "0007.png").unlink()
     result = invoke("eval", "--data", tmp_path / "test" / "knowledge", "--adapter", adapter, "--json", tmp_path / "s.json")
     scores = json.loads((tmp_path / "s.json").read_text())["scores"]["knowledge"]
     check_scores(scores, 12)
@@ -192,7 +192,7 @@ def test_eval_without_adapter_reads_the_last_token(tiny_world, adapter, tmp_path
     result = scored(tmp_path, "--data", tiny_world / "test" / "knowledge")
     check_scores(result["scores"]["knowledge"], 12)
     assert result["adapter"] is None
-    assert result["fingerprint"] != Retriever.from_pretrained(adapter, device="cpu").fingerprint
+    assert result["fingerprint"] != LatentEncoder.from_pretrained(adapter, device="cpu").fingerprint
 
 
 def test_eval_scores_categories_apart(tmp_path):
@@ -286,20 +286,20 @@ def test_eval_of_a_benchmark_says_what_it_is(name, tiny_world, adapter, tmp_path
     assert "hit@1" in shown and "1.0000" in shown
 
 
-def test_embed_a_folder(index, pictures, adapter):
+def test_embed_a_folder(index, images, adapter):
     embedded, about = load_embeddings(index)
     assert list(embedded.ids) == [f"{number:04d}.png" for number in range(12)]
     assert embedded.vectors.dtype == np.float32
     assert_close(np.linalg.norm(embedded.vectors, axis=1), 1, steps=ROUNDED)
     assert embedded.failures == () and about["adapter"] == str(adapter.resolve())
-    assert [Path(item["image"]) for item in embedded.items] == [(pictures / id_).resolve() for id_ in embedded.ids]
+    assert [Path(item["image"]) for item in embedded.items] == [(images / id_).resolve() for id_ in embedded.ids]
 
 
-def test_embed_leaves_out_bad_pictures_and_says_so(pictures, adapter, tmp_path):
+def test_embed_leaves_out_bad_images_and_says_so(images, adapter, tmp_path):
     (tmp_path / "some").mkdir()
     for number in range(3):
-        shutil.copy(pictures / f"{number:04d}.png", tmp_path / "some")
-    (tmp_path / "some" / "0001.png").write_bytes((pictures / "0001.png").read_bytes()[:100])
+        shutil.copy(images / f"{number:04d}.png", tmp_path / "some")
+    (tmp_path / "some" / "0001.png").write_bytes((images / "0001.png").read_bytes()[:100])
     result = invoke("embed", tmp_path / "some", "--adapter", adapter, "--out", tmp_path / "index")
     assert "2 items embedded" in result.output and "1 left out" in result.output and "0001.png" in result.stderr
     embedded, _ = load_embeddings(tmp_path / "index")
@@ -319,27 +319,27 @@ def test_search_by_words(index):
     assert all(hit["id"] in shown for hit in found[:3]) and f"{found[0]['score']:.3f}" in shown and found[3]["id"] not in shown
 
 
-def test_a_picture_finds_itself(index, pictures):
+def test_an_image_finds_itself(index, images):
     for name in ("0003.png", "0010.png"):
-        first, second, *_ = hits("--picture", pictures / name, "--index", index)
+        first, second, *_ = hits("--image", images / name, "--index", index)
         assert first["id"] == name and second["score"] < first["score"]
         assert_close(first["score"], 1, steps=FORWARD)
-        assert Path(first["image"]) == (pictures / name).resolve()
+        assert Path(first["image"]) == (images / name).resolve()
 
 
-def test_search_by_picture_and_words(index, pictures):
-    both = hits("but blue", "--picture", pictures / "0003.png", "--index", index)
+def test_search_by_image_and_words(index, images):
+    both = hits("but blue", "--image", images / "0003.png", "--index", index)
     words = hits("but blue", "--index", index)
-    picture = hits("--picture", pictures / "0003.png", "--index", index)
-    assert len({tuple(hit["score"] for hit in found) for found in (both, words, picture)}) == 3, "one of the two was not looked at"
+    image = hits("--image", images / "0003.png", "--index", index)
+    assert len({tuple(hit["score"] for hit in found) for found in (both, words, image)}) == 3, "one of the two was not looked at"
 
 
-def test_python_and_the_command_line_give_the_same_vectors(pictures, adapter, tmp_path):
+def test_python_and_the_command_line_give_the_same_vectors(images, adapter, tmp_path):
     rows = [
         {"id": "words", "text": "a red cat"},
-        {"id": "opened", "image": str(pictures / "0001.png")},
-        {"id": "path", "image": str(pictures / "0002.png")},
-        {"id": "both", "text": "but blue", "image": str(pictures / "0003.png")},
+        {"id": "opened", "image": str(images / "0001.png")},
+        {"id": "path", "image": str(images / "0002.png")},
+        {"id": "both", "text": "but blue", "image": str(images / "0003.png")},
     ]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     invoke("embed", tmp_path / "items.jsonl", "--adapter", adapter, "--out", tmp_path / "index", "--device", "cpu")
@@ -348,18 +348,18 @@ def test_python_and_the_command_line_give_the_same_vectors(pictures, adapter, tm
     assert saved.items[0] == {"text": "a red cat"} and set(saved.items[3]) == {"text", "image"}
 
     model = slq.load(str(adapter), device="cpu")
-    with Image.open(pictures / "0001.png") as opened:
-        inputs = ["a red cat", opened.copy(), pictures / "0002.png", {"text": "but blue", "image": str(pictures / "0003.png")}]
+    with Image.open(images / "0001.png") as opened:
+        inputs = ["a red cat", opened.copy(), images / "0002.png", {"text": "but blue", "image": str(images / "0003.png")}]
     encoded = model.encode(inputs)
     assert encoded.shape == saved.vectors.shape
     assert_close(encoded, saved.vectors, steps=FORWARD)
     assert_close(model.similarity(encoded, encoded).numpy(), saved.vectors @ saved.vectors.T, steps=FORWARD)
 
 
-# --- loading a backbone -----------------------------------------------------------------------------------------------------
+# --- loading a model -----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_training_was_told_about_its_backbone_is_used_and_saved(tiny_world, tmp_path):
+def test_what_a_training_was_told_about_its_model_is_used_and_saved(tiny_world, tmp_path):
     captions = tiny_world / "train" / "captions.jsonl"
     told = ["--instruction", "in one word", "--max-text-tokens", 3, "--attn-implementation", "eager", "--dtype", "bfloat16"]
     invoke("train", "--pairs", captions, "--out", tmp_path / "adapter", "--max-steps", 1, *TRAINED, *told)
@@ -390,15 +390,15 @@ def test_eval_without_adapter_is_told_how_to_load(tiny_world, tmp_path):
     assert {"name": "native", "instruction": "in one word"}.items() <= result["backbone"]["preprocessing"].items()
 
 
-def test_an_adapter_over_a_backbone_that_is_named(tiny_world, adapter, refused, tmp_path):
+def test_an_adapter_over_a_model_that_is_named(tiny_world, adapter, refused, tmp_path):
     data = tiny_world / "test" / "knowledge"
     weights = tmp_path / "weights"
     shutil.copytree(Path(slq.__file__).parent / "miniature" / "weights", weights)
-    result = scored(tmp_path, "--data", data, "--adapter", adapter, "--backbone", weights)
+    result = scored(tmp_path, "--data", data, "--adapter", adapter, "--model", weights)
     assert result["backbone"]["name"] == str(weights)
     assert result["fingerprint"] != "" and result["adapter"] == str(adapter)
     (weights / "config.json").write_text((weights / "config.json").read_text() + " ")
-    assert "revision" in refused("eval", "--data", data, "--adapter", adapter, "--backbone", weights)
+    assert "revision" in refused("eval", "--data", data, "--adapter", adapter, "--model", weights)
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------------
@@ -413,18 +413,18 @@ def test_doctor_writes_what_it_found(adapter, tmp_path):
     assert all(row["check"].split()[0] in result.stdout for row in report["checks"])
     assert report["figures"]["batch_size"] == 2 and report["figures"]["texts_per_second"] > 0
     assert report["backbone"]["name"] == "miniature" and report["adapter"] == str(adapter)
-    assert report["fingerprint"] == Retriever.from_pretrained(adapter, device="cpu").fingerprint
+    assert report["fingerprint"] == LatentEncoder.from_pretrained(adapter, device="cpu").fingerprint
     assert {"date", "torch", "hardware"} <= set(report["provenance"])
 
 
 def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
-    """The fast path of every backbone is made to see padding."""
-    right = FrozenBackbone.suffix
+    """The fast path of every model is made to see padding."""
+    right = FrozenModel.suffix
 
     def wrong(self, states, latents, *readout):
         return right(self, replace(states, mask=torch.ones_like(states.mask)), latents, *readout)
 
-    monkeypatch.setattr(FrozenBackbone, "suffix", wrong)
+    monkeypatch.setattr(FrozenModel, "suffix", wrong)
     arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--json", str(tmp_path / "report.json")]
     result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
     assert result.exit_code == 1 and "All is well" not in result.stdout
@@ -514,11 +514,11 @@ def kept(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def writers(tiny_world: Path, pictures: Path, adapter: Path) -> dict[str, list[object]]:
+def writers(tiny_world: Path, images: Path, adapter: Path) -> dict[str, list[object]]:
     """The commands that write a folder, and a file each must leave there."""
     return {
         "train": ["train", "--pairs", tiny_world / "train" / "captions.jsonl", "--max-steps", 1, *TRAINED],
-        "embed": ["embed", pictures, "--adapter", adapter],
+        "embed": ["embed", images, "--adapter", adapter],
         "world": ["world", "--count", 3],
     }
 
@@ -540,9 +540,9 @@ def test_an_existing_folder_is_refused_or_replaced(command, made, writers, kept,
 @pytest.mark.parametrize("command", ["train", "embed", "world"])
 def test_overwrite_never_deletes_what_a_user_put_there(command, writers, refused, tmp_path):
     photos = tmp_path / "photos"  # a folder of photographs with captions looks much like a world of ours
-    (photos / "pictures").mkdir(parents=True)
-    (photos / "pictures" / "0000.png").write_bytes(b"a photograph")
-    (photos / "captions.jsonl").write_text('{"image": "pictures/0000.png", "caption": "us, 1998"}\n')
+    (photos / "images").mkdir(parents=True)
+    (photos / "images" / "0000.png").write_bytes(b"a photograph")
+    (photos / "captions.jsonl").write_text('{"image": "images/0000.png", "caption": "us, 1998"}\n')
     before = content(photos)
     assert "did not make" in refused(*writers[command], "--out", photos, "--overwrite")
     assert content(photos) == before
@@ -567,9 +567,9 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(command, writers, kept, re
     assert content(kept) == {"thesis.txt": b"years of work"}
 
 
-def test_overwrite_waits_until_the_adapter_is_known_to_load(pictures, kept, refused, tmp_path):
+def test_overwrite_waits_until_the_adapter_is_known_to_load(images, kept, refused, tmp_path):
     (tmp_path / "no adapter").mkdir()
-    refused("embed", pictures, "--adapter", tmp_path / "no adapter", "--out", kept, "--overwrite")
+    refused("embed", images, "--adapter", tmp_path / "no adapter", "--out", kept, "--overwrite")
     assert content(kept) == {"thesis.txt": b"years of work"}
 
 
@@ -579,7 +579,7 @@ def test_overwrite_never_deletes_what_is_read(command, tiny_world, adapter, refu
     before = content(tmp_path / "mine")
     reads = {
         "train": ["train", "--pairs", tmp_path / "mine" / "captions.jsonl", "--max-steps", 1, *TRAINED, "--out", tmp_path / "mine"],
-        "embed": ["embed", tmp_path / "mine" / "pictures", "--adapter", adapter, "--out", tmp_path / "mine" / "pictures"],
+        "embed": ["embed", tmp_path / "mine" / "images", "--adapter", adapter, "--out", tmp_path / "mine" / "images"],
     }
     try:
         refused(*reads[command], "--overwrite")
@@ -589,12 +589,12 @@ def test_overwrite_never_deletes_what_is_read(command, tiny_world, adapter, refu
 
 def test_search_needs_something_to_look_for(index, refused):
     message = refused("search", "--index", index)
-    assert "words" in message and "--picture" in message
+    assert "words" in message and "--image" in message
 
 
 def test_search_names_what_is_wrong_with_the_question(index, refused, tmp_path):
     assert "empty" in refused("search", "", "--index", index)
-    assert "gone.png" in refused("search", "--picture", tmp_path / "gone.png", "--index", index)
+    assert "gone.png" in refused("search", "--image", tmp_path / "gone.png", "--index", index)
 
 
 def test_search_with_another_adapter_is_refused(index, other_adapter, refused):
@@ -647,7 +647,7 @@ def test_search_in_an_index_that_names_no_adapter(refused, tmp_path):
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--batch-size", "1"], "batch_size"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--num-latents", "0"], "num_latents"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--init", "best"], "best"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--backbone", "./gone"], "gone"),
+        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--model", "./gone"], "gone"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--dtype", "int3"], "int3"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--quantization", "3bit"], "3bit"),
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--preprocessing", "best"], "best"),
@@ -655,7 +655,7 @@ def test_search_in_an_index_that_names_no_adapter(refused, tmp_path):
         (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--device", "cpu", "--device-map", "auto"], "device_map"),
         (["doctor", "--quantization", "3bit"], "3bit"),
         (["doctor", "--preprocessing", "best"], "best"),
-        (["doctor", "--backbone", "./gone"], "gone"),
+        (["doctor", "--model", "./gone"], "gone"),
         (["doctor", "--adapter", "ADAPTER", "--instruction", "in one word"], "--instruction"),
         (["eval", "--data", "QUESTIONS", "--adapter", "ADAPTER", "--preprocessing", "native"], "--preprocessing"),
         (["eval", "--data", "QUESTIONS", "--max-text-tokens", "0"], "max_text_tokens"),
@@ -699,11 +699,11 @@ def test_a_wrong_value_is_named(arguments, named, tiny_world, adapter, index, re
     assert not (tmp_path / "out" / "adapter.safetensors").exists()
 
 
-def test_a_bad_adapter_is_named(pictures, adapter, refused, tmp_path):
-    assert "adapter_config.json" in refused("embed", pictures, "--adapter", pictures, "--out", tmp_path / "one")
+def test_a_bad_adapter_is_named(images, adapter, refused, tmp_path):
+    assert "adapter_config.json" in refused("embed", images, "--adapter", images, "--out", tmp_path / "one")
     shutil.copytree(adapter, tmp_path / "cut")
     cut(tmp_path / "cut" / "adapter.safetensors")
-    assert "damaged" in refused("embed", pictures, "--adapter", tmp_path / "cut", "--out", tmp_path / "two")
+    assert "damaged" in refused("embed", images, "--adapter", tmp_path / "cut", "--out", tmp_path / "two")
 
 
 def test_resume_refuses_another_run(tiny_world, trained, refused):
@@ -718,7 +718,7 @@ def test_resume_refuses_another_run(tiny_world, trained, refused):
 
 
 def test_ctrl_c_ends_with_code_130(tmp_path, monkeypatch, capsys):
-    """Ctrl-C comes as a KeyboardInterrupt from whatever runs; here it comes with the first picture drawn."""
+    """Ctrl-C comes as a KeyboardInterrupt from whatever runs; here it comes with the first image drawn."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -33,13 +33,13 @@ def scores(world: Path, tmp_path: Path, *arguments: object) -> dict:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_tuned_backbone_is_trained_scored_and_searched_with(method, world, tmp_path):
+def test_a_tuned_model_is_trained_scored_and_searched_with(method, world, tmp_path):
     tuned = tmp_path / "tuned"
     said = invoke("train", "--pairs", world, "--out", tuned, "--method", method, *SMALL).output
-    assert f"Tuned backbone ({method}) saved" in said
+    assert f"Tuned model ({method}) saved" in said
     found = scores(world, tmp_path, "--adapter", tuned)
     assert found["readout"] == f"{method}, last token" and found["fingerprint"] != scores(world, tmp_path)["fingerprint"]
-    invoke("embed", world / "pictures", "--adapter", tuned, "--out", tmp_path / "index", "--device", "cpu")
+    invoke("embed", world / "images", "--adapter", tuned, "--out", tmp_path / "index", "--device", "cpu")
     assert "score" in invoke("search", "a cat", "--index", tmp_path / "index", "--device", "cpu").output
 
 

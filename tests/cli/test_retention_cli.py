@@ -11,12 +11,12 @@ import torch
 from typer.testing import CliRunner, Result
 
 from slq import cli
-from slq.backbone import FrozenBackbone
+from slq.adapters.latents import LatentQueries
 from slq.cli import retention as command
+from slq.encoders import FineTunedModel
+from slq.encoders.latent import LatentEncoder
 from slq.errors import AdapterError
-from slq.latents import LatentQueries
-from slq.methods import TunedBackbone
-from slq.retriever import Retriever
+from slq.models import FrozenModel
 
 SMALL = ("--questions", "6", "--device", "cpu")
 
@@ -28,9 +28,9 @@ def invoke(*arguments: object, code: int = 0) -> Result:
 
 
 @pytest.fixture(scope="module")
-def adapter(backbone: FrozenBackbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter(model: FrozenModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("retention") / "adapter"
-    Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(0))).save_pretrained(folder)
+    LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(0))).save_pretrained(folder)
     return folder
 
 
@@ -44,20 +44,20 @@ def test_latent_queries_are_proven_to_leave_everything(adapter, tmp_path):
     assert [len(task["answers"]) for task in result["tasks"].values()] == [6, 6]
 
 
-def test_without_an_adapter_the_backbone_is_asked(tmp_path):
+def test_without_an_adapter_the_model_is_asked(tmp_path):
     said = invoke("--tasks", "spatial", "--limit", 2, "--keep", tmp_path / "kept", *SMALL).stdout
     assert "spatial" in said and "before" not in said and "Weights" not in said
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_what_lora_changed_is_measured(backbone, tmp_path):
+def test_what_lora_changed_is_measured(model, tmp_path):
     pytest.importorskip("peft")
-    tuned = TunedBackbone(backbone, "lora")
+    tuned = FineTunedModel(model, "lora")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in tuned.trainable:
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    tuned.training = {"lora_rank": 8, "lora_alpha": 16, "tune_vision": False}
+    tuned.training = {"lora_rank": 8, "lora_alpha": 16, "train_vision_encoder": False}
     tuned.save(tmp_path)
     said = invoke("--adapter", tmp_path, "--tasks", "knowledge", "--json", tmp_path / "r.json", *SMALL).stdout
     result = json.loads((tmp_path / "r.json").read_text())
@@ -68,15 +68,15 @@ def test_what_lora_changed_is_measured(backbone, tmp_path):
 
 
 def test_a_broken_proof_is_said_and_ends_with_code_1(adapter, monkeypatch):
-    """A backbone whose weights drift by being used."""
-    generate = FrozenBackbone.generate
+    """A model whose weights drift by being used."""
+    generate = FrozenModel.generate
 
     def drifting(self, conversations, max_new_tokens=32):
         answers = generate(self, conversations, max_new_tokens)
         self.embedding.weight.data.copy_(self.embedding.weight.data.roll(7, 0))
         return answers
 
-    monkeypatch.setattr(FrozenBackbone, "generate", drifting)
+    monkeypatch.setattr(FrozenModel, "generate", drifting)
     said = invoke("--adapter", adapter, "--tasks", "knowledge", *SMALL, code=1).output
     assert "Weights: NOT the same" in said and "are NOT the same" in said and "slq doctor" in said
 
@@ -98,12 +98,12 @@ def test_what_is_refused(arguments, message, monkeypatch, capsys):
     assert ended.value.code == 1 and message in shown and shown.count("\n") == 1
 
 
-def test_a_damaged_tuned_backbone_is_said(tmp_path):
+def test_a_damaged_tuned_model_is_said(tmp_path):
     (tmp_path / "tuned.json").write_text("{}")
     with pytest.raises(AdapterError, match=r"is damaged .*train it again"):
         invoke("--adapter", tmp_path, "--tasks", "knowledge", *SMALL)
 
 
-def test_an_adapter_lies_over_the_backbone_that_is_asked(adapter):
-    before, embedder = command._before_and_learned(command.loading.Loading(device="cpu"), str(adapter), None)
-    assert embedder is not None and embedder.backbone is before
+def test_an_adapter_lies_over_the_model_that_is_asked(adapter):
+    before, encoder = command._before_and_learned(command.loading.Loading(device="cpu"), str(adapter), None)
+    assert encoder is not None and encoder.model is before

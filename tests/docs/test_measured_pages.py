@@ -28,7 +28,7 @@ def test_results_and_figures_that_a_page_cites_are_there(name):
     assert cited and all((ROOT / "docs" / path).is_file() for path in cited), [p for p in cited if not (ROOT / "docs" / p).is_file()]
     if name == "performance.md":
         named = {
-            "training-step-internvl3-1b-4-pictures",
+            "training-step-internvl3-1b-4-images",
             "scaling-miniature",
             "encoding-miniature",
             "encoding-internvl3-1b",

@@ -41,13 +41,13 @@ def test_commands_and_options_exist():
 
 
 ROWS = {
-    "text to picture, hit@1": ["explicit.known.t2i.hit@1"],
-    "text to picture, hit@5": ["explicit.known.t2i.hit@5"],
-    "picture to text, hit@1": ["explicit.known.i2t.hit@1"],
-    "picture to text, hit@5": ["explicit.known.i2t.hit@5"],
+    "text to image, hit@1": ["explicit.known.t2i.hit@1"],
+    "text to image, hit@5": ["explicit.known.t2i.hit@5"],
+    "image to text, hit@1": ["explicit.known.i2t.hit@1"],
+    "image to text, hit@5": ["explicit.known.i2t.hit@5"],
     "the same two": ["explicit.held_out.t2i.hit@5", "explicit.held_out.i2t.hit@5"],
     "knowledge": ["knowledge.hit@5"],
-    "a picture and a change": ["composed.hit@5"],
+    "an image and a change": ["composed.hit@5"],
     "a name drawn": ["drawn.hit@5"],
 }
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import build
 
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.latents import LatentQueries
+from slq.adapters.latents import LatentQueries
+from slq.models import FrozenModel, load_model
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +18,10 @@ def folder(request, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(folder) -> FrozenBackbone:
-    return load_backbone(str(folder), device="cpu")
+def model(folder) -> FrozenModel:
+    return load_model(str(folder), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def latents(backbone) -> torch.nn.Parameter:
-    return LatentQueries.create(6, backbone.dim, generator=torch.Generator().manual_seed(0)).latents
+def latents(model) -> torch.nn.Parameter:
+    return LatentQueries.create(6, model.dim, generator=torch.Generator().manual_seed(0)).latents

@@ -24,27 +24,27 @@ class AttentionSeen(TorchFunctionMode):
 
 
 @families(SPLITTING)
-def test_the_latents_read_keys_of_which_there_is_one_for_several_heads(backbone, latents):
-    config = backbone.model.get_decoder().config
+def test_the_latents_read_keys_of_which_there_is_one_for_several_heads(model, latents):
+    config = model.model.get_decoder().config
     assert config.num_attention_heads > config.num_key_value_heads, "or there is nothing to fold"
-    states = backbone.prefix(backbone.prepare(ITEMS))
+    states = model.prefill(model.prepare(ITEMS))
     with AttentionSeen() as seen:
-        backbone.suffix(states, latents)
+        model.decode_latents(states, latents)
     heads, rows = config.num_key_value_heads, len(latents) * config.num_attention_heads // config.num_key_value_heads
     assert seen.queries_and_keys == [((heads, rows), heads)] * config.num_hidden_layers
 
 
 @families(FAMILIES)
-def test_a_keyword_of_the_call_reaches_every_attention_layer_of_the_decoder_and_no_other(backbone):
+def test_a_keyword_of_the_call_reaches_every_attention_layer_of_the_decoder_and_no_other(model):
     """Where it does not, `verified` must be false: packed rows depend on it."""
-    config = backbone.model.get_decoder().config
-    inputs = backbone.prepare(ITEMS).inputs
-    positions, length = backbone._positions(inputs), inputs["input_ids"].shape[1]
+    config = model.model.get_decoder().config
+    inputs = model.prepare(ITEMS).inputs
+    positions, length = model._positions(inputs), inputs["input_ids"].shape[1]
     group = config.num_attention_heads // config.num_key_value_heads
     with AttentionSeen() as plain, torch.no_grad():
-        wanted = backbone.model.base_model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+        wanted = model.model.base_model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
     with AttentionSeen() as folded, torch.no_grad():
-        found = backbone.model.base_model(**inputs, position_ids=positions, use_cache=False, slq_attention="folded").last_hidden_state
+        found = model.model.base_model(**inputs, position_ids=positions, use_cache=False, slq_attention="folded").last_hidden_state
     rows = ((config.num_key_value_heads, group * length), config.num_key_value_heads)
     layers = sum(kind != "linear_attention" for kind in getattr(config, "layer_types", None) or [""] * LAYERS)
     assert folded.queries_and_keys.count(rows) == layers and rows not in plain.queries_and_keys
@@ -55,7 +55,7 @@ def test_a_keyword_of_the_call_reaches_every_attention_layer_of_the_decoder_and_
 
 
 @families(FAMILIES)
-def test_generation_runs_stock_attention(backbone):
+def test_generation_runs_stock_attention(model):
     with AttentionSeen() as seen:
-        backbone.generate([[backbone.message(item)] for item in ITEMS[:2]], max_new_tokens=1)
-    assert {queries[0] for queries, _ in seen.queries_and_keys} == {backbone.model.get_decoder().config.num_attention_heads}
+        model.generate([[model.message(item)] for item in ITEMS[:2]], max_new_tokens=1)
+    assert {queries[0] for queries, _ in seen.queries_and_keys} == {model.model.get_decoder().config.num_attention_heads}

@@ -1,4 +1,4 @@
-"""Named ways from items to tokens: what each does to pictures and words, and that an adapter brings its own back."""
+"""Named ways from items to tokens: what each does to images and words, and that an adapter brings its own back."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 from tiny_models import build
 from tolerance import ROUNDED, assert_close
 
-from slq.backbone import FrozenBackbone, Preprocessing, load_backbone
-from slq.backbone.preprocessing import MAX_PIXELS
-from slq.errors import BackboneError, MismatchError
-from slq.latents import LatentQueries
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
+from slq.errors import FingerprintMismatchError, ModelError
+from slq.models import FrozenModel, Preprocessing, load_model
+from slq.models.preprocessing import MAX_PIXELS
 from slq.types import Item
 
 NATIVE = Preprocessing("native")
@@ -28,44 +28,44 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return {name: build(name, tmp_path_factory.mktemp("preprocessing") / name) for name in ("internvl", "qwen3_vl", "idefics3")}
 
 
-def load(folder: Path, preprocessing: Preprocessing | None = None) -> FrozenBackbone:
-    return load_backbone(str(folder), device="cpu", preprocessing=preprocessing)
+def load(folder: Path, preprocessing: Preprocessing | None = None) -> FrozenModel:
+    return load_model(str(folder), device="cpu", preprocessing=preprocessing)
 
 
-def picture_tokens(backbone: FrozenBackbone, picture: Image.Image) -> int:
-    ids = backbone.prepare([Item(image=picture)]).inputs["input_ids"]
-    return int((ids == backbone.model.config.image_token_id).sum())
+def image_tokens(model: FrozenModel, image: Image.Image) -> int:
+    ids = model.prepare([Item(image=image)]).inputs["input_ids"]
+    return int((ids == model.model.config.image_token_id).sum())
 
 
-def text_of(backbone: FrozenBackbone, item: Item) -> str:
-    return backbone.processor.tokenizer.decode(backbone.prepare([item]).inputs["input_ids"][0])
+def text_of(model: FrozenModel, item: Item) -> str:
+    return model.processor.tokenizer.decode(model.prepare([item]).inputs["input_ids"][0])
 
 
-# Pictures
+# Images
 
 
 def test_internvl_as_in_the_paper_is_one_grey_padded_tile_made_bilinear(folders):
-    backbone = load(folders["internvl"])
-    pixels = backbone.prepare([Item(image=WIDE)]).inputs["pixel_values"]
-    assert pixels.shape == (1, 3, 56, 56) and picture_tokens(backbone, WIDE) == 4
+    model = load(folders["internvl"])
+    pixels = model.prepare([Item(image=WIDE)]).inputs["pixel_values"]
+    assert pixels.shape == (1, 3, 56, 56) and image_tokens(model, WIDE) == 4
     square = Image.new("RGB", (224, 224), (127, 127, 127))
     square.paste(WIDE, (0, 56))
     wanted = np.asarray(square.resize((56, 56), Image.Resampling.BILINEAR), dtype=np.float32) / 255
-    processor = backbone.processor.image_processor
+    processor = model.processor.image_processor
     wanted = (wanted - np.array(processor.image_mean)) / np.array(processor.image_std)
     assert np.abs(pixels[0].permute(1, 2, 0).numpy() - wanted).max() <= 0.01  # one step of 256 in the resizing
 
 
-def test_internvl_native_is_tiles_of_the_picture_as_it_is(folders):
-    backbone = load(folders["internvl"], NATIVE)
-    pixels = backbone.prepare([Item(image=WIDE)]).inputs["pixel_values"]
-    assert len(pixels) > 1 and picture_tokens(backbone, WIDE) == 4 * len(pixels)
+def test_internvl_native_is_tiles_of_the_image_as_it_is(folders):
+    model = load(folders["internvl"], NATIVE)
+    pixels = model.prepare([Item(image=WIDE)]).inputs["pixel_values"]
+    assert len(pixels) > 1 and image_tokens(model, WIDE) == 4 * len(pixels)
     assert_close(pixels[0], pixels[0][:, :1, :1].expand_as(pixels[0]), steps=ROUNDED, why="one colour, no grey")
 
 
 def test_idefics_is_one_view_or_split(folders):
     large = WIDE.resize((224, 224))
-    one, split = picture_tokens(load(folders["idefics3"]), large), picture_tokens(load(folders["idefics3"], NATIVE), large)
+    one, split = image_tokens(load(folders["idefics3"]), large), image_tokens(load(folders["idefics3"], NATIVE), large)
     assert one == 4 and split > 4 and split % 4 == 0
 
 
@@ -73,28 +73,28 @@ def test_qwen_keeps_the_shape_within_a_bound(folders):
     """Tokens of 32 x 32 pixels; the tiny processor's own bound is 16 of them."""
     square, long = Image.new("RGB", (512, 512)), Image.new("RGB", (512, 128))
     default = load(folders["qwen3_vl"])
-    assert picture_tokens(default, square) == 16 and picture_tokens(default, long) == 16
+    assert image_tokens(default, square) == 16 and image_tokens(default, long) == 16
     few = load(folders["qwen3_vl"], Preprocessing(max_pixels=9 * 32 * 32))
-    assert picture_tokens(few, square) == 9
+    assert image_tokens(few, square) == 9
     many = load(folders["qwen3_vl"], Preprocessing("native", max_pixels=10**6))
-    assert picture_tokens(many, square) == 256 and picture_tokens(many, long) == 64
+    assert image_tokens(many, square) == 256 and image_tokens(many, long) == 64
     least = load(folders["qwen3_vl"], Preprocessing(max_pixels=2 * 32 * 32))  # less than the processor's own least
-    assert picture_tokens(least, square) <= 2
+    assert image_tokens(least, square) <= 2
 
 
 def test_the_default_bound_holds_where_a_processor_has_a_wide_one():
     """The published Qwen3-VL takes up to 16,777,216 pixels."""
-    from slq.backbone.families import FAMILIES
-    from slq.backbone.random_shapes import build_processor
+    from slq.models.families import FAMILIES
+    from slq.models.shapes import build_processor
 
     processor = build_processor("qwen3_vl")
-    sizes = [FAMILIES["qwen3_vl"].picture_options(each, processor)["size"] for each in (Preprocessing(), NATIVE)]
+    sizes = [FAMILIES["qwen3_vl"].image_options(each, processor)["size"] for each in (Preprocessing(), NATIVE)]
     assert [size["longest_edge"] for size in sizes] == [MAX_PIXELS, 16777216]
     assert MAX_PIXELS == 1280 * 32**2 and {size["shortest_edge"] for size in sizes} == {65536}
 
 
 def test_what_has_a_fixed_size_has_no_bound(folders):
-    with pytest.raises(BackboneError, match=r"nothing to bound: leave out max_pixels\.$"):
+    with pytest.raises(ModelError, match=r"nothing to bound: leave out max_pixels\.$"):
         load(folders["internvl"], Preprocessing(max_pixels=1000))
 
 
@@ -102,17 +102,17 @@ def test_what_has_a_fixed_size_has_no_bound(folders):
 
 
 def test_an_instruction_stands_behind_every_item(folders):
-    backbone = load(folders["internvl"], Preprocessing(instruction="In one word:"))
-    assert "a red cat\nIn one word:<|im_end|>" in text_of(backbone, Item("a red cat"))
-    assert "<IMG_CONTEXT></img>\nIn one word:<|im_end|>" in text_of(backbone, Item(image=WIDE))
-    assert "</img>\nbut blue\nIn one word:<|im_end|>" in text_of(backbone, Item("but blue", WIDE))
+    model = load(folders["internvl"], Preprocessing(instruction="In one word:"))
+    assert "a red cat\nIn one word:<|im_end|>" in text_of(model, Item("a red cat"))
+    assert "<IMG_CONTEXT></img>\nIn one word:<|im_end|>" in text_of(model, Item(image=WIDE))
+    assert "</img>\nbut blue\nIn one word:<|im_end|>" in text_of(model, Item("but blue", WIDE))
     assert "In one word" not in text_of(load(folders["internvl"]), Item("a red cat"))
 
 
 def test_texts_are_cut_where_asked_and_the_instruction_never_is(folders):
-    backbone = load(folders["internvl"], Preprocessing(max_text_tokens=5, instruction="In one word:"))
-    kept = text_of(backbone, Item("a red cat " * 50)).split("\nIn one word:")[0].split("user\n")[1]
-    assert len(backbone.processor.tokenizer(kept, add_special_tokens=False)["input_ids"]) == 5
+    model = load(folders["internvl"], Preprocessing(max_text_tokens=5, instruction="In one word:"))
+    kept = text_of(model, Item("a red cat " * 50)).split("\nIn one word:")[0].split("user\n")[1]
+    assert len(model.processor.tokenizer(kept, add_special_tokens=False)["input_ids"]) == 5
 
 
 # Saved settings
@@ -120,14 +120,14 @@ def test_texts_are_cut_where_asked_and_the_instruction_never_is(folders):
 
 def test_an_adapter_brings_its_settings_and_refuses_others(folders, tmp_path):
     settings = Preprocessing("native", max_pixels=9 * 32 * 32, max_text_tokens=20, instruction="In one word:")
-    retriever = Retriever(load(folders["qwen3_vl"], settings), LatentQueries.create(4, 64, generator=torch.Generator().manual_seed(0)))
-    retriever.save_pretrained(tmp_path / "adapter")
-    again = Retriever.from_pretrained(tmp_path / "adapter", device="cpu")
-    assert again.backbone.preprocessing == settings == Preprocessing.from_dict(again.backbone.identity.preprocessing)
+    encoder = LatentEncoder(load(folders["qwen3_vl"], settings), LatentQueries.create(4, 64, generator=torch.Generator().manual_seed(0)))
+    encoder.save_pretrained(tmp_path / "adapter")
+    again = LatentEncoder.from_pretrained(tmp_path / "adapter", device="cpu")
+    assert again.model.preprocessing == settings == Preprocessing.from_dict(again.model.identity.preprocessing)
     items = [Item("a red cat"), Item("but blue", WIDE)]
-    assert torch.equal(again.embed_batch(items), retriever.embed_batch(items))
-    with pytest.raises(MismatchError, match="preprocessing name 'native'"):
-        Retriever.from_pretrained(tmp_path / "adapter", load(folders["qwen3_vl"]))
+    assert torch.equal(again.encode_batch(items), encoder.encode_batch(items))
+    with pytest.raises(FingerprintMismatchError, match="preprocessing name 'native'"):
+        LatentEncoder.from_pretrained(tmp_path / "adapter", load(folders["qwen3_vl"]))
 
 
 @pytest.mark.parametrize(
@@ -135,5 +135,5 @@ def test_an_adapter_brings_its_settings_and_refuses_others(folders, tmp_path):
     [({"name": "best"}, "choose one of paper, native"), ({"max_text_tokens": 0}, "at least 1"), ({"max_pixels": 0}, "at least 1")],
 )
 def test_settings_that_cannot_be(settings, named):
-    with pytest.raises(BackboneError, match=named):
+    with pytest.raises(ModelError, match=named):
         Preprocessing(**settings)

@@ -12,13 +12,13 @@ import transformers
 from tiny_models import FAMILIES, decoder, tower, train_tokenizer
 from tolerance import FORWARD, assert_close
 
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.backbone.families import FAMILIES as ROWS
-from slq.backbone.families import Family
-from slq.backbone.probe import probe
-from slq.errors import BackboneError
-from slq.latents import LatentQueries
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
+from slq.errors import ModelError
+from slq.models import FrozenModel, load_model
+from slq.models.families import FAMILIES as ROWS
+from slq.models.families import Family
+from slq.models.invariance import probe
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +50,28 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def spoilt(folder) -> FrozenBackbone:
+def spoilt(folder) -> FrozenModel:
     """A copy whose decoder may be changed."""
-    known = load_backbone(str(folder), device="cpu")
-    return FrozenBackbone(copy.deepcopy(known.model), known.processor, Family(verified=False), "spoilt", "unknown")
+    known = load_model(str(folder), device="cpu")
+    return FrozenModel(copy.deepcopy(known.model), known.processor, Family(verified=False), "spoilt", "unknown")
 
 
-def change(backbone: FrozenBackbone, forward) -> None:
+def change(model: FrozenModel, forward) -> None:
     """Replace how the model's body runs; `forward` gets the one it had."""
-    body = backbone.model.base_model
+    body = model.model.base_model
     known = body.forward
     body.forward = MethodType(lambda self, **inputs: forward(known, **inputs), body)
 
 
 def test_an_unknown_family_that_works_is_used_by_the_fast_path(folder, items):
-    backbone = load_backbone(str(folder), device="cpu")
-    assert backbone.splits_prefix
-    fast, slow = (Retriever(backbone, queries(backbone), prefix_split=split).embed_batch(items) for split in (True, False))
+    model = load_model(str(folder), device="cpu")
+    assert model.supports_two_pass
+    fast, slow = (LatentEncoder(model, queries(model), prefix_caching=split).encode_batch(items) for split in (True, False))
     assert_close(fast, slow, steps=FORWARD)
 
 
-def queries(backbone: FrozenBackbone) -> LatentQueries:
-    return LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(1))
+def queries(model: FrozenModel) -> LatentQueries:
+    return LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(1))
 
 
 def test_without_a_sound_fast_path_it_takes_the_slow_one_and_says_so(spoilt):
@@ -83,8 +83,8 @@ def test_without_a_sound_fast_path_it_takes_the_slow_one_and_says_so(spoilt):
     change(spoilt, forget_the_past)
     with pytest.warns(UserWarning, match="A llava model takes the slow path"):
         probe(spoilt)
-    assert not spoilt.splits_prefix
-    assert not Retriever(spoilt, queries(spoilt)).prefix_split
+    assert not spoilt.supports_two_pass
+    assert not LatentEncoder(spoilt, queries(spoilt)).prefix_caching
 
 
 def test_a_fast_path_that_is_not_taken_at_all_leads_to_the_slow_one(spoilt):
@@ -96,7 +96,7 @@ def test_a_fast_path_that_is_not_taken_at_all_leads_to_the_slow_one(spoilt):
     change(spoilt, refuse_vectors)
     with pytest.warns(UserWarning, match="slow path"):
         probe(spoilt)
-    assert not spoilt.splits_prefix
+    assert not spoilt.supports_two_pass
 
 
 def see_padding(known, **inputs):
@@ -126,7 +126,7 @@ def refuse(known, **inputs):
 )
 def test_what_cannot_work_is_named(spoilt, forward, named):
     change(spoilt, forward)
-    with pytest.raises(BackboneError, match=named) as caught:
+    with pytest.raises(ModelError, match=named) as caught:
         probe(spoilt)
     assert str(caught.value).startswith("A llava model cannot be used: ") and str(caught.value).endswith(".")
 
@@ -142,12 +142,12 @@ def test_latents_that_do_not_see_the_item_are_named(spoilt):
         return output
 
     change(spoilt, alone)
-    with pytest.raises(BackboneError, match="does not see the text or the picture before it"):
+    with pytest.raises(ModelError, match="does not see the text or the image before it"):
         probe(spoilt)
 
 
 def test_a_tokenizer_without_padding_is_named(spoilt):
     spoilt.processor = copy.deepcopy(spoilt.processor)
     spoilt.processor.tokenizer.pad_token = None
-    with pytest.raises(BackboneError, match="no padding token"):
+    with pytest.raises(ModelError, match="no padding token"):
         probe(spoilt)

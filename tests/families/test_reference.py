@@ -1,4 +1,4 @@
-"""The method written out by hand for two families, from the submodules of transformers alone, against what our backbone gives.
+"""The method written out by hand for two families, from the submodules of transformers alone, against what our model gives.
 
 Shapes: B batch, T tokens, N latent queries, S whole sequence (T + N), D hidden size.
 """
@@ -16,19 +16,19 @@ from tolerance import FORWARD, GRADIENT, assert_close
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.latents import pool
+from slq.adapters.latents import pool
 from slq.losses import info_nce
+from slq.models import FrozenModel, load_model
 from slq.types import Item
 
 NUM_LATENTS, TEMPERATURE = 5, 0.07
-PARTS = {"internvl": ("pictures", "padding"), "qwen3_vl": ("pictures", "padding", "positions", "deepstack")}
-PICTURES = [
+PARTS = {"internvl": ("images", "padding"), "qwen3_vl": ("images", "padding", "positions", "deepstack")}
+IMAGES = [
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)).resize((width, height))
     for seed, (width, height) in enumerate([(160, 64), (64, 128), (96, 96)])
 ]
-QUERIES = [Item(image=PICTURES[0]), Item("but green", PICTURES[1]), Item("two blue boats under a bridge")]
-CANDIDATES = [Item("a red cat"), Item(image=PICTURES[2]), Item("boats, blue ones, on the wide and quiet river")]
+QUERIES = [Item(image=IMAGES[0]), Item("but green", IMAGES[1]), Item("two blue boats under a bridge")]
+CANDIDATES = [Item("a red cat"), Item(image=IMAGES[2]), Item("boats, blue ones, on the wide and quiet river")]
 
 
 @pytest.fixture(scope="module", params=["internvl", "qwen3_vl"])
@@ -37,8 +37,8 @@ def folder(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def backbone(folder) -> FrozenBackbone:
-    return load_backbone(str(folder), device="cpu")
+def model(folder) -> FrozenModel:
+    return load_model(str(folder), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +50,17 @@ def latents() -> torch.Tensor:
 
 
 def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torch.Tensor]:
-    """One user turn an item, and the generation prompt. square: InternVL's pictures, one tile, on grey as SLQ's code has them."""
+    """One user turn an item, and the generation prompt. square: InternVL's images, one tile, on grey as SLQ's code has them."""
     conversations = []
     for item in items:
         parts: list[dict[str, Any]] = []
         if item.image is not None:
-            picture = item.image
+            image = item.image
             if square:
-                side = max(picture.size)
-                picture = Image.new("RGB", (side, side), (127, 127, 127))
-                picture.paste(item.image, ((side - item.image.width) // 2, (side - item.image.height) // 2))
-            parts.append({"type": "image", "image": picture})
+                side = max(image.size)
+                image = Image.new("RGB", (side, side), (127, 127, 127))
+                image.paste(item.image, ((side - item.image.width) // 2, (side - item.image.height) // 2))
+            parts.append({"type": "image", "image": image})
         if item.text is not None:
             parts.append({"type": "text", "text": item.text})
         conversations.append([{"role": "user", "content": parts}])
@@ -75,17 +75,17 @@ def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torc
 
 
 def internvl_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Picture tokens (P, D): patch states without the class token, 2 x 2 neighbours side by side, projected."""
+    """Image tokens (P, D): patch states without the class token, 2 x 2 neighbours side by side, projected."""
     states = model.vision_tower(pixels).last_hidden_state[:, 1:]
     count, patches, width = states.shape
     side = int(patches**0.5)
-    grid = states.view(count, side // 2, 2, side // 2, 2, width)  # picture, row, row in pair, column, column in pair, width
+    grid = states.view(count, side // 2, 2, side // 2, 2, width)  # image, row, row in pair, column, column in pair, width
     merged = grid.permute(0, 1, 3, 2, 4, 5).reshape(count, patches // 4, 4 * width)
     return model.multi_modal_projector(merged).flatten(0, 1)
 
 
 def multi_axis_positions(ids: list[int], mask: list[int], image_token: int, grids: Any) -> torch.Tensor:
-    """Time, row and column (3, S) of each token: text counts on, a picture spans a grid, and counting goes on behind its longer side."""
+    """Time, row and column (3, S) of each token: text counts on, an image spans a grid, and counting goes on behind its longer side."""
     positions = torch.zeros(3, len(ids), dtype=torch.long)
     place, following = 0, 0
     while place < len(ids):
@@ -124,7 +124,7 @@ def reference(model: Any, inputs: dict[str, torch.Tensor], latents_ND: torch.Ten
         seen = body.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
         features, deep = seen.pooler_output, seen.deepstack_features
     embedded_BTD = decoder.embed_tokens(ids).clone()
-    if leave_out != "pictures":
+    if leave_out != "images":
         embedded_BTD[pictured_BT] = features
     hidden_BSD = torch.cat([embedded_BTD, latents_ND.expand(len(ids), -1, -1)], dim=1)
 
@@ -160,21 +160,21 @@ def symmetric_loss(embedded_BD: torch.Tensor) -> torch.Tensor:
 # --- the comparison -------------------------------------------------------------------------------------------------------
 
 
-def ours(backbone: FrozenBackbone, latents_ND: torch.Tensor, fast: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    prepared = backbone.prepare(QUERIES + CANDIDATES)
-    states = backbone.suffix(backbone.prefix(prepared), latents_ND) if fast else backbone.full(prepared, latents_ND)
+def ours(model: FrozenModel, latents_ND: torch.Tensor, fast: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    prepared = model.prepare(QUERIES + CANDIDATES)
+    states = model.decode_latents(model.prefill(prepared), latents_ND) if fast else model.forward_reference(prepared, latents_ND)
     embedded = pool(states)
     queries, candidates = embedded.chunk(2)
     return embedded, info_nce(queries, candidates, torch.eye(len(QUERIES), dtype=torch.bool), TEMPERATURE)
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["prefix-split", "concatenated"])
-def test_embeddings_loss_and_gradient_are_those_of_the_reference(folder, backbone, latents, fast):
-    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+def test_embeddings_loss_and_gradient_are_those_of_the_reference(folder, model, latents, fast):
+    processor, network = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
     inputs = tokenized(processor, QUERIES + CANDIDATES, square=folder.name == "internvl")
-    wanted = reference(model, inputs, latents)
+    wanted = reference(network, inputs, latents)
     loss = symmetric_loss(wanted)
-    found, found_loss = ours(backbone, latents, fast)
+    found, found_loss = ours(model, latents, fast)
     assert_close(found, wanted, steps=FORWARD)
     assert_close(found_loss.item(), loss.item(), steps=FORWARD)
     gradient, found_gradient = (torch.autograd.grad(value, latents)[0] for value in (loss, found_loss))
@@ -182,9 +182,9 @@ def test_embeddings_loss_and_gradient_are_those_of_the_reference(folder, backbon
     assert_close(found_gradient, gradient, steps=GRADIENT)
 
 
-def test_each_part_of_the_reference_matters(folder, backbone, latents):
-    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+def test_each_part_of_the_reference_matters(folder, model, latents):
+    processor, network = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
     inputs = tokenized(processor, QUERIES + CANDIDATES, square=folder.name == "internvl")
-    wanted = reference(model, inputs, latents)
+    wanted = reference(network, inputs, latents)
     for part in PARTS[folder.name]:
-        assert (reference(model, inputs, latents, leave_out=part) - wanted).abs().max() > 1e-2, part
+        assert (reference(network, inputs, latents, leave_out=part) - wanted).abs().max() > 1e-2, part

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from slq.backbone import load_backbone
 from slq.data import read_beir, read_items, read_pairs
-from slq.evaluate import evaluate
+from slq.encoders.latent import LatentEncoder
+from slq.evaluation import evaluate
 from slq.miniature.export import write_world
-from slq.retriever import Retriever
-from slq.training import TrainingOptions, train
+from slq.models import load_model
+from slq.training import TrainConfig, train
 
 FILE = Path(__file__).with_name("golden.json")
 STEPS = 20
@@ -35,21 +35,21 @@ def run(folder: Path) -> dict[str, Any]:
     with one_thread():
         write_world(folder / "train", "train", 60)
         write_world(folder / "test", "test", 40)
-        backbone = load_backbone(device="cpu", dtype="float32")
-        options = TrainingOptions(max_steps=STEPS, epochs=STEPS, batch_size=16, validation=0, seed=0, cache_bytes=1 << 30)
-        train(read_pairs(folder / "train" / "captions.jsonl").pairs, backbone, folder / "adapter", options, show_progress=False)
-        retriever = Retriever.from_pretrained(folder / "adapter", backbone)
-        return numbers_of(retriever, folder)
+        model = load_model(device="cpu", dtype="float32")
+        options = TrainConfig(max_steps=STEPS, epochs=STEPS, batch_size=16, validation=0, seed=0, cache_bytes=1 << 30)
+        train(read_pairs(folder / "train" / "captions.jsonl").pairs, model, folder / "adapter", options, show_progress=False)
+        encoder = LatentEncoder.from_pretrained(folder / "adapter", model)
+        return numbers_of(encoder, folder)
 
 
-def numbers_of(retriever: Retriever, folder: Path) -> dict[str, Any]:
-    """Latents, embeddings of five pictures and five texts, and the ranks of the knowledge set in `folder`."""
-    pictures = list(read_items(folder / "test" / "pictures").items.values())[:5]
+def numbers_of(encoder: LatentEncoder, folder: Path) -> dict[str, Any]:
+    """Latents, embeddings of five images and five texts, and the ranks of the knowledge set in `folder`."""
+    images = list(read_items(folder / "test" / "images").items.values())[:5]
     texts = [pair.positives[0] for pair in read_pairs(folder / "test" / "captions.jsonl").pairs[:5]]
-    ranked = evaluate(retriever, [read_beir(folder / "test" / "knowledge")])[0]
+    ranked = evaluate(encoder, [read_beir(folder / "test" / "knowledge")])[0]
     return {
-        "latents": retriever.queries.latents.detach().numpy(),
-        "embeddings": retriever.embed([*pictures, *texts]).vectors,
+        "latents": encoder.queries.latents.detach().numpy(),
+        "embeddings": encoder.encode([*images, *texts]).vectors,
         "ranks": {query.id: [int(rank) for rank in query.ranks.values()] for query in ranked.queries},
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-PUBLIC_NAMES = ["Embeddings", "Item", "Pair", "Retriever", "TrainingOptions", "load", "load_backbone", "read_pairs", "train"]
+PUBLIC_NAMES = ["Embeddings", "Item", "LatentEncoder", "Pair", "TrainConfig", "load", "load_model", "read_pairs", "train"]
 COMMANDS = {
     "train",
     "leakage",

@@ -10,8 +10,8 @@ import torch
 from tolerance import FORWARD, assert_close
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from slq.backbone import load_backbone
-from slq.backbone.attention import SLQ_SDPA, attend, implementation, is_installed, keyword, packed_lengths
+from slq.models import load_model
+from slq.models.attention import SLQ_SDPA, attend, implementation, is_installed, keyword, packed_lengths
 
 BATCH, COUNT, KEYS, WIDTH = 3, 5, 17, 8
 
@@ -107,27 +107,27 @@ def test_without_the_keyword_it_is_stock_attention(group):
     assert torch.equal(ours, stock)
 
 
-def test_a_decoder_of_torchs_attention_has_it_and_goes_by_the_name_of_torchs(backbone):
-    assert is_installed(backbone.model) and implementation(backbone.model) == "sdpa"
-    config = backbone.model.config
+def test_a_decoder_of_torchs_attention_has_it_and_goes_by_the_name_of_torchs(model):
+    assert is_installed(model.model) and implementation(model.model) == "sdpa"
+    config = model.model.config
     assert config.get_text_config()._attn_implementation == SLQ_SDPA
     assert config.vision_config._attn_implementation == config._attn_implementation == "sdpa"
-    assert keyword(backbone.model, "folded") == {"slq_attention": "folded"}
+    assert keyword(model.model, "folded") == {"slq_attention": "folded"}
 
 
 def test_another_attention_stays_what_it_is():
-    eager = load_backbone(device="cpu", attn_implementation="eager").model
+    eager = load_model(device="cpu", attn_implementation="eager").model
     assert not is_installed(eager) and implementation(eager) == eager.get_decoder().config._attn_implementation == "eager"
     assert keyword(eager, "packed") == {}
 
 
 def test_it_is_not_saved_with_a_model(tmp_path):
-    load_backbone(device="cpu").model.save_pretrained(tmp_path)
+    load_model(device="cpu").model.save_pretrained(tmp_path)
     assert SLQ_SDPA not in (tmp_path / "config.json").read_text(encoding="utf-8")
 
 
-def test_a_packed_row_without_the_keyword_is_an_error_and_no_wrong_number(backbone):
+def test_a_packed_row_without_the_keyword_is_an_error_and_no_wrong_number(model):
     row = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "attention_mask": packed_lengths([1, 3]), "position_ids": torch.arange(4)[None]}
     with pytest.raises(RuntimeError, match="Expected attn_mask dtype"):
-        backbone.model.base_model(**row)
-    assert backbone.model.base_model(**row, slq_attention="packed").last_hidden_state.isfinite().all()
+        model.model.base_model(**row)
+    assert model.model.base_model(**row, slq_attention="packed").last_hidden_state.isfinite().all()

@@ -1,4 +1,4 @@
-"""The doctor: all is well on the miniature, and each thing that can be wrong with a backbone fails the check that is named for it."""
+"""The doctor: all is well on the miniature, and each thing that can be wrong with a model fails the check that is named for it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from slq.backbone import FrozenBackbone, KeptPrefix, Prepared, load_backbone
-from slq.backbone.attention import SLQ_SDPA
-from slq.backbone.families import family_of
 from slq.doctor import Examination, Row, examine, with_fresh_queries
 from slq.doctor.subject import built_in_items
-from slq.errors import BackboneError
-from slq.retriever import Retriever
+from slq.encoders.latent import LatentEncoder
+from slq.errors import ModelError
+from slq.models import FrozenModel, ItemKV, PreparedBatch, load_model
+from slq.models.attention import SLQ_SDPA
+from slq.models.families import family_of
 from slq.runtime import parameter_hash
 
 ALL = {
@@ -34,13 +34,13 @@ ALL = {
 BATCHES = {"batch of one", "order in the batch", "mixed batch"}
 
 
-def miniature(dtype: str | None = None, kind: type[FrozenBackbone] = FrozenBackbone) -> FrozenBackbone:
-    """The miniature in float32 unless asked otherwise, as a backbone of this class."""
-    loaded = load_backbone(dtype=dtype, device="cpu")
+def miniature(dtype: str | None = None, kind: type[FrozenModel] = FrozenModel) -> FrozenModel:
+    """The miniature in float32 unless asked otherwise, as a model of this class."""
+    loaded = load_model(dtype=dtype, device="cpu")
     return kind(loaded.model, loaded.processor, family_of("internvl"), loaded.identity.name, loaded.identity.revision)
 
 
-def run(load: Callable[[str | None], Retriever]) -> Examination:
+def run(load: Callable[[str | None], LatentEncoder]) -> Examination:
     return examine(load, batch_size=1)
 
 
@@ -68,7 +68,7 @@ def test_the_miniature_is_well(healthy):
     assert by_result(healthy) == {"ok": ALL, "failed": set(), "skipped": set()} and healthy.failed == ()
     assert all(row.what and 0 <= row.value <= row.tolerance and not row.note for row in healthy.rows)
     assert len(rows_of(healthy, "prefix split")) == len(rows_of(healthy, "weights")) == 2
-    assert healthy.backbone == miniature().identity.to_dict()
+    assert healthy.model == miniature().identity.to_dict()
     assert healthy.fingerprint == with_fresh_queries(miniature()).fingerprint
 
 
@@ -76,10 +76,10 @@ def test_figures(healthy):
     figures = healthy.figures
     assert figures["parameters"] == sum(each.numel() for each in miniature().model.parameters())
     assert (figures["device"], figures["dtype"], figures["attn_implementation"], figures["batch_size"]) == ("cpu", "float32", "sdpa", 1)
-    assert len(figures["tokens_per_picture"]) == 3 and min(figures["tokens_per_picture"].values()) >= 36
+    assert len(figures["tokens_per_image"]) == 3 and min(figures["tokens_per_image"].values()) >= 36
     assert figures["closest_items"]["value"] > 100 * figures["closest_items"]["tolerance"]
     assert figures["peak_memory_bytes"] > 4 * figures["parameters"] and figures["load_seconds"] > 0
-    assert figures["texts_per_second"] > 0 and figures["pictures_per_second"] > 0
+    assert figures["texts_per_second"] > 0 and figures["images_per_second"] > 0
 
 
 @pytest.mark.slow
@@ -98,33 +98,35 @@ def test_the_items_are_of_every_kind_and_repeat_themselves():
         *[(False, True)] * 3,
         *[(True, True)] * 2,
     ]
-    assert [item.key for item in items] == [item.key for item in again] and len({item.key for item in items}) == 8
+    assert [item.content_hash for item in items] == [item.content_hash for item in again] and len(
+        {item.content_hash for item in items}
+    ) == 8
     assert len({item.image.size for item in items[3:6]}) == 3
 
 
 def test_the_first_model_is_gone_before_the_other_dtype_is_loaded():
     models: list[weakref.ref] = []
 
-    def load(dtype: str | None) -> Retriever:
+    def load(dtype: str | None) -> LatentEncoder:
         gc.collect()
         assert all(model() is None for model in models)
-        retriever = with_fresh_queries(miniature(dtype))
-        models.append(weakref.ref(retriever.backbone.model))
-        return retriever
+        encoder = with_fresh_queries(miniature(dtype))
+        models.append(weakref.ref(encoder.model.model))
+        return encoder
 
     assert by_result(run(load))["ok"] == ALL and len(models) == 2
 
 
 def test_nothing_is_left_behind():
-    backbone = miniature()
-    before, implementations = parameter_hash(backbone.model), [part._attn_implementation for part in configs(backbone)]
-    run(lambda dtype: with_fresh_queries(backbone))
-    assert parameter_hash(backbone.model) == before
-    assert [part._attn_implementation for part in configs(backbone)] == implementations
+    model = miniature()
+    before, implementations = parameter_hash(model.model), [part._attn_implementation for part in configs(model)]
+    run(lambda dtype: with_fresh_queries(model))
+    assert parameter_hash(model.model) == before
+    assert [part._attn_implementation for part in configs(model)] == implementations
 
 
-def configs(backbone: FrozenBackbone) -> list:
-    config = backbone.model.config
+def configs(model: FrozenModel) -> list:
+    config = model.model.config
     return [config, config.text_config, config.vision_config]
 
 
@@ -137,10 +139,10 @@ def test_progress_names_every_check():
 # --- what does not apply ----------------------------------------------------------------------------------------------------
 
 
-def test_a_backbone_without_a_fast_path_skips_it():
-    backbone = miniature()
-    backbone.splits_prefix = False
-    examination = run(lambda dtype: with_fresh_queries(backbone))
+def test_a_model_without_a_fast_path_skips_it():
+    model = miniature()
+    model.supports_two_pass = False
+    examination = run(lambda dtype: with_fresh_queries(model))
     found = by_result(examination)
     assert found["skipped"] == {"prefix split", "kept prefixes"} and found["failed"] == set()
     assert "slow" in rows_of(examination, "prefix split")[0].note
@@ -148,54 +150,54 @@ def test_a_backbone_without_a_fast_path_skips_it():
 
 def test_quantized_weights_have_no_other_dtype():
     """bitsandbytes needs an accelerator; transformers tells quantized models by this mark."""
-    backbone = miniature()
-    backbone.model.is_quantized = True
-    examination = run(lambda dtype: with_fresh_queries(backbone))
+    model = miniature()
+    model.model.is_quantized = True
+    examination = run(lambda dtype: with_fresh_queries(model))
     assert by_result(examination) == {"ok": ALL - {"other dtype"}, "failed": set(), "skipped": {"other dtype"}}
     assert "quantized" in rows_of(examination, "other dtype")[0].note
 
 
 def test_attention_that_the_model_does_not_have_is_skipped():
-    backbone = load_backbone(device="cpu", attn_implementation="eager")
-    backbone.model._supports_sdpa = False
-    examination = run(lambda dtype: with_fresh_queries(backbone))
+    model = load_model(device="cpu", attn_implementation="eager")
+    model.model._supports_sdpa = False
+    examination = run(lambda dtype: with_fresh_queries(model))
     assert by_result(examination)["skipped"] == {"attention"} and by_result(examination)["failed"] == set()
     assert rows_of(examination, "attention")[0].note
 
 
 def test_what_cannot_be_loaded_is_not_examined():
-    with pytest.raises(BackboneError, match="gone"):
-        run(lambda dtype: with_fresh_queries(load_backbone("./gone")))
+    with pytest.raises(ModelError, match="gone"):
+        run(lambda dtype: with_fresh_queries(load_model("./gone")))
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------------
 
 
-class PaddingSeen(FrozenBackbone):
+class PaddingSeen(FrozenModel):
     """Its suffix ignores the prefix's mask."""
 
-    def suffix(self, states, latents_ND, *readout):
+    def decode_latents(self, states, latents_ND, *readout):
         return super().suffix(replace(states, mask=torch.ones_like(states.mask)), latents_ND, *readout)
 
 
-class WrongGradient(FrozenBackbone):
+class WrongGradient(FrozenModel):
     """The right values, and twice the gradient, on the fast path."""
 
-    def suffix(self, states, latents_ND, *readout):
+    def decode_latents(self, states, latents_ND, *readout):
         return super().suffix(states, 2 * latents_ND - latents_ND.detach(), *readout)
 
 
-class KeepsBadly(FrozenBackbone):
+class KeepsBadly(FrozenModel):
     """Right as long as no prefix is kept: then values stand beside the wrong keys."""
 
-    def prefixes(self, batches):
-        return [KeptPrefix(kept.keys, kept.values.flip(-2), kept.next_position) for kept in super().prefixes(batches)]
+    def prefill_packed(self, batches):
+        return [ItemKV(kept.keys, kept.values.flip(-2), kept.next_position) for kept in super().prefill_packed(batches)]
 
 
-class Disturbed(FrozenBackbone):
+class Disturbed(FrozenModel):
     """Both paths, fast and slow, with something added to the states that depends on the batch."""
 
-    def suffix(self, states, latents_ND, *readout):
+    def decode_latents(self, states, latents_ND, *readout):
         return super().suffix(states, latents_ND, *readout) + self.disturbance(len(states))
 
     def full(self, prepared, latents_ND, *readout):
@@ -212,96 +214,96 @@ class PlaceMatters(Disturbed):
         return 0.01 * torch.arange(batch)[:, None, None] * torch.linspace(-1, 1, self.dim)
 
 
-class PicturesGoAstray(FrozenBackbone):
-    """Beside texts, pictures are handed to the wrong items; among themselves they are not."""
+class ImagesGoAstray(FrozenModel):
+    """Beside texts, images are handed to the wrong items; among themselves they are not."""
 
     def prepare(self, items, generation_prompt=True):
         prepared = super().prepare(items, generation_prompt)
         if "pixel_values" in prepared.inputs and any(item.image is None for item in items):
-            return Prepared({**prepared.inputs, "pixel_values": prepared.inputs["pixel_values"].flip(0)})
+            return PreparedBatch({**prepared.inputs, "pixel_values": prepared.inputs["pixel_values"].flip(0)})
         return prepared
 
 
-class Talkative(FrozenBackbone):
+class Talkative(FrozenModel):
     """It answers otherwise once it has embedded."""
 
     embedded = False
 
-    def prefix(self, prepared, pictures=None):
+    def prefill(self, prepared, images=None):
         self.embedded = True
-        return super().prefix(prepared, pictures)
+        return super().prefill(prepared, images)
 
     def generate(self, conversations, max_new_tokens=32):
         return [answer + " indeed" * self.embedded for answer in super().generate(conversations, max_new_tokens)]
 
 
-class Learns(FrozenBackbone):
+class Learns(FrozenModel):
     """With every batch a weight changes that no item uses."""
 
-    def suffix(self, states, latents_ND, *readout):
+    def decode_latents(self, states, latents_ND, *readout):
         self.embedding.weight.data[-1, 0] += 1e-6
         return super().suffix(states, latents_ND, *readout)
 
 
-class Thaws(FrozenBackbone):
+class Thaws(FrozenModel):
     """After the first batch an optimiser could train it."""
 
-    def suffix(self, states, latents_ND, *readout):
+    def decode_latents(self, states, latents_ND, *readout):
         self.model.requires_grad_(True)
         return super().suffix(states, latents_ND, *readout)
 
 
-class Careless(Retriever):
+class Careless(LatentEncoder):
     """It saves rounded latents."""
 
     def save_pretrained(self, path, overwrite=False):
-        rounded = with_fresh_queries(self.backbone)
+        rounded = with_fresh_queries(self.model)
         rounded.queries.latents.data = self.queries.latents.data.bfloat16().float()
         rounded.save_pretrained(path, overwrite)
 
 
-def careless(dtype: str | None) -> Retriever:
-    backbone = miniature(dtype)
-    return Careless(backbone, with_fresh_queries(backbone).queries)
+def careless(dtype: str | None) -> LatentEncoder:
+    model = miniature(dtype)
+    return Careless(model, with_fresh_queries(model).queries)
 
 
-def other_eager(dtype: str | None) -> Retriever:
+def other_eager(dtype: str | None) -> LatentEncoder:
     """In one layer eager attention gives a little more than sdpa."""
-    backbone = miniature(dtype)
+    model = miniature(dtype)
 
     def more(layer, _inputs, output):
         return (output[0] * (1.01 if layer.config._attn_implementation == "eager" else 1), *output[1:])
 
-    backbone.model.base_model.language_model.layers[1].self_attn.register_forward_hook(more)
-    return with_fresh_queries(backbone)
+    model.model.base_model.language_model.layers[1].self_attn.register_forward_hook(more)
+    return with_fresh_queries(model)
 
 
-def other_in_bfloat16(dtype: str | None) -> Retriever:
+def other_in_bfloat16(dtype: str | None) -> LatentEncoder:
     """One norm is lost in the other dtype."""
-    backbone = miniature(dtype)
+    model = miniature(dtype)
     if dtype is not None:
-        backbone.model.base_model.language_model.norm.weight.data.fill_(1)
-    return with_fresh_queries(backbone)
+        model.model.base_model.language_model.norm.weight.data.fill_(1)
+    return with_fresh_queries(model)
 
 
-def backbone_of(kind: type[FrozenBackbone]) -> Callable[[str | None], Retriever]:
+def model_of(kind: type[FrozenModel]) -> Callable[[str | None], LatentEncoder]:
     return lambda dtype: with_fresh_queries(miniature(dtype, kind))
 
 
 # What is wrong: the check that is named for it, and those that may fail with it.
-WRONGS: dict[str, tuple[Callable[[str | None], Retriever], str, set[str]]] = {
+WRONGS: dict[str, tuple[Callable[[str | None], LatentEncoder], str, set[str]]] = {
     # What stands in padding is arbitrary, and other with every implementation of attention.
-    "padding seen": (backbone_of(PaddingSeen), "prefix split", {*BATCHES, "kept prefixes", "attention"}),
-    "wrong gradient": (backbone_of(WrongGradient), "prefix split", set()),
-    "badly kept": (backbone_of(KeepsBadly), "kept prefixes", set()),
-    "size matters": (backbone_of(SizeMatters), "batch of one", {"kept prefixes"}),
-    "place matters": (backbone_of(PlaceMatters), "order in the batch", {*BATCHES, "kept prefixes"}),
-    "pictures go astray": (backbone_of(PicturesGoAstray), "mixed batch", {*BATCHES, "kept prefixes"}),
+    "padding seen": (model_of(PaddingSeen), "prefix split", {*BATCHES, "kept prefixes", "attention"}),
+    "wrong gradient": (model_of(WrongGradient), "prefix split", set()),
+    "badly kept": (model_of(KeepsBadly), "kept prefixes", set()),
+    "size matters": (model_of(SizeMatters), "batch of one", {"kept prefixes"}),
+    "place matters": (model_of(PlaceMatters), "order in the batch", {*BATCHES, "kept prefixes"}),
+    "images go astray": (model_of(ImagesGoAstray), "mixed batch", {*BATCHES, "kept prefixes"}),
     "other eager": (other_eager, "attention", set()),
     "careless saving": (careless, "saved adapter", set()),
-    "talkative": (backbone_of(Talkative), "generation", set()),
-    "learns": (backbone_of(Learns), "weights", set()),
-    "thaws": (backbone_of(Thaws), "weights", set()),
+    "talkative": (model_of(Talkative), "generation", set()),
+    "learns": (model_of(Learns), "weights", set()),
+    "thaws": (model_of(Thaws), "weights", set()),
     "other in bfloat16": (other_in_bfloat16, "other dtype", set()),
 }
 
@@ -318,14 +320,14 @@ def test_what_is_wrong_fails_its_check_and_no_other(load, named, with_it):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "named"), [(PaddingSeen, "batch of one"), (WrongGradient, "prefix split"), (PicturesGoAstray, "mixed batch")]
+    ("kind", "named"), [(PaddingSeen, "batch of one"), (WrongGradient, "prefix split"), (ImagesGoAstray, "mixed batch")]
 )
 def test_half_precision_hides_none_of_it(kind, named):
     examination = run(lambda dtype: with_fresh_queries(miniature(dtype or "bfloat16", kind)))
     assert named in by_result(examination)["failed"]
 
 
-class Breaks(FrozenBackbone):
+class Breaks(FrozenModel):
     """Its slow path raises; so does generation."""
 
     def full(self, prepared, latents_ND, *readout):
@@ -336,7 +338,7 @@ class Breaks(FrozenBackbone):
 
 
 def test_a_check_that_raises_has_failed_and_stops_no_other():
-    examination = run(backbone_of(Breaks))
+    examination = run(model_of(Breaks))
     assert by_result(examination)["failed"] == {"prefix split", "generation"}
     assert by_result(examination)["ok"] == ALL - {"prefix split", "generation"}
     (slow,), (generation,) = rows_of(examination, "prefix split"), rows_of(examination, "generation")
@@ -345,26 +347,26 @@ def test_a_check_that_raises_has_failed_and_stops_no_other():
 
 
 def test_attention_is_restored_after_an_error():
-    backbone = miniature()
+    model = miniature()
 
     def never_eager(layer, _inputs, _output):
         assert layer.config._attn_implementation != "eager", "not like this"
 
-    backbone.model.base_model.language_model.layers[1].self_attn.register_forward_hook(never_eager)
-    examination = run(lambda dtype: with_fresh_queries(backbone))
+    model.model.base_model.language_model.layers[1].self_attn.register_forward_hook(never_eager)
+    examination = run(lambda dtype: with_fresh_queries(model))
     assert by_result(examination)["failed"] == {"attention"} and "not like this" in examination.failed[0].note
-    assert {part._attn_implementation for part in configs(backbone)} == {"sdpa", SLQ_SDPA}
+    assert {part._attn_implementation for part in configs(model)} == {"sdpa", SLQ_SDPA}
 
 
-class GivesNothing(FrozenBackbone):
+class GivesNothing(FrozenModel):
     """Its states are NaN, as after an overflow."""
 
-    def suffix(self, states, latents_ND, *readout):
+    def decode_latents(self, states, latents_ND, *readout):
         return torch.nan * super().suffix(states, latents_ND, *readout)
 
 
 def test_states_that_are_not_finite_fail_every_comparison():
-    examination = run(backbone_of(GivesNothing))
+    examination = run(model_of(GivesNothing))
     assert by_result(examination) == {"ok": {"generation", "weights"}, "failed": ALL - {"generation", "weights"}, "skipped": set()}
     assert all("not finite" in row.note for row in examination.failed)
     assert examination.figures["closest_items"] is None

@@ -1,6 +1,6 @@
 """Evaluation by category, with masks and candidates, on directions in a plane, so that every rank is known beforehand.
 
-Mistakes in the data itself (lost pictures, broken rows) are in test_bad_input.py.
+Mistakes in the data itself (lost images, broken rows) are in test_bad_input.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from slq.backbone import FrozenBackbone, Prepared
 from slq.data import RetrievalSet
-from slq.embedder import Embedder
-from slq.evaluate import Evaluation, as_json, evaluate
+from slq.encoders.base import Encoder
+from slq.evaluation import Evaluation, as_json, evaluate
+from slq.models import FrozenModel, PreparedBatch
 from slq.types import Item
 
 CORPUS = tuple(str(degrees) for degrees in range(0, 120, 10))
@@ -27,25 +27,25 @@ QUERY = "-1"  # ranks the corpus in its order: "0" first, "110" last
 AVERAGED = ("hit@1", "hit@5", "hit@10", "recall@5", "mrr", "ndcg@10")
 
 
-class Compass(Embedder):
-    """Embeds a text, a number of degrees, as that direction; the picture of an item is only checked."""
+class Compass(Encoder):
+    """Embeds a text, a number of degrees, as that direction; the image of an item is only checked."""
 
     fingerprint = "compass"
 
-    def __init__(self, backbone: FrozenBackbone):
-        self.backbone = backbone
+    def __init__(self, model: FrozenModel):
+        self.model = model
 
-    def embed_prepared(self, prepared: Prepared) -> Tensor:
-        vectors_BD = torch.zeros(len(prepared), self.backbone.dim)
-        for row, words in enumerate(self.backbone.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])):
+    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
+        vectors_BD = torch.zeros(len(prepared), self.model.dim)
+        for row, words in enumerate(self.model.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])):
             angle = math.radians(float("".join(re.findall(r"[-\d]", words))))
             vectors_BD[row, :2] = torch.tensor([math.cos(angle), math.sin(angle)])
         return vectors_BD
 
 
 @pytest.fixture(scope="module")
-def compass(backbone: FrozenBackbone) -> Compass:
-    return Compass(backbone)
+def compass(model: FrozenModel) -> Compass:
+    return Compass(model)
 
 
 def asked(
@@ -63,15 +63,15 @@ def asked(
     )
 
 
-def score(embedder: Embedder, one: RetrievalSet) -> Evaluation:
-    (result,) = evaluate(embedder, [one])
+def score(encoder: Encoder, one: RetrievalSet) -> Evaluation:
+    (result,) = evaluate(encoder, [one])
     return result
 
 
 @pytest.fixture(autouse=True)
 def lists_are_long(monkeypatch):
     """The first places of a query are then all that are ranked."""
-    monkeypatch.setattr("slq.evaluate.run.TOP", 1000)
+    monkeypatch.setattr("slq.evaluation.evaluate.TOP", 1000)
 
 
 def unranked(result: Evaluation) -> dict[str, list[str]]:
@@ -167,7 +167,7 @@ def test_a_masked_answer_counts_as_missed(compass, ids):
 
 def test_masks_and_failed_items_together(compass):
     """Without "0" (failed) and "10" (masked), "20" is first; what failed may be masked too, in the corpus or lost while reading."""
-    lost = Path("no such picture.png")
+    lost = Path("no such image.png")
     one = asked(
         {"q": "20", "failed answer": "0", "failed query": "20", "plain": "20"},
         {"q": "fine", "failed answer": "broken", "failed query": "broken"},
@@ -216,16 +216,16 @@ def test_results_files_hold_ranks_where_asked(compass):
 # --- what the scores of perfect, random and constant embeddings must be ------------------------------------------------------
 
 
-class Fixed(Embedder):
+class Fixed(Encoder):
     """Embeds the text `<number>` as that row of a table."""
 
     fingerprint = "fixed"
 
-    def __init__(self, backbone: FrozenBackbone, vectors: np.ndarray):
-        self.backbone, self.vectors = backbone, vectors
+    def __init__(self, model: FrozenModel, vectors: np.ndarray):
+        self.model, self.vectors = model, vectors
 
-    def embed_prepared(self, prepared: Prepared) -> Tensor:
-        words = self.backbone.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])
+    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
+        words = self.model.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])
         rows = [int("".join(re.findall(r"\d", each))) for each in words]
         return torch.nn.functional.normalize(torch.from_numpy(self.vectors[rows]).float(), dim=-1)
 
@@ -245,35 +245,35 @@ def numbered() -> RetrievalSet:
     )
 
 
-def test_perfect_embeddings_find_everything(backbone):
-    vectors = np.random.default_rng(0).standard_normal((SIZE, backbone.dim))
-    result = score(Fixed(backbone, np.concatenate([vectors, vectors])), numbered())
+def test_perfect_embeddings_find_everything(model):
+    vectors = np.random.default_rng(0).standard_normal((SIZE, model.dim))
+    result = score(Fixed(model, np.concatenate([vectors, vectors])), numbered())
     assert all(result.metrics[name] == 1 for name in result.values), result.metrics
     assert set(result.confidence.values()) == {(1.0, 1.0)}
 
 
-def test_random_embeddings_find_what_chance_finds(backbone):
-    metrics = score(Fixed(backbone, np.random.default_rng(0).standard_normal((2 * SIZE, backbone.dim))), numbered()).metrics
+def test_random_embeddings_find_what_chance_finds(model):
+    metrics = score(Fixed(model, np.random.default_rng(0).standard_normal((2 * SIZE, model.dim))), numbered()).metrics
     for k in (5, 10, 50):
         chance = metrics[f"chance_hit@{k}"]
         assert chance == pytest.approx(k / SIZE)
         assert metrics[f"hit@{k}"] == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / SIZE))
 
 
-def test_constant_embeddings_find_nothing(backbone):
-    same = np.tile(np.random.default_rng(0).standard_normal(backbone.dim), (2 * SIZE, 1))
-    result = score(Fixed(backbone, same), numbered())
+def test_constant_embeddings_find_nothing(model):
+    same = np.tile(np.random.default_rng(0).standard_normal(model.dim), (2 * SIZE, 1))
+    result = score(Fixed(model, same), numbered())
     assert {query.first_hit for query in result.queries} == {SIZE}
     assert all(result.metrics[f"hit@{k}"] == 0 <= result.metrics[f"chance_hit@{k}"] for k in (1, 5, 10, 50))
     few = {f"q{i}": tuple(f"c{j % SIZE}" for j in range(i, i + 5)) for i in range(SIZE)}  # the answer first, as MMEB lists it
-    listed = score(Fixed(backbone, same), replace(numbered(), candidates=few)).metrics
+    listed = score(Fixed(model, same), replace(numbered(), candidates=few)).metrics
     assert listed["hit@1"] == 0 and listed["hit@5"] == 1 and listed["chance_hit@1"] == pytest.approx(1 / 5)
 
 
-def test_leading_numbers_alone_can_be_scored(backbone):
+def test_leading_numbers_alone_can_be_scored(model):
     """Perfect in the first 8 numbers, random behind them."""
-    random = np.random.default_rng(0).standard_normal((2 * SIZE, backbone.dim))
+    random = np.random.default_rng(0).standard_normal((2 * SIZE, model.dim))
     random[SIZE:, :8] = random[:SIZE, :8]
-    (whole,) = evaluate(Fixed(backbone, random), [numbered()])
-    (leading,) = evaluate(Fixed(backbone, random), [numbered()], dims=8)
+    (whole,) = evaluate(Fixed(model, random), [numbered()])
+    (leading,) = evaluate(Fixed(model, random), [numbered()], dims=8)
     assert leading.metrics["hit@1"] == 1 > whole.metrics["hit@1"]

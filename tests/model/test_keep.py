@@ -12,32 +12,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slq.backbone import FrozenBackbone, Prepared
 from slq.data import RetrievalSet
-from slq.evaluate import Evaluation, evaluate, vectors
-from slq.methods import LastTokenReadout
+from slq.encoders import LastTokenReadout
+from slq.evaluation import Evaluation, evaluate, vectors
+from slq.models import FrozenModel, PreparedBatch
 from slq.types import Item
 
-PICTURES = "a red cat", "two blue dogs", "a boat", "three green trees", "a house at night", "a yellow car"
+IMAGES = "a red cat", "two blue dogs", "a boat", "three green trees", "a house at night", "a yellow car"
 
 
 class Counting(LastTokenReadout):
     """Counts the items it embeds, and may end its own process after some."""
 
-    def __init__(self, backbone: FrozenBackbone, last: int | None = None, instruction: str = ""):
-        super().__init__(backbone, instruction)
+    def __init__(self, model: FrozenModel, last: int | None = None, instruction: str = ""):
+        super().__init__(model, instruction)
         self.count, self.last = 0, last
 
-    def embed_prepared(self, prepared: Prepared):
+    def encode_prepared(self, prepared: PreparedBatch):
         if self.last is not None and self.count >= self.last:
             os.kill(os.getpid(), signal.SIGKILL)
         self.count += len(prepared)
-        return super().embed_prepared(prepared)
+        return super().encode_prepared(prepared)
 
 
 def texts() -> RetrievalSet:
-    queries = {f"q{number}": Item(f"query {number}: {text}") for number, text in enumerate(PICTURES)}
-    corpus = {f"c{number}": Item(f"{text}, number {number // 6}") for number, text in enumerate(PICTURES * 2)}
+    queries = {f"q{number}": Item(f"query {number}: {text}") for number, text in enumerate(IMAGES)}
+    corpus = {f"c{number}": Item(f"{text}, number {number // 6}") for number, text in enumerate(IMAGES * 2)}
     return RetrievalSet("texts", queries, corpus, {f"q{number}": {f"c{number}": 1} for number in range(6)}, ())
 
 
@@ -46,10 +46,10 @@ def shards_are_small(monkeypatch):
     monkeypatch.setattr(vectors, "SHARD", 4)
 
 
-def run(embedder: Counting, keep: Path | None, sets: Sequence[RetrievalSet] | None = None) -> Evaluation:
+def run(encoder: Counting, keep: Path | None, sets: Sequence[RetrievalSet] | None = None) -> Evaluation:
     done: list[int] = []
     sets = [texts()] if sets is None else sets
-    result = evaluate(embedder, sets, progress=done.append, keep=keep)[0]
+    result = evaluate(encoder, sets, progress=done.append, keep=keep)[0]
     assert sum(done) == len({id(item) for one in sets for item in (*one.queries.values(), *one.corpus.values())})
     return result
 
@@ -58,30 +58,30 @@ def shards(keep: Path) -> list[Path]:
     return sorted(keep.glob("*/*.safetensors"))
 
 
-def test_a_killed_run_goes_on_where_it_was(backbone, tmp_path):
+def test_a_killed_run_goes_on_where_it_was(model, tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from slq.backbone import load_backbone\n"
-        "from slq.evaluate import evaluate, vectors\n"
+        "from slq.models import load_model\n"
+        "from slq.evaluation import evaluate, vectors\n"
         "from test_keep import Counting, texts\n"
         "vectors.SHARD = 4\n"
-        "evaluate(Counting(load_backbone(device='cpu'), last=10), [texts()], keep=Path(sys.argv[2]))\n"
+        "evaluate(Counting(load_model(device='cpu'), last=10), [texts()], keep=Path(sys.argv[2]))\n"
     )
     arguments = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "kept")]
     killed = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     before = shards(tmp_path / "kept")
     assert len(before) in (2, 3), "it ended itself after ten of eighteen, written four at a time"
-    second, whole = Counting(backbone), Counting(backbone)
+    second, whole = Counting(model), Counting(model)
     resumed, unbroken = run(second, tmp_path / "kept"), run(whole, tmp_path / "other")
     assert (second.count, whole.count) == (18 - 4 * len(before), 18)
-    assert resumed == unbroken and resumed.metrics == run(Counting(backbone), None).metrics
+    assert resumed == unbroken and resumed.metrics == run(Counting(model), None).metrics
     assert [path.name for path in shards(tmp_path / "kept")] == [path.name for path in shards(tmp_path / "other")]
 
 
-def test_a_second_run_embeds_nothing_and_a_larger_one_what_is_new(backbone, tmp_path):
-    first, again, more = Counting(backbone), Counting(backbone), Counting(backbone)
+def test_a_second_run_embeds_nothing_and_a_larger_one_what_is_new(model, tmp_path):
+    first, again, more = Counting(model), Counting(model), Counting(model)
     result = run(first, tmp_path)
     assert run(again, tmp_path) == result and (first.count, again.count) == (18, 0)
     one = texts()
@@ -90,38 +90,38 @@ def test_a_second_run_embeds_nothing_and_a_larger_one_what_is_new(backbone, tmp_
     assert more.count == 1, "an item with the same content is known already"
 
 
-def test_what_others_embedded_is_not_taken(backbone, tmp_path):
-    run(Counting(backbone), tmp_path)
-    other = Counting(backbone, instruction="in one word")
-    assert run(other, tmp_path).metrics == run(Counting(backbone, instruction="in one word"), None).metrics and other.count == 18
+def test_what_others_embedded_is_not_taken(model, tmp_path):
+    run(Counting(model), tmp_path)
+    other = Counting(model, instruction="in one word")
+    assert run(other, tmp_path).metrics == run(Counting(model, instruction="in one word"), None).metrics and other.count == 18
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_shard_is_embedded_again(damage, backbone, tmp_path):
-    result = run(Counting(backbone), tmp_path)
+def test_a_damaged_shard_is_embedded_again(damage, model, tmp_path):
+    result = run(Counting(model), tmp_path)
     one = shards(tmp_path)[1]
     whole = one.read_bytes()  # the vectors are at the end
     flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
     one.write_bytes({"cut": whole[:-20], "flipped": flipped, "empty": b""}[damage])
-    second = Counting(backbone)
+    second = Counting(model)
     assert run(second, tmp_path) == result and 0 < second.count <= 4
     assert one.read_bytes()[-1000:] == whole[-1000:]
 
 
-def test_a_shard_of_another_width_is_removed(backbone, tmp_path):
-    result = run(Counting(backbone), tmp_path)
+def test_a_shard_of_another_width_is_removed(model, tmp_path):
+    result = run(Counting(model), tmp_path)
     before = shards(tmp_path)
-    vectors.KeptVectors(before[0].parent, 2).add(["key"], np.ones((1, 2), dtype=np.float32))
-    assert run(Counting(backbone), tmp_path) == result and shards(tmp_path) == before
+    vectors.CachedVectors(before[0].parent, 2).add(["key"], np.ones((1, 2), dtype=np.float32))
+    assert run(Counting(model), tmp_path) == result and shards(tmp_path) == before
 
 
-def test_failures_are_found_anew_and_not_kept(backbone, tmp_path):
+def test_failures_are_found_anew_and_not_kept(model, tmp_path):
     one = texts()
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     items = {"lost": Item(image=tmp_path / "gone.png"), "broken": Item(image=broken), "broken too": Item(image=broken)}
     damaged = RetrievalSet("texts", one.queries, {**one.corpus, **items}, {**one.qrels, "q0": {"broken": 1}}, ())
-    first, second = run(Counting(backbone), tmp_path / "kept", [damaged]), run(Counting(backbone), tmp_path / "kept", [damaged])
-    plain = run(Counting(backbone), None, [damaged])
+    first, second = run(Counting(model), tmp_path / "kept", [damaged]), run(Counting(model), tmp_path / "kept", [damaged])
+    plain = run(Counting(model), None, [damaged])
     assert first == second and first.metrics == plain.metrics
     assert [failure.item for failure in first.failures] == [failure.item for failure in plain.failures] == ["lost", "broken", "broken too"]

@@ -1,4 +1,4 @@
-"""Loading a backbone: what each option does, and one clear sentence for everything that cannot be loaded."""
+"""Loading a model: what each option does, and one clear sentence for everything that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import transformers.dynamic_module_utils
 from tolerance import FORWARD, assert_close
 from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration
 
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.errors import BackboneError, MismatchError, MissingExtraError
-from slq.latents import LatentQueries, pool
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries, pool
+from slq.encoders.latent import LatentEncoder
+from slq.errors import FingerprintMismatchError, MissingExtraError, ModelError
+from slq.models import FrozenModel, load_model
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
 @pytest.fixture
-def folder(backbone, tmp_path) -> Path:
+def folder(model, tmp_path) -> Path:
     """The miniature as a folder of its own, to be spoilt."""
     folder = tmp_path / "backbone"
-    backbone.model.save_pretrained(folder)
-    backbone.processor.save_pretrained(folder)
+    model.model.save_pretrained(folder)
+    model.processor.save_pretrained(folder)
     return folder
 
 
 def refusal(name: object, **options: object) -> str:
-    """The one sentence with which a backbone is refused."""
-    with pytest.raises(BackboneError) as caught:
-        load_backbone(str(name), **options)
+    """The one sentence with which a model is refused."""
+    with pytest.raises(ModelError) as caught:
+        load_model(str(name), **options)
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith(".")
@@ -46,29 +46,29 @@ def rewrite(file: Path, **changes: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def embed(backbone: FrozenBackbone, items) -> torch.Tensor:
-    queries = LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(9))
+def embed(model: FrozenModel, items) -> torch.Tensor:
+    queries = LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
-        return pool(backbone.suffix(backbone.prefix(backbone.prepare(items)), queries.latents))
+        return pool(model.decode_latents(model.prefill(model.prepare(items)), queries.latents))
 
 
 # --- options --------------------------------------------------------------------------------------------------------------
 
 
-def test_dtype_is_that_of_weights_and_embeddings(backbone, items):
-    half = load_backbone(dtype="bfloat16", device="cpu")
+def test_dtype_is_that_of_weights_and_embeddings(model, items):
+    half = load_model(dtype="bfloat16", device="cpu")
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
     assert half.identity.dtype == "bfloat16"
-    assert (embed(half, items) - embed(backbone, items)).norm(dim=1).max() < 0.05
+    assert (embed(half, items) - embed(model, items)).norm(dim=1).max() < 0.05
 
 
 @pytest.mark.parametrize("option", [{"attn_implementation": "eager", "device": "cpu"}, {"device_map": "cpu"}, {"device_map": {"": "cpu"}}])
-def test_how_it_is_run_does_not_change_the_numbers(backbone, items, option):
-    other = load_backbone(**option)
+def test_how_it_is_run_does_not_change_the_numbers(model, items, option):
+    other = load_model(**option)
     wanted = option.get("attn_implementation", "slq_sdpa")
     assert other.model.config.get_text_config()._attn_implementation == wanted
-    assert other.identity == backbone.identity
-    assert_close(embed(other, items), embed(backbone, items), steps=FORWARD)
+    assert other.identity == model.identity
+    assert_close(embed(other, items), embed(model, items), steps=FORWARD)
 
 
 def test_code_that_comes_with_weights_runs_only_on_demand(folder, tmp_path, monkeypatch):
@@ -78,8 +78,8 @@ def test_code_that_comes_with_weights_runs_only_on_demand(folder, tmp_path, monk
     rewrite(folder / "config.json", model_type="foreign", auto_map={"AutoConfig": "foreign.Config"})
     assert "Python code of its own" in refusal(folder)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises((BackboneError, AttributeError)):  # it is no configuration
-        load_backbone(str(folder), trust_remote_code=True)
+    with pytest.raises((ModelError, AttributeError)):  # it is no configuration
+        load_model(str(folder), trust_remote_code=True)
     assert (tmp_path / "ran").exists()
 
 
@@ -87,16 +87,16 @@ def test_code_that_comes_with_weights_runs_only_on_demand(folder, tmp_path, monk
 @pytest.mark.parametrize("quantization", ["8bit", "4bit"])
 def test_quantization_without_its_package(quantization):
     with pytest.raises(MissingExtraError, match="pip install bitsandbytes"):
-        load_backbone(quantization=quantization)
+        load_model(quantization=quantization)
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize(("quantization", "tolerance"), [("8bit", 0.2), ("4bit", 0.6)])
-def test_quantized_it_is_almost_the_same(backbone, items, quantization, tolerance):
-    quantized = load_backbone(device="cpu", quantization=quantization)
+def test_quantized_it_is_almost_the_same(model, items, quantization, tolerance):
+    quantized = load_model(device="cpu", quantization=quantization)
     assert quantized.identity.dtype == quantization
-    assert quantized.model.get_memory_footprint() < 0.8 * backbone.model.get_memory_footprint()
-    assert (embed(quantized, items) - embed(backbone, items)).norm(dim=1).mean() < tolerance
+    assert quantized.model.get_memory_footprint() < 0.8 * model.model.get_memory_footprint()
+    assert (embed(quantized, items) - embed(model, items)).norm(dim=1).mean() < tolerance
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_an_option_that_makes_no_sense(options, named):
 def test_a_text_only_model(tmp_path):
     Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=1, **TINY)).save_pretrained(tmp_path)
     message = refusal(tmp_path)
-    assert "qwen2 model, which does not take pictures" in message
+    assert "qwen2 model, which does not take images" in message
     assert "OpenGVLab/InternVL3-1B-hf" in message
 
 
@@ -132,10 +132,10 @@ def test_an_encoder_decoder(tmp_path):
 
 def test_no_processor(folder):
     (folder / "processor_config.json").unlink()
-    assert "no processor for pictures and text" in refusal(folder)
+    assert "no processor for images and text" in refusal(folder)
     for file in [*folder.glob("tokenizer*"), *folder.glob("*.jinja")]:
         file.unlink()
-    assert "no processor for pictures and text" in refusal(folder)
+    assert "no processor for images and text" in refusal(folder)
 
 
 def test_no_chat_template(folder):
@@ -146,7 +146,7 @@ def test_no_chat_template(folder):
 def test_no_weights_and_broken_weights(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "Cannot load the backbone" in refusal(folder)
+    assert "Cannot load the model" in refusal(folder)
     weights.unlink()
     assert "model.safetensors" in refusal(folder)
 
@@ -169,25 +169,25 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
 
 
 @pytest.fixture
-def adapter(backbone, tmp_path) -> Path:
-    Retriever(backbone, LatentQueries(4, backbone.dim)).save_pretrained(tmp_path / "adapter")
+def adapter(model, tmp_path) -> Path:
+    LatentEncoder(model, LatentQueries(4, model.dim)).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
-def test_an_adapter_stays_with_its_weights_and_template(backbone, adapter, folder):
+def test_an_adapter_stays_with_its_weights_and_template(model, adapter, folder):
     def refused_over_folder() -> str:
-        with pytest.raises(MismatchError) as caught:
-            Retriever.from_pretrained(adapter, load_backbone(str(folder), device="cpu"))
+        with pytest.raises(FingerprintMismatchError) as caught:
+            LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu"))
         return str(caught.value)
 
-    shipped = Path(backbone.processor.tokenizer.name_or_path)
+    shipped = Path(model.processor.tokenizer.name_or_path)
     (folder / "config.json").write_bytes((shipped / "config.json").read_bytes())
     (folder / "model.safetensors").write_bytes((shipped / "model.safetensors").read_bytes())
-    Retriever.from_pretrained(adapter, load_backbone(str(folder), device="cpu"))  # a copy under another name will do
+    LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu"))  # a copy under another name will do
     template = folder / "chat_template.jinja"
     template.write_text("Look: " + template.read_text())
-    assert f"template {backbone.identity.template!r}" in refused_over_folder()
+    assert f"template {model.identity.template!r}" in refused_over_folder()
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    assert f"revision {backbone.identity.revision!r}" in refused_over_folder()
+    assert f"revision {model.identity.revision!r}" in refused_over_folder()

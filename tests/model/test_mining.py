@@ -13,20 +13,20 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from slq import cli
-from slq.backbone import FrozenBackbone
+from slq.adapters.latents import LatentQueries
 from slq.data import read_pairs, write_pairs
+from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError
-from slq.latents import LatentQueries
 from slq.miniature.export import write_world
-from slq.mining import items_of, mine
-from slq.retriever import Retriever
-from slq.training import TrainingOptions, train
+from slq.models import FrozenModel
+from slq.training import TrainConfig, train
+from slq.training.mining import items_of, mine
 from slq.types import Item, Pair
 
 
 @pytest.fixture(scope="module")
-def retriever(backbone: FrozenBackbone) -> Retriever:
-    return Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(1)))
+def encoder(model: FrozenModel) -> LatentEncoder:
+    return LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +37,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def keys(items):
-    return [item.key for item in items]
+    return [item.content_hash for item in items]
 
 
-def slow_negatives(retriever, pairs, count, skip, margin):
+def slow_negatives(encoder, pairs, count, skip, margin):
     """One query at a time, over every candidate, in Python."""
-    items = {item.key: item for pair in pairs for item in (pair.query, *pair.positives, *pair.negatives)}
-    embedded = retriever.embed(list(items.values()), list(items))
+    items = {item.content_hash: item for pair in pairs for item in (pair.query, *pair.positives, *pair.negatives)}
+    embedded = encoder.encode(list(items.values()), list(items))
     vector = dict(zip(embedded.ids, embedded.vectors, strict=True))
     candidates = dict.fromkeys(key for pair in pairs for key in keys((*pair.positives, *pair.negatives)))
     for pair in pairs:
-        score = {key: float(vector[pair.query.key] @ vector[key]) for key in candidates}
-        own = {key for other in pairs if other.query.key == pair.query.key for key in keys(other.positives)}
+        score = {key: float(vector[pair.query.content_hash] @ vector[key]) for key in candidates}
+        own = {key for other in pairs if other.query.content_hash == pair.query.content_hash for key in keys(other.positives)}
         weakest = min(score[key] for key in own)
-        ranked = sorted((key for key in candidates if key not in own | {pair.query.key, *keys(pair.negatives)}), key=score.__getitem__)
+        ranked = sorted(
+            (key for key in candidates if key not in own | {pair.query.content_hash, *keys(pair.negatives)}), key=score.__getitem__
+        )
         yield [key for key in ranked[::-1][skip:] if score[key] <= weakest - margin][:count]
 
 
 @pytest.mark.parametrize(("skip", "margin", "cells"), [(0, -2, 2**24), (2, 0.02, 100), (0, 0.05, 1)])
-def test_mined_are_the_highest_ranked_below_the_margin(retriever, pairs, skip, margin, cells):
+def test_mined_are_the_highest_ranked_below_the_margin(encoder, pairs, skip, margin, cells):
     pairs = [replace(pairs[0], negatives=pairs[5].positives[:1]), *pairs[1:24]]
-    mined = mine(retriever, pairs, 3, skip, margin, cells=cells)
+    mined = mine(encoder, pairs, 3, skip, margin, cells=cells)
     found = [keys(pair.negatives)[len(before.negatives) :] for pair, before in zip(mined.pairs, pairs, strict=True)]
-    assert found == list(slow_negatives(retriever, pairs, 3, skip, margin))
+    assert found == list(slow_negatives(encoder, pairs, 3, skip, margin))
     assert mined.failures == () and mined.short == sum(len(one) < 3 for one in found)
     assert margin > 0 or mined.short == 0
     assert mined.pairs[0].negatives[0] == pairs[5].positives[0]
@@ -67,11 +69,11 @@ def test_mined_are_the_highest_ranked_below_the_margin(retriever, pairs, skip, m
         assert len(set(keys(pair.negatives))) == len(pair.negatives) and not set(keys(pair.negatives)) & set(keys(pair.positives))
 
 
-def test_a_positive_is_known_by_its_content(retriever, pairs, tmp_path):
-    """The same picture under two names, and a caption that two pictures share, are never negatives of each other."""
-    picture = pairs[0].query.image
+def test_a_positive_is_known_by_its_content(encoder, pairs, tmp_path):
+    """The same image under two names, and a caption that two images share, are never negatives of each other."""
+    image = pairs[0].query.image
     for name in ("a.png", "b.png"):
-        picture.save(tmp_path / name)
+        image.save(tmp_path / name)
     twice = [
         Pair(Item("the query"), (Item(image=tmp_path / "a.png"),)),
         Pair(Item("the query"), (Item("shared"),)),
@@ -80,14 +82,14 @@ def test_a_positive_is_known_by_its_content(retriever, pairs, tmp_path):
         Pair(Item("shared"), (Item("the query"),)),
     ]
     assert items_of(twice) == 5
-    first, second, another, third, backwards = (keys(pair.negatives) for pair in mine(retriever, twice, 9, margin=-2).pairs)
-    seen, shared, query = Item(image=tmp_path / "a.png").key, Item("shared").key, Item("the query").key
+    first, second, another, third, backwards = (keys(pair.negatives) for pair in mine(encoder, twice, 9, margin=-2).pairs)
+    seen, shared, query = Item(image=tmp_path / "a.png").content_hash, Item("shared").content_hash, Item("the query").content_hash
     assert first == second == []  # all there is are its positives and itself
     assert set(another) == {shared, query} and set(third) == {seen, query} and backwards == [seen]
 
 
-def test_what_cannot_be_embedded_is_left_out(retriever, pairs, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_what_cannot_be_embedded_is_left_out(encoder, pairs, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
     broken, gone = Item(image=tmp_path / "broken.png"), Item(image=tmp_path / "gone.png")
     given = [
         Pair(Item("good"), (Item("yes"), broken), (gone,), "line 1"),
@@ -95,12 +97,12 @@ def test_what_cannot_be_embedded_is_left_out(retriever, pairs, tmp_path):
         Pair(Item("alone"), (gone,), (), "line 3"),
         *pairs[:3],
     ]
-    mined = mine(retriever, given, 1, margin=-2)
+    mined = mine(encoder, given, 1, margin=-2)
     assert [pair.source for pair in mined.pairs] == ["line 1", "", "", ""]
     assert mined.pairs[0].positives == (Item("yes"),)
     assert [failure.item for failure in mined.failures] == ["line 1", "line 3", "line 1", "line 2"]
     with pytest.raises(InputError, match="count >= 1"):
-        mine(retriever, pairs, 0)
+        mine(encoder, pairs, 0)
 
 
 def test_written_pairs_are_read_back(tmp_path):
@@ -117,8 +119,8 @@ def test_written_pairs_are_read_back(tmp_path):
     for one, other in zip(found, pairs, strict=True):
         for side in ("positives", "negatives"):
             assert keys(getattr(one, side)) == keys(getattr(other, side))
-        assert one.query.key == other.query.key
-    with pytest.raises(InputError, match="open picture"):
+        assert one.query.content_hash == other.query.content_hash
+    with pytest.raises(InputError, match="open image"):
         write_pairs(tmp_path / "open.jsonl", [Pair(Item(image=Image.new("RGB", (8, 8))), (Item("a"),))])
 
 
@@ -130,32 +132,34 @@ def invoke(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def mined(retriever: Retriever, world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+def mined(encoder: LatentEncoder, world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """The file that was written, the adapter, and what the command said."""
     folder = tmp_path_factory.mktemp("mined")
-    retriever.save_pretrained(folder / "adapter")
+    encoder.save_pretrained(folder / "adapter")
     arguments = ("--pairs", world, "--adapter", folder / "adapter", "--out", folder / "mined.jsonl", "--margin", -2, "--device", "cpu")
     result = invoke("mine", *arguments, "--count", 2)
     assert result.exit_code == 0, result.output
     return folder / "mined.jsonl", folder / "adapter", result.output
 
 
-def test_command_writes_pairs_with_negatives(mined, retriever, world):
+def test_command_writes_pairs_with_negatives(mined, encoder, world):
     out, _, said = mined
     assert f"24 pairs with 48 negatives written to {out}; 0 got fewer than 2" in said
     assert all(set(json.loads(line)) == {"query", "positive", "negative"} for line in out.read_text().splitlines())
-    wanted = mine(retriever, read_pairs(world).pairs, 2, margin=-2).pairs
+    wanted = mine(encoder, read_pairs(world).pairs, 2, margin=-2).pairs
     found = read_pairs(out)
     assert found.failures == ()
     assert [keys(pair.negatives) for pair in found.pairs] == [keys(pair.negatives) for pair in wanted]
-    assert [(pair.query.key, keys(pair.positives)) for pair in found.pairs] == [(pair.query.key, keys(pair.positives)) for pair in wanted]
+    assert [(pair.query.content_hash, keys(pair.positives)) for pair in found.pairs] == [
+        (pair.query.content_hash, keys(pair.positives)) for pair in wanted
+    ]
 
 
-def test_training_takes_the_negatives(mined, backbone, tmp_path):
+def test_training_takes_the_negatives(mined, model, tmp_path):
     pairs = read_pairs(mined[0]).pairs
-    options = TrainingOptions(num_latents=2, batch_size=8, max_steps=2, validation=0)
-    with_negatives = train(pairs, backbone, tmp_path / "with", options, show_progress=False)
-    without = train([replace(pair, negatives=()) for pair in pairs], backbone, tmp_path / "without", options, show_progress=False)
+    options = TrainConfig(num_latents=2, batch_size=8, max_steps=2, validation=0)
+    with_negatives = train(pairs, model, tmp_path / "with", options, show_progress=False)
+    without = train([replace(pair, negatives=()) for pair in pairs], model, tmp_path / "without", options, show_progress=False)
     latents = [one.queries.latents.detach().numpy() for one in (with_negatives, without)]
     assert np.isfinite(latents[0]).all() and not np.array_equal(*latents)
 

@@ -1,4 +1,4 @@
-"""mteb's own tasks on the picture-book world give the scores of `slq.evaluate` on the same data."""
+"""mteb's own tasks on the picture-book world give the scores of `slq.evaluation` on the same data."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import pytest
 import torch
 from tolerance import FORWARD, assert_close
 
-from slq.backbone import FrozenBackbone
-from slq.data import RetrievalSet, from_pairs, open_picture, read_beir, read_pairs
+from slq.adapters.latents import LatentQueries
+from slq.data import RetrievalSet, from_pairs, open_image, read_beir, read_pairs
+from slq.encoders.latent import LatentEncoder
 from slq.errors import BadItemsError, InputError, MissingExtraError
-from slq.evaluate import evaluate
-from slq.integrations.mteb import MtebRetriever, items_of
-from slq.latents import LatentQueries
+from slq.evaluation import evaluate
+from slq.integrations.mteb import MtebEncoder, items_of
 from slq.miniature.export import write_world
-from slq.retriever import Retriever
+from slq.models import FrozenModel
 from slq.types import Item
 
 LETTERS = {"text_to_image": "t2i", "image_to_text": "i2t", "composed": "it2i"}
 
 
 @pytest.fixture(scope="module")
-def retriever(backbone: FrozenBackbone) -> Retriever:
-    return Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(1)))
+def encoder(model: FrozenModel) -> LatentEncoder:
+    return LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(1)))
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +42,18 @@ def without_mteb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mteb", None)
 
 
-def test_a_missing_extra_names_its_command(retriever, without_mteb):
-    for make in (lambda: MtebRetriever(retriever), lambda: MtebRetriever.from_pretrained("nowhere")):
+def test_a_missing_extra_names_its_command(encoder, without_mteb):
+    for make in (lambda: MtebEncoder(encoder), lambda: MtebEncoder.from_pretrained("nowhere")):
         with pytest.raises(MissingExtraError, match=r'pip install "slq\[mteb\]"'):
             make()
 
 
 def test_rows_of_batches(items):
-    picture = items[4].image
+    image = items[4].image
     assert list(items_of({"text": ["a", "b"], "id": ["1", "2"]})) == [Item("a"), Item("b")]
-    assert list(items_of({"image": [picture]})) == [Item(image=picture)]
-    assert list(items_of({"text": ["but blue", " "], "image": [picture, picture]})) == [Item("but blue", picture), Item(image=picture)]
-    assert list(items_of({"text": ["a", "b"], "image": [picture, None]})) == [Item("a", picture), Item("b")]
+    assert list(items_of({"image": [image]})) == [Item(image=image)]
+    assert list(items_of({"text": ["but blue", " "], "image": [image, image]})) == [Item("but blue", image), Item(image=image)]
+    assert list(items_of({"text": ["a", "b"], "image": [image, None]})) == [Item("a", image), Item("b")]
     assert list(items_of({})) == []
     with pytest.raises(InputError, match="image is of Tensor"):
         list(items_of({"image": [torch.zeros(3, 8, 8)]}))
@@ -72,7 +72,7 @@ def task_of(one: RetrievalSet, name: str) -> Any:
         if listed[0].text is not None:
             columns["text"] = [item.text for item in listed]
         if listed[0].image is not None:
-            columns["image"] = [open_picture(item.image) for item in listed]
+            columns["image"] = [open_image(item.image) for item in listed]
         return Dataset.from_dict(columns)
 
     class PictureBook(AbsTaskRetrieval):
@@ -115,13 +115,13 @@ def sets(world: Path) -> dict[str, RetrievalSet]:
 
 
 @pytest.mark.parametrize("name", LETTERS)
-def test_scores_are_ours(name, sets, retriever):
+def test_scores_are_ours(name, sets, encoder):
     mteb = pytest.importorskip("mteb")
-    model = MtebRetriever(retriever)
+    model = MtebEncoder(encoder)
     result = mteb.evaluate(model, task_of(sets[name], name), cache=None, encode_kwargs={"batch_size": 8}, show_progress_bar=False)
     theirs = result.task_results[0].scores["test"][0]
-    (ours,) = evaluate(retriever, [sets[name]])
-    assert result.model_name == "slq/miniature" and result.model_revision == retriever.fingerprint
+    (ours,) = evaluate(encoder, [sets[name]])
+    assert result.model_name == "slq/miniature" and result.model_revision == encoder.fingerprint
     for k in (1, 5, 10):
         assert theirs[f"recall_at_{k}"] == pytest.approx(ours.metrics[f"recall@{k}"], abs=1e-5)
         assert theirs[f"hit_rate_at_{k}"] == pytest.approx(ours.metrics[f"hit@{k}"], abs=1e-5)
@@ -129,33 +129,33 @@ def test_scores_are_ours(name, sets, retriever):
     assert 0 < theirs["ndcg_at_10"] < 1
 
 
-def test_it_is_an_encoder_with_our_embeddings(retriever, items):
+def test_it_is_an_encoder_with_our_embeddings(encoder, items):
     mteb = pytest.importorskip("mteb")
-    model = MtebRetriever(retriever, "me/mine")
+    model = MtebEncoder(encoder, "me/mine")
     assert isinstance(model, mteb.models.EncoderProtocol)
     meta = model.mteb_model_meta
-    assert (meta.name, meta.embed_dim, meta.modalities) == ("me/mine", retriever.backbone.dim, ["text", "image"])
+    assert (meta.name, meta.embed_dim, meta.modalities) == ("me/mine", encoder.model.dim, ["text", "image"])
     batches = [{"text": [item.text for item in items[:4]]}, {"image": [item.image for item in items[4:8]]}]
     found = model.encode(batches, task_metadata=None, hf_split="test", hf_subset="default")
-    assert_close(found, retriever.embed(items[:8]).vectors, steps=FORWARD)
+    assert_close(found, encoder.encode(items[:8]).vectors, steps=FORWARD)
     similar = model.similarity(found, 2 * torch.from_numpy(found))
     assert_close(similar.diagonal(), model.similarity_pairwise(found, found), steps=FORWARD)
     assert_close(similar.diagonal(), torch.ones(8), steps=FORWARD)
-    assert model.encode([]).shape == (0, retriever.backbone.dim)
+    assert model.encode([]).shape == (0, encoder.model.dim)
 
 
 def test_the_page_names_what_mteb_has():
     mteb = pytest.importorskip("mteb")
     page = (Path(__file__).parents[2] / "docs" / "mieb.md").read_text(encoding="utf-8")
-    names = set(re.findall(r"\w+Retrieval\b", page)) - {"MtebRetriever"}
+    names = set(re.findall(r"\w+Retrieval\b", page)) - {"MtebEncoder"}
     assert {task.metadata.name for task in mteb.get_tasks(sorted(names))} == names and len(names) == 3
     for suite in set(re.findall(r"MIEB\(\w+\)", page)):
         assert mteb.get_benchmark(suite).tasks
 
 
-def test_what_cannot_be_embedded_is_named(retriever):
+def test_what_cannot_be_embedded_is_named(encoder):
     pytest.importorskip("mteb")
     with pytest.raises(BadItemsError, match=r"1 item\(s\).*row 1: the text is empty"):
-        MtebRetriever(retriever).encode([{"text": ["a"]}, {"text": [""]}])
+        MtebEncoder(encoder).encode([{"text": ["a"]}, {"text": [""]}])
     with pytest.raises(InputError, match="organisation/model"):
-        MtebRetriever(retriever, "mine")
+        MtebEncoder(encoder, "mine")

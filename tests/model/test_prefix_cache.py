@@ -15,25 +15,25 @@ import pytest
 import torch
 from tolerance import FORWARD, GRADIENT, assert_close
 
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.latents import LatentQueries
-from slq.prefix_cache import DiskTier, MemoryTier, PrefixCache
-from slq.prefix_cache.eight_bit import pack, unpack
-from slq.prefix_cache.tiers import PARTIAL
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries
+from slq.cache import DiskTier, KVCache, MemoryTier
+from slq.cache.int8 import pack, unpack
+from slq.cache.tiers import PARTIAL
+from slq.encoders.latent import LatentEncoder
+from slq.models import FrozenModel, load_model
 
 TENSORS = {"keys": torch.arange(24.0).reshape(2, 3, 4), "next_position": torch.tensor(7)}
 SIZE = 24 * 4 + 8
 
 
 @pytest.fixture
-def queries(backbone) -> LatentQueries:
-    return LatentQueries.create(6, backbone.dim, generator=torch.Generator().manual_seed(2))
+def queries(model) -> LatentQueries:
+    return LatentQueries.create(6, model.dim, generator=torch.Generator().manual_seed(2))
 
 
-def embedded(backbone, queries, items, cache=None) -> tuple[torch.Tensor, torch.Tensor]:
+def embedded(model, queries, items, cache=None) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings, and the gradient of a fixed random projection of them."""
-    found = Retriever(backbone, queries, cache).embed_batch(items)
+    found = LatentEncoder(model, queries, cache).encode_batch(items)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     return found.detach(), torch.autograd.grad((found * weights).sum(), queries.latents)[0]
 
@@ -116,7 +116,7 @@ FULL_DISK = """
 import resource, sys, warnings
 import torch
 from pathlib import Path
-from slq.prefix_cache import DiskTier
+from slq.cache import DiskTier
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # what a write past it gets is what a full disk gives: an error half-way
 disk = DiskTier(Path(sys.argv[1]))
@@ -152,48 +152,48 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("settings", LEVELS.values(), ids=LEVELS)
-def test_kept_equals_fresh(backbone, queries, items, tmp_path, settings):
+def test_kept_equals_fresh(model, queries, items, tmp_path, settings):
     settings = {**settings, "folder": tmp_path / settings["folder"]} if "folder" in settings else settings
-    wanted = embedded(backbone, queries, items)
-    cache = PrefixCache(**settings)
-    assert_same(embedded(backbone, queries, items, cache), wanted, "on the way in")
+    wanted = embedded(model, queries, items)
+    cache = KVCache(**settings)
+    assert_same(embedded(model, queries, items, cache), wanted, "on the way in")
     shuffled = [items[i] for i in (3, 8, 1, 5, 9)]
-    assert_same(embedded(backbone, queries, shuffled, cache), embedded(backbone, queries, shuffled), "on the way out")
+    assert_same(embedded(model, queries, shuffled, cache), embedded(model, queries, shuffled), "on the way out")
     if "folder" in settings:
-        again = PrefixCache(**settings)
+        again = KVCache(**settings)
         assert len(again.tiers[-1]) > 0
-        assert_same(embedded(backbone, queries, items, again), wanted, "found by a later run")
+        assert_same(embedded(model, queries, items, again), wanted, "found by a later run")
 
 
-def test_what_has_no_room_is_kept_as_its_pictures_features(backbone, queries, items):
-    pictures = [item for item in items if item.image is not None and item.text is None]
-    states, features = PrefixCache(), PrefixCache(level="features")
-    embedded(backbone, queries, pictures, states), embedded(backbone, queries, pictures, features)
-    assert len(states) == len(features) == len(pictures)
+def test_what_has_no_room_is_kept_as_its_images_features(model, queries, items):
+    images = [item for item in items if item.image is not None and item.text is None]
+    states, features = KVCache(), KVCache(level="features")
+    embedded(model, queries, images, states), embedded(model, queries, images, features)
+    assert len(states) == len(features) == len(images)
     assert features.num_bytes < states.num_bytes / 2
     room = states.num_bytes // 2 + features.num_bytes // 2
-    mixed = PrefixCache(budget=room)
-    wanted = embedded(backbone, queries, pictures)
-    assert_same(embedded(backbone, queries, pictures, mixed), wanted)
-    assert len(mixed) == len(pictures) and mixed.num_bytes <= room
-    assert_same(embedded(backbone, queries, pictures, mixed), wanted)
+    mixed = KVCache(budget=room)
+    wanted = embedded(model, queries, images)
+    assert_same(embedded(model, queries, images, mixed), wanted)
+    assert len(mixed) == len(images) and mixed.num_bytes <= room
+    assert_same(embedded(model, queries, images, mixed), wanted)
 
 
-class Counting(FrozenBackbone):
+class Counting(FrozenModel):
     """Counts what runs through the model."""
 
-    def __init__(self, backbone: FrozenBackbone):
-        self.__dict__ = dict(backbone.__dict__)
-        self.read = self.pictures = self.prepared = 0
+    def __init__(self, model: FrozenModel):
+        self.__dict__ = dict(model.__dict__)
+        self.read = self.images = self.prepared = 0
         self.tokens: list[int] = []  # of each row
 
-    def prefixes(self, batches):
+    def prefill_packed(self, batches):
         self.read += sum(len(prepared) for prepared, _ in batches)
         self.tokens.append(sum(int(prepared.inputs["attention_mask"].sum()) for prepared, _ in batches))
-        return super().prefixes(batches)
+        return super().prefill_packed(batches)
 
     def features(self, prepared):
-        self.pictures += len(prepared)
+        self.images += len(prepared)
         return super().features(prepared)
 
     def prepare(self, items, generation_prompt=True):
@@ -202,75 +202,75 @@ class Counting(FrozenBackbone):
 
 
 @pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
-def test_what_is_too_much_for_one_row_is_read_in_several(backbone, queries, items, monkeypatch, settings):
-    wanted = Retriever(backbone, queries, PrefixCache(**settings)).states(items)
-    monkeypatch.setattr("slq.retriever.PREFIX_TOKENS", 100)
-    monkeypatch.setattr("slq.retriever.PREFIX_PICTURES", 2)
-    counting = Counting(backbone)
-    retriever = Retriever(counting, queries, PrefixCache(**settings))
+def test_what_is_too_much_for_one_row_is_read_in_several(model, queries, items, monkeypatch, settings):
+    wanted = LatentEncoder(model, queries, KVCache(**settings)).states(items)
+    monkeypatch.setattr("slq.encoders.latent.PREFIX_TOKENS", 100)
+    monkeypatch.setattr("slq.encoders.latent.PREFIX_IMAGES", 2)
+    counting = Counting(model)
+    encoder = LatentEncoder(counting, queries, KVCache(**settings))
     for _ in range(2):
-        assert_close(retriever.states(items), wanted, steps=FORWARD)
+        assert_close(encoder.states(items), wanted, steps=FORWARD)
     assert len(counting.tokens) > 2 and max(counting.tokens) <= 100, counting.tokens
 
 
-def test_what_is_kept_is_not_computed_again(backbone, queries, items, tmp_path):
-    pictures = items[4:]
+def test_what_is_kept_is_not_computed_again(model, queries, items, tmp_path):
+    images = items[4:]
     for settings, prefixes, towers, prepared in (
         ({}, 0, 0, 0),
-        ({"level": "features"}, len(pictures), 0, 0),
-        ({"level": "none"}, len(pictures), len(pictures), len(pictures)),
+        ({"level": "features"}, len(images), 0, 0),
+        ({"level": "none"}, len(images), len(images), len(images)),
     ):
-        counting, cache = Counting(backbone), PrefixCache(**settings)
-        embedded(counting, queries, pictures, cache)
-        counting.read = counting.pictures = counting.prepared = 0
-        embedded(counting, queries, pictures, cache)
-        assert (counting.read, counting.pictures, counting.prepared) == (prefixes, towers, prepared), settings
+        counting, cache = Counting(model), KVCache(**settings)
+        embedded(counting, queries, images, cache)
+        counting.read = counting.images = counting.prepared = 0
+        embedded(counting, queries, images, cache)
+        assert (counting.read, counting.images, counting.prepared) == (prefixes, towers, prepared), settings
 
 
 @pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
-def test_what_was_prepared_ahead_is_not_prepared_again(backbone, queries, items, settings):
-    counting, batches = Counting(backbone), [items[:5], items[5:]]
-    retriever = Retriever(counting, queries, PrefixCache(**settings))
-    found = [retriever.states(batch, ahead) for batch, ahead in zip(batches, retriever.prepare_ahead(batches, 1), strict=True)]
+def test_what_was_prepared_ahead_is_not_prepared_again(model, queries, items, settings):
+    counting, batches = Counting(model), [items[:5], items[5:]]
+    encoder = LatentEncoder(counting, queries, KVCache(**settings))
+    found = [encoder.states(batch, ahead) for batch, ahead in zip(batches, encoder.prefetch_batches(batches, 1), strict=True)]
     assert counting.prepared == 0
     for batch, states in zip(batches, found, strict=True):
-        assert_close(states, Retriever(backbone, queries).states(batch), steps=FORWARD)
+        assert_close(states, LatentEncoder(model, queries).states(batch), steps=FORWARD)
 
 
-def test_what_was_prepared_for_other_items_is_not_used(backbone, queries, items, tmp_path):
+def test_what_was_prepared_for_other_items_is_not_used(model, queries, items, tmp_path):
     """Between preparing and reading an entry may appear, or prove damaged: then the groups are others."""
-    retriever = Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path / "kept"))
-    wanted = retriever.states(items)
-    (tier,) = retriever.cache.tiers[1:]
+    encoder = LatentEncoder(model, queries, KVCache(budget=0, folder=tmp_path / "kept"))
+    wanted = encoder.states(items)
+    (tier,) = encoder.cache.tiers[1:]
     for path in tier.files()[::2]:
         path.write_bytes(b"damaged")
-    (ahead,) = retriever.prepare_ahead([items], 1)
+    (ahead,) = encoder.prefetch_batches([items], 1)
     assert ahead == {}, "all of it seems to be there"
-    fresh = Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path / "kept"))
+    fresh = LatentEncoder(model, queries, KVCache(budget=0, folder=tmp_path / "kept"))
     assert_close(fresh.states(items, ahead), wanted, steps=FORWARD)
 
 
 @pytest.mark.parametrize("settings", [{"budget": 0}, {"level": "none"}], ids=["no room", "nothing"])
-def test_nothing_is_read_beforehand_that_cannot_be_kept(backbone, queries, items, settings):
-    counting, cache = Counting(backbone), PrefixCache(**settings)
-    Retriever(counting, queries, cache).prefill(items)
+def test_nothing_is_read_beforehand_that_cannot_be_kept(model, queries, items, settings):
+    counting, cache = Counting(model), KVCache(**settings)
+    LatentEncoder(counting, queries, cache).prefill(items)
     assert cache.closed and counting.read == 0
 
 
-def test_texts_are_not_read_beforehand_where_features_alone_are_kept(backbone, queries, items):
-    counting, done = Counting(backbone), []
-    Retriever(counting, queries, PrefixCache(level="features")).prefill([*items, *items], done.append)
-    pictures = sum(item.image is not None for item in items)
-    assert counting.read == pictures and sum(done) == len(items)
+def test_texts_are_not_read_beforehand_where_features_alone_are_kept(model, queries, items):
+    counting, done = Counting(model), []
+    LatentEncoder(counting, queries, KVCache(level="features")).prefill([*items, *items], done.append)
+    images = sum(item.image is not None for item in items)
+    assert counting.read == images and sum(done) == len(items)
 
 
-def test_what_is_damaged_is_read_beforehand(backbone, queries, items, tmp_path):
-    Retriever(backbone, queries, PrefixCache(budget=0, folder=tmp_path)).prefill(items)
-    cache = PrefixCache(budget=0, folder=tmp_path)
+def test_what_is_damaged_is_read_beforehand(model, queries, items, tmp_path):
+    LatentEncoder(model, queries, KVCache(budget=0, folder=tmp_path)).prefill(items)
+    cache = KVCache(budget=0, folder=tmp_path)
     cache.tiers[-1].files()[0].write_bytes(b"damaged")
-    counting = Counting(backbone)
-    Retriever(counting, queries, cache).prefill(items)
-    assert counting.read == 1 and len(PrefixCache(budget=0, folder=tmp_path)) == len(items)
+    counting = Counting(model)
+    LatentEncoder(counting, queries, cache).prefill(items)
+    assert counting.read == 1 and len(KVCache(budget=0, folder=tmp_path)) == len(items)
 
 
 # Eight bits
@@ -284,10 +284,10 @@ def test_eight_bits_are_off_by_at_most_half_a_step():
     assert torch.equal(unpack(*pack(torch.zeros(2, 4)), torch.float32), torch.zeros(2, 4))
 
 
-def test_eight_bits_take_a_quarter_of_the_room_and_stay_close(backbone, queries, items, tmp_path):
-    whole, packed = PrefixCache(), PrefixCache(eight_bit=True, folder=tmp_path)
-    wanted, found = (embedded(backbone, queries, items, cache)[0] for cache in (whole, packed))
-    found = embedded(backbone, queries, items, packed)[0]
+def test_eight_bits_take_a_quarter_of_the_room_and_stay_close(model, queries, items, tmp_path):
+    whole, packed = KVCache(), KVCache(eight_bit=True, folder=tmp_path)
+    wanted, found = (embedded(model, queries, items, cache)[0] for cache in (whole, packed))
+    found = embedded(model, queries, items, packed)[0]
     assert packed.num_bytes < 0.3 * whole.num_bytes
     cosines = (found * wanted).sum(-1)
     assert 0.99 < cosines.min() < 1 - 1e-7, "close, and not untouched"
@@ -296,25 +296,25 @@ def test_eight_bits_take_a_quarter_of_the_room_and_stay_close(backbone, queries,
 # Addresses
 
 
-def test_an_address_tells_apart_all_that_matters(backbone, queries):
-    half = load_backbone(dtype="bfloat16", device="cpu")
-    cache, packed = PrefixCache(), PrefixCache(eight_bit=True)
+def test_an_address_tells_apart_all_that_matters(model, queries):
+    half = load_model(dtype="bfloat16", device="cpu")
+    cache, packed = KVCache(), KVCache(eight_bit=True)
     addresses = [
-        cache.address(backbone, "a", True),
-        cache.address(backbone, "b", True),
-        cache.address(backbone, "a", False),
-        cache.address(half, "a", True),
-        packed.address(backbone, "a", True),
+        cache.cache_key(model, "a", True),
+        cache.cache_key(model, "b", True),
+        cache.cache_key(model, "a", False),
+        cache.cache_key(half, "a", True),
+        packed.address(model, "a", True),
     ]
     assert len(set(addresses)) == len(addresses)
-    assert cache.address(load_backbone(device="cpu"), "a", True) == addresses[0]
+    assert cache.cache_key(load_model(device="cpu"), "a", True) == addresses[0]
 
 
-def test_weights_without_a_revision_are_told_apart_by_themselves(backbone):
+def test_weights_without_a_revision_are_told_apart_by_themselves(model):
     from dataclasses import replace
 
     def of(weights_changed: bool) -> str:
-        one = Counting(load_backbone(device="cpu"))
+        one = Counting(load_model(device="cpu"))
         one.identity = replace(one.identity, revision="unknown")
         if weights_changed:
             next(one.model.parameters()).data.view(-1)[0] += 1
@@ -352,12 +352,12 @@ def test_a_writer_that_is_killed_leaves_only_whole_entries(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_may_share_a_folder(backbone, queries, items, tmp_path):
-    wanted = embedded(backbone, queries, items)
-    first, second = (PrefixCache(budget=0, folder=tmp_path) for _ in range(2))
-    assert_same(embedded(backbone, queries, items, first), wanted)
-    assert_same(embedded(backbone, queries, items, second), wanted)
-    assert len(second.tiers[-1].files()) == len({item.key for item in items})
+def test_two_processes_may_share_a_folder(model, queries, items, tmp_path):
+    wanted = embedded(model, queries, items)
+    first, second = (KVCache(budget=0, folder=tmp_path) for _ in range(2))
+    assert_same(embedded(model, queries, items, first), wanted)
+    assert_same(embedded(model, queries, items, second), wanted)
+    assert len(second.tiers[-1].files()) == len({item.content_hash for item in items})
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=share, args=(str(tmp_path / "shared"),)) for _ in range(2)]
     for writer in writers:
@@ -381,16 +381,16 @@ def share(folder: str) -> None:
 
 def test_levels_are_named():
     with pytest.raises(ValueError, match="choose one of states, features, none"):
-        PrefixCache(level="everything")
+        KVCache(level="everything")
 
 
-def test_it_says_what_is_kept_where_and_why_not_more(backbone, queries, items, tmp_path):
+def test_it_says_what_is_kept_where_and_why_not_more(model, queries, items, tmp_path):
     def said(**settings) -> str:
-        retriever = Retriever(backbone, queries, PrefixCache(**settings))
-        retriever.prefill(items)
-        return retriever.kept(items)
+        encoder = LatentEncoder(model, queries, KVCache(**settings))
+        encoder.prefill(items)
+        return encoder.kept(items)
 
-    number, pictures = len(items), sum(item.image is not None for item in items)
+    number, images = len(items), sum(item.image is not None for item in items)
     assert re.fullmatch(rf"{number} prefixes in memory; used \d+ of 1024 MB in memory", said(budget=2**30))
     assert re.fullmatch(
         r"\d+ prefixes in memory, \d+ prefixes on disk; used 1 of 1 MB in memory", said(budget=2**20, folder=tmp_path / "kept")
@@ -398,4 +398,4 @@ def test_it_says_what_is_kept_where_and_why_not_more(backbone, queries, items, t
     assert said(budget=0).startswith(f"nothing of {number}: no room, so they are read anew in every epoch")
     assert said(level="none") == f"nothing of {number} (as was asked for)"
     features = said(level="features", budget=2**30)
-    assert features.startswith(f"{pictures} features of pictures in memory, nothing of {number - pictures} (as was asked for)")
+    assert features.startswith(f"{images} features of images in memory, nothing of {number - images} (as was asked for)")

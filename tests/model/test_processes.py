@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tolerance import TRAINING, assert_close
 
 from slq.miniature.export import write_world
-from slq.training.processes import owner, spread
+from slq.training.distributed import gather_states, rank_of
 from slq.types import Item
 
 pytestmark = pytest.mark.slow
@@ -21,15 +21,15 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import slq
-from slq.training import TrainingOptions, train
+from slq.training import TrainConfig, train
 
 world, out, *how = sys.argv[1:]
-options = TrainingOptions(
-    num_latents=4, epochs=2, batch_size=9, validation=6, save_every=2, learning_rate=5e-3, orthogonality=0.5, captions_per_item=2,
-    tokens_per_pass=300 if "parts" in how else 10**6, cache_level="features" if "features" in how else "states",
+options = TrainConfig(
+    num_latents=4, epochs=2, batch_size=9, validation=6, save_every=2, learning_rate=5e-3, orthogonality=0.5, positives_per_query=2,
+    mini_batch_tokens=300 if "parts" in how else 10**6, cache_level="features" if "features" in how else "states",
 )
 train(
-    slq.read_pairs(world).pairs, slq.load_backbone(device="cpu"), Path(out), options,
+    slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), options,
     resume="resume" in how, stop_after=3 if "stop" in how else None, show_progress=False,
 )
 """
@@ -80,11 +80,11 @@ def test_a_run_goes_on_with_another_number_of_processes(world, alone, tmp_path, 
 
 def test_items_have_one_owner_and_owners_have_about_as_many():
     items = [Item(f"text {number}") for number in range(1000)]
-    owners = [owner(item, 4) for item in items]
-    assert owners == [owner(Item(f"text {number}"), 4) for number in range(1000)]
+    owners = [rank_of(item, 4) for item in items]
+    assert owners == [rank_of(Item(f"text {number}"), 4) for number in range(1000)]
     assert all(200 < owners.count(process) < 300 for process in range(4))
 
 
 def test_one_process_runs_everything_itself():
     items = [Item("a"), Item("b")]
-    assert torch.equal(spread(items, lambda given: torch.ones(len(given), 2, 3), 0, 1), torch.ones(2, 2, 3))
+    assert torch.equal(gather_states(items, lambda given: torch.ones(len(given), 2, 3), 0, 1), torch.ones(2, 2, 3))

@@ -1,4 +1,4 @@
-"""Random weights at published shapes: the published number of parameters, the family's tokens, and a backbone like any other."""
+"""Random weights at published shapes: the published number of parameters, the family's tokens, and a model like any other."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL import Image
 from tolerance import FORWARD, GRADIENT, assert_close
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from slq.backbone import FrozenBackbone, load_backbone
-from slq.backbone.random_shapes import REVISION, SHAPES, draw_weights
-from slq.errors import BackboneError
-from slq.latents import LatentQueries, pool
-from slq.retriever import Retriever
+from slq.adapters.latents import LatentQueries, pool
+from slq.encoders.latent import LatentEncoder
+from slq.errors import ModelError
+from slq.models import FrozenModel, load_model
+from slq.models.shapes import REVISION, SHAPES, draw_weights
 from slq.types import Item
 
 # What is published of each, in millions to the last digit given. internvl3-1b: the InternVL 2.5 report's table of models (same shape);
 # internvl3-8b and qwen3-vl-4b: parameters that users counted in the checkpoints (7,944,373,760 and 4,437,815,808 in public repositories);
 # qwen3-vl-2b: the hub's safetensors metadata of Qwen/Qwen3-VL-2B-Instruct (2,127,532,032).
 PUBLISHED = {"internvl3-1b": 938.19, "internvl3-8b": 7944.373760, "qwen3-vl-2b": 2127.532032, "qwen3-vl-4b": 4437.815808}
-PICTURE_TOKENS = {"internvl3-1b": (151667, 256), "qwen3-vl-2b": (151655, 64)}  # its id; how many a picture of 96 x 96 becomes
+IMAGE_TOKENS = {"internvl3-1b": (151667, 256), "qwen3-vl-2b": (151655, 64)}  # its id; how many an image of 96 x 96 becomes
 FULL = copy.deepcopy(SHAPES)
-PICTURE = {"internvl3-1b": "<IMG_CONTEXT>\n", "qwen3-vl-2b": "<|vision_start|><|image_pad|><|vision_end|>"}
+IMAGE = {"internvl3-1b": "<IMG_CONTEXT>\n", "qwen3-vl-2b": "<|vision_start|><|image_pad|><|vision_end|>"}
 
 
 def thinned(name: str) -> dict:
@@ -50,19 +50,19 @@ def name(request) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def thin(name) -> FrozenBackbone:
-    return load_backbone(f"random:{name}", device="cpu")
+def thin(name) -> FrozenModel:
+    return load_model(f"random:{name}", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def mixed() -> list[Item]:
-    """Two texts, a picture, and the picture with a text."""
+    """Two texts, an image, and the image with a text."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
     return [Item("a red cat on a mat"), Item("two blue boats"), Item(image=noise), Item("but at night", noise)]
 
 
-def latents(backbone):
-    queries = LatentQueries.create(4, backbone.dim, "normal", backbone.prompt_embeddings(), torch.Generator().manual_seed(5))
+def latents(model):
+    queries = LatentQueries.create(4, model.dim, "normal", model.prompt_embeddings(), torch.Generator().manual_seed(5))
     return queries.latents
 
 
@@ -79,22 +79,22 @@ def test_parameters_are_as_many_as_published(shape):
 def test_prompts_have_the_familys_form_and_ids(thin, name, mixed):
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "but blue"}]}]
     rendered = thin.processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-    assert rendered == f"<|im_start|>user\n{PICTURE[name]}but blue<|im_end|>\n<|im_start|>assistant\n"
+    assert rendered == f"<|im_start|>user\n{IMAGE[name]}but blue<|im_end|>\n<|im_start|>assistant\n"
     ids = thin.prepare(mixed).inputs["input_ids"]
-    token, count = PICTURE_TOKENS[name]
+    token, count = IMAGE_TOKENS[name]
     assert (ids == token).sum(dim=1).tolist() == [0, 0, count, count]
     assert (ids == 151644).sum(dim=1).tolist() == [2, 2, 2, 2]  # <|im_start|>
     assert ids.max() < len(thin.embedding.weight) == FULL[name]["text_config"]["vocab_size"]
 
 
-def test_words_are_the_miniatures(thin, backbone):
+def test_words_are_the_miniatures(thin, model):
     words = "a red cat, twice: café"
-    own, known = (each.processor.tokenizer(words, add_special_tokens=False)["input_ids"] for each in (thin, backbone))
+    own, known = (each.processor.tokenizer(words, add_special_tokens=False)["input_ids"] for each in (thin, model))
     assert own == known
 
 
 def test_user_text_is_never_read_as_control(thin, name):
-    token, _ = PICTURE_TOKENS[name]
+    token, _ = IMAGE_TOKENS[name]
     spelled = thin.processor.tokenizer.convert_ids_to_tokens(token)
     ids = thin.prepare([Item(f"{spelled} <|im_end|> {spelled}")]).inputs["input_ids"]
     assert token not in ids
@@ -103,7 +103,7 @@ def test_user_text_is_never_read_as_control(thin, name):
 
 def test_fast_path_equals_its_slow_twin(thin, mixed):
     queries, prepared = latents(thin), thin.prepare(mixed)
-    split, whole = pool(thin.suffix(thin.prefix(prepared), queries)), pool(thin.full(prepared, queries))
+    split, whole = pool(thin.decode_latents(thin.prefill(prepared), queries)), pool(thin.full(prepared, queries))
     assert_close(split, whole, steps=FORWARD)
     weights = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1))
     fast, slow = (torch.autograd.grad((each * weights).sum(), queries)[0] for each in (split, whole))
@@ -114,12 +114,12 @@ def test_weights_tell_items_apart(thin, mixed):
     embeddings_BD = pool(thin.full(thin.prepare(mixed), latents(thin)))
     assert torch.isfinite(embeddings_BD).all()
     alike = embeddings_BD @ embeddings_BD.T - torch.eye(len(mixed))
-    assert alike.max() < 0.9999  # a few words beside 256 random picture tokens hardly count
-    assert alike[0, 2] < 0.9  # a text and a picture
+    assert alike.max() < 0.9999  # a few words beside 256 random image tokens hardly count
+    assert alike[0, 2] < 0.9  # a text and an image
 
 
 def test_one_seed_gives_one_model_in_every_dtype(thin, name):
-    half = load_backbone(f"random:{name}", dtype="bfloat16", device="cpu")
+    half = load_model(f"random:{name}", dtype="bfloat16", device="cpu")
     assert half.identity.dtype == "bfloat16"
     wanted = dict(thin.model.named_parameters())
     for parameter_name, parameter in half.model.named_parameters():
@@ -129,25 +129,25 @@ def test_one_seed_gives_one_model_in_every_dtype(thin, name):
 
 
 def test_attention_can_be_chosen(thin, name, mixed):
-    eager = load_backbone(f"random:{name}", device="cpu", attn_implementation="eager")
+    eager = load_model(f"random:{name}", device="cpu", attn_implementation="eager")
     assert eager.model.config.get_text_config()._attn_implementation == "eager"
     found, wanted = (pool(each.full(each.prepare(mixed), latents(each))) for each in (eager, thin))
     assert_close(found, wanted, steps=FORWARD)
 
 
-def test_an_adapter_finds_its_random_backbone_again(thin, name, mixed, tmp_path):
+def test_an_adapter_finds_its_random_model_again(thin, name, mixed, tmp_path):
     assert thin.identity.name == f"random:{name}"
     assert thin.identity.revision == REVISION == "random weights, seed 0"
-    retriever = Retriever(thin, LatentQueries.create(4, thin.dim, generator=torch.Generator().manual_seed(3)))
-    retriever.save_pretrained(tmp_path / "adapter")
-    again = Retriever.from_pretrained(tmp_path / "adapter", device="cpu")
-    assert torch.equal(again.embed_batch(mixed), retriever.embed_batch(mixed))
+    encoder = LatentEncoder(thin, LatentQueries.create(4, thin.dim, generator=torch.Generator().manual_seed(3)))
+    encoder.save_pretrained(tmp_path / "adapter")
+    again = LatentEncoder.from_pretrained(tmp_path / "adapter", device="cpu")
+    assert torch.equal(again.encode_batch(mixed), encoder.encode_batch(mixed))
 
 
 def test_saved_as_a_folder_it_comes_back_with_its_still_processor(thin, mixed, tmp_path):
     thin.model.save_pretrained(tmp_path)
     thin.processor.save_pretrained(tmp_path)
-    again = load_backbone(str(tmp_path), device="cpu")
+    again = load_model(str(tmp_path), device="cpu")
     assert type(again.processor) is type(thin.processor)
     assert torch.equal(again.full(again.prepare(mixed), latents(again)), thin.full(thin.prepare(mixed), latents(thin)))
 
@@ -158,8 +158,8 @@ def test_it_answers(thin, mixed):
 
 
 def test_an_unknown_shape_is_named_with_those_there_are():
-    with pytest.raises(BackboneError) as caught:
-        load_backbone("random:internvl3-2b")
+    with pytest.raises(ModelError) as caught:
+        load_model("random:internvl3-2b")
     assert "'random:internvl3-2b'" in str(caught.value)
     assert all(f"random:{shape}" in str(caught.value) for shape in SHAPES)
 
@@ -168,5 +168,5 @@ def test_an_unknown_shape_is_named_with_those_there_are():
     ("option", "named"), [({"revision": "main"}, "no revisions"), ({"device_map": "cpu"}, "leave out device_map and quantization")]
 )
 def test_options_that_random_weights_cannot_take(option, named):
-    with pytest.raises(BackboneError, match=named):
-        load_backbone("random:internvl3-1b", **option)
+    with pytest.raises(ModelError, match=named):
+        load_model("random:internvl3-1b", **option)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from slq.backbone import FrozenBackbone
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, MissingExtraError, OutputError
-from slq.latents import LatentQueries
 from slq.miniature.suites import SUITES, score
-from slq.retention import SUITE_NAMES, Answer, Asker, Change, Report, find_tasks, retention, whole_result
-from slq.retention.asker import content_hash
+from slq.models import FrozenModel
+from slq.retention import SUITE_NAMES, Answer, Asker, Change, Report, load_tasks, result_record, retention
+from slq.retention.ask import content_hash
 from slq.retention.harness_tasks.scoring import ocrbench, realworldqa
-from slq.retriever import Retriever
 from slq.runtime import parameter_hash
 from slq.types import Item
 
@@ -27,47 +27,47 @@ QUESTIONS = 8
 
 @pytest.fixture(scope="module")
 def tasks() -> list:
-    return find_tasks(SUITE_NAMES, QUESTIONS)
+    return load_tasks(SUITE_NAMES, QUESTIONS)
 
 
 @pytest.fixture(scope="module")
-def retriever(backbone: FrozenBackbone) -> Retriever:
-    return Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(0)))
+def encoder(model: FrozenModel) -> LatentEncoder:
+    return LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture(scope="module")
-def latents_report(backbone: FrozenBackbone, retriever: Retriever, tasks: list) -> Report:
-    return retention(backbone, backbone, tasks, embedder=retriever)
+def latents_report(model: FrozenModel, encoder: LatentEncoder, tasks: list) -> Report:
+    return retention(model, model, tasks, encoder=encoder)
 
 
 @pytest.fixture(scope="module")
-def damaged(backbone: FrozenBackbone) -> FrozenBackbone:
-    """The backbone with noise in its decoder's weights: a copy."""
-    model = copy.deepcopy(backbone.model)
+def damaged(model: FrozenModel) -> FrozenModel:
+    """The model with noise in its decoder's weights: a copy."""
+    network = copy.deepcopy(model.model)
     generator = torch.Generator().manual_seed(0)
-    for parameter in model.get_decoder().parameters():
+    for parameter in network.get_decoder().parameters():
         parameter += 0.5 * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    return backbone.with_model(model, "miniature, damaged")
+    return model.with_model(network, "miniature, damaged")
 
 
 class Counted:
-    """A backbone that counts what it is really asked, and stops where a run is to be cut off."""
+    """A model that counts what it is really asked, and stops where a run is to be cut off."""
 
-    def __init__(self, backbone: FrozenBackbone, stop_after: int | None = None):
-        self.backbone, self.stop_after, self.batches = backbone, stop_after, 0
+    def __init__(self, model: FrozenModel, stop_after: int | None = None):
+        self.model, self.stop_after, self.batches = model, stop_after, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.backbone, name)
+        return getattr(self.model, name)
 
     def generate(self, conversations: Sequence, max_new_tokens: int = 32) -> list[str]:
         if self.batches == self.stop_after:
             raise KeyboardInterrupt
         self.batches += 1
-        return self.backbone.generate(conversations, max_new_tokens)
+        return self.model.generate(conversations, max_new_tokens)
 
 
-def test_latent_queries_change_no_answer_and_no_weight(latents_report, backbone):
-    assert latents_report.same_weights and latents_report.weights_at_the_end == parameter_hash(backbone.model)
+def test_latent_queries_change_no_answer_and_no_weight(latents_report, model):
+    assert latents_report.same_weights and latents_report.weights_at_the_end == parameter_hash(model.model)
     assert latents_report.changed == 0 and latents_report.embedded == 3 * QUESTIONS
     for one in latents_report.tasks:
         assert one.before == one.after and one.before.right > 0.5 and one.questions == QUESTIONS
@@ -75,8 +75,8 @@ def test_latent_queries_change_no_answer_and_no_weight(latents_report, backbone)
 
 
 @pytest.mark.parametrize("name", SUITE_NAMES)
-def test_scores_are_those_of_the_suite(name, latents_report, backbone):
-    whole, kinds = score(backbone, SUITES[name](QUESTIONS, 0))
+def test_scores_are_those_of_the_suite(name, latents_report, model):
+    whole, kinds = score(model, SUITES[name](QUESTIONS, 0))
     (found,) = [one for one in latents_report.tasks if one.name == name]
     assert found.before.right == whole
     of_kind: dict[str, list[float]] = {}
@@ -85,10 +85,10 @@ def test_scores_are_those_of_the_suite(name, latents_report, backbone):
     assert {kind: np.mean(values) for kind, values in of_kind.items()} == kinds
 
 
-def test_damaged_weights_lose_answers(backbone, damaged):
-    before = parameter_hash(backbone.model)
+def test_damaged_weights_lose_answers(model, damaged):
+    before = parameter_hash(model.model)
     steps: list[int] = []
-    report = retention(backbone, damaged, find_tasks(["knowledge"], 24), progress=steps.append)
+    report = retention(model, damaged, load_tasks(["knowledge"], 24), progress=steps.append)
     change = report.tasks[0].change
     assert change.difference < -0.3 and change.ends[1] < 0 and change.p < 0.01
     assert change.answers >= change.lost > 6 and change.lost - change.gained == round(-24 * change.difference)
@@ -96,7 +96,7 @@ def test_damaged_weights_lose_answers(backbone, damaged):
     assert sum(steps) == 48 and report.embedded == 0
 
 
-def test_changes_are_counted_by_hand(backbone):
+def test_changes_are_counted_by_hand(model):
     """Four questions: still right in other words, no longer right, newly right, and half right as before."""
 
     class ByHand:
@@ -111,63 +111,63 @@ def test_changes_are_counted_by_hand(backbone):
             pairs = zip(next(self.sides), next(self.words), strict=True)
             return [Answer(str(n), "k", "?", "e", given, value) for n, (value, given) in enumerate(pairs)]
 
-    (one,) = retention(backbone, backbone, [ByHand()]).tasks
+    (one,) = retention(model, model, [ByHand()]).tasks
     assert (one.before.right, one.after.right, one.change.difference) == (0.625, 0.625, 0)
     assert (one.change.answers, one.change.lost, one.change.gained) == (3, 1, 1)
 
 
-def test_a_backbone_alone(backbone, tasks):
-    report = retention(backbone, None, tasks[:1])
+def test_a_model_alone(model, tasks):
+    report = retention(model, None, tasks[:1])
     (one,) = report.tasks
     assert (report.after, one.after, one.change) == (None, None, None)
     assert one.before.ends[0] <= one.before.right <= one.before.ends[1]
-    task = whole_result(report, tasks[:1], settings={}, command="", device="cpu", per_question=True)["tasks"]["knowledge"]
+    task = result_record(report, tasks[:1], settings={}, command="", device="cpu", per_question=True)["tasks"]["knowledge"]
     assert task["after"] is None and task["answers"][0]["after"] is None and task["answers"][0]["before"]
 
 
 # --- kept answers -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_run_goes_on(backbone, tasks, latents_report, tmp_path):
-    stopped = Counted(backbone, stop_after=3)
+def test_a_stopped_run_goes_on(model, tasks, latents_report, tmp_path):
+    stopped = Counted(model, stop_after=3)
     with pytest.raises(KeyboardInterrupt):
         retention(stopped, None, tasks, keep=tmp_path, batch_size=4)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-5])  # the stop came in the middle of a line
-    going_on = Counted(backbone)
+    going_on = Counted(model)
     report = retention(going_on, None, tasks, keep=tmp_path, batch_size=4)
     assert going_on.batches == 4  # of 6, two were kept whole
-    again = Counted(backbone)
+    again = Counted(model)
     assert retention(again, None, tasks, keep=tmp_path, batch_size=4) == report and again.batches == 0
     for name in SUITE_NAMES:
         assert [one.given for one in report.before.answers[name]] == [one.given for one in latents_report.before.answers[name]]
 
 
-def test_kept_answers_never_stand_in_for_those_after_embedding(backbone, damaged, retriever, tasks, tmp_path):
-    asked = Counted(backbone)
-    retention(asked, asked, tasks[:1], embedder=retriever, keep=tmp_path)
+def test_kept_answers_never_stand_in_for_those_after_embedding(model, damaged, encoder, tasks, tmp_path):
+    asked = Counted(model)
+    retention(asked, asked, tasks[:1], encoder=encoder, keep=tmp_path)
     assert asked.batches == 2
-    retention(asked, asked, tasks[:1], embedder=retriever, keep=tmp_path)
+    retention(asked, asked, tasks[:1], encoder=encoder, keep=tmp_path)
     assert asked.batches == 2  # both sides are kept, each as its own
     other = Counted(damaged)
     retention(asked, other, tasks[:1], keep=tmp_path)
     assert (asked.batches, other.batches) == (2, 1)
-    retention(asked, None, find_tasks(["knowledge"], QUESTIONS, seed=1), keep=tmp_path)
+    retention(asked, None, load_tasks(["knowledge"], QUESTIONS, seed=1), keep=tmp_path)
     assert asked.batches == 3
 
 
-def test_answers_that_cannot_be_kept_are_said(backbone, tasks, tmp_path):
+def test_answers_that_cannot_be_kept_are_said(model, tasks, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="Cannot write"):
-        retention(backbone, None, tasks[:1], keep=tmp_path / "file")
+        retention(model, None, tasks[:1], keep=tmp_path / "file")
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------------
 
 
 def test_questions_follow_seed_and_limit():
-    (whole,), (some,), (others,) = find_tasks(["reading"], 6), find_tasks(["reading"], 6, limit=4), find_tasks(["reading"], 6, seed=1)
-    keys = [[question.item.key for question in task.asked] for task in (whole, some, others)]
+    (whole,), (some,), (others,) = load_tasks(["reading"], 6), load_tasks(["reading"], 6, limit=4), load_tasks(["reading"], 6, seed=1)
+    keys = [[question.item.content_hash for question in task.asked] for task in (whole, some, others)]
     assert keys[1] == keys[0][:4] and len(some) == 4 and keys[0] != keys[2]
     assert some.about == {"source": "the miniature's picture-book world", "drawn": 6, "seed": 0, "limit": 4}
 
@@ -184,24 +184,24 @@ def test_questions_follow_seed_and_limit():
 )
 def test_what_cannot_be_asked_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        find_tasks(**arguments)
+        load_tasks(**arguments)
 
 
 def test_a_missing_extra_names_its_command(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
     with pytest.raises(MissingExtraError, match=r"'mmmu_val' is no suite .*pip install \"slq\[retention\]\""):
-        find_tasks(["knowledge", "mmmu_val"])
+        load_tasks(["knowledge", "mmmu_val"])
 
 
 # --- results ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_says_what_it_depends_on(latents_report, tasks, retriever, backbone):
-    result = whole_result(
+def test_a_result_says_what_it_depends_on(latents_report, tasks, encoder, model):
+    result = result_record(
         latents_report,
         tasks,
         adapter="my-adapter",
-        embedder=retriever,
+        encoder=encoder,
         settings={"batch_size": 32},
         command="slq retention",
         device="cpu",
@@ -209,9 +209,9 @@ def test_a_result_says_what_it_depends_on(latents_report, tasks, retriever, back
         per_question=True,
     )
     result = json.loads(json.dumps(result))
-    assert (result["format"], result["method"], result["fingerprint"]) == (1, "latent queries", retriever.fingerprint)
-    assert result["before"]["backbone"] == result["after"]["backbone"] == backbone.identity.to_dict()
-    assert result["before"]["weights_sha256"] == result["weights_sha256_at_the_end"] == parameter_hash(backbone.model)
+    assert (result["format"], result["method"], result["fingerprint"]) == (1, "latent queries", encoder.fingerprint)
+    assert result["before"]["backbone"] == result["after"]["backbone"] == model.identity.to_dict()
+    assert result["before"]["weights_sha256"] == result["weights_sha256_at_the_end"] == parameter_hash(model.model)
     assert {"date", "seed", "torch", "transformers", "slq", "device"} <= set(result["provenance"])
     spatial = result["tasks"]["spatial"]
     assert set(spatial["by_kind"]) == {"colour", "count", "position", "yes/no"} and spatial["by_kind"]["count"]["questions"] == 2
@@ -220,14 +220,14 @@ def test_a_result_says_what_it_depends_on(latents_report, tasks, retriever, back
     assert spatial["change"] == {"difference": 0, "ends": [0, 0], "p": 1, "answers": 0, "lost": 0, "gained": 0}
     hashes = {name: task["about"]["questions_sha256"] for name, task in result["tasks"].items()}
     assert len(set(hashes.values())) == 3
-    plain = whole_result(latents_report, tasks, settings={}, command="", device="cpu")
+    plain = result_record(latents_report, tasks, settings={}, command="", device="cpu")
     assert "answers" not in plain["tasks"]["spatial"] and plain["method"] is None
     assert {name: task["about"]["questions_sha256"] for name, task in plain["tasks"].items()} == hashes
 
 
-def test_the_hash_of_questions_is_of_pictures_words_and_answers(backbone, items):
-    words, picture, other, both = ([backbone.message(each)] for each in (items[0], items[4], items[5], Item(items[0].text, items[4].image)))
-    given = [([words], ["a"]), ([words], ["b"]), ([picture], ["a"]), ([other], ["a"]), ([both], ["a"]), ([words, picture], ["a"])]
+def test_the_hash_of_questions_is_of_images_words_and_answers(model, items):
+    words, image, other, both = ([model.message(each)] for each in (items[0], items[4], items[5], Item(items[0].text, items[4].image)))
+    given = [([words], ["a"]), ([words], ["b"]), ([image], ["a"]), ([other], ["a"]), ([both], ["a"]), ([words, image], ["a"])]
     hashes = [content_hash(*each) for each in given]
     assert len(set(hashes)) == len(given) and hashes == [content_hash(*each) for each in given]
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from slq.backbone import FrozenBackbone
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError
-from slq.latents import LatentQueries
 from slq.miniature.suites import SUITES, Question, score
-from slq.retention import Asker, find_tasks, retention
+from slq.models import FrozenModel
+from slq.retention import Asker, load_tasks, retention
 from slq.retention.harness import OWN_TASKS, _conversation, _generate_until, _of_whole_texts
-from slq.retriever import Retriever
 
 tasks_of_harness = pytest.importorskip("lm_eval.tasks", reason='lm-evaluation-harness is not installed: pip install "slq[retention]"')
 MMMU = Path(tasks_of_harness.__file__).parent / "mmmu" / "_template_yaml"
@@ -24,21 +24,21 @@ MMMU = Path(tasks_of_harness.__file__).parent / "mmmu" / "_template_yaml"
 SETTINGS = "{until: [], do_sample: false, max_gen_toks: 12}"
 DRAWN = """
 output_type: generate_until
-doc_to_image: [picture]
+doc_to_image: [image]
 doc_to_text: "<image>{{question}}"
 doc_to_target: answer
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 metadata: {version: 3.0}
 """
-WORDS = DRAWN.replace("doc_to_image: [picture]\n", "").replace("<image>", "")
+WORDS = DRAWN.replace("doc_to_image: [image]\n", "").replace("<image>", "")
 
 
 def write_task(folder: Path, name: str, rows: list[dict[str, Any]], yaml: str, settings: str = SETTINGS) -> None:
-    """A task of one split over a Parquet file with these rows; pictures are in the columns picture and image."""
+    """A task of one split over a Parquet file with these rows; images are in the columns image and image."""
     from datasets import Dataset, Features, Image, List, Value, disable_progress_bars
 
     disable_progress_bars()
-    kinds = {"picture": Image(), "image": Image(), "image_1": Image(), "image_2": Image()}
+    kinds = {"image": Image(), "image_1": Image(), "image_2": Image()}
     columns = {
         key: kinds.get(key) or (List(Value("string")) if isinstance(value, list) else Value("string")) for key, value in rows[0].items()
     }
@@ -49,11 +49,11 @@ def write_task(folder: Path, name: str, rows: list[dict[str, Any]], yaml: str, s
 
 
 def rows_of(asked: list[Question]) -> list[dict[str, Any]]:
-    return [{"picture": one.item.image, "question": one.item.text, "answer": one.answer} for one in asked]
+    return [{"image": one.item.image, "question": one.item.text, "answer": one.answer} for one in asked]
 
 
 def mmmu_rows(asked: list[Question]) -> list[dict[str, Any]]:
-    """A choice between two pictures, and an open question about one."""
+    """A choice between two images, and an open question about one."""
     shown = {"image_1": asked[0].item.image, "image_2": asked[1].item.image}
     choice = {"question": "which is <image 1>?", "question_type": "multiple-choice", "options": "['a cat', 'a <image 2>']", "answer": "B"}
     opened = {"question": f"<image 1> {asked[0].item.text}", "question_type": "open", "options": "[]", "answer": asked[0].answer}
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, suites: dict[str, list[Ques
     folder = tmp_path_factory.mktemp("tasks")
     write_task(folder, "drawn_spatial", rows_of(suites["spatial"]), DRAWN)
     write_task(folder, "drawn_reading", rows_of(suites["reading"]), DRAWN)
-    words = [{key: value for key, value in row.items() if key != "picture"} for row in rows_of(suites["knowledge"])]
+    words = [{key: value for key, value in row.items() if key != "image"} for row in rows_of(suites["knowledge"])]
     write_task(folder, "worded_knowledge", words, WORDS)
     (folder / "drawn.yaml").write_text("group: drawn\ntask: [drawn_spatial, drawn_reading]\n", encoding="utf-8")
     signs = [
@@ -93,23 +93,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory, suites: dict[str, list[Ques
 @pytest.fixture(scope="module")
 def tasks(folder: Path) -> dict[str, Any]:
     names = ["drawn_spatial", "drawn", "worded_knowledge", "signs_as_ocrbench", "seen_as_realworldqa", "mmmu_drawn", "sampled"]
-    return {task.name: task for task in find_tasks(names, folders=[folder])}
+    return {task.name: task for task in load_tasks(names, folders=[folder])}
 
 
-def test_scores_are_those_of_the_suites_and_nothing_changes_by_embedding(tasks, suites, backbone: FrozenBackbone):
+def test_scores_are_those_of_the_suites_and_nothing_changes_by_embedding(tasks, suites, model: FrozenModel):
     asked = [tasks["drawn"], tasks["worded_knowledge"]]
-    retriever = Retriever(backbone, LatentQueries.create(4, backbone.dim, generator=torch.Generator().manual_seed(0)))
+    encoder = LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(0)))
     steps: list[int] = []
-    report = retention(backbone, backbone, asked, embedder=retriever, progress=steps.append)
+    report = retention(model, model, asked, encoder=encoder, progress=steps.append)
     assert report.same_weights and report.changed == 0 and report.embedded == 36
     assert sum(steps) == 2 * sum(map(len, asked)) == 72 and not report.before.failures
     drawn, knowledge = report.tasks
-    assert knowledge.before == knowledge.after and knowledge.before.right == score(backbone, suites["knowledge"])[0] < 1
+    assert knowledge.before == knowledge.after and knowledge.before.right == score(model, suites["knowledge"])[0] < 1
     by_part = {
         part: [one.score for one in report.before.answers["drawn"] if one.kind == part] for part in ("drawn_spatial", "drawn_reading")
     }
     assert {part: sum(scores) / len(scores) for part, scores in by_part.items()} == {
-        f"drawn_{name}": score(backbone, suites[name])[0] for name in ("spatial", "reading")
+        f"drawn_{name}": score(model, suites[name])[0] for name in ("spatial", "reading")
     }
     assert drawn.before.right == sum(map(sum, by_part.values())) / 24
     first = report.before.answers["drawn"][0]
@@ -118,9 +118,9 @@ def test_scores_are_those_of_the_suites_and_nothing_changes_by_embedding(tasks, 
     assert asked[0].about["versions"] == {"drawn_spatial": 3.0, "drawn_reading": 3.0}
 
 
-def test_our_tasks_in_its_format(tasks, suites, backbone: FrozenBackbone):
-    report = retention(backbone, None, [tasks["signs_as_ocrbench"], tasks["seen_as_realworldqa"]])
-    assert [one.before.right for one in report.tasks] == [score(backbone, suites[name])[0] for name in ("reading", "spatial")]
+def test_our_tasks_in_its_format(tasks, suites, model: FrozenModel):
+    report = retention(model, None, [tasks["signs_as_ocrbench"], tasks["seen_as_realworldqa"]])
+    assert [one.before.right for one in report.tasks] == [score(model, suites[name])[0] for name in ("reading", "spatial")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,13 +134,13 @@ def scanned_once() -> Iterator[None]:
 
 
 def test_limits_are_of_each_part(folder):
-    (task,) = find_tasks(["drawn"], limit=5, folders=[folder])
+    (task,) = load_tasks(["drawn"], limit=5, folders=[folder])
     assert len(task) == 10 and task.about["limit"] == 5
 
 
-def test_mmmu_is_asked_in_the_harness_words(tasks, suites, backbone: FrozenBackbone):
-    """Two pictures in one question, lettered choices, and an open question, by the harness's own MMMU code."""
-    report = retention(backbone, None, [tasks["mmmu_drawn"]])
+def test_mmmu_is_asked_in_the_harness_words(tasks, suites, model: FrozenModel):
+    """Two images in one question, lettered choices, and an open question, by the harness's own MMMU code."""
+    report = retention(model, None, [tasks["mmmu_drawn"]])
     choice, opened = report.before.answers["mmmu_drawn"]
     assert not report.before.failures
     assert "which is <image>?" in choice.question and "(B) a <image>" in choice.question and choice.expected == "B"
@@ -159,47 +159,47 @@ def test_mmmu_is_asked_in_the_harness_words(tasks, suites, backbone: FrozenBackb
 )
 def test_what_cannot_be_asked_is_refused(name, message, folder):
     with pytest.raises(InputError, match=message):
-        find_tasks([name], folders=[folder])
+        load_tasks([name], folders=[folder])
 
 
-def test_other_refusals(tasks, backbone: FrozenBackbone, tmp_path):
+def test_other_refusals(tasks, model: FrozenModel, tmp_path):
     with pytest.raises(InputError, match="There is no folder"):
-        find_tasks(["drawn"], folders=[tmp_path / "none"])
+        load_tasks(["drawn"], folders=[tmp_path / "none"])
     with pytest.raises(InputError, match="set do_sample: false"):
-        retention(backbone, None, [tasks["sampled"]])
+        retention(model, None, [tasks["sampled"]])
 
 
-def test_pictures_stand_where_the_words_say(backbone: FrozenBackbone, items):
-    pictures = [items[4].image, items[5].image]
-    processor = backbone.item_processor
+def test_images_stand_where_the_words_say(model: FrozenModel, items):
+    images = [items[4].image, items[5].image]
+    processor = model.item_processor
 
     def kinds(text: str, shown: Any) -> list[str]:
         ((message),) = _conversation(processor, text, shown)
-        return [part["text"] if part["type"] == "text" else "PICTURE" for part in message["content"]]
+        return [part["text"] if part["type"] == "text" else "IMAGE" for part in message["content"]]
 
-    assert kinds("<image>a <image> b", pictures) == ["PICTURE", "a", "PICTURE", "b"]
-    assert kinds("what is it?", pictures) == ["PICTURE", "PICTURE", "what is it?"]
-    assert kinds("<image>", pictures[0]) == ["PICTURE"] and kinds("words", None) == ["words"]
-    for text, shown, message in (("<image>a", pictures, "2 pictures and 1 places"), (" ", None, "neither words nor pictures")):
+    assert kinds("<image>a <image> b", images) == ["IMAGE", "a", "IMAGE", "b"]
+    assert kinds("what is it?", images) == ["IMAGE", "IMAGE", "what is it?"]
+    assert kinds("<image>", images[0]) == ["IMAGE"] and kinds("words", None) == ["words"]
+    for text, shown, message in (("<image>a", images, "2 images and 1 places"), (" ", None, "neither words nor images")):
         with pytest.raises(InputError, match=message):
             _conversation(processor, text, shown)
 
 
-def test_long_questions_are_not_cut(backbone: FrozenBackbone):
+def test_long_questions_are_not_cut(model: FrozenModel):
     long = "word " * 500 + "end"
-    ((message,),) = [_conversation(_of_whole_texts(backbone.item_processor), long, None)]
+    ((message,),) = [_conversation(_of_whole_texts(model.item_processor), long, None)]
     assert message["content"][0]["text"] == long
-    assert backbone.preprocessing.max_text_tokens == 128
+    assert model.preprocessing.max_text_tokens == 128
 
 
-def test_one_question_that_cannot_be_put_leaves_the_others(backbone: FrozenBackbone, suites):
+def test_one_question_that_cannot_be_put_leaves_the_others(model: FrozenModel, suites):
     asked = suites["knowledge"][:2]
     settings = {"until": ["\n\n"], "max_gen_toks": 12}
     requests = [(asked[0].item.text, settings), ("<image>", settings), (asked[1].item.text, {**settings, "max_gen_toks": 11})]
-    asker = Asker(backbone)
+    asker = Asker(model)
     answers = _generate_until(asker, requests)
-    alone = backbone.generate([[backbone.message(one.item)] for one in asked], 12)
+    alone = model.generate([[model.message(one.item)] for one in asked], 12)
     assert answers == [alone[0], "", alone[1]]
-    assert [str(failure) for failure in asker.failures] == ["question 1: it has 0 pictures and 1 places for them"]
-    stopped = _generate_until(Asker(backbone), [(asked[0].item.text, {"until": [alone[0][1:]], "max_gen_toks": 12})])
+    assert [str(failure) for failure in asker.failures] == ["question 1: it has 0 images and 1 places for them"]
+    stopped = _generate_until(Asker(model), [(asked[0].item.text, {"until": [alone[0][1:]], "max_gen_toks": 12})])
     assert stopped == [alone[0][0]]

@@ -10,41 +10,41 @@ import torch
 from safetensors.torch import load_file
 from tolerance import TRAINING, assert_close
 
+from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
+from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, OutputExistsError
-from slq.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
-from slq.retriever import Retriever
 from slq.runtime import parameter_hash
-from slq.training import PAPER, TrainingOptions, train
+from slq.training import PAPER, TrainConfig, train
 from slq.training.batches import Batches
-from slq.training.learners import learning_rate
-from slq.training.loop import set_aside
+from slq.training.loop import split_validation
+from slq.training.methods import learning_rate
 from slq.types import Item, Pair
 
 # A random start, from which eight steps already lead somewhere.
-OPTIONS = TrainingOptions(**PAPER | {"num_latents": 4}, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
+OPTIONS = TrainConfig(**PAPER | {"num_latents": 4}, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
 
 
 def learned(folder):
     return load_file(folder / "adapter.safetensors")
 
 
-def run(pairs, backbone, out, **changes):
+def run(pairs, model, out, **changes):
     keywords = {name: changes.pop(name) for name in ("resume", "stop_after", "overwrite", "after_step") if name in changes}
-    return train(pairs, backbone, out, replace(OPTIONS, **changes), show_progress=False, **keywords)
+    return train(pairs, model, out, replace(OPTIONS, **changes), show_progress=False, **keywords)
 
 
 @pytest.fixture(scope="module")
-def unbroken(pairs, backbone, tmp_path_factory):
+def unbroken(pairs, model, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    before = parameter_hash(backbone.model)
-    retriever = run(pairs, backbone, out)
-    assert parameter_hash(backbone.model) == before, "training changed the backbone"
-    assert all(parameter.grad is None for parameter in backbone.model.parameters())
-    return out, retriever
+    before = parameter_hash(model.model)
+    encoder = run(pairs, model, out)
+    assert parameter_hash(model.model) == before, "training changed the model"
+    assert all(parameter.grad is None for parameter in model.model.parameters())
+    return out, encoder
 
 
 def test_it_learns_and_logs(unbroken, pairs):
-    out, retriever = unbroken
+    out, encoder = unbroken
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert sum(line["loss"] for line in lines[-2:]) < sum(line["loss"] for line in lines[:2])
@@ -52,52 +52,52 @@ def test_it_learns_and_logs(unbroken, pairs):
     assert {"query hit@1", "query hit@5", "positive hit@1", "positive hit@5"} <= set(lines[3]) & set(lines[-1])
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["training"]["steps"] == 8 and config["training"]["pairs"] == 32 and config["training"]["seed"] == 0
-    again = Retriever.from_pretrained(out, retriever.backbone)
-    assert torch.equal(again.queries.latents, retriever.queries.latents)
+    again = LatentEncoder.from_pretrained(out, encoder.model)
+    assert torch.equal(again.queries.latents, encoder.queries.latents)
 
 
 @pytest.mark.parametrize("stop", [3, 4, 6])
-def test_resumed_equals_unbroken(unbroken, pairs, backbone, tmp_path, stop):
-    run(pairs, backbone, tmp_path / "run", stop_after=stop)
+def test_resumed_equals_unbroken(unbroken, pairs, model, tmp_path, stop):
+    run(pairs, model, tmp_path / "run", stop_after=stop)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
-    run(pairs, backbone, tmp_path / "run", resume=True)
+    run(pairs, model, tmp_path / "run", resume=True)
     wanted, found = learned(unbroken[0]), learned(tmp_path / "run")
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 9))
 
 
-def test_a_killed_checkpoint_is_passed_over(unbroken, pairs, backbone, tmp_path):
-    run(pairs, backbone, tmp_path / "run", stop_after=4)
+def test_a_killed_checkpoint_is_passed_over(unbroken, pairs, model, tmp_path):
+    run(pairs, model, tmp_path / "run", stop_after=4)
     partial = tmp_path / "run" / "checkpoint-0000006.partial"
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
-    run(pairs, backbone, tmp_path / "run", resume=True)
+    run(pairs, model, tmp_path / "run", resume=True)
     assert torch.equal(learned(tmp_path / "run")["latents"], learned(unbroken[0])["latents"])
 
 
-def test_slow_twin_learns_the_same(unbroken, pairs, backbone, tmp_path):
-    run(pairs, backbone, tmp_path / "slow", prefix_split=False)
-    run(pairs, backbone, tmp_path / "nothing kept", cache_bytes=0)
+def test_slow_twin_learns_the_same(unbroken, pairs, model, tmp_path):
+    run(pairs, model, tmp_path / "slow", prefix_caching=False)
+    run(pairs, model, tmp_path / "nothing kept", cache_bytes=0)
     wanted = learned(unbroken[0])["latents"]
     for name in ("slow", "nothing kept"):
         assert_close(learned(tmp_path / name)["latents"], wanted, steps=TRAINING)
 
 
-def test_resume_refuses_another_run(pairs, backbone, tmp_path):
-    run(pairs, backbone, tmp_path / "run", stop_after=2)
+def test_resume_refuses_another_run(pairs, model, tmp_path):
+    run(pairs, model, tmp_path / "run", stop_after=2)
     with pytest.raises(InputError, match="batch_size was 8 and is now 4"):
-        run(pairs, backbone, tmp_path / "run", resume=True, batch_size=4)
+        run(pairs, model, tmp_path / "run", resume=True, batch_size=4)
 
 
-def test_an_output_folder_that_exists(pairs, backbone, unbroken):
+def test_an_output_folder_that_exists(pairs, model, unbroken):
     with pytest.raises(OutputExistsError, match="exists already"):
-        run(pairs, backbone, unbroken[0])
+        run(pairs, model, unbroken[0])
 
 
-def test_too_few_pairs(pairs, backbone, tmp_path):
+def test_too_few_pairs(pairs, model, tmp_path):
     with pytest.raises(InputError, match="too few"):
-        run(pairs[:1], backbone, tmp_path / "run", validation=0)
+        run(pairs[:1], model, tmp_path / "run", validation=0)
 
 
 @pytest.mark.parametrize(
@@ -112,58 +112,58 @@ def test_too_few_pairs(pairs, backbone, tmp_path):
 )
 def test_settings_that_cannot_work(setting, message):
     with pytest.raises(InputError, match=message):
-        TrainingOptions(**setting)
+        TrainConfig(**setting)
 
 
-def test_the_learning_rate_is_in_step_with_the_start(backbone):
-    prompt = backbone.prompt_embeddings()
+def test_the_learning_rate_is_in_step_with_the_start(model):
+    prompt = model.prompt_embeddings()
     size = (prompt.square().sum() / prompt.numel()).sqrt().item()
-    assert learning_rate(backbone, TrainingOptions()) == pytest.approx(0.1 * size)
-    assert learning_rate(backbone, TrainingOptions(**PAPER)) == pytest.approx(0.1 / backbone.dim**0.5)
-    assert learning_rate(backbone, TrainingOptions(method="lora")) == 1e-4
-    assert learning_rate(backbone, TrainingOptions(learning_rate=0.5)) == 0.5
+    assert learning_rate(model, TrainConfig()) == pytest.approx(0.1 * size)
+    assert learning_rate(model, TrainConfig(**PAPER)) == pytest.approx(0.1 / model.dim**0.5)
+    assert learning_rate(model, TrainConfig(method="lora")) == 1e-4
+    assert learning_rate(model, TrainConfig(learning_rate=0.5)) == 0.5
 
 
-def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, backbone, tmp_path):
+def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, model, tmp_path):
     seen = []
-    watched = run(pairs, backbone, tmp_path / "run", after_step=lambda *state: seen.append((*state[:2], state[2].queries.latents.clone())))
+    watched = run(pairs, model, tmp_path / "run", after_step=lambda *state: seen.append((*state[:2], state[2].queries.latents.clone())))
     assert [(step, total) for step, total, _ in seen] == [(step, 8) for step in range(1, 9)]
     assert torch.equal(seen[-1][2], watched.queries.latents) and not torch.equal(seen[0][2], seen[1][2])
     assert torch.equal(watched.queries.latents, unbroken[1].queries.latents)
 
 
-def test_every_lever_runs(pairs, backbone, tmp_path):
+def test_every_lever_runs(pairs, model, tmp_path):
     hard = [replace(pair, negatives=pairs[number - 1].positives[:1]) for number, pair in enumerate(pairs)]
     levers = {
         "orthogonality": 0.5,
         "false_negative_margin": 0.1,
-        "captions_per_item": 2,
+        "positives_per_query": 2,
         "init": "prompt",
         "generation_prompt": False,
         "max_steps": 2,
     }
-    plain = run(pairs, backbone, tmp_path / "plain", max_steps=2)
-    pulled = run(hard, backbone, tmp_path / "levers", **levers)
+    plain = run(pairs, model, tmp_path / "plain", max_steps=2)
+    pulled = run(hard, model, tmp_path / "levers", **levers)
     assert torch.isfinite(pulled.queries.latents).all()
     assert not torch.equal(pulled.queries.latents, plain.queries.latents)
 
 
-def test_tensorboard_files_appear(pairs, backbone, tmp_path):
+def test_tensorboard_files_appear(pairs, model, tmp_path):
     pytest.importorskip("tensorboard")
-    run(pairs, backbone, tmp_path / "run", max_steps=2, tensorboard=True)
+    run(pairs, model, tmp_path / "run", max_steps=2, tensorboard=True)
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
 
 
 def test_batches_hold_every_pair_once_and_know_their_positives(pairs):
     batches = Batches(pairs, 8, 1, seed=3)
     (epoch,) = batches.from_step(0, batches.steps_per_epoch)
-    assert sorted(item.key for batch in epoch for item in batch.queries) == sorted(pair.query.key for pair in pairs)
+    assert sorted(item.content_hash for batch in epoch for item in batch.queries) == sorted(pair.query.content_hash for pair in pairs)
     for batch in epoch:
-        wanted = [[item.key in batches.positives_of[query.key] for item in batch.candidates] for query in batch.queries]
+        wanted = [[item.content_hash in batches.positives_of[query.content_hash] for item in batch.candidates] for query in batch.queries]
         assert batch.positives.tolist() == wanted and batch.positives.any(dim=1).all()
     later, second = batches.from_step(2, batches.steps_per_epoch + 2)
     assert [batch.items for batch in later] == [batch.items for batch in epoch[2:]] and len(second) == 2
-    assert [item.key for item in second[0].queries] != [item.key for item in epoch[0].queries]
+    assert [item.content_hash for item in second[0].queries] != [item.content_hash for item in epoch[0].queries]
 
 
 def test_a_shared_caption_is_nobodys_negative(pairs):
@@ -185,11 +185,11 @@ def test_a_single_left_over_pair_is_left_out(pairs):
 
 
 def test_validation_pairs_are_set_aside(pairs):
-    training, validation = set_aside(pairs, 0.25, seed=1)
+    training, validation = split_validation(pairs, 0.25, seed=1)
     assert len(training) == 30 and len(validation) == 10
-    assert not {pair.query.key for pair in training} & {pair.query.key for pair in validation}
-    assert set_aside(pairs, 0.25, seed=1)[1] == validation
-    assert len(set_aside(pairs[:3], 10, seed=0)[0]) == 2
+    assert not {pair.query.content_hash for pair in training} & {pair.query.content_hash for pair in validation}
+    assert split_validation(pairs, 0.25, seed=1)[1] == validation
+    assert len(split_validation(pairs[:3], 10, seed=0)[0]) == 2
 
 
 @pytest.mark.parametrize("raw", [-50.0, 50.0])
@@ -200,34 +200,34 @@ def test_temperature_stays_in_bounds(raw):
     assert MIN_TEMPERATURE - 1e-6 <= queries.temperature.item() <= MAX_TEMPERATURE + 1e-6
 
 
-def test_latents_start_as_named(backbone):
-    prompt = backbone.prompt_embeddings()
+def test_latents_start_as_named(model):
+    prompt = model.prompt_embeddings()
     generator = torch.Generator().manual_seed(0)
-    assert not LatentQueries.create(5, backbone.dim, "zeros").latents.any()
-    assert torch.equal(LatentQueries.create(5, backbone.dim, "prompt", prompt).latents[3], prompt[-1])
-    spread = LatentQueries.create(200, backbone.dim, "normal", generator=generator).latents.std().item()
-    assert spread == pytest.approx(backbone.dim**-0.5, rel=0.02)
+    assert not LatentQueries.create(5, model.dim, "zeros").latents.any()
+    assert torch.equal(LatentQueries.create(5, model.dim, "prompt", prompt).latents[3], prompt[-1])
+    spread = LatentQueries.create(200, model.dim, "normal", generator=generator).latents.std().item()
+    assert spread == pytest.approx(model.dim**-0.5, rel=0.02)
     with pytest.raises(ValueError, match="Unknown init"):
         LatentQueries.create(5, 8, "ones")
     with pytest.raises(ValueError, match="needs the embeddings"):
         LatentQueries.create(5, 8, "prompt")
 
 
-def test_pairs_of_text_alone_train_too(backbone, tmp_path):
+def test_pairs_of_text_alone_train_too(model, tmp_path):
     texts = [Pair(Item(f"{number} apples"), (Item(f"apples: {number}"),)) for number in range(8)]
-    assert run(texts, backbone, tmp_path / "run", max_steps=1, validation=2).queries.num_latents == 4
+    assert run(texts, model, tmp_path / "run", max_steps=1, validation=2).queries.num_latents == 4
 
 
-def test_bad_items_are_left_out_and_listed(pairs, backbone, tmp_path, capsys):
+def test_bad_items_are_left_out_and_listed(pairs, model, tmp_path, capsys):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not an image")
     bad = [
         replace(pairs[0], query=Item(image=broken), source="row 0"),
         replace(pairs[1], positives=(Item(" "), *pairs[1].positives), source="row 1"),
         replace(pairs[2], negatives=(Item(image=tmp_path / "missing.png"),), source="row 2"),
         *pairs[3:20],
     ]
-    run(bad, backbone, tmp_path / "run", max_steps=1, validation=2)
+    run(bad, model, tmp_path / "run", max_steps=1, validation=2)
     listed = [json.loads(line)["item"] for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
     assert listed == ["row 0", "row 1", "row 2"]
     assert "missing.png" in capsys.readouterr().err

@@ -19,16 +19,16 @@ SCRIPT = """
 import resource, sys, warnings
 from pathlib import Path
 import slq
-from slq.training import TrainingOptions, train
+from slq.training import TrainConfig, train
 
 world, out, folder, *how = sys.argv[1:]
 if "full" in how:  # what a write past the limit gets is what a full disk gives: an error half-way
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
-options = TrainingOptions(
+options = TrainConfig(
     num_latents=2, epochs=2, batch_size=16, validation=0, learning_rate=5e-3, cache_bytes=0, cache_folder=folder,
     cache_level="none" if "none" in how else "states", workers=1 if "ahead" in how else 0,
 )
-train(slq.read_pairs(world).pairs, slq.load_backbone(device="cpu"), Path(out), options, resume="resume" in how, show_progress=False)
+train(slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), options, resume="resume" in how, show_progress=False)
 """
 
 
@@ -82,7 +82,7 @@ def test_a_full_disk_costs_time_and_nothing_else(world, unbroken, tmp_path):
     assert_close(found, unbroken, steps=FORWARD)
 
 
-def test_pictures_prepared_ahead_teach_the_same(world, tmp_path):
+def test_images_prepared_ahead_teach_the_same(world, tmp_path):
     one = learned(start(world, tmp_path / "run", "none"), tmp_path / "run")
     other = learned(start(world, tmp_path / "ahead" / "run", "none", "ahead"), tmp_path / "ahead" / "run")
     assert torch.equal(one, other)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from slq.errors import InputError
-from slq.evaluate import check_comparable, compare, published_rows, read_result
-from slq.evaluate.compare import PUBLISHED
+from slq.evaluation import check_comparable, compare, published_rows, read_result
+from slq.evaluation.compare import PUBLISHED
 
 COCO = {"name": "coco", "variant": "five", "protocol": "Karpathy's", "revision": "abc", "prompts": {}}
 

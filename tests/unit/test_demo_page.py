@@ -60,26 +60,26 @@ class Parsed(HTMLParser):
         return [attributes for attributes in self.of(tag) if name in attributes.get("class", "").split()]
 
 
-def shown(right: bool, picture: str = "pictures/1.png", caption: str = "a red cat", score: float = 0.5) -> Shown:
-    return Shown(picture, caption, score, right)
+def shown(right: bool, image: str = "images/1.png", caption: str = "a red cat", score: float = 0.5) -> Shown:
+    return Shown(image, caption, score, right)
 
 
-def score(before: float, after: float, name: str = "text to picture, hit@5") -> Score:
+def score(before: float, after: float, name: str = "text to image, hit@5") -> Score:
     return Score(name, before, 0.03, after, 0.005, "1,000 queries")
 
 
 EXAMPLES = (
     Example("explicit", "a red cat", None, (shown(False), shown(True)), (shown(True), shown(True), shown(False))),
     Example("knowledge", "the animal that gives milk", None, (shown(False), shown(False, score=-0.25)), (shown(True),)),
-    Example("composed", "but blue", "pictures/query.png", (), (shown(False),)),
+    Example("composed", "but blue", "images/query.png", (), (shown(False),)),
 )
 PAGE = Page(
     title="Adapted in two minutes",
     facts=(("Backbone", "the miniature, frozen"), ("Training pairs", "4,000")),
-    scores=(score(0.1, 0.85), score(0.412, 0.368, "composed query to picture, hit@5")),
+    scores=(score(0.1, 0.85), score(0.412, 0.368, "composed query to image, hit@5")),
     examples=EXAMPLES,
     training_curve=((10, 4.2), (20, 1.5), (30, 0.5)),
-    next_command="slq train --backbone OpenGVLab/InternVL3-1B-hf",
+    next_command="slq train --model OpenGVLab/InternVL3-1B-hf",
     provenance="seed 0, 2026-01-01",
 )
 BARE = replace(PAGE, facts=(), scores=(), examples=(), training_curve=())
@@ -101,7 +101,7 @@ def test_hostile_text_is_escaped_everywhere():
     assert all("onload" not in attributes for _, attributes in parsed.tags)
     # title twice, fact twice, score and note, query, caption as text, command, provenance
     assert parsed.text.count(" ".join(HOSTILE.split())) == 10
-    assert [image["alt"] for image in parsed.of("img")] == ["picture of the query", HOSTILE]
+    assert [image["alt"] for image in parsed.of("img")] == ["image of the query", HOSTILE]
 
 
 @pytest.mark.parametrize("page", [PAGE, BARE], ids=["full", "bare"])
@@ -117,8 +117,8 @@ def test_html_is_well_formed_and_its_links_lead_somewhere(page):
 
 
 def test_nothing_is_fetched_from_outside():
-    pictures = (shown(True, "http://example.com/a.png"), shown(True, "//example.com/a.png"), shown(True, "javascript:alert(1)"))
-    text = render_page(replace(PAGE, examples=(Example("explicit", "x", None, pictures, ()),)))
+    images = (shown(True, "http://example.com/a.png"), shown(True, "//example.com/a.png"), shown(True, "javascript:alert(1)"))
+    text = render_page(replace(PAGE, examples=(Example("explicit", "x", None, images, ()),)))
     parsed = Parsed(text)
     addresses = [attributes[key] for _, attributes in parsed.tags for key in ("src", "href", "srcset") if key in attributes]
     assert len(parsed.of("img")) == 3
@@ -130,7 +130,7 @@ def test_nothing_is_fetched_from_outside():
     assert not parsed.of("script")
 
 
-def test_each_picture_is_marked_right_or_wrong_by_word_and_frame():
+def test_each_image_is_marked_right_or_wrong_by_word_and_frame():
     parsed = Parsed(render_page(PAGE))
     assert parsed.text.count("✓ right") == len(parsed.classed("figure", "right")) == 4
     assert parsed.text.count("✗ wrong") == len(parsed.classed("figure", "wrong")) == 5
@@ -167,19 +167,19 @@ def test_bars_start_at_zero_and_are_as_long_as_the_numbers_beside_them():
     assert "before 41.2% untrained 3.0% after 120.0% chance 5.0%" in parsed.text
 
 
-def test_picture_paths_are_quoted():
-    path = "my pictures/scene #1?ü%20.png"
+def test_image_paths_are_quoted():
+    path = "my images/scene #1?ü%20.png"
     image = Parsed(render_page(replace(PAGE, examples=(Example("explicit", "x", None, (), (shown(True, path),)),)))).of("img")[0]
-    assert image["src"] == "./my%20pictures/scene%20%231%3F%C3%BC%2520.png"
+    assert image["src"] == "./my%20images/scene%20%231%3F%C3%BC%2520.png"
     assert unquote(urlsplit(image["src"]).path) == "./" + path
 
 
-def test_a_query_without_a_picture_has_none():
-    with_picture, without = (
-        Parsed(render_page(replace(PAGE, examples=(Example("composed", "but blue", picture, (), ()),))))
-        for picture in ("pictures/query.png", None)
+def test_a_query_without_an_image_has_none():
+    with_image, without = (
+        Parsed(render_page(replace(PAGE, examples=(Example("composed", "but blue", image, (), ()),))))
+        for image in ("images/query.png", None)
     )
-    assert [image["src"] for image in with_picture.of("img")] == ["./pictures/query.png"]
+    assert [opened["src"] for opened in with_image.of("img")] == ["./images/query.png"]
     assert without.of("img") == []
     assert "None" not in without.text
     assert "“but blue”" in without.text

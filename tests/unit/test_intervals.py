@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from slq.intervals import interval, paired_test
+from slq.evaluation.statistics import interval, paired_test
 
 
 def outcomes(seed: int, queries: int = 200) -> np.ndarray:

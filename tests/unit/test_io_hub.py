@@ -81,19 +81,19 @@ def test_a_revision_and_a_data_set(call):
 @pytest.mark.parametrize(
     ("arguments", "options", "kind", "message"),
     [
-        (["owner/data", "v9"], {}, "DataFileError", "the data set 'owner/data' at 'v9' does not exist on the hub; give a commit, tag or"),
+        (["owner/data", "v9"], {}, "DataError", "the data set 'owner/data' at 'v9' does not exist on the hub; give a commit, tag or"),
         (
             ["owner/none"],
             {},
-            "DataFileError",
+            "DataError",
             "the data set 'owner/none' does not exist on the hub, or is private; correct its name",
         ),
-        (["owner/data"], {"offline": True}, "DataFileError", "the data set 'owner/data' is not on this machine, and HF_HUB_OFFLINE is set"),
-        (["owner/data"], {"url": "http://127.0.0.1:9"}, "DataFileError", "is not on this machine, and the hub cannot be reached; connect"),
+        (["owner/data"], {"offline": True}, "DataError", "the data set 'owner/data' is not on this machine, and HF_HUB_OFFLINE is set"),
+        (["owner/data"], {"url": "http://127.0.0.1:9"}, "DataError", "is not on this machine, and the hub cannot be reached; connect"),
         (
             ["no such/name"],
             {"repo_type": "model"},
-            "DataFileError",
+            "DataError",
             "'no such/name' is neither a folder nor a name of the hub",
         ),
         (

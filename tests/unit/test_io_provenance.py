@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from slq.errors import BackboneError
+from slq.errors import ModelError
 from slq.io.device import DTYPES, choose_device, choose_dtype, free_memory, memory_of
 from slq.io.provenance import isolated_rng, parameter_hash, provenance, record, seed_everything
 
@@ -83,9 +83,9 @@ def test_devices_and_dtypes():
     assert choose_device("cpu").type == "cpu" and choose_device("cuda:1").index == 1
     assert choose_dtype(None, torch.device("cpu")) is torch.float32 and choose_dtype(None, torch.device("cuda")) is torch.bfloat16
     assert choose_dtype("float16", torch.device("cpu")) is torch.float16
-    with pytest.raises(BackboneError, match="Unknown device 'gpu': use cpu, cuda"):
+    with pytest.raises(ModelError, match="Unknown device 'gpu': use cpu, cuda"):
         choose_device("gpu")
-    with pytest.raises(BackboneError, match="Unknown dtype 'half': choose one of float32, bfloat16, float16"):
+    with pytest.raises(ModelError, match="Unknown dtype 'half': choose one of float32, bfloat16, float16"):
         choose_dtype("half", torch.device("cpu"))
 
 

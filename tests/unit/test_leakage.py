@@ -1,4 +1,4 @@
-"""What a test set shares with a training set: copies are found however they were saved, different pictures are not."""
+"""What a test set shares with a training set: copies are found however they were saved, different images are not."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from PIL import Image, ImageEnhance
 from typer.testing import CliRunner, Result
 
-from slq import cli, leakage
+from slq import cli
 from slq.data import from_pairs, read_beir, read_pairs, write_beir
 from slq.data.pairs import PairFile
 from slq.errors import InputError
-from slq.leakage import find_leakage, normalised, picture_id
+from slq.evaluation import leakage
+from slq.evaluation.leakage import find_leakage, image_id, normalised
 from slq.miniature.export import split_scenes, write_world
 from slq.miniature.world.scenes import render
 from slq.types import Item, Pair
@@ -31,78 +32,78 @@ COPIES: dict[str, Callable[[Image.Image, Path], None]] = {
 }
 
 
-def pair_file(folder: Path, pictures: dict[str, list[str]]) -> PairFile:
-    """Pairs of the pictures of a folder with captions."""
-    lines = [json.dumps({"image": name, "caption": captions}) for name, captions in pictures.items()]
+def pair_file(folder: Path, images: dict[str, list[str]]) -> PairFile:
+    """Pairs of the images of a folder with captions."""
+    lines = [json.dumps({"image": name, "caption": captions}) for name, captions in images.items()]
     (folder / "captions.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return read_pairs(folder / "captions.jsonl")
 
 
-def opened(pictures: list[Image.Image], prefix: str = "") -> PairFile:
-    pairs = tuple(Pair(Item(image=picture), (Item(f"{prefix} {i}"),), source=f"{prefix}{i}") for i, picture in enumerate(pictures))
+def opened(images: list[Image.Image], prefix: str = "") -> PairFile:
+    pairs = tuple(Pair(Item(image=image), (Item(f"{prefix} {i}"),), source=f"{prefix}{i}") for i, image in enumerate(images))
     return PairFile(pairs, (), Path())
 
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train/ of 60 pictures; test/ of 12 others, and with copies of training pictures in copies/."""
+    """train/ of 60 images; test/ of 12 others, and with copies of training images in copies/."""
     folder = tmp_path_factory.mktemp("leakage")
     write_world(folder / "train", "train", 60)
     write_world(folder / "test", "test", 12)
     (folder / "copies").mkdir()
     for number, (name, save) in enumerate(COPIES.items()):
-        with Image.open(folder / "train" / "pictures" / f"{7 * number:04d}.png") as image:
+        with Image.open(folder / "train" / "images" / f"{7 * number:04d}.png") as image:
             save(image.convert("RGB"), folder / "copies" / name)
-    shutil.copy(folder / "train" / "pictures" / "0050.png", folder / "copies" / "exact.png")
+    shutil.copy(folder / "train" / "images" / "0050.png", folder / "copies" / "exact.png")
     return folder
 
 
 def test_every_copy_is_found_where_it_is(worlds):
     asked = pair_file(worlds / "copies", {name: ["nothing of the world"] for name in (*COPIES, "exact.png")})
     found = find_leakage(read_pairs(worlds / "train"), asked)
-    origin = {Path(match.test).name: Path(match.train).name for match in found.pictures}
+    origin = {Path(match.test).name: Path(match.train).name for match in found.images}
     assert origin == {**{name: f"{7 * number:04d}.png" for number, name in enumerate(COPIES)}, "exact.png": "0050.png"}
     assert [Path(match.test).name for match in found.by_content] == ["exact.png"]
     assert {Path(match.test).name for match in found.by_looks} == set(COPIES)
     assert found.by_id == () and found.texts == () and found.skipped == ()
-    assert (found.train_pictures, found.test_pictures, found.test_texts) == (60, 7, 1)
-    assert json.loads(json.dumps(found.to_json()))["pictures"] == 7
+    assert (found.train_images, found.test_images, found.test_texts) == (60, 7, 1)
+    assert json.loads(json.dumps(found.to_json()))["images"] == 7
 
 
 def test_other_scenes_with_the_same_names_are_not(worlds):
-    """Both worlds call their pictures 0000.png and so on."""
+    """Both worlds call their images 0000.png and so on."""
     found = find_leakage(read_pairs(worlds / "train"), read_pairs(worlds / "test"))
-    assert found.pictures == ()
-    assert found.summary() == "0 of 12 pictures of the test set stand in the training set"
+    assert found.images == ()
+    assert found.summary() == "0 of 12 images of the test set stand in the training set"
 
 
 def test_different_scenes_do_not_fall_together():
     """500 scenes with their twins, which differ in one respect, and as many of photograph-like noise: every pair is compared."""
     scenes = [render(drawn.scene) for drawn in split_scenes("train", 500, seed=11)]
-    assert find_leakage(opened(scenes[::2]), opened(scenes[1::2])).pictures == ()
+    assert find_leakage(opened(scenes[::2]), opened(scenes[1::2])).images == ()
     draw = np.random.default_rng(0)
     noise = [Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((160, 120)) for _ in range(500)]
-    assert find_leakage(opened(noise[::2]), opened(noise[1::2])).pictures == ()
+    assert find_leakage(opened(noise[::2]), opened(noise[1::2])).images == ()
 
 
-def test_plain_pictures_are_told_apart_by_colour():
-    """Of a plain picture the hash says nothing."""
+def test_plain_images_are_told_apart_by_colour():
+    """Of a plain image the hash says nothing."""
     plain = [Image.new("RGB", (64, 64), colour) for colour in ("white", "black", "red", "blue", "gray")]
-    assert find_leakage(opened(plain[:3]), opened(plain[3:])).pictures == ()
+    assert find_leakage(opened(plain[:3]), opened(plain[3:])).images == ()
     (match,) = find_leakage(opened(plain), opened([Image.new("RGB", (32, 32), "#f80000")], "asked ")).by_looks
     assert (match.test, match.train) == ("asked 0", "2")
 
 
 def test_blocks_give_what_one_loop_gives(worlds, monkeypatch):
-    """The slow twin: every pair of pictures, one at a time."""
+    """The slow twin: every pair of images, one at a time."""
     import imagehash
 
-    pictures = [Image.open(path).convert("RGB") for path in sorted((worlds / "train" / "pictures").iterdir())]
-    known, asked = pictures[:40], [picture.resize((48, 48)) for picture in pictures[20:]]
+    images = [Image.open(path).convert("RGB") for path in sorted((worlds / "train" / "images").iterdir())]
+    known, asked = images[:40], [image.resize((48, 48)) for image in images[20:]]
     monkeypatch.setattr(leakage, "BLOCK", 100)
     monkeypatch.setattr(leakage, "COLOUR_GAP", 255)
     found = {match.test: (match.train, match.distance) for match in find_leakage(opened(known), opened(asked), 64).by_looks}
-    known_hashes, asked_hashes = ([imagehash.phash(picture, 16) for picture in listed] for listed in (known, asked))
+    known_hashes, asked_hashes = ([imagehash.phash(image, 16) for image in listed] for listed in (known, asked))
     slow = {}
     for number, one in enumerate(asked_hashes):
         distance, place = min((int(one - other), place) for place, other in enumerate(known_hashes))
@@ -123,23 +124,23 @@ def test_blocks_give_what_one_loop_gives(worlds, monkeypatch):
         ("0001.png", "0001.png", False),
         ("00000001.jpg", "00000001.jpg", False),
         ("IMG_1234.jpg", "IMG_1234.jpg", False),
-        ("picture.jpg", "picture.jpg", False),
+        ("image.jpg", "image.jpg", False),
     ],
 )
-def test_names_that_say_which_picture_it_is(one, other, same):
-    assert (picture_id(one) is not None and picture_id(one) == picture_id(other)) is same
+def test_names_that_say_which_image_it_is(one, other, same):
+    assert (image_id(one) is not None and image_id(one) == image_id(other)) is same
 
 
-def test_pictures_by_id_need_not_be_readable(tmp_path):
+def test_images_by_id_need_not_be_readable(tmp_path):
     files = {}
     for side, name in (("train", "000000391895.jpg"), ("test", "COCO_val2014_000000391895.jpg")):
         (tmp_path / side).mkdir()
-        (tmp_path / side / name).write_bytes(b"no picture" + side.encode())
+        (tmp_path / side / name).write_bytes(b"no image" + side.encode())
         Image.new("RGB", (20, 20), "red" if side == "train" else "blue").save(tmp_path / side / "plain.png")
         files[side] = pair_file(tmp_path / side, {name: ["A dog, running."], "plain.png": [side]})
     (tmp_path / "test" / "plain.png").unlink()  # gone after its file was read
     found = find_leakage(files["train"], files["test"])
-    (match,) = found.pictures
+    (match,) = found.images
     assert match == found.by_id[0] and "COCO_val2014" in match.test and match.train.endswith("000000391895.jpg")
     assert [Path(failure.item).name for failure in found.skipped] == [
         "000000391895.jpg",
@@ -153,7 +154,7 @@ def test_texts_are_listed_apart(tmp_path):
     test = [Pair(Item("a  dog running"), (Item("Two Cats!"), Item("three cats"), Item("...")), source="line 5")]
     found = find_leakage(PairFile(tuple(train), (), tmp_path), PairFile(tuple(test), (), tmp_path))
     assert [(match.test, match.train) for match in found.texts] == [("line 5", "line 1")] * 2
-    assert found.pictures == () and (found.train_texts, found.test_texts) == (3, 3)
+    assert found.images == () and (found.train_texts, found.test_texts) == (3, 3)
 
 
 def test_normalised_texts_keep_other_scripts_and_symbols():
@@ -191,25 +192,25 @@ def leaky(worlds: Path) -> Path:
     return worlds / "copies"
 
 
-def test_command_reports_and_fails_where_pictures_overlap(worlds, leaky, tmp_path):
+def test_command_reports_and_fails_where_images_overlap(worlds, leaky, tmp_path):
     said = invoke("leakage", "--train", worlds / "train", "--test", leaky, "--json", tmp_path / "found.json", code=1).output
-    assert "7 of 7 test pictures stand among 60 training pictures: 0 same id, 1 same file, 6 look alike." in said
+    assert "7 of 7 test images stand among 60 training images: 0 same id, 1 same file, 6 look alike." in said
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["pictures"] == 7 and len(found["by_looks"]) == 6 and found["distance"] == 20
+    assert found["images"] == 7 and len(found["by_looks"]) == 6 and found["distance"] == 20
     strict = invoke("leakage", "--train", worlds / "train", "--test", leaky, "--distance", 0, code=1).output
     assert "1 same file" in strict and "6 look alike" not in strict
 
 
 def test_command_passes_where_only_texts_do(worlds):
     said = invoke("leakage", "--train", worlds / "train", "--test", worlds / "test" / "knowledge").output
-    assert "0 of 12 test pictures stand" in said
+    assert "0 of 12 test images stand" in said
 
 
 def test_training_warns_and_keeps_what_it_found(worlds, leaky, tmp_path):
     few = ("--max-steps", 1, "--num-latents", 2, "--batch-size", 8, "--device", "cpu")
     arguments = ("train", "--pairs", worlds / "train", "--out", tmp_path / "out", "--test-set", leaky, "--test-set", worlds / "test", *few)
     warned = invoke(*arguments).stderr
-    assert f"Warning: {leaky}: 7 of 7 pictures of the test set stand in the training set" in warned
+    assert f"Warning: {leaky}: 7 of 7 images of the test set stand in the training set" in warned
     assert f"Warning: {worlds / 'test'}" not in warned
     kept = json.loads((tmp_path / "out" / "leakage.json").read_text())
-    assert {name: one["pictures"] for name, one in kept.items()} == {str(leaky): 7, str(worlds / "test"): 0}
+    assert {name: one["images"] for name, one in kept.items()} == {str(leaky): 7, str(worlds / "test"): 0}

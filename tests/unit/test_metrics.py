@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slq import metrics
+from slq.evaluation import metrics
 
 NAN = math.nan
 
@@ -147,7 +147,7 @@ def test_constant_scores_get_the_worst_result(value: float) -> None:
 
 
 def test_recall_counts_places_that_ties_leave() -> None:
-    # Places: 0.9 (relevant), then two irrelevant 0.5, then two relevant 0.5.
+    # RelevantRanks: 0.9 (relevant), then two irrelevant 0.5, then two relevant 0.5.
     scores, judged = row(0.5, 0.5, 0.9, 0.5, 0.5), relevant(0, 2, 4, size=5)
     assert [metrics.recall_at_k(scores, judged, k) for k in range(1, 6)] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 2 / 3, 1])
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from oracle import first_places, metrics_of, ranks_of
 
-from slq.metrics import Places, from_ranks
-from slq.scoring import rank
+from slq.evaluation.metrics import RelevantRanks, from_ranks
+from slq.evaluation.ranking import rank
 
 KS = (1, 3, 10)
 
@@ -52,7 +52,7 @@ def test_rank_and_metrics_of_random_cases_equal_the_oracle(block_bytes):
             different.append(seed)
             continue
         gains = [list(judged.values()) for judged in relevant]
-        metrics = from_ranks([Places(one.ranks_R, np.array(each)) for one, each in zip(found, gains, strict=True)], KS)
+        metrics = from_ranks([RelevantRanks(one.ranks_R, np.array(each)) for one, each in zip(found, gains, strict=True)], KS)
         assert metrics == pytest.approx(metrics_of(list(zip(wanted_ranks, gains, strict=True)), KS)), f"seed {seed}"
     assert not different, f"other ranks or first places than the oracle's in the cases of seeds {different}"
 

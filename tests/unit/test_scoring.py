@@ -1,4 +1,4 @@
-"""Ranks found block by block, beside the slow twin: the whole matrix of scores, ranked by slq.metrics."""
+"""Ranks found block by block, beside the slow twin: the whole matrix of scores, ranked by slq.evaluation.metrics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from slq import metrics, scoring
-from slq.metrics import Places, from_ranks
-from slq.scoring import Ranking, rank
+from slq.evaluation import metrics, ranking
+from slq.evaluation.metrics import RelevantRanks, from_ranks
+from slq.evaluation.ranking import Ranking, rank
 
 SMALL = 20_000  # bytes of a block: a corpus of 300 is read in several
 KS = (1, 3, 10)
@@ -40,7 +40,9 @@ def twin(
 
 
 def scored(rankings: Sequence[Ranking], relevant: Sequence[Mapping[int, int]]) -> dict[str, float]:
-    return from_ranks([Places(one.ranks_R, np.array([*judged.values()])) for one, judged in zip(rankings, relevant, strict=True)], KS)
+    return from_ranks(
+        [RelevantRanks(one.ranks_R, np.array([*judged.values()])) for one, judged in zip(rankings, relevant, strict=True)], KS
+    )
 
 
 def drawn(seed: int, queries: int = 70, corpus: int = 300, graded: bool = True) -> tuple[np.ndarray, np.ndarray, list[dict[int, int]]]:
@@ -53,7 +55,7 @@ def drawn(seed: int, queries: int = 70, corpus: int = 300, graded: bool = True) 
     return generator.integers(-2, 3, (queries, 6)).astype(np.float32), generator.integers(-2, 3, (corpus, 6)).astype(np.float32), relevant
 
 
-@pytest.mark.parametrize("block_bytes", [SMALL, scoring.BLOCK_BYTES], ids=["many blocks", "one block"])
+@pytest.mark.parametrize("block_bytes", [SMALL, ranking.BLOCK_BYTES], ids=["many blocks", "one block"])
 @pytest.mark.parametrize("seed", range(4))
 def test_ranks_are_those_of_the_whole_matrix(seed, block_bytes):
     queries, corpus, relevant = drawn(seed)
@@ -94,7 +96,7 @@ def test_first_places_are_those_of_a_stable_sort(seed, top):
         assert one.top_K.tolist() == best.tolist() and one.scores_K.tolist() == scores[row, best].tolist()
 
 
-@pytest.mark.parametrize("block_bytes", [SMALL, 1_000_000, scoring.BLOCK_BYTES])
+@pytest.mark.parametrize("block_bytes", [SMALL, 1_000_000, ranking.BLOCK_BYTES])
 @pytest.mark.parametrize(("dim", "size"), [(33, 7), (130, 301), (896, 1003)])
 def test_constant_embeddings_get_the_last_rank_and_not_a_lucky_one(dim, size, block_bytes):
     """Equal vectors must score the same wherever they stand; a plain product of one query with these differs in the last digit."""
@@ -107,7 +109,7 @@ def test_constant_embeddings_get_the_last_rank_and_not_a_lucky_one(dim, size, bl
         assert {one.ranks_R[0] for one in rankings} == {size}
 
 
-@pytest.mark.parametrize("block_bytes", [SMALL, scoring.BLOCK_BYTES], ids=["many blocks", "one block"])
+@pytest.mark.parametrize("block_bytes", [SMALL, ranking.BLOCK_BYTES], ids=["many blocks", "one block"])
 def test_late_interaction_is_the_sum_of_the_best_products(block_bytes):
     generator = np.random.default_rng(0)
     queries = generator.integers(-2, 3, (20, 3, 4)).astype(np.float32)

@@ -9,13 +9,13 @@ from building import run
 from picture_book import PictureBook
 from slq_karr.build import Built
 
-from slq.backbone import FrozenBackbone, load_backbone
 from slq.miniature.export import write_world
+from slq.models import FrozenModel, load_model
 
 
 @pytest.fixture(scope="session")
-def backbone() -> FrozenBackbone:
-    return load_backbone(device="cpu")
+def model() -> FrozenModel:
+    return load_model(device="cpu")
 
 
 @pytest.fixture(scope="session")

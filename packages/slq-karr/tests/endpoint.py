@@ -35,8 +35,8 @@ def prompt_of(body: Body) -> str:
     return content if isinstance(content, str) else next(part["text"] for part in content if part["type"] == "text")
 
 
-def picture_of(body: Body) -> str | None:
-    """The data URL of a request's picture."""
+def image_of(body: Body) -> str | None:
+    """The data URL of a request's image."""
     content = body["messages"][0]["content"]
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"] if isinstance(content, list) else []
     return urls[0] if urls else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from endpoint import Answer, Body, picture_of, prompt_of
+from endpoint import Answer, Body, image_of, prompt_of
 from PIL import Image
 from slq_karr.categories import label
 
@@ -62,13 +62,13 @@ def place(name: str, prompt: str) -> str:
 
 
 class PictureBook:
-    """Answers every prompt of the builder truthfully. world: the folder whose captions it tells of pictures that come without."""
+    """Answers every prompt of the builder truthfully. world: the folder whose captions it tells of images that come without."""
 
     def __init__(self, world: Path):
-        self.pictures: list[tuple[np.ndarray, str]] = []
+        self.images: list[tuple[np.ndarray, str]] = []
         for pair in read_pairs(world / "captions.jsonl").pairs:
             assert isinstance(pair.query.image, Path)
-            self.pictures.append((_pixels(Image.open(pair.query.image)), pair.positives[0].text or ""))
+            self.images.append((_pixels(Image.open(pair.query.image)), pair.positives[0].text or ""))
 
     def __call__(self, body: Body) -> Answer:
         prompt = prompt_of(body)
@@ -83,10 +83,10 @@ class PictureBook:
         return Answer(json.dumps(answer(prompt, body)))
 
     def caption(self, prompt: str, body: Body) -> dict:
-        """Of the picture that is most like the one in the request."""
-        encoded = (picture_of(body) or "").partition("base64,")[2]
+        """Of the image that is most like the one in the request."""
+        encoded = (image_of(body) or "").partition("base64,")[2]
         seen = _pixels(Image.open(io.BytesIO(base64.b64decode(encoded))))
-        return {"caption": min(self.pictures, key=lambda each: float(np.abs(each[0] - seen).mean()))[1]}
+        return {"caption": min(self.images, key=lambda each: float(np.abs(each[0] - seen).mean()))[1]}
 
     def targets(self, prompt: str, body: Body) -> dict:
         found = [concepts()[name] for name in shown_in(place("Caption", prompt))]

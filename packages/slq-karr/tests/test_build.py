@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from building import COUNT, journal, lines, run
-from endpoint import Answer, ScriptedEndpoint, picture_of, prompt_of
+from endpoint import Answer, ScriptedEndpoint, image_of, prompt_of
 from picture_book import FACT_OF, find_leaks, place, shown_in
 from slq_karr.candidates import CHECKS, read_candidates
 from slq_karr.categories import CATEGORIES, quotas
@@ -24,21 +24,21 @@ from slq_karr.pace import Limits
 from slq_karr.settings import Options
 
 from slq.data import read_beir
+from slq.encoders import LastTokenReadout
 from slq.errors import InputError
-from slq.evaluate import evaluate
-from slq.methods import LastTokenReadout
+from slq.evaluation import evaluate
 
 
 def test_a_set_has_the_mix_that_was_asked_for(whole):
     _, built, _ = whole
     wanted = {name: count for name, count in quotas(CATEGORIES, COUNT).items() if count}
     assert Counter(each.category for each in built.accepted) == wanted and built.missing == {}
-    assert len({each.image for each in built.accepted}) == COUNT, "one query for a picture"
+    assert len({each.image for each in built.accepted}) == COUNT, "one query for an image"
 
 
 def test_every_accepted_query_is_checked_and_true(whole, world):
     out, built, _ = whole
-    captions = {f"pictures/{n:04d}.png": row["caption"][0] for n, row in enumerate(lines(world / "captions.jsonl"), start=1)}
+    captions = {f"images/{n:04d}.png": row["caption"][0] for n, row in enumerate(lines(world / "captions.jsonl"), start=1)}
     for each in built.accepted:
         assert each.caption == captions[each.image] and (out / each.image).is_file()
         fact = FACT_OF[each.query]
@@ -49,16 +49,16 @@ def test_every_accepted_query_is_checked_and_true(whole, world):
 
 
 @pytest.mark.slow
-def test_a_set_scores_as_the_queries_that_people_wrote(whole, world, backbone, tmp_path):
-    """The world's own knowledge queries, over the same pictures: the same answers, and every query finds them at the same ranks."""
+def test_a_set_scores_as_the_queries_that_people_wrote(whole, world, model, tmp_path):
+    """The world's own knowledge queries, over the same images: the same answers, and every query finds them at the same ranks."""
     export(whole[0], tmp_path / "out", find_leaks=find_leaks)
     made, own = read_beir(tmp_path / "out" / WHOLE), read_beir(world / "knowledge")
-    source = {row["image"]: row["source"] for row in lines(whole[0] / "pictures.jsonl")}
+    source = {row["image"]: row["source"] for row in lines(whole[0] / "images.jsonl")}
     texts = {item.text for item in made.queries.values()}
     own = replace(own, queries={id_: item for id_, item in own.queries.items() if item.text in texts})
     answers = {item.text: set(own.qrels[id_]) for id_, item in own.queries.items()}
     assert {made.queries[id_].text: {source[image] for image in found} for id_, found in made.qrels.items()} == answers
-    scored = evaluate(LastTokenReadout(backbone), [made, own])
+    scored = evaluate(LastTokenReadout(model), [made, own])
     first, second = (
         {one.queries[each.id].text: sorted(each.ranks.values()) for each in found.queries}
         for one, found in zip((made, own), scored, strict=True)
@@ -110,10 +110,10 @@ def test_a_set_is_gone_on_with_as_it_was_begun(whole, world, book, change, compl
     assert later == [] and len(journal(out)) == len(asked)
 
 
-def test_other_pictures_are_another_set(whole, world, book, tmp_path):
+def test_other_images_are_another_set(whole, world, book, tmp_path):
     (tmp_path / "captions.jsonl").write_text("\n".join((world / "captions.jsonl").read_text().splitlines()[:-1]))
-    (tmp_path / "pictures").symlink_to(world / "pictures")
-    with pytest.raises(InputError, match="was begun with pictures = "):
+    (tmp_path / "images").symlink_to(world / "images")
+    with pytest.raises(InputError, match="was begun with images = "):
         run(book, tmp_path / "captions.jsonl", whole[0])
 
 
@@ -161,7 +161,7 @@ def test_killed_half_way_and_gone_on_with_nothing_is_paid_twice(whole, world, bo
 
 
 def test_checks_reject_with_a_reason(whole, world, book, tmp_path):
-    """Each of five pictures gets a query with one fault, and another picture takes its place."""
+    """Each of five images gets a query with one fault, and another image takes its place."""
     leaks, again, plain, vague, wrong = whole[1].accepted[:5]
     own = {each.caption: each for each in (leaks, again, plain, vague, wrong)}
     queries = {
@@ -185,14 +185,14 @@ def test_checks_reject_with_a_reason(whole, world, book, tmp_path):
     found = {each.caption: each for each in built.candidates if each.caption in own}
     assert found[leaks.caption].failed == "leak" and leaks.target in found[leaks.caption].verdicts["leak"]["why"]
     assert found[vague.caption].verdicts["answerable"] == {"passed": False, "why": "it was taken for nothing in particular", "answer": ""}
-    assert found[wrong.caption].verdicts["true_of_picture"] == {"passed": False, "why": "it is not there"}
+    assert found[wrong.caption].verdicts["true_of_image"] == {"passed": False, "why": "it is not there"}
     assert found[plain.caption].failed in ("surface", "leak")
     assert found[leaks.caption].to_dict()["verdicts"]["answerable"] == {"passed": None, "why": "not asked: the check 'leak' failed before"}
     assert not any(found[caption].accepted for caption in (leaks.caption, plain.caption, vague.caption, wrong.caption))
     assert len(built.accepted) == COUNT
 
 
-def test_the_number_of_judged_pictures_is_bounded(whole, world, book, tmp_path):
+def test_the_number_of_judged_images_is_bounded(whole, world, book, tmp_path):
     asked: list[str] = []
     built = run(book, world / "captions.jsonl", tmp_path / "set", options=Options(COUNT, max_positives=1), asked=asked)
     likely = {each.id: len(each.positives) - 1 for each in whole[1].accepted}
@@ -203,34 +203,34 @@ def test_the_number_of_judged_pictures_is_bounded(whole, world, book, tmp_path):
 
 def test_a_bare_folder_is_captioned_first(world, book, tmp_path):
     bare, asked = tmp_path / "bare", []
-    shutil.copytree(world / "pictures", bare)
+    shutil.copytree(world / "images", bare)
     for path in sorted(bare.iterdir())[12:]:
         path.unlink()
-    (bare / "broken.png").write_bytes(b"no picture")
+    (bare / "broken.png").write_bytes(b"no image")
     shutil.copy(bare / "0000.png", bare / "copy.png")
     built = run(book, bare, tmp_path / "set", options=Options(3), asked=asked)
     captions = {row["image"]: row["caption"] for row in lines(world / "captions.jsonl")}
-    source = {row["image"]: row["source"] for row in lines(tmp_path / "set/pictures.jsonl") if "image" in row}
+    source = {row["image"]: row["source"] for row in lines(tmp_path / "set/images.jsonl") if "image" in row}
     assert len(built.accepted) == 3
-    assert all(each.caption == captions[f"pictures/{source[each.image]}"][0] for each in built.accepted), "the server saw the pictures"
+    assert all(each.caption == captions[f"images/{source[each.image]}"][0] for each in built.accepted), "the server saw the images"
     assert sum(prompt.startswith("Task: caption") for prompt in asked) == 12
     reasons = {each.item: each.reason for each in built.left_out}
-    assert "broken.png (pictures)" in reasons and reasons["copy.png (pictures)"] == "the same picture as 0000.png"
+    assert "broken.png (images)" in reasons and reasons["copy.png (images)"] == "the same image as 0000.png"
     again = run(book, bare, tmp_path / "set", options=Options(3), asked=(later := []))
     assert again == built and later == []
 
 
-def test_captions_only_sends_no_picture(world, book, tmp_path):
+def test_captions_only_sends_no_image(world, book, tmp_path):
     def script(body) -> Answer:
-        assert picture_of(body) is None
+        assert image_of(body) is None
         return book(body)
 
     assert len(run(script, world / "captions.jsonl", tmp_path / "set", options=Options(4, captions_only=True)).accepted) == 4
-    with pytest.raises(InputError, match="Without captions the model must see the pictures"):
-        run(script, world / "pictures", tmp_path / "bare", options=Options(4, captions_only=True))
+    with pytest.raises(InputError, match="Without captions the model must see the images"):
+        run(script, world / "images", tmp_path / "bare", options=Options(4, captions_only=True))
 
 
-def test_what_the_pictures_cannot_give_is_said(world, book, tmp_path):
+def test_what_the_images_cannot_give_is_said(world, book, tmp_path):
     built = run(book, world / "captions.jsonl", tmp_path / "set", options=Options(100, (("logic_maths", 1.0),), tries=1))
     assert built.missing == {"logic_maths": 100 - len(built.accepted)} and 0 < len(built.accepted) < 40
 
@@ -264,6 +264,6 @@ def test_the_own_leak_checker_is_what_a_build_uses(whole, world, book, tmp_path)
     assert found.failed == "leak" and odd.target in found.verdicts["leak"]["why"]
 
 
-def test_a_set_among_its_own_pictures_is_refused(world, book):
-    with pytest.raises(InputError, match="lies among the pictures"):
-        run(book, world / "pictures", world / "pictures/set")
+def test_a_set_among_its_own_images_is_refused(world, book):
+    with pytest.raises(InputError, match="lies among the images"):
+        run(book, world / "images", world / "images/set")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from slq import cli
 from slq.benchmarks import load_benchmark
 from slq.data import read_beir
-from slq.errors import DataFileError, OutputExistsError
+from slq.errors import DataError, OutputExistsError
 from slq.miniature.export import write_world
 
 SETTINGS = {
@@ -35,21 +35,21 @@ SETTINGS = {
 
 
 def candidate(number: int, query: str, target: str, positives: tuple[int, ...] = (), failed: str = "") -> Candidate:
-    image = f"pictures/{number:04d}.png"
+    image = f"images/{number:04d}.png"
     verdicts = {check: {"passed": check != failed, "why": ""} for check in CHECKS}
-    shown = [image, *(f"pictures/{other:04d}.png" for other in positives)]
+    shown = [image, *(f"images/{other:04d}.png" for other in positives)]
     return Candidate(f"q{number:04d}", image, f"a {target}", target, (), "functional", query, verdicts, shown)
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """A set of five pictures: two queries accepted, one rejected by a check, two pictures without a query."""
+    """A set of five images: two queries accepted, one rejected by a check, two images without a query."""
     source = tmp_path / "photos"
     source.mkdir()
     for number in range(5):
         Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(source / f"{number}.png")
     out = tmp_path / "set"
-    gather(Source(tuple((source / f"{n}.png", f"{n}.png", (f"picture {n}",)) for n in range(5)), ()), out)
+    gather(Source(tuple((source / f"{n}.png", f"{n}.png", (f"image {n}",)) for n in range(5)), ()), out)
     (out / "settings.json").write_text(json.dumps(SETTINGS))
     candidates = [
         candidate(1, "it purrs", "cat", (2, 4)),
@@ -77,16 +77,16 @@ def exported_queries(folder: Path, out: Path, **options) -> dict[str, str]:
 def test_both_layouts_are_read(made, tmp_path):
     out = tmp_path / "out"
     found = export(made, out, find_leaks=find_leaks)
-    assert (found.queries, found.pictures, found.categories, found.warnings) == (2, 2, {"functional": 2}, ())
+    assert (found.queries, found.images, found.categories, found.warnings) == (2, 2, {"functional": 2}, ())
     to_image, to_text = load_benchmark("karr", out).sets
     assert {id_: item.text for id_, item in to_image.queries.items()} == {"q0001": "it purrs", "q0002": "it barks"}
-    assert list(to_image.corpus) == ["pictures/0001.png", "pictures/0002.png"] and to_image.failures == ()
-    assert to_image.qrels == {"q0001": {"pictures/0001.png": 1, "pictures/0002.png": 1}, "q0002": {"pictures/0002.png": 1}}
-    assert to_text.qrels["pictures/0002.png"] == {"q0001": 1, "q0002": 1}
+    assert list(to_image.corpus) == ["images/0001.png", "images/0002.png"] and to_image.failures == ()
+    assert to_image.qrels == {"q0001": {"images/0001.png": 1, "images/0002.png": 1}, "q0002": {"images/0002.png": 1}}
+    assert to_text.qrels["images/0002.png"] == {"q0001": 1, "q0002": 1}
     small, whole = read_beir(out), read_beir(out / "whole-gallery")
     assert small.qrels == to_image.qrels and list(small.corpus) == list(to_image.corpus) and small.categories == to_image.categories
     assert len(whole.corpus) == 5 and whole.failures == ()
-    assert list(whole.qrels["q0001"]) == ["pictures/0001.png", "pictures/0002.png", "pictures/0004.png"]
+    assert list(whole.qrels["q0001"]) == ["images/0001.png", "images/0002.png", "images/0004.png"]
 
 
 def test_each_query_says_where_it_came_from(made, tmp_path):
@@ -97,7 +97,7 @@ def test_each_query_says_where_it_came_from(made, tmp_path):
     assert (row["target"], row["caption"], row["before_editing"]) == ("cat", "a cat", "it purrs")
     assert row["reviews"] == {"reviewers": 1, "approved": 1} and row["checks"] == dict.fromkeys(CHECKS, True)
     card = (tmp_path / "out/README.md").read_text()
-    assert "2 queries, none of which names what it is after, over 2 pictures; 5 with those that have no query." in card
+    assert "2 queries, none of which names what it is after, over 2 images; 5 with those that have no query." in card
     assert "| functional | 2 | 100.0 % | 17.4 % |" in card and "| logic and maths | 0 | 0.0 % | 11.4 % |" in card
     assert "3 queries were written. The checks rejected: surface 1." in card
     assert "People reviewed 1 of the 2 queries that were kept, 1.0 reviewers each, and edited 1." in card
@@ -148,16 +148,16 @@ def test_broken_reviews_are_pointed_out_and_undone_ones_do_not_count(made, tmp_p
 
 def test_reviews_of_another_set_are_refused(made, tmp_path):
     review(made, ("q0009", "ada", "accept", ""))
-    with pytest.raises(DataFileError, match="reviews 'q0009', which the set does not hold"):
+    with pytest.raises(DataError, match="reviews 'q0009', which the set does not hold"):
         export(made, tmp_path / "out", find_leaks=find_leaks)
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_keep(made, tmp_path):
     review(made, *[(f"q000{n}", "ada", "reject", "") for n in (1, 2)])
-    with pytest.raises(DataFileError, match="of 3 candidates none was accepted"):
+    with pytest.raises(DataError, match="of 3 candidates none was accepted"):
         export(made, tmp_path / "out", find_leaks=find_leaks)
-    with pytest.raises(DataFileError, match="holds no candidates yet; build a set there"):
+    with pytest.raises(DataError, match="holds no candidates yet; build a set there"):
         export(tmp_path, tmp_path / "out", find_leaks=find_leaks)
 
 
@@ -210,9 +210,9 @@ def test_from_the_command_line_to_scores(tmp_path):
         assert set(server.keys) == {"Bearer secret"}
     assert built.exit_code == 0 and "queries accepted in" in built.output and "the set has cost 0.0" in built.output
     written = slq("karr", "export", made, "--out", out)
-    assert written.exit_code == 0 and "6 queries over 6 pictures written" in written.output
+    assert written.exit_code == 0 and "6 queries over 6 images written" in written.output
     scored = slq("eval", "--benchmark", "karr", "--data", out, "--json", tmp_path / "scores.json", "--device", "cpu")
-    assert scored.exit_code == 0 and "logic_maths" in scored.output and "6 queries over 6 pictures" in scored.output
+    assert scored.exit_code == 0 and "logic_maths" in scored.output and "6 queries over 6 images" in scored.output
     result = json.loads((tmp_path / "scores.json").read_text())
     assert result["benchmark"]["name"] == "karr" and "NaN" not in (tmp_path / "scores.json").read_text()
 
@@ -220,8 +220,8 @@ def test_from_the_command_line_to_scores(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Say who is asked: --endpoint with --model, or --backbone"),
-        (["--endpoint", "http://x/v1", "--backbone", "miniature"], "Say who is asked"),
+        ([], "Say who is asked: --endpoint with --model, or --model"),
+        (["--endpoint", "http://x/v1", "--model", "miniature"], "Say who is asked"),
         (["--endpoint", "http://x/v1"], "say which with --model"),
         (["--endpoint", "x/v1", "--model", "m"], "'x/v1' is no address"),
         (["--endpoint", "http://x/v1", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH holds no key"),

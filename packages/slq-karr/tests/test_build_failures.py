@@ -17,7 +17,7 @@ from slq_karr.pace import Limits
 from slq_karr.prompts import load_prompts
 from slq_karr.settings import Options
 
-from slq.errors import DataFileError, InputError
+from slq.errors import DataError, InputError
 
 
 def test_questions_that_never_get_a_usable_answer_are_left_out(whole, world, book, tmp_path):
@@ -79,7 +79,7 @@ def test_what_goes_wrong_once_is_asked_again(whole, world, book, tmp_path, first
 
 
 def test_time_outs(whole, world, book, tmp_path):
-    """One picture's question is never answered in time, the others' only at the second try."""
+    """One image's question is never answered in time, the others' only at the second try."""
     release, seen = threading.Event(), set()
     slow = whole[1].accepted[0]
 
@@ -140,10 +140,10 @@ def test_a_request_that_the_endpoint_cannot_take_is_left_out_and_not_repeated(wh
     def script(body) -> Answer:
         prompt = prompt_of(body)
         wrong = prompt.startswith("Task: find what") and place("Caption", prompt) == odd.caption
-        return Answer(status=400, raw="picture too odd") if wrong else book(body)
+        return Answer(status=400, raw="image too odd") if wrong else book(body)
 
     run(script, world / "captions.jsonl", out, asked=asked)
-    assert lines(out / "left_out.jsonl") == [{"item": odd.image, "stage": "targets", "reason": "no answer: http 400: picture too odd"}]
+    assert lines(out / "left_out.jsonl") == [{"item": odd.image, "stage": "targets", "reason": "no answer: http 400: image too odd"}]
     run(script, world / "captions.jsonl", out, asked=(again := []))
     assert again == []
 
@@ -154,17 +154,17 @@ def test_one_build_at_a_time_and_a_sound_journal(whole, world, book, tmp_path):
     with Journal(out / "journal.jsonl"), pytest.raises(InputError, match="Another build is writing"):
         run(book, world / "captions.jsonl", out)
     (out / "journal.jsonl").write_text('{"key": 1}\n{}\n')
-    with pytest.raises(DataFileError, match=r"journal\.jsonl line 1 is broken"):
+    with pytest.raises(DataError, match=r"journal\.jsonl line 1 is broken"):
         run(book, world / "captions.jsonl", out)
 
 
-def test_a_backbone_on_this_machine_is_asked_and_what_it_cannot_do_is_left_out(backbone, world, tmp_path):
-    """The miniature answers in its own words, never in JSON: every answer is kept, costs nothing, and leaves its picture out."""
+def test_a_model_on_this_machine_is_asked_and_what_it_cannot_do_is_left_out(model, world, tmp_path):
+    """The miniature answers in its own words, never in JSON: every answer is kept, costs nothing, and leaves its image out."""
     few = tmp_path / "few.jsonl"
     rows = [{**row, "image": str(world / row["image"])} for row in lines(world / "captions.jsonl")[:2]]
     few.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    model = LocalModel(backbone, max_tokens=8)
-    built = build(few, tmp_path / "set", model, load_prompts(), Options(2), find_leaks=find_leaks)
+    network = LocalModel(model, max_tokens=8)
+    built = build(few, tmp_path / "set", network, load_prompts(), Options(2), find_leaks=find_leaks)
     assert built.accepted == [] and built.missing and built.spent == 0
     assert [each.reason for each in built.left_out] == ["no usable answer in 3 tries; the last: it holds no JSON object"] * 2
     kept = journal(tmp_path / "set")

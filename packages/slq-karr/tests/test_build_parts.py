@@ -140,7 +140,7 @@ def test_surface_finds_what_repeats_a_caption_and_not_what_takes_knowledge():
     assert surface.finds("something on a bookshelf", 0) and surface.finds("books with something among them", 0)
     assert not surface.finds("the pet with (2+7) lives", 0) and not surface.finds("xyz", 0)
     assert surface.scores("a dog on the grass").argmax() == 1 and surface.scores("a dog on the grass")[1] == pytest.approx(2)
-    assert not Surface([*CAPTIONS, CAPTIONS[0]]).finds("something on a bookshelf", 0), "two pictures that it cannot tell apart"
+    assert not Surface([*CAPTIONS, CAPTIONS[0]]).finds("something on a bookshelf", 0), "two images that it cannot tell apart"
     assert surface.alike(0).argmax() == 0
 
 
@@ -166,7 +166,7 @@ def test_what_names_a_target():
 
 
 def test_rounds_meet_the_mix_by_what_is_accepted():
-    """Every second query fails: the mix is met all the same, each picture has one accepted query, and no task comes twice."""
+    """Every second query fails: the mix is met all the same, each image has one accepted query, and no task comes twice."""
     plan = Plan({"functional": 6, "logic_maths": 3}, tries=3)
     images = [f"{n}" for n in range(18)]
     targets = [Target(f"t{n % 4}", (), ("functional", "logic_maths") if n % 2 else ("functional",)) for n in range(18)]
@@ -228,11 +228,11 @@ def test_requests_go_out_at_even_distances(monkeypatch):
 
 def test_money_is_set_aside_for_what_is_under_way():
     purse = Purse(Limits(price_in=1.0, max_cost=10), spent=4)
-    with purse.set_aside(5):
-        with pytest.raises(InputError, match=r"4\.0000 of 10 is spent, 5\.0000 under way"), purse.set_aside(2):
+    with purse.split_validation(5):
+        with pytest.raises(InputError, match=r"4\.0000 of 10 is spent, 5\.0000 under way"), purse.split_validation(2):
             pass
         purse.pay(1)
-    with purse.set_aside(5):
+    with purse.split_validation(5):
         assert purse.spent == 5
 
 
@@ -256,14 +256,14 @@ def test_fields_of_the_body():
     assert body == {
         "model": "m", "messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_completion_tokens": 2000, "seed": 1
     }  # fmt: skip
-    assert endpoint.max_tokens == 2000 and endpoint._address == "http://x/v1/chat/completions"
+    assert endpoint.max_tokens == 2000 and endpoint._cache_key == "http://x/v1/chat/completions"
     endpoint.close()
 
 
-def test_a_source_that_is_no_captions_of_pictures(tmp_path):
+def test_a_source_that_is_no_captions_of_images(tmp_path):
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"query": "a", "positive": "b"}) + "\n")
-    with pytest.raises(InputError, match="not a picture with captions"):
+    with pytest.raises(InputError, match="not an image with captions"):
         find_source(tmp_path / "pairs.jsonl")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="holds no images"):
         find_source(tmp_path / "empty")

@@ -18,17 +18,17 @@ from slq_karr.review.server import ReviewServer
 from slq_karr.review.session import Review
 from typer.testing import CliRunner
 
-from slq.errors import DataFileError, InputError, OutputError, PictureError
+from slq.errors import DataError, ImageError, InputError, OutputError
 
 CATEGORIES = ("logic_maths", "functional", "tool_utility")
 
 
 def make_set(folder: Path, count: int = 6) -> Path:
-    """A set of `count` candidates (q0001, ...) with pictures, every other one failing a check."""
-    (folder / "pictures").mkdir(parents=True)
+    """A set of `count` candidates (q0001, ...) with images, every other one failing a check."""
+    (folder / "images").mkdir(parents=True)
     lines = []
     for number in range(1, count + 1):
-        image = f"pictures/{number:04}.png"
+        image = f"images/{number:04}.png"
         Image.new("RGB", (64, 48), (40 * number % 256, 90, 120)).save(folder / image)
         verdicts = {
             "leak": {"passed": True, "why": ""},
@@ -300,34 +300,32 @@ def test_a_foreign_host_gets_nothing(server):
     assert server.server_address[0] == "127.0.0.1"
 
 
-@pytest.mark.parametrize(
-    "path", ["/../candidates.jsonl", "/pictures/../candidates.jsonl", "/pictures/%2e%2e%2fcandidates.jsonl", "/nothing"]
-)
+@pytest.mark.parametrize("path", ["/../candidates.jsonl", "/images/../candidates.jsonl", "/images/%2e%2e%2fcandidates.jsonl", "/nothing"])
 def test_an_address_is_never_a_path(server, path):
     status, _, data = request(server, "GET", path)
     assert status in (400, 404) and b"caption" not in data
 
 
-def test_pictures_outside_of_the_set_are_left_out(karr_set):
+def test_images_outside_of_the_set_are_left_out(karr_set):
     lines = (karr_set / "candidates.jsonl").read_text(encoding="utf-8").splitlines()
-    for image in ("../secret.png", "/etc/passwd", "pictures/../../secret.png", "..\\secret.png", "C:/secret.png"):
+    for image in ("../secret.png", "/etc/passwd", "images/../../secret.png", "..\\secret.png", "C:/secret.png"):
         lines.append(json.dumps({**json.loads(lines[0]), "id": image, "image": image}))
     (karr_set / "candidates.jsonl").write_text("\n".join(lines), encoding="utf-8")
     candidates, failures = read_candidates(karr_set)
     assert len(candidates) == 6 and len(failures) == 5 and all("outside of the set" in failure.reason for failure in failures)
 
 
-def test_only_pictures_are_served(server, karr_set):
-    status, headers, data = request(server, "GET", "/pictures/q0001")
-    assert status == 200 and headers["Content-Type"] == "image/png" and data == (karr_set / "pictures/0001.png").read_bytes()
+def test_only_images_are_served(server, karr_set):
+    status, headers, data = request(server, "GET", "/images/q0001")
+    assert status == 200 and headers["Content-Type"] == "image/png" and data == (karr_set / "images/0001.png").read_bytes()
     (karr_set / "secret.txt").write_text("secret", encoding="utf-8")
-    (karr_set / "pictures/0001.png").unlink()
-    (karr_set / "pictures/0001.png").symlink_to(karr_set / "secret.txt")
-    (karr_set / "pictures/0002.png").unlink()
+    (karr_set / "images/0001.png").unlink()
+    (karr_set / "images/0001.png").symlink_to(karr_set / "secret.txt")
+    (karr_set / "images/0002.png").unlink()
     for candidate in ("q0001", "q0002"):
-        assert request(server, "GET", f"/pictures/{candidate}")[0] == 404
-    with pytest.raises(PictureError, match="no picture that a browser shows"):
-        Review(karr_set).picture("q0001")
+        assert request(server, "GET", f"/images/{candidate}")[0] == 404
+    with pytest.raises(ImageError, match="no image that a browser shows"):
+        Review(karr_set).image("q0001")
 
 
 def test_the_page_needs_nothing_from_elsewhere(server):
@@ -352,7 +350,7 @@ def test_candidates_are_read_again_when_the_builder_replaces_them(server, karr_s
 def test_a_set_without_candidates_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "candidates.jsonl").write_text(content, encoding="utf-8")
-    with pytest.raises(DataFileError, match=r"candidates\.jsonl"):
+    with pytest.raises(DataError, match=r"candidates\.jsonl"):
         Review(tmp_path)
 
 

@@ -87,7 +87,7 @@ def decided(page: Page, count: int) -> None:
 
 def test_accept_edit_reject_undo_reload(browser, served):
     page = open_page(browser, served)
-    assert page.evaluate("document.querySelector('#picture').decode().then(() => document.querySelector('#picture').naturalWidth)") == 64
+    assert page.evaluate("document.querySelector('#image').decode().then(() => document.querySelector('#image').naturalWidth)") == 64
     press(page, "a")
     at(page, 2)
     press(page, "e")

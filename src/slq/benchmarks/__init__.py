@@ -5,7 +5,7 @@
 ('hit@1', 'hit@5', 'hit@10', 'hit@50')
 """
 
+from slq.benchmarks.base import Benchmark, BenchmarkData
 from slq.benchmarks.catalogue import BENCHMARKS, load_benchmark
-from slq.benchmarks.values import Benchmark, BenchmarkData
 
 __all__ = ["BENCHMARKS", "Benchmark", "BenchmarkData", "load_benchmark"]

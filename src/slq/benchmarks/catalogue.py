@@ -5,21 +5,21 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from slq.benchmarks import cirr, coco, fashioniq, karr, mmeb, own
-from slq.benchmarks.values import Benchmark, BenchmarkData
-from slq.errors import DataFileError, InputError
+from slq.benchmarks import cirr, coco, fashioniq, karr, mmeb, sample
+from slq.benchmarks.base import Benchmark, BenchmarkData
+from slq.errors import DataError, InputError
 
-_CAPTIONS = "hit@k of text to image and of image to text, where any of a picture's captions counts"
+_CAPTIONS = "hit@k of text to image and of image to text, where any of an image's captions counts"
 
 _ALL = (
     Benchmark(
         name="coco",
         title="COCO 5K",
         shows="whether captions find their photographs, and photographs their captions",
-        protocol=f"Karpathy's test split, 5,000 pictures; {_CAPTIONS}. Variant five: the first five captions (25,000); all: 25,010.",
-        source="royokong/coco_test on the hub; or Karpathy's dataset_coco.json and the pictures of val2014",
-        licence="captions CC BY 4.0; pictures: Flickr's terms, see the source",
-        size="5,000 pictures, 25,010 captions, about 0.8 GB",
+        protocol=f"Karpathy's test split, 5,000 images; {_CAPTIONS}. Variant five: the first five captions (25,000); all: 25,010.",
+        source="royokong/coco_test on the hub; or Karpathy's dataset_coco.json and the images of val2014",
+        licence="captions CC BY 4.0; images: Flickr's terms, see the source",
+        size="5,000 images, 25,010 captions, about 0.8 GB",
         headline=("hit@1", "hit@5", "hit@10"),
         variants=coco.VARIANTS,
         load=partial(coco.load_captions, "coco"),
@@ -28,19 +28,19 @@ _ALL = (
         name="flickr30k",
         title="Flickr30K 1K",
         shows="the same as coco, on a smaller and easier gallery",
-        protocol=f"Karpathy's test split, 1,000 pictures, 5,000 captions; {_CAPTIONS}.",
+        protocol=f"Karpathy's test split, 1,000 images, 5,000 captions; {_CAPTIONS}.",
         source="royokong/flickr30k_test on the hub; or Karpathy's dataset_flickr30k.json and flickr30k-images",
-        licence="see the source; pictures: Flickr's terms",
-        size="1,000 pictures, 5,000 captions",
+        licence="see the source; images: Flickr's terms",
+        size="1,000 images, 5,000 captions",
         headline=("hit@1", "hit@5", "hit@10"),
         variants=coco.VARIANTS,
         load=partial(coco.load_captions, "flickr30k"),
     ),
     Benchmark(
         name="i2i",
-        title="I2I: captions drawn as pictures",
-        shows="whether a caption is understood when it is read off a picture; both sides go through the image path",
-        protocol="five captions of each picture, drawn black on white, 800 x 400, DejaVu Sans at 40 points, wrapped at spaces; both ways.",
+        title="I2I: captions drawn as images",
+        shows="whether a caption is understood when it is read off an image; both sides go through the image path",
+        protocol="five captions of each image, drawn black on white, 800 x 400, DejaVu Sans at 40 points, wrapped at spaces; both ways.",
         source="the data of flickr30k or coco; captions are drawn into the cache folder (the font comes with slq[plots])",
         licence="as flickr30k and coco",
         size="5,000 (flickr30k) or 25,000 (coco) drawn captions",
@@ -51,13 +51,13 @@ _ALL = (
     Benchmark(
         name="cirr",
         title="CIRR",
-        shows="whether a picture with a change in words finds the changed picture",
-        protocol="rc2 validation split; the reference picture is masked; hit@1/5/10/50 over the gallery is Recall@k, hit@1/2/3 among the "
+        shows="whether an image with a change in words finds the changed image",
+        protocol="rc2 validation split; the reference image is masked; hit@1/5/10/50 over the gallery is Recall@k, hit@1/2/3 among the "
         "five others of its group is Recall_subset@k.",
         source="royokong/cirr_val and royokong/cirr_imgs on the hub; or github.com/Cuberick-Orion/CIRR, branch cirr_dataset, with NLVR2's "
-        "pictures",
+        "images",
         licence="see the source",
-        size="4,181 queries, 2,297 pictures",
+        size="4,181 queries, 2,297 images",
         headline=("hit@1", "hit@5", "hit@10", "hit@50"),
         variants=("val",),
         load=cirr.load_cirr,
@@ -65,12 +65,12 @@ _ALL = (
     Benchmark(
         name="fashioniq",
         title="FashionIQ",
-        shows="whether a picture of a garment with two remarks finds the garment they describe",
-        protocol="validation queries of dress, shirt and toptee, each over its own gallery, and the average; the reference picture stays. "
-        "original: the whole split as gallery; val: only the pictures that queries name, which inflates; -both: remarks in either order.",
-        source="royokong/fashioniq_val and royokong/fashioniq_val_imgs on the hub; or github.com/XiaoxiaoGuo/fashion-iq with the pictures",
+        shows="whether an image of a garment with two remarks finds the garment they describe",
+        protocol="validation queries of dress, shirt and toptee, each over its own gallery, and the average; the reference image stays. "
+        "original: the whole split as gallery; val: only the images that queries name, which inflates; -both: remarks in either order.",
+        source="royokong/fashioniq_val and royokong/fashioniq_val_imgs on the hub; or github.com/XiaoxiaoGuo/fashion-iq with the images",
         licence="see the source",
-        size="6,016 queries, 15,536 pictures",
+        size="6,016 queries, 15,536 images",
         headline=("hit@10", "hit@50"),
         variants=fashioniq.VARIANTS,
         load=fashioniq.load_fashioniq,
@@ -90,8 +90,8 @@ _ALL = (
     Benchmark(
         name="karr",
         title="KARR-Bench",
-        shows="whether queries that never name the thing find its picture by knowledge",
-        protocol="both ways, over all and by category; a query's one answer is its own picture, unless qrels name several.",
+        shows="whether queries that never name the thing find its image by knowledge",
+        protocol="both ways, over all and by category; a query's one answer is its own image, unless qrels name several.",
         source="not public: a copy of your own",
         licence="see the source",
         size="2,915 pairs",
@@ -103,13 +103,13 @@ _ALL = (
         name="miniature",
         title="The picture-book world",
         shows="everything above in small, without a download: captions, knowledge, composed queries, drawn names",
-        protocol="500 pictures of the test split; captions both ways, knowledge by category, composed with the query's own picture masked.",
+        protocol="500 images of the test split; captions both ways, knowledge by category, composed with the query's own image masked.",
         source="drawn on this machine, as by `slq world`",
         licence="Apache-2.0",
-        size="500 pictures of 96 x 96",
+        size="500 images of 96 x 96",
         headline=("hit@1", "hit@5", "hit@10"),
         variants=("test",),
-        load=own.load_miniature,
+        load=sample.load_miniature,
     ),
     Benchmark(
         name="beir",
@@ -121,7 +121,7 @@ _ALL = (
         size="any",
         headline=("hit@1", "hit@5", "hit@10"),
         variants=("test", "dev", "train"),
-        load=own.load_beir,
+        load=sample.load_beir,
     ),
 )
 BENCHMARKS: dict[str, Benchmark] = {each.name: each for each in _ALL}
@@ -156,7 +156,7 @@ def load_benchmark(
     data: a local copy (`slq benchmarks NAME` shows its layout); None: fetched from the hub, at `revision` if one is given. variant: one of
     the benchmark's; default: the first. prompts: put the papers' wording around the items; without, an item is embedded as it is.
 
-    Raises InputError for a name, variant or revision that does not exist, DataFileError if the data cannot be had or is not as it should
+    Raises InputError for a name, variant or revision that does not exist, DataError if the data cannot be had or is not as it should
     be, MissingExtraError if reading it needs a package that is not installed.
     """
     benchmark = find(name)
@@ -169,7 +169,7 @@ def load_benchmark(
             raise InputError(f"a local copy has no revisions, only the hub has; leave out the revision {revision!r} or {data}")
         if not data.is_dir() and (name != "miniature" or data.exists()):
             what = "is a file" if data.exists() else "does not exist"
-            raise DataFileError(f"{data} {what}; give the folder of a local copy, as `slq benchmarks {name}` shows it")
+            raise DataError(f"{data} {what}; give the folder of a local copy, as `slq benchmarks {name}` shows it")
     return benchmark.load(data, variant, prompts, revision)
 
 

@@ -1,6 +1,6 @@
-"""CIRR: a picture and a change in words find another picture, in the whole gallery and among the five others of the picture's group.
+"""CIRR: an image and a change in words find another image, in the whole gallery and among the five others of the image's group.
 
-A local copy is the `cirr_dataset` branch of github.com/Cuberick-Orion/CIRR with the pictures (NLVR2's) beside it:
+A local copy is the `cirr_dataset` branch of github.com/Cuberick-Orion/CIRR with the images (NLVR2's) beside it:
 
     DIR/captions/cap.rc2.val.json
     DIR/image_splits/split.rc2.val.json
@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from slq.benchmarks.base import BenchmarkData
 from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
 from slq.benchmarks.hub import fetch
-from slq.benchmarks.pictures import PictureFolders, Pictures, corpus_of, part_of, pictures_of_cells, worded
-from slq.benchmarks.values import BenchmarkData
+from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
 from slq.data.retrieval import RetrievalSet
-from slq.errors import DataFileError, InputError
+from slq.errors import DataError, InputError
 
 PROMPTS = {
     "query": "Modify this image with {text}. Describe modified image in one word:",
@@ -30,8 +30,8 @@ PROMPTS = {
 }
 FOLDERS = ("", "images", "img_raw")
 HUB_IDS = ("royokong/cirr_val", "royokong/cirr_imgs")
-GROUP = 5  # others in a picture's group
-PUBLISHED = {"queries": 4181, "pictures": 2297}
+GROUP = 5  # others in an image's group
+PUBLISHED = {"queries": 4181, "images": 2297}
 SUBMISSION_DEPTHS = {"recall": 50, "recall_subset": 3}
 NAMES = {"recall": "CIRR", "recall_subset": "CIRR subset"}
 
@@ -48,39 +48,39 @@ class Query:
 
 
 def load_cirr(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """CIRR and CIRR subset of the validation split. Raises DataFileError if the copy is not as it should be."""
+    """CIRR and CIRR subset of the validation split. Raises DataError if the copy is not as it should be."""
     if data is None:
         folders, found_revision = fetch(HUB_IDS, revision, (None, "*val*"))
-        queries, pictures = _from_hub(*folders)
+        queries, images = _from_hub(*folders)
     else:
         files = _files(data, "val")
-        queries, pictures, found_revision = *_from_files(*files, data), digest(files)
+        queries, images, found_revision = *_from_files(*files, data), digest(files)
     wordings = PROMPTS if prompts else {}
-    sets = _sets(queries, pictures, wordings)
+    sets = _sets(queries, images, wordings)
     subset = (
         "Recall_subset among the five others of the group" if len(sets) == 2 else "the copy names no groups, so Recall_subset is left out"
     )
-    note = part_of({"queries": len(queries), "pictures": len(pictures.paths)}, PUBLISHED)
+    note = part_of({"queries": len(queries), "images": len(images.paths)}, PUBLISHED)
     return BenchmarkData(
         sets,
         {},
         found_revision,
         wordings,
-        f"CIRR rc2, validation split, {len(queries):,} queries over {len(pictures.paths):,} pictures, the reference picture masked, hit@k "
+        f"CIRR rc2, validation split, {len(queries):,} queries over {len(images.paths):,} images, the reference image masked, hit@k "
         f"is the papers' Recall@k; {subset}; {'with' if prompts else 'without'} prompts{note}.",
     )
 
 
 def read_cirr_test(data: Path, prompts: bool = False) -> tuple[RetrievalSet, ...]:
     """The test split's queries over its gallery, and over the five others of the group; without judgements, which are hidden."""
-    queries, pictures = _from_files(*_files(data, "test1"), data)
-    return _sets(queries, pictures, PROMPTS if prompts else {})
+    queries, images = _from_files(*_files(data, "test1"), data)
+    return _sets(queries, images, PROMPTS if prompts else {})
 
 
 def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Path]:
     """Write what CIRR's evaluation server takes, one file per metric; returns the files.
 
-    ranked: `recall` and/or `recall_subset` -> query id -> names of pictures, best first, without the query's own picture. The first 50 and
+    ranked: `recall` and/or `recall_subset` -> query id -> names of images, best first, without the query's own image. The first 50 and
     the first 3 are written. Raises InputError for another metric, too few names or a name that comes twice, OutputError if the folder
     cannot be written.
     """
@@ -93,7 +93,7 @@ def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequen
         depth = SUBMISSION_DEPTHS[metric]
         for query_id, names in rankings.items():
             if len(names) < depth or len(set(names[:depth])) < depth:
-                raise InputError(f"{metric} needs {depth} different pictures for each query, and {query_id!r} has fewer; rank more")
+                raise InputError(f"{metric} needs {depth} different images for each query, and {query_id!r} has fewer; rank more")
         best = {query_id: list(names[:depth]) for query_id, names in rankings.items()}
         contents[metric] = json.dumps({"version": "rc2", "metric": metric, **best})
     files = []
@@ -105,17 +105,17 @@ def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequen
     return files
 
 
-def _sets(queries: Sequence[Query], pictures: Pictures, wordings: Mapping[str, str]) -> tuple[RetrievalSet, ...]:
+def _sets(queries: Sequence[Query], images: Images, wordings: Mapping[str, str]) -> tuple[RetrievalSet, ...]:
     """Over the whole gallery, and, where groups are known, over each query's group."""
-    asked = {each.id: worded(pictures.item(each.reference, _caption(each, wordings)), wordings.get("query")) for each in queries}
-    gallery = corpus_of(pictures, pictures.paths, lambda item: worded(item, wordings.get("corpus")))
+    asked = {each.id: prompted(images.item(each.reference, _caption(each, wordings)), wordings.get("query")) for each in queries}
+    gallery = corpus_of(images, images.paths, lambda item: prompted(item, wordings.get("corpus")))
     qrels = {each.id: {each.target: 1} if each.target else {} for each in queries}
-    failures = pictures.failures()
+    failures = images.failures()
     masked = {each.id: frozenset({each.reference}) for each in queries}
     whole = RetrievalSet(NAMES["recall"], asked, gallery, qrels, failures, masked=masked, depths=(1, 5, 10, 50))
     if not all(each.others for each in queries):
         return (whole,)
-    candidates = {each.id: tuple(pictures.found(each.others)) for each in queries}
+    candidates = {each.id: tuple(images.found(each.others)) for each in queries}
     return whole, RetrievalSet(NAMES["recall_subset"], asked, gallery, qrels, failures, candidates=candidates, depths=(1, 2, 3))
 
 
@@ -127,56 +127,56 @@ def _files(data: Path, split: str) -> tuple[Path, Path]:
     return data / "captions" / f"cap.rc2.{split}.json", data / "image_splits" / f"split.rc2.{split}.json"
 
 
-def _from_files(captions: Path, gallery: Path, data: Path) -> tuple[list[Query], Pictures]:
+def _from_files(captions: Path, gallery: Path, data: Path) -> tuple[list[Query], Images]:
     clone = "clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR there"
     names = read_json(gallery, dict, clone)
     if not all(isinstance(path, str) for path in names.values()):
-        raise DataFileError(f"{gallery}: the values must be paths of pictures; fetch the file again")
+        raise DataError(f"{gallery}: the values must be paths of images; fetch the file again")
     entries = read_json(captions, list, clone)
     hidden = "test" in captions.name
     queries = [_query(entry, f"{captions}, entry {number}", names, hidden) for number, entry in enumerate(entries)]
     if len({query.id for query in queries}) < len(queries):
-        raise DataFileError(f"{captions}: a 'pairid' comes twice; fetch the file again")
-    found = PictureFolders(data, FOLDERS).locate({name: [path.removeprefix("./")] for name, path in names.items()})
-    return queries, found.check("fetch NLVR2's pictures as CIRR's README says")
+        raise DataError(f"{captions}: a 'pairid' comes twice; fetch the file again")
+    found = ImageFolders(data, FOLDERS).locate({name: [path.removeprefix("./")] for name, path in names.items()})
+    return queries, found.check("fetch NLVR2's images as CIRR's README says")
 
 
 def _query(entry: object, where: str, gallery: Mapping[str, str], hidden: bool) -> Query:
     if not hidden and isinstance(entry, Mapping) and "target_hard" not in entry:
-        raise DataFileError(f"{where}: there is no 'target_hard', as in the test split, whose labels are hidden; use cap.rc2.val.json")
+        raise DataError(f"{where}: there is no 'target_hard', as in the test split, whose labels are hidden; use cap.rc2.val.json")
     members = texts(field(entry, "img_set", dict, where), "members", where)
     reference = field(entry, "reference", str, where)
     target = None if hidden else field(entry, "target_hard", str, where)
     others = tuple(dict.fromkeys(name for name in members if name != reference))
     if len(others) != GROUP or (target is not None and target not in others):
-        raise DataFileError(
+        raise DataError(
             f"{where}: the group must hold the reference, the target and four more, not {', '.join(members)}; fetch the file again"
         )
     for name in (reference, *others):
         if name not in gallery:
-            raise DataFileError(f"{where}: the picture {name} is not in the split file; take both files from one version")
+            raise DataError(f"{where}: the image {name} is not in the split file; take both files from one version")
     return Query(str(field(entry, "pairid", int, where)), reference, field(entry, "caption", str, where), target, others)
 
 
-def _from_hub(annotations: Path, images: Path) -> tuple[list[Query], Pictures]:
+def _from_hub(annotations: Path, image_folder: Path) -> tuple[list[Query], Images]:
     def cells() -> Iterator[tuple[str, object]]:
-        for file in tables_of(images, "val"):
+        for file in tables_of(image_folder, "val"):
             for where, row in good_rows(file):
                 yield field(row, "id", str, where), row.get("img")
 
-    pictures = pictures_of_cells(cells(), images).check("fetch the data set again")
+    images = images_of_cells(cells(), image_folder).check("fetch the data set again")
     queries: list[Query] = []
     for file in tables_of(annotations, "val"):
         for where, row in good_rows(file):
             reference, target = field(row, "candidate_id", str, where), field(row, "target_id", str, where)
             for name in (reference, target):
-                if name not in pictures:
-                    raise DataFileError(f"{where}: the picture {name} is not in {HUB_IDS[1]}; take both at matching revisions")
+                if name not in images:
+                    raise DataError(f"{where}: the image {name} is not in {HUB_IDS[1]}; take both at matching revisions")
             group = row.get("group")
             others = tuple(name for name in group if name != reference) if isinstance(group, list) else ()
-            known = len(others) == GROUP and target in others and all(name in pictures for name in others)
+            known = len(others) == GROUP and target in others and all(name in images for name in others)
             id_ = str(row.get("pairid", len(queries)))
             queries.append(Query(id_, reference, field(row, "caption", str, where), target, others if known else ()))
     if not queries:
-        raise DataFileError(f"{annotations} holds no queries; fetch {HUB_IDS[0]} again")
-    return queries, pictures
+        raise DataError(f"{annotations} holds no queries; fetch {HUB_IDS[0]} again")
+    return queries, images

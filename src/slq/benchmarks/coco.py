@@ -1,12 +1,12 @@
-"""COCO 5K and Flickr30K 1K, pictures and their captions both ways, and the same with the captions drawn as pictures (I2I).
+"""COCO 5K and Flickr30K 1K, images and their captions both ways, and the same with the captions drawn as images (I2I).
 
-A local copy is Karpathy's file beside the pictures, or tables as on the hub (columns `image`, and `text` with a list of captions):
+A local copy is Karpathy's file beside the images, or tables as on the hub (columns `image`, and `text` with a list of captions):
 
     DIR/dataset_coco.json         DIR/val2014/COCO_val2014_000000391895.jpg ...
     DIR/dataset_flickr30k.json    DIR/flickr30k-images/1007129816.jpg ...       (or DIR/images/, or beside the file)
     DIR/test-00000-of-00001.parquet                                            (or DIR/data/test-*.parquet)
 
-Text to image: a caption's one answer is its own picture. Image to text: any caption of the picture; a caption that another picture has
+Text to image: a caption's one answer is its own image. Image to text: any caption of the image; a caption that another image has
 word for word counts too, since nothing can tell the two apart.
 """
 
@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slq.benchmarks.drawn import drawn_file, font_hash
+from slq.benchmarks.base import BenchmarkData
 from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
 from slq.benchmarks.hub import fetch
-from slq.benchmarks.pictures import PictureFolders, Pictures, corpus_of, part_of, pictures_of_cells, worded
-from slq.benchmarks.values import BenchmarkData
+from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
+from slq.benchmarks.rendered import font_hash, rendered_file
 from slq.data.retrieval import RetrievalSet
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item
 
 IMAGE_PROMPT = "Summary above image in one word:"
@@ -32,13 +32,13 @@ VARIANTS = ("five", "all")
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures and captions of one benchmark come from, and how many there are when all are there."""
+    """Where the images and captions of one benchmark come from, and how many there are when all are there."""
 
     title: str
     karpathy: str
     folders: tuple[str, ...]
     hub_id: str
-    pictures: int
+    images: int
     captions: int
 
 
@@ -52,23 +52,23 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Captions:
-    """Pictures, and the captions of each by its id."""
+    """Images, and the captions of each by its id."""
 
-    pictures: Pictures
-    of_picture: Mapping[str, tuple[str, ...]]
+    images: Images
+    of_image: Mapping[str, tuple[str, ...]]
     revision: str
     note: str
 
     def texts(self) -> dict[str, str]:
-        """Caption by caption id, `<picture>#<number>`."""
-        return {f"{id_}#{number}": text for id_, own in self.of_picture.items() for number, text in enumerate(own)}
+        """Caption by caption id, `<image>#<number>`."""
+        return {f"{id_}#{number}": text for id_, own in self.of_image.items() for number, text in enumerate(own)}
 
 
 def load_captions(name: str, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """COCO or Flickr30K as two sets. Raises DataFileError if the copy is not as it should be."""
+    """COCO or Flickr30K as two sets. Raises DataError if the copy is not as it should be."""
     captions = _read(name, data, variant, revision)
     wordings = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
-    words = {id_: worded(Item(text), wordings.get("text")) for id_, text in captions.texts().items()}
+    words = {id_: prompted(Item(text), wordings.get("text")) for id_, text in captions.texts().items()}
     return BenchmarkData(
         _both_ways(captions, words, wordings.get("image"), ("text to image", "image to text")),
         {},
@@ -79,10 +79,10 @@ def load_captions(name: str, data: Path | None, variant: str, prompts: bool, rev
 
 
 def load_drawn(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """Captions as pictures, five of each picture. Raises DataFileError if the copy is not as it should be."""
+    """Captions as images, five of each image. Raises DataError if the copy is not as it should be."""
     captions = _read(variant, data, "five", revision)
     wording = IMAGE_PROMPT if prompts else None
-    drawn = {id_: worded(Item(image=drawn_file(text)), wording) for id_, text in captions.texts().items()}
+    drawn = {id_: prompted(Item(image=rendered_file(text)), wording) for id_, text in captions.texts().items()}
     return BenchmarkData(
         _both_ways(captions, drawn, wording, ("drawn text to image", "image to drawn text")),
         {},
@@ -95,8 +95,8 @@ def load_drawn(data: Path | None, variant: str, prompts: bool, revision: str | N
 
 def _says(name: str, captions: Captions, variant: str) -> str:
     kept = "the first five captions of each" if variant == "five" else "all captions"
-    count, words = len(captions.of_picture), sum(map(len, captions.of_picture.values()))
-    return f"{SOURCES[name].title}, Karpathy's test split, {count:,} pictures with {kept} ({words:,})"
+    count, words = len(captions.of_image), sum(map(len, captions.of_image.values()))
+    return f"{SOURCES[name].title}, Karpathy's test split, {count:,} images with {kept} ({words:,})"
 
 
 def _prompted(prompts: bool) -> str:
@@ -106,17 +106,17 @@ def _prompted(prompts: bool) -> str:
 def _both_ways(
     captions: Captions, words: Mapping[str, Item], image_prompt: str | None, names: tuple[str, str]
 ) -> tuple[RetrievalSet, RetrievalSet]:
-    pictures = captions.pictures
-    own = {id_: [f"{id_}#{number}" for number in range(len(texts))] for id_, texts in captions.of_picture.items()}
+    images = captions.images
+    own = {id_: [f"{id_}#{number}" for number in range(len(texts))] for id_, texts in captions.of_image.items()}
     alike: dict[str, dict[str, int]] = {}
     for caption_id, text in captions.texts().items():
         alike.setdefault(text, {})[caption_id] = 1
-    gallery = corpus_of(pictures, own, lambda item: worded(item, image_prompt))
-    # A missing picture stays as a query, so that it counts as missed.
-    asked = {id_: gallery.get(id_) or worded(pictures.item(id_), image_prompt) for id_ in own}
+    gallery = corpus_of(images, own, lambda item: prompted(item, image_prompt))
+    # A missing image stays as a query, so that it counts as missed.
+    asked = {id_: gallery.get(id_) or prompted(images.item(id_), image_prompt) for id_ in own}
     to_image = {caption_id: {id_: 1} for id_, caption_ids in own.items() for caption_id in caption_ids}
-    to_text = {id_: {like: 1 for text in texts for like in alike[text]} for id_, texts in captions.of_picture.items()}
-    failures = pictures.failures()
+    to_text = {id_: {like: 1 for text in texts for like in alike[text]} for id_, texts in captions.of_image.items()}
+    failures = images.failures()
     return (
         RetrievalSet(names[0], dict(words), gallery, to_image, failures),
         RetrievalSet(names[1], asked, dict(words), to_text, failures),
@@ -131,19 +131,19 @@ def _read(name: str, data: Path | None, variant: str, revision: str | None) -> C
     karpathy = data / source.karpathy
     tables = [] if karpathy.is_file() else tables_of(data, "test")
     if not karpathy.is_file() and not tables:
-        raise DataFileError(f"{data} holds neither {source.karpathy} nor test-*.parquet; put Karpathy's file there, beside the pictures")
-    pictures, found = _from_tables(tables, data) if tables else _from_karpathy(karpathy, source)
+        raise DataError(f"{data} holds neither {source.karpathy} nor test-*.parquet; put Karpathy's file there, beside the images")
+    images, found = _from_tables(tables, data) if tables else _from_karpathy(karpathy, source)
     if variant == "five":
         for id_, own in found.items():
             if len(own) < 5:
-                raise DataFileError(f"{data}: the picture {id_} has {len(own)} caption(s), and five are scored; use the variant 'all'")
+                raise DataError(f"{data}: the image {id_} has {len(own)} caption(s), and five are scored; use the variant 'all'")
         found = {id_: own[:5] for id_, own in found.items()}
-    published = {"pictures": source.pictures, "captions": 5 * source.pictures if variant == "five" else source.captions}
-    note = part_of({"pictures": len(found), "captions": sum(map(len, found.values()))}, published)
-    return Captions(pictures, found, commit or digest(tables or [karpathy]), note)
+    published = {"images": source.images, "captions": 5 * source.images if variant == "five" else source.captions}
+    note = part_of({"images": len(found), "captions": sum(map(len, found.values()))}, published)
+    return Captions(images, found, commit or digest(tables or [karpathy]), note)
 
 
-def _from_karpathy(file: Path, source: Source) -> tuple[Pictures, dict[str, tuple[str, ...]]]:
+def _from_karpathy(file: Path, source: Source) -> tuple[Images, dict[str, tuple[str, ...]]]:
     entries = field(read_json(file, dict, "put it there"), "images", list, str(file))
     wanted: dict[str, list[str]] = {}
     found: dict[str, tuple[str, ...]] = {}
@@ -156,19 +156,19 @@ def _from_karpathy(file: Path, source: Source) -> tuple[Pictures, dict[str, tupl
             continue
         name = field(entry, "filename", str, where)
         if name in found:
-            raise DataFileError(f"{where}: repeats the picture {name}; fetch the file again")
+            raise DataError(f"{where}: repeats the image {name}; fetch the file again")
         below = entry.get("filepath") or ""
         wanted[name] = [f"{below}/{name}", name] if below else [name]
         sentences = field(entry, "sentences", list, where)
         found[name] = tuple(field(sentence, "raw", str, where).strip() for sentence in sentences)
     if not found:
         names = ", ".join(f"{name} ({count})" for name, count in splits.items())
-        raise DataFileError(f"{file} has no picture of the split 'test', only of {names}; fetch Karpathy's own file")
-    folders = PictureFolders(file.parent, source.folders)
-    return folders.locate(wanted).check(f"unpack the pictures beside {file.name}"), found
+        raise DataError(f"{file} has no image of the split 'test', only of {names}; fetch Karpathy's own file")
+    folders = ImageFolders(file.parent, source.folders)
+    return folders.locate(wanted).check(f"unpack the images beside {file.name}"), found
 
 
-def _from_tables(files: list[Path], data: Path) -> tuple[Pictures, dict[str, tuple[str, ...]]]:
+def _from_tables(files: list[Path], data: Path) -> tuple[Images, dict[str, tuple[str, ...]]]:
     found: dict[str, tuple[str, ...]] = {}
 
     def cells() -> Iterator[tuple[str, object]]:
@@ -176,7 +176,7 @@ def _from_tables(files: list[Path], data: Path) -> tuple[Pictures, dict[str, tup
         for file in files:
             for where, row in good_rows(file):
                 if not {"image", "text"} <= row.keys():
-                    raise DataFileError(f"{file} has the columns {', '.join(row)}; it must have 'image' and 'text'")
+                    raise DataError(f"{file} has the columns {', '.join(row)}; it must have 'image' and 'text'")
                 own = [row["text"]] if isinstance(row["text"], str) else texts(row, "text", where)
                 cell = row["image"]
                 name = cell.get("path") if isinstance(cell, Mapping) else cell
@@ -186,5 +186,5 @@ def _from_tables(files: list[Path], data: Path) -> tuple[Pictures, dict[str, tup
                 yield id_, cell
                 number += 1
 
-    pictures = pictures_of_cells(cells(), data).check("fetch tables that hold the pictures")
-    return pictures, found
+    images = images_of_cells(cells(), data).check("fetch tables that hold the images")
+    return images, found

@@ -1,15 +1,15 @@
-"""FashionIQ: a picture of a garment and two remarks on how another differs find that other, for dresses, shirts and tops.
+"""FashionIQ: an image of a garment and two remarks on how another differs find that other, for dresses, shirts and tops.
 
-A local copy is github.com/XiaoxiaoGuo/fashion-iq with the pictures that its lists of addresses name:
+A local copy is github.com/XiaoxiaoGuo/fashion-iq with the images that its lists of addresses name:
 
     DIR/captions/cap.dress.val.json        and for shirt, toptee
     DIR/image_splits/split.dress.val.json
     DIR/images/B008BHCT58.jpg ...          (or .png; or beside the folders)
 
-Variants. `original`: the gallery is the whole split. `val`: it is only the pictures that queries name, an easier task with higher
+Variants. `original`: the gallery is the whole split. `val`: it is only the images that queries name, an easier task with higher
 scores. `original-both`, `val-both`: each query is asked with its remarks in either order, as two sets a category; the group "average, both
 orders" averages the scores of the two. E5-V instead adds the two embeddings of a query, so its figures are not comparable to the letter.
-The picture that a query starts from stays in the gallery, as in the papers.
+The image that a query starts from stays in the gallery, as in the papers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slq.benchmarks.base import BenchmarkData
 from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
 from slq.benchmarks.hub import fetch
-from slq.benchmarks.pictures import PictureFolders, Pictures, corpus_of, part_of, pictures_of_cells, worded
-from slq.benchmarks.values import BenchmarkData
+from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
 from slq.data.retrieval import RetrievalSet
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item
 
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -44,7 +44,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Query:
-    """The picture a query starts from, the picture it looks for, and two remarks on how they differ."""
+    """The image a query starts from, the image it looks for, and two remarks on how they differ."""
 
     candidate: str
     target: str
@@ -53,15 +53,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Category:
-    """Queries and pictures of one kind of garment."""
+    """Queries and images of one kind of garment."""
 
     name: str
     queries: Sequence[Query]
-    pictures: Pictures
+    images: Images
 
 
 def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """One set a category (two with both orders) and their average. Raises DataFileError if the copy is not as it should be."""
+    """One set a category (two with both orders) and their average. Raises DataError if the copy is not as it should be."""
     if data is None:
         folders, found_revision = fetch(HUB_IDS, revision)
         categories = _from_hub(*folders)
@@ -77,10 +77,10 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
         groups["average, both orders"] = tuple(one.name for one in (*first, *second))
     found: dict[str, int] = {}
     published: dict[str, int] = {}
-    for each, (queries, pictures) in zip(categories, PUBLISHED[gallery].values(), strict=True):
-        published |= {f"queries of {each.name}": queries, f"pictures of {each.name}": pictures}
-        found |= {f"queries of {each.name}": len(each.queries), f"pictures of {each.name}": len(_gallery(each, gallery))}
-    kind = "the whole split" if gallery == "original" else "only the pictures that queries name (the easier VAL split)"
+    for each, (queries, images) in zip(categories, PUBLISHED[gallery].values(), strict=True):
+        published |= {f"queries of {each.name}": queries, f"images of {each.name}": images}
+        found |= {f"queries of {each.name}": len(each.queries), f"images of {each.name}": len(_gallery(each, gallery))}
+    kind = "the whole split" if gallery == "original" else "only the images that queries name (the easier VAL split)"
     order = "each query with its remarks in either order, scores averaged" if both else "remarks in the order of the file"
     prompted = "with prompts ('shirt' for toptee, as E5-V)" if prompts else "without prompts"
     return BenchmarkData(
@@ -88,7 +88,7 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
         groups,
         found_revision,
         wordings,
-        f"FashionIQ, validation queries, gallery of {kind}, {order}, reference picture not masked, hit@k is the papers' R@k; "
+        f"FashionIQ, validation queries, gallery of {kind}, {order}, reference image not masked, hit@k is the papers' R@k; "
         f"{prompted}{part_of(found, published)}.",
     )
 
@@ -96,9 +96,9 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
 def _set(category: Category, gallery: str, wordings: Mapping[str, str]) -> RetrievalSet:
     ids = _gallery(category, gallery)
     corpus_template = _template(wordings, "corpus", category)
-    corpus = corpus_of(category.pictures, ids, lambda item: worded(item, corpus_template))
+    corpus = corpus_of(category.images, ids, lambda item: prompted(item, corpus_template))
     qrels = {f"{category.name} {number}": {query.target: 1} for number, query in enumerate(category.queries)}
-    return RetrievalSet(category.name, _asked(category, wordings), corpus, qrels, category.pictures.failures(ids), depths=(10, 50))
+    return RetrievalSet(category.name, _asked(category, wordings), corpus, qrels, category.images.failures(ids), depths=(10, 50))
 
 
 def _swapped(one: RetrievalSet, category: Category, wordings: Mapping[str, str]) -> RetrievalSet:
@@ -112,7 +112,7 @@ def _asked(category: Category, wordings: Mapping[str, str], swapped: bool = Fals
     for number, query in enumerate(category.queries):
         remarks = query.captions[::-1] if swapped else query.captions
         text = ", ".join(remark.strip(" .?,") for remark in remarks)
-        asked[f"{category.name} {number}"] = worded(category.pictures.item(query.candidate, text), template)
+        asked[f"{category.name} {number}"] = prompted(category.images.item(query.candidate, text), template)
     return asked
 
 
@@ -123,9 +123,9 @@ def _template(wordings: Mapping[str, str], role: str, category: Category) -> str
 
 def _gallery(category: Category, gallery: str) -> list[str]:
     if gallery == "original":
-        return list(category.pictures.paths)
+        return list(category.images.paths)
     named = {name for query in category.queries for name in (query.candidate, query.target)}
-    return [id_ for id_ in category.pictures.paths if id_ in named]
+    return [id_ for id_ in category.images.paths if id_ in named]
 
 
 def _files(data: Path, category: str) -> tuple[Path, Path]:
@@ -137,31 +137,31 @@ def _from_files(data: Path, category: str) -> Category:
     clone = "clone github.com/XiaoxiaoGuo/fashion-iq there"
     names = read_json(split, list, clone)
     if not all(isinstance(name, str) and name for name in names):
-        raise DataFileError(f"{split}: the entries must be names of pictures; fetch the file again")
+        raise DataError(f"{split}: the entries must be names of images; fetch the file again")
     entries = read_json(captions, list, clone)
     queries = [_query(entry, f"{captions}, entry {number}", "candidate", "target", "captions") for number, entry in enumerate(entries)]
-    found = PictureFolders(data, FOLDERS).locate({name: [name + suffix for suffix in SUFFIXES] for name in names})
-    return _checked(Category(category, queries, found.check("fetch the pictures that image_url names")), str(captions), split.name)
+    found = ImageFolders(data, FOLDERS).locate({name: [name + suffix for suffix in SUFFIXES] for name in names})
+    return _checked(Category(category, queries, found.check("fetch the images that image_url names")), str(captions), split.name)
 
 
 def _query(entry: object, where: str, candidate: str, target: str, captions: str) -> Query:
     if isinstance(entry, Mapping) and target not in entry:
-        raise DataFileError(f"{where}: there is no {target!r}, as in the test split, whose labels are hidden; use the validation split")
+        raise DataError(f"{where}: there is no {target!r}, as in the test split, whose labels are hidden; use the validation split")
     words = texts(entry, captions, where)
     if len(words) != 2:
-        raise DataFileError(f"{where}: a query has two captions, not {len(words)}; fetch the file again")
+        raise DataError(f"{where}: a query has two captions, not {len(words)}; fetch the file again")
     return Query(field(entry, candidate, str, where), field(entry, target, str, where), (words[0], words[1]))
 
 
 def _checked(category: Category, where: str, gallery: str) -> Category:
     for query in category.queries:
         for name in (query.candidate, query.target):
-            if name not in category.pictures:
-                raise DataFileError(f"{where}: the picture {name} is not in {gallery}; take both from one version")
+            if name not in category.images:
+                raise DataError(f"{where}: the image {name} is not in {gallery}; take both from one version")
     return category
 
 
-def _from_hub(annotations: Path, images: Path) -> list[Category]:
+def _from_hub(annotations: Path, image_folder: Path) -> list[Category]:
     queries: dict[str, list[Query]] = {name: [] for name in CATEGORIES}
     for where, row in _rows(annotations):
         name = field(row, "category", str, where)
@@ -169,20 +169,20 @@ def _from_hub(annotations: Path, images: Path) -> list[Category]:
             queries[name].append(_query(row, where, "candidate_id", "target_id", "caption"))
 
     def cells() -> Iterator[tuple[str, object]]:
-        for where, row in _rows(images):
+        for where, row in _rows(image_folder):
             yield f"{field(row, 'category', str, where)} {field(row, 'id', str, where)}", row.get("img")
 
-    all_pictures = pictures_of_cells(cells(), images).check("fetch the data set again")
+    all_images = images_of_cells(cells(), image_folder).check("fetch the data set again")
     categories = []
     for name, own in queries.items():
         if not own:
-            raise DataFileError(f"{annotations} has no queries of the category {name!r}; fetch {HUB_IDS[0]} again")
-        pictures = Pictures()
-        for id_, path in all_pictures.paths.items():
+            raise DataError(f"{annotations} has no queries of the category {name!r}; fetch {HUB_IDS[0]} again")
+        images = Images()
+        for id_, path in all_images.paths.items():
             if id_.startswith(f"{name} "):
-                pictures.paths[id_.removeprefix(f"{name} ")] = path
-        pictures.faults = {id_: all_pictures.faults[f"{name} {id_}"] for id_ in pictures.paths if f"{name} {id_}" in all_pictures.faults}
-        categories.append(_checked(Category(name, own, pictures), HUB_IDS[0], HUB_IDS[1]))
+                images.paths[id_.removeprefix(f"{name} ")] = path
+        images.faults = {id_: all_images.faults[f"{name} {id_}"] for id_ in images.paths if f"{name} {id_}" in all_images.faults}
+        categories.append(_checked(Category(name, own, images), HUB_IDS[0], HUB_IDS[1]))
     return categories
 
 

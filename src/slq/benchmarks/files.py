@@ -1,4 +1,4 @@
-"""Reading annotation files, and the folder where pictures that have no file of their own are kept."""
+"""Reading annotation files, and the folder where images that have no file of their own are kept."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from slq.data import tables
-from slq.data.pictures import PICTURE_SUFFIXES
+from slq.data.images import IMAGE_SUFFIXES
 from slq.data.tables import Row, read_rows
-from slq.errors import DataFileError
+from slq.errors import DataError
 
 _SPLIT = re.compile(r"(train|restval|validation|val|dev|test)[^/]*$")
 
 
 def read_json(path: Path, kind: type, advice: str) -> Any:
-    """The content of a JSON file that must be a list or an object (`kind`); raises DataFileError, with `advice` if it is missing."""
+    """The content of a JSON file that must be a list or an object (`kind`); raises DataError, with `advice` if it is missing."""
     content = tables.read_json(path, advice, "fetch the file again")
     if not isinstance(content, kind) or not content:
         wanted = "a list of entries" if kind is list else "an object with entries"
-        raise DataFileError(f"{path} does not hold {wanted}; fetch the file again")
+        raise DataError(f"{path} does not hold {wanted}; fetch the file again")
     return content
 
 
 def field(entry: object, name: str, kind: type, where: str) -> Any:
-    """A field of an annotation; raises DataFileError if it is missing or of another kind."""
+    """A field of an annotation; raises DataError if it is missing or of another kind."""
     value = entry.get(name) if isinstance(entry, Mapping) else None
     if not isinstance(value, kind) or isinstance(value, bool) or value in ("", [], {}):
         wanted = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}[kind]
-        raise DataFileError(f"{where}: {name!r} must be {wanted}, not {_short(value)}; check that the file is the benchmark's own")
+        raise DataError(f"{where}: {name!r} must be {wanted}, not {_short(value)}; check that the file is the benchmark's own")
     return value
 
 
 def texts(entry: object, name: str, where: str) -> list[str]:
-    """A field that holds texts; raises DataFileError otherwise."""
+    """A field that holds texts; raises DataError otherwise."""
     values = field(entry, name, list, where)
     if not all(isinstance(value, str) for value in values):
-        raise DataFileError(f"{where}: {name!r} must hold texts alone, not {_short(values)}; check that the file is the benchmark's own")
+        raise DataError(f"{where}: {name!r} must hold texts alone, not {_short(values)}; check that the file is the benchmark's own")
     return values
 
 
@@ -51,7 +51,7 @@ def _short(value: object) -> str:
 def good_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """The rows of a table; a broken one is raised, since a benchmark with a row less is another benchmark."""
     for source, row in read_rows(path):
-        if isinstance(row, DataFileError):
+        if isinstance(row, DataError):
             raise row
         yield source, row
 
@@ -60,7 +60,7 @@ def tables_of(folder: Path, split: str, suffixes: Sequence[str] = (".parquet",))
     """The tables of one split in a folder or its `data` folder, as the hub lays them out; empty if it holds no tables.
 
     A split is told by the file's name (`test-00000-of-00002.parquet`); where no name tells one, every table is meant. Raises
-    DataFileError if there are tables of other splits alone.
+    DataError if there are tables of other splits alone.
     """
     found = sorted(file for suffix in suffixes for place in (folder, folder / "data") for file in place.glob(f"*{suffix}"))
     splits = {file: match[1] for file in found if (match := _SPLIT.match(file.stem))}
@@ -69,7 +69,7 @@ def tables_of(folder: Path, split: str, suffixes: Sequence[str] = (".parquet",))
     chosen = [file for file, name in splits.items() if name == split]
     if not chosen:
         names = ", ".join(sorted(set(splits.values())))
-        raise DataFileError(f"{folder} holds no table of the split {split!r}, only of {names}; fetch {split}-*.parquet")
+        raise DataError(f"{folder} holds no table of the split {split!r}, only of {names}; fetch {split}-*.parquet")
     return chosen
 
 
@@ -83,7 +83,7 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def kept_folder() -> Path:
-    """Where pictures are kept that come inside a table or an archive or are drawn: the user's cache folder, in slq/benchmarks."""
+    """Where images are kept that come inside a table or an archive or are drawn: the user's cache folder, in slq/benchmarks."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slq" / "benchmarks"
 
 
@@ -99,8 +99,8 @@ def kept_file(name: str, make: Callable[[], bytes]) -> Path:
     return path
 
 
-def kept_picture(content: bytes, name: str = "") -> Path:
-    """The file of a picture that came as bytes, encoded as it was; equal bytes share a file."""
+def kept_image(content: bytes, name: str = "") -> Path:
+    """The file of an image that came as bytes, encoded as it was; equal bytes share a file."""
     suffix = Path(name).suffix.lower()
     key = hashlib.sha256(content).hexdigest()
-    return kept_file(f"pictures/{key[:2]}/{key}{suffix if suffix in PICTURE_SUFFIXES else '.picture'}", lambda: content)
+    return kept_file(f"images/{key[:2]}/{key}{suffix if suffix in IMAGE_SUFFIXES else '.image'}", lambda: content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slq.errors import DataFileError, InputError
+from slq.errors import DataError, InputError
 
 
 def fetch(hub_ids: Sequence[str], revision: str | None, only: Sequence[str | None] = ()) -> tuple[tuple[Path, ...], str]:
@@ -13,7 +13,7 @@ def fetch(hub_ids: Sequence[str], revision: str | None, only: Sequence[str | Non
 
     only: for each data set a pattern of the files that are needed (None: all).
 
-    Raises DataFileError if one is not on this machine and cannot be fetched, InputError if `revision` does not name one for each.
+    Raises DataError if one is not on this machine and cannot be fetched, InputError if `revision` does not name one for each.
     """
     revisions = revision.split("+") if revision else [None] * len(hub_ids)
     if len(revisions) != len(hub_ids):
@@ -31,12 +31,10 @@ def _snapshot(hub_id: str, revision: str | None, pattern: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, repo_type="dataset", revision=revision, allow_patterns=pattern))
     except RevisionNotFoundError:
-        raise DataFileError(f"{where} does not exist on the hub; give a commit, tag or branch that it has") from None
+        raise DataError(f"{where} does not exist on the hub; give a commit, tag or branch that it has") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         why = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the hub cannot be reached"
-        raise DataFileError(
-            f"{where} is not on this machine, and {why}; connect and try again, or give the folder of a local copy"
-        ) from None
+        raise DataError(f"{where} is not on this machine, and {why}; connect and try again, or give the folder of a local copy") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataFileError(f"{where} cannot be fetched ({reason}); try again, or give the folder of a local copy") from None
+        raise DataError(f"{where} cannot be fetched ({reason}); try again, or give the folder of a local copy") from None

@@ -1,11 +1,11 @@
-"""KARR-Bench: queries that name their picture only by knowledge about it. Its data is not public; a copy of one's own is read.
+"""KARR-Bench: queries that name their image only by knowledge about it. Its data is not public; a copy of one's own is read.
 
     DIR/karr.jsonl            (or .csv, .tsv, .parquet)   columns image, text (or caption), category, and if you like _id
-    DIR/<picture paths as the column image gives them>
-    DIR/qrels/test.tsv        if several pictures answer a query: query-id, corpus-id, score
+    DIR/<image paths as the column image gives them>
+    DIR/qrels/test.tsv        if several images answer a query: query-id, corpus-id, score
 
-`text` is the query; where there is none, `caption` is. A picture's id is its path (or its name inside a table), a query's its `_id`, or
-else its picture's id, with `#1`, `#2` behind it for a picture's further queries. Without qrels a query's one answer is its own picture.
+`text` is the query; where there is none, `caption` is. An image's id is its path (or its name inside a table), a query's its `_id`, or
+else its image's id, with `#1`, `#2` behind it for an image's further queries. Without qrels a query's one answer is its own image.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slq.benchmarks.base import BenchmarkData
 from slq.benchmarks.coco import IMAGE_PROMPT, TEXT_PROMPT
 from slq.benchmarks.files import digest, good_rows
-from slq.benchmarks.pictures import Pictures, corpus_of, pictures_of_cells, worded
-from slq.benchmarks.values import BenchmarkData
+from slq.benchmarks.images import Images, corpus_of, images_of_cells, prompted
 from slq.data.retrieval import RetrievalSet
 from slq.data.tables import TABLE_SUFFIXES, Row
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item
 
 NAMES = ("karr", "test", "data", "captions")
@@ -29,49 +29,49 @@ COLUMNS = ("query-id", "corpus-id", "score")
 
 @dataclass
 class Queries:
-    """Texts, categories and own pictures by query id."""
+    """Texts, categories and own images by query id."""
 
     texts: dict[str, str] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
 
 
 def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """Both ways, scored by category too. Raises DataFileError if the copy is not as it should be."""
+    """Both ways, scored by category too. Raises DataError if the copy is not as it should be."""
     if data is None:
-        raise DataFileError("the data of KARR-Bench is not public; give the folder of a copy of your own")
+        raise DataError("the data of KARR-Bench is not public; give the folder of a copy of your own")
     table = _table(data)
-    queries, pictures = _read(table)
-    judged = _judged(data, queries, pictures)
+    queries, images = _read(table)
+    judged = _judged(data, queries, images)
     files = [table, *_qrels_files(data)]
     wordings = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
-    words = {id_: worded(Item(text), wordings.get("text")) for id_, text in queries.texts.items()}
-    gallery = corpus_of(pictures, pictures.paths, lambda item: worded(item, wordings.get("image")))
+    words = {id_: prompted(Item(text), wordings.get("text")) for id_, text in queries.texts.items()}
+    gallery = corpus_of(images, images.paths, lambda item: prompted(item, wordings.get("image")))
     answers: dict[str, dict[str, int]] = {}
     for query_id, own in judged.items():
-        for picture_id, score in own.items():
+        for image_id, score in own.items():
             if score > 0:
-                answers.setdefault(picture_id, {})[query_id] = score
-    asked = {id_: gallery.get(id_) or worded(pictures.item(id_), wordings.get("image")) for id_ in pictures.paths if id_ in answers}
-    category_of = {queries.pictures[id_]: category for id_, category in reversed(queries.categories.items())}
+                answers.setdefault(image_id, {})[query_id] = score
+    asked = {id_: gallery.get(id_) or prompted(images.item(id_), wordings.get("image")) for id_ in images.paths if id_ in answers}
+    category_of = {queries.images[id_]: category for id_, category in reversed(queries.categories.items())}
     sets = (
-        RetrievalSet("text to image", words, gallery, judged, pictures.failures(), queries.categories),
+        RetrievalSet("text to image", words, gallery, judged, images.failures(), queries.categories),
         RetrievalSet(
             "image to text",
             asked,
             words,
             {id_: answers[id_] for id_ in asked},
-            pictures.failures(),
+            images.failures(),
             {id_: category for id_, category in category_of.items() if id_ in asked},
         ),
     )
-    positives = f"judgements of {files[1].name}" if files[1:] else "a query's one answer is its own picture"
+    positives = f"judgements of {files[1].name}" if files[1:] else "a query's one answer is its own image"
     return BenchmarkData(
         sets,
         {},
         digest(files),
         wordings,
-        f"KARR-Bench layout, {len(words):,} queries over {len(pictures.paths):,} pictures, both ways and by category, {positives}, "
+        f"KARR-Bench layout, {len(words):,} queries over {len(images.paths):,} images, both ways and by category, {positives}, "
         f"{'with' if prompts else 'without'} prompts.",
     )
 
@@ -79,15 +79,13 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
 def _table(data: Path) -> Path:
     found = [data / f"{name}{suffix}" for name in NAMES for suffix in TABLE_SUFFIXES if (data / f"{name}{suffix}").is_file()]
     if not found:
-        raise DataFileError(
-            f"{data} holds no karr.jsonl (.csv, .tsv, .parquet); put the table with the columns image, text, category there"
-        )
+        raise DataError(f"{data} holds no karr.jsonl (.csv, .tsv, .parquet); put the table with the columns image, text, category there")
     if len(found) > 1:
-        raise DataFileError(f"{data} holds {' and '.join(file.name for file in found)}; keep the one to read")
+        raise DataError(f"{data} holds {' and '.join(file.name for file in found)}; keep the one to read")
     return found[0]
 
 
-def _read(table: Path) -> tuple[Queries, Pictures]:
+def _read(table: Path) -> tuple[Queries, Images]:
     queries = Queries()
     cells: dict[str, object] = {}
 
@@ -95,25 +93,25 @@ def _read(table: Path) -> tuple[Queries, Pictures]:
         for number, (where, row) in enumerate(good_rows(table)):
             cell = row.get("image")
             name = cell.get("path") if isinstance(cell, Mapping) else cell
-            picture_id = name if isinstance(name, str) and name else str(number)
-            _add(queries, row, picture_id, where)
-            if picture_id not in cells:
-                cells[picture_id] = None
-                yield picture_id, cell
+            image_id = name if isinstance(name, str) and name else str(number)
+            _add(queries, row, image_id, where)
+            if image_id not in cells:
+                cells[image_id] = None
+                yield image_id, cell
 
-    pictures = pictures_of_cells(rows(), table.parent).check("put the pictures where the column 'image' says")
-    return queries, pictures
+    images = images_of_cells(rows(), table.parent).check("put the images where the column 'image' says")
+    return queries, images
 
 
-def _add(queries: Queries, row: Row, picture_id: str, where: str) -> None:
+def _add(queries: Queries, row: Row, image_id: str, where: str) -> None:
     text = row.get("text") or row.get("caption")
     if not isinstance(text, str) or not text.strip():
-        raise DataFileError(f"{where}: neither 'text' nor 'caption' holds a text; fill one in or remove the row")
-    repeats = sum(own == picture_id for own in queries.pictures.values()) if picture_id in queries.texts else 0
-    query_id = str(row["_id"]) if row.get("_id") not in (None, "") else picture_id + (f"#{repeats}" if repeats else "")
+        raise DataError(f"{where}: neither 'text' nor 'caption' holds a text; fill one in or remove the row")
+    repeats = sum(own == image_id for own in queries.images.values()) if image_id in queries.texts else 0
+    query_id = str(row["_id"]) if row.get("_id") not in (None, "") else image_id + (f"#{repeats}" if repeats else "")
     if query_id in queries.texts:
-        raise DataFileError(f"{where}: repeats the id {query_id!r}; give each row its own '_id'")
-    queries.texts[query_id], queries.pictures[query_id] = text, picture_id
+        raise DataError(f"{where}: repeats the id {query_id!r}; give each row its own '_id'")
+    queries.texts[query_id], queries.images[query_id] = text, image_id
     if category := row.get("category"):
         queries.categories[query_id] = str(category)
 
@@ -122,26 +120,26 @@ def _qrels_files(data: Path) -> list[Path]:
     found = sorted((data / "qrels").glob("*.tsv"))
     chosen = [file for file in found if file.stem == "test"] or found
     if len(chosen) > 1:
-        raise DataFileError(f"{data / 'qrels'} holds {' and '.join(file.name for file in chosen)}; name the one to read test.tsv")
+        raise DataError(f"{data / 'qrels'} holds {' and '.join(file.name for file in chosen)}; name the one to read test.tsv")
     return chosen
 
 
-def _judged(data: Path, queries: Queries, pictures: Pictures) -> dict[str, dict[str, int]]:
+def _judged(data: Path, queries: Queries, images: Images) -> dict[str, dict[str, int]]:
     judged: dict[str, dict[str, int]] = {}
     for file in _qrels_files(data):
         for where, row in good_rows(file):
             if not set(COLUMNS) <= row.keys():
-                raise DataFileError(f"{file} has the header {', '.join(row)}; its first line must be {' '.join(COLUMNS)}, tab-separated")
-            query_id, picture_id, score = (str(row[name]) for name in COLUMNS)
-            for id_, known in ((query_id, queries.texts), (picture_id, pictures.paths)):
+                raise DataError(f"{file} has the header {', '.join(row)}; its first line must be {' '.join(COLUMNS)}, tab-separated")
+            query_id, image_id, score = (str(row[name]) for name in COLUMNS)
+            for id_, known in ((query_id, queries.texts), (image_id, images.paths)):
                 if id_ not in known:
-                    raise DataFileError(f"{where}: the id {id_!r} is not in the table; add it or remove the line")
+                    raise DataError(f"{where}: the id {id_!r} is not in the table; add it or remove the line")
             if not score.lstrip("-").isdecimal():
-                raise DataFileError(f"{where}: the score {score!r} is not a whole number; correct it")
-            judged.setdefault(query_id, {})[picture_id] = max(0, int(score))
+                raise DataError(f"{where}: the score {score!r} is not a whole number; correct it")
+            judged.setdefault(query_id, {})[image_id] = max(0, int(score))
     if not judged:
-        return {id_: {own: 1} for id_, own in queries.pictures.items()}
+        return {id_: {own: 1} for id_, own in queries.images.items()}
     for id_ in queries.texts:
         if not any(judged.get(id_, {}).values()):
-            raise DataFileError(f"{data / 'qrels'}: no picture answers the query {id_!r}; judge it or remove its row")
+            raise DataError(f"{data / 'qrels'}: no image answers the query {id_!r}; judge it or remove its row")
     return {id_: judged[id_] for id_ in queries.texts}

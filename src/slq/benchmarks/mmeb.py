@@ -1,9 +1,9 @@
 """MMEB v1: 36 tasks (classification, VQA, retrieval, grounding), each query with its own list of candidates.
 
-A local copy has a folder per task with its table, and the pictures beside them, unpacked or not:
+A local copy has a folder per task with its table, and the images beside them, unpacked or not:
 
     DIR/ImageNet-1K/test-00000-of-00001.parquet    (or test.jsonl)   columns qry_text, qry_img_path, tgt_text, tgt_img_path
-    DIR/images.zip                                 (or the pictures below DIR/, DIR/images/ or DIR/eval_images/)
+    DIR/images.zip                                 (or the images below DIR/, DIR/images/ or DIR/eval_images/)
 
 With the columns qry_inst and tgt_inst the instructions of the paper are switchable; without them they already stand in the texts.
 
@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slq.benchmarks.base import BenchmarkData
 from slq.benchmarks.files import digest, good_rows, tables_of
 from slq.benchmarks.hub import fetch
-from slq.benchmarks.pictures import PictureFolders, Pictures
-from slq.benchmarks.values import BenchmarkData
+from slq.benchmarks.images import ImageFolders, Images
 from slq.data.retrieval import RetrievalSet
 from slq.data.tables import Row
-from slq.errors import DataFileError, Failure
+from slq.errors import DataError, Failure
 from slq.types import Item
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -45,7 +45,7 @@ MARKER = "<|image_1|>"
 SEED = 0
 PROMPTS = {"query": "{qry_inst} {qry_text}", "corpus": "{tgt_inst} {tgt_text}"}
 
-Key = tuple[str, str]  # a text and the path of a picture, either of them empty
+Key = tuple[str, str]  # a text and the path of an image, either of them empty
 
 
 @dataclass
@@ -55,14 +55,14 @@ class Task:
     queries: list[Key] = field(default_factory=list)
     candidates: list[list[Key]] = field(default_factory=list)
 
-    def picture_names(self) -> list[str]:
-        """Every picture that is named, once."""
+    def image_names(self) -> list[str]:
+        """Every image that is named, once."""
         keys = (*self.queries, *(key for each in self.candidates for key in each))
         return list(dict.fromkeys(image for _, image in keys if image))
 
 
 def load_mmeb(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """The tasks that the copy has, of all groups or of one. Raises DataFileError if it has none, or one is not as it should be."""
+    """The tasks that the copy has, of all groups or of one. Raises DataError if it has none, or one is not as it should be."""
     commit = None
     if data is None:
         (data,), commit = fetch([HUB_ID], revision)
@@ -71,10 +71,10 @@ def load_mmeb(data: Path | None, variant: str, prompts: bool, revision: str | No
         name: tables for names in chosen.values() for name in names if (tables := tables_of(data / name, "test", (".parquet", ".jsonl")))
     }
     if not files:
-        raise DataFileError(
+        raise DataError(
             f"{data} holds none of MMEB's tables (such as {next(iter(chosen.values()))[0]}/test-*.parquet); give the folder that does"
         )
-    folders = PictureFolders(data, FOLDERS, ARCHIVE)
+    folders = ImageFolders(data, FOLDERS, ARCHIVE)
     instructed = True
     sets = []
     for name, tables in files.items():
@@ -117,14 +117,14 @@ def _read(files: Sequence[Path], prompts: bool) -> tuple[Task, bool]:
         for where, row in good_rows(file):
             where = f"{file.parent.name}/{where}"
             if missing := [name for name in ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path") if name not in row]:
-                raise DataFileError(f"{where}: the column {missing[0]!r} is missing (there are {', '.join(row)}); fetch the table again")
+                raise DataError(f"{where}: the column {missing[0]!r} is missing (there are {', '.join(row)}); fetch the table again")
             instructed &= "qry_inst" in row and "tgt_inst" in row
             texts, images = _values(row["tgt_text"], where), _values(row["tgt_img_path"], where)
             if images and texts and len(texts) != len(images):
-                raise DataFileError(f"{where}: {len(texts)} texts and {len(images)} pictures as candidates; fetch the table again")
+                raise DataError(f"{where}: {len(texts)} texts and {len(images)} images as candidates; fetch the table again")
             count = max(len(texts), len(images))
             if count < 2:
-                raise DataFileError(f"{where}: {count} candidate(s), where the right one stands among others; fetch the table again")
+                raise DataError(f"{where}: {count} candidate(s), where the right one stands among others; fetch the table again")
             pairs = zip(texts or [""] * count, images or [""] * count, strict=True)
             keys = [_key(row, "tgt_inst", text, image, prompts, where) for text, image in pairs]
             task.candidates.append([known.setdefault(key, key) for key in keys])
@@ -135,38 +135,38 @@ def _read(files: Sequence[Path], prompts: bool) -> tuple[Task, bool]:
 def _values(value: Any, where: str) -> list[str]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     if not all(each is None or isinstance(each, str) for each in values):
-        raise DataFileError(f"{where}: the candidates must be texts and paths, not {values[:3]!r}; fetch the table again")
+        raise DataError(f"{where}: the candidates must be texts and paths, not {values[:3]!r}; fetch the table again")
     return [each or "" for each in values]
 
 
 def _key(row: Row, instruction: str, text: Any, image: Any, prompts: bool, where: str) -> Key:
     parts = [row.get(instruction) or "" if prompts else "", text or ""]
     if not all(isinstance(part, str) for part in (*parts, image or "")):
-        raise DataFileError(f"{where}: a query and its instruction must be texts, and a picture a path; fetch the table again")
+        raise DataError(f"{where}: a query and its instruction must be texts, and an image a path; fetch the table again")
     words = " ".join(stripped for part in parts if (stripped := part.replace(MARKER, "").strip()))
     if not words and not image:
-        raise DataFileError(f"{where}: an item has neither text nor picture; fetch the table again")
+        raise DataError(f"{where}: an item has neither text nor image; fetch the table again")
     return words, image or ""
 
 
-def _set(name: str, task: Task, folders: PictureFolders) -> RetrievalSet:
-    pictures = folders.locate({image: [image] for image in task.picture_names()})
-    pictures.check(f"unpack {ARCHIVE} of {HUB_ID} beside the folder {name}")
+def _set(name: str, task: Task, folders: ImageFolders) -> RetrievalSet:
+    images = folders.locate({image: [image] for image in task.image_names()})
+    images.check(f"unpack {ARCHIVE} of {HUB_ID} beside the folder {name}")
     keys = list(dict.fromkeys(key for each in task.candidates for key in each))
     random.Random(f"{name} {SEED}").shuffle(keys)
     id_of = {key: f"candidate {number}" for number, key in enumerate(keys)}
     corpus: dict[str, Item] = {}
     failures: list[Failure] = []
     for key, id_ in id_of.items():
-        if fault := pictures.faults.get(key[1]):
+        if fault := images.faults.get(key[1]):
             failures.append(Failure(id_, fault))
         else:
-            corpus[id_] = _item(key, pictures)
+            corpus[id_] = _item(key, images)
     queries, qrels, candidates = {}, {}, {}
     for number, (query, keys) in enumerate(zip(task.queries, task.candidates, strict=True)):
         query_id = f"query {number}"
-        queries[query_id] = _item(query, pictures)
-        if fault := pictures.faults.get(query[1]):
+        queries[query_id] = _item(query, images)
+        if fault := images.faults.get(query[1]):
             failures.append(Failure(query_id, fault))
         qrels[query_id] = {id_of[keys[0]]: 1}
         ids = [id_ for id_ in dict.fromkeys(id_of[key] for key in keys) if id_ in corpus]
@@ -175,6 +175,6 @@ def _set(name: str, task: Task, folders: PictureFolders) -> RetrievalSet:
     return RetrievalSet(name, queries, corpus, qrels, tuple(failures), candidates=candidates, depths=(1,))
 
 
-def _item(key: Key, pictures: Pictures) -> Item:
+def _item(key: Key, images: Images) -> Item:
     text, image = key
-    return pictures.item(image, text or None) if image else Item(text)
+    return images.item(image, text or None) if image else Item(text)

@@ -16,19 +16,19 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="""Turn the multimodal LLM you already run into a retriever, without touching its weights.
+    help="""Turn the multimodal LLM you already run into an encoder, without touching its weights.
 
-A few *latent queries* (5 vectors, 5-80 KB) are learned on your pairs of pictures and captions; the model stays bit-identical.
+A few *latent queries* (5 vectors, 5-80 KB) are learned on your pairs of images and captions; the model stays bit-identical.
 
 **First steps, with the built-in miniature model (no download):**
 
     slq demo                                                  everything at once, with a page of results
-    slq world --split train --out world/train                 a training set of pictures and captions
+    slq world --split train --out world/train                 a training set of images and captions
     slq train --pairs world/train/captions.jsonl --out my-adapter
-    slq embed world/train/pictures --adapter my-adapter --out my-index
+    slq embed world/train/images --adapter my-adapter --out my-index
     slq search "a red cat" --index my-index
 
-**With a real model:** add `--backbone OpenGVLab/InternVL3-1B-hf` to `slq train`; the rest stays as it is.""",
+**With a real model:** add `--model OpenGVLab/InternVL3-1B-hf` to `slq train`; the rest stays as it is.""",
 )
 
 # In the order of `slq --help`.

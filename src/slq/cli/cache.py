@@ -23,7 +23,7 @@ def stat(
 
     slq cache stat kept/ --verify
     """
-    from slq.prefix_cache import DiskTier
+    from slq.cache import DiskTier
 
     disk = DiskTier(_cache(folder))
     if verify:
@@ -45,7 +45,7 @@ def clear(folder: FOLDER) -> None:
 
     slq cache clear kept/
     """
-    from slq.prefix_cache import DiskTier
+    from slq.cache import DiskTier
 
     disk = DiskTier(_cache(folder))
     count, size = len(disk), disk.num_bytes

@@ -12,7 +12,7 @@ from slq.cli.shared import shares, table
 from slq.errors import InputError
 
 if TYPE_CHECKING:
-    from slq.evaluate import Difference, Published
+    from slq.evaluation import Difference, Published
 
 
 def compare(
@@ -29,8 +29,8 @@ def compare(
         slq compare before.json after.json
         slq compare coco.json --published
     """
-    from slq.evaluate import check_comparable, published_rows, read_result
-    from slq.evaluate import compare as differences
+    from slq.evaluation import check_comparable, published_rows, read_result
+    from slq.evaluation import compare as differences
 
     if len(files) < 2 and not published:
         raise InputError("There is nothing to compare with: name a second file, or pass --published.")

@@ -1,4 +1,4 @@
-"""`slq doctor`: try a backbone before anything is built on it."""
+"""`slq doctor`: try a model before anything is built on it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from slq.cli.shared import table
 
 if TYPE_CHECKING:
     from slq.doctor import Examination
-    from slq.retriever import Retriever
+    from slq.encoders.latent import LatentEncoder
 
 
-@loading.loads_a_backbone()
+@loading.loads_a_model()
 def doctor(
-    backbone: Annotated[
+    model: Annotated[
         str | None,
-        typer.Option("--backbone", "-b", help=f"Default: the one the adapter was learned on, else `miniature`. {loading.BACKBONE_HELP}"),
+        typer.Option("--model", "-b", help=f"Default: the one the adapter was learned on, else `miniature`. {loading.MODEL_HELP}"),
     ] = None,
     adapter: Annotated[
         str | None, typer.Option("--adapter", "-a", help="Adapter folder or hub repository. Without it, untrained latent queries.")
@@ -31,27 +31,27 @@ def doctor(
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Try a backbone, or an adapter over it, before you build on it: does it give the numbers it should, and what does it cost?
+    """Try a model, or an adapter over it, before you build on it: does it give the numbers it should, and what does it cost?
 
     On eight built-in items it compares: the fast path with its slow twin (values and gradients); kept prefixes with fresh ones; a batch of
     one with a batch of eight; orders and mixtures in a batch; implementations of attention; an adapter before and after saving; the model's
-    answers and its weights before and after; float32 with bfloat16. For the last it loads the backbone a second time, after letting the
-    first one go. Beside that: memory, items a second, tokens a picture.
+    answers and its weights before and after; float32 with bfloat16. For the last it loads the model a second time, after letting the
+    first one go. Beside that: memory, items a second, tokens an image.
 
     Ends with code 0 if all is well, and with 1 if a check failed, saying what that means and what to do.
 
         slq doctor
 
-        slq doctor --backbone OpenGVLab/InternVL3-1B-hf --json report.json
+        slq doctor --model OpenGVLab/InternVL3-1B-hf --json report.json
 
         slq doctor --adapter my-adapter --dtype bfloat16
     """
-    from slq.backbone import MINIATURE
     from slq.doctor import examine, with_fresh_queries
+    from slq.models import MINIATURE
 
-    def load(other_dtype: str | None) -> Retriever:
+    def load(other_dtype: str | None) -> LatentEncoder:
         chosen = replace(wanted, dtype=other_dtype or wanted.dtype)
-        return chosen.retriever(adapter, backbone) if adapter else with_fresh_queries(chosen.backbone(backbone or MINIATURE))
+        return chosen.latent_encoder(adapter, model) if adapter else with_fresh_queries(chosen.model(model or MINIATURE))
 
     examination = examine(load, batch_size, lambda what: typer.echo(f"{what} ..."))
     _show(examination)
@@ -90,9 +90,9 @@ def _readable(examination: Examination) -> dict[str, str]:
     }
     if (peak := figures["peak_memory_bytes"]) is not None:
         shown["peak memory"] = f"{peak / 2**30:.2f} GiB, before the other dtype"
-    if (tokens := figures["tokens_per_picture"]) is not None:
-        shown["tokens a picture"] = ", ".join(f"{count} ({shape})" for shape, count in tokens.items())
-    for kind in ("texts", "pictures"):
+    if (tokens := figures["tokens_per_image"]) is not None:
+        shown["tokens an image"] = ", ".join(f"{count} ({shape})" for shape, count in tokens.items())
+    for kind in ("texts", "images"):
         if (speed := figures[f"{kind}_per_second"]) is not None:
             shown[f"{kind} {batch}"] = f"{speed:.3g}"
     if (closest := figures["closest_items"]) is not None:
@@ -110,7 +110,7 @@ def _write(examination: Examination, adapter: str | None, file: Path) -> None:
     result = {
         "checks": [asdict(row) for row in examination.rows],
         "figures": examination.figures,
-        "backbone": examination.backbone,
+        "backbone": examination.model,
         "adapter": adapter,
         "fingerprint": examination.fingerprint,
         "provenance": provenance(SEED),

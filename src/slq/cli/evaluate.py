@@ -18,8 +18,8 @@ from slq.errors import InputError
 
 if TYPE_CHECKING:
     from slq.data import RetrievalSet
-    from slq.embedder import Embedder
-    from slq.evaluate import Evaluation
+    from slq.encoders.base import Encoder
+    from slq.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Asked:
 READOUT = "last token"
 
 
-@loading.loads_a_backbone()
+@loading.loads_a_model()
 def evaluate(
     data: Annotated[
         Path | None,
@@ -45,9 +45,9 @@ def evaluate(
     prompts: Annotated[bool, typer.Option("--prompts", help="Put the papers' wording around the benchmark's items.")] = False,
     data_revision: Annotated[str | None, typer.Option(help="Commit of a benchmark's data on the hub. Default: its newest.")] = None,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Adapter folder or hub repository.")] = None,
-    backbone: Annotated[
+    model: Annotated[
         str | None,
-        typer.Option("--backbone", "-b", help="With --adapter: in place of the one it was learned on. Without: whose last token is read."),
+        typer.Option("--model", "-b", help="With --adapter: in place of the one it was learned on. Without: whose last token is read."),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of a BEIR folder (qrels/SPLIT.tsv), without --benchmark.")] = "test",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the scores here, with all that they depend on.")] = None,
@@ -68,7 +68,7 @@ def evaluate(
     readout: Annotated[
         str,
         typer.Option(
-            help="Without --adapter, what is read of the backbone: last token; mean of tokens; zero token (the paper's pilot); the first "
+            help="Without --adapter, what is read of the model: last token; mean of tokens; zero token (the paper's pilot); the first "
             "and last of these also with `, in one word` behind them (E5-V's prompt)."
         ),
     ] = READOUT,
@@ -86,42 +86,42 @@ def evaluate(
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
         slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/
     """
-    from slq.backbone import MINIATURE
-    from slq.evaluate import data_hash, group_scores, whole_result
-    from slq.evaluate import evaluate as run
-    from slq.methods import ZERO_SHOT, LateInteraction
+    from slq.encoders import ZERO_SHOT, LateInteraction
+    from slq.evaluation import dataset_sha256, group_scores, result_record
+    from slq.evaluation import evaluate as run
+    from slq.models import MINIATURE
     from slq.runtime import replace_file
 
     if adapter is None and late_interaction is not None:
         raise InputError("--late-interaction compares the latents of an adapter: name one with --adapter.")
     if adapter is not None and readout != READOUT:
-        raise InputError("--readout is of a backbone without an adapter: leave out one of the two.")
+        raise InputError("--readout is of a model without an adapter: leave out one of the two.")
     if readout not in ZERO_SHOT:
         raise InputError(f"Unknown readout {readout!r}: choose one of {', '.join(ZERO_SHOT)}.")
     if per_query and not json_file:
         raise InputError("--per-query writes ranks into a file: name it with --json.")
     with waiting("reading the data; what is drawn, unpacked or fetched is kept for the next time"):
         asked = _read(data, benchmark, variant, prompts, data_revision, split)
-    embedder: Embedder
+    encoder: Encoder
     if adapter is None:
-        embedder = ZERO_SHOT[readout](wanted.backbone(backbone or MINIATURE))
+        encoder = ZERO_SHOT[readout](wanted.model(model or MINIATURE))
     elif late_interaction is None:
-        embedder = wanted.embedder(adapter, backbone)
+        encoder = wanted.encoder(adapter, model)
     else:
-        embedder = LateInteraction(wanted.retriever(adapter, backbone), late_interaction)
+        encoder = LateInteraction(wanted.latent_encoder(adapter, model), late_interaction)
     total = len({id(item) for one in asked.sets for item in (*one.queries.values(), *one.corpus.values())})
     with progress_bar("embedding", total) as advance:
-        evaluations = run(embedder, asked.sets, batch_size, advance, keep, dims)
+        evaluations = run(encoder, asked.sets, batch_size, advance, keep, dims)
     if asked.benchmark:
         typer.echo(f"{asked.benchmark['name']}: {asked.benchmark['protocol']} Data {asked.benchmark['revision']}.")
     _show(evaluations, group_scores(evaluations, asked.groups))
     if json_file:
-        result = whole_result(
+        result = result_record(
             evaluations,
-            embedder,
+            encoder,
             adapter=adapter,
             data=None if data is None else str(data),
-            data_sha256=data_hash(asked.sets),
+            data_sha256=dataset_sha256(asked.sets),
             command=shlex.join(["slq", *sys.argv[1:]]),
             benchmark=asked.benchmark,
             groups=asked.groups,
@@ -135,7 +135,7 @@ def evaluate(
 def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts: bool, data_revision: str | None, split: str) -> _Asked:
     """A benchmark's sets, or those of the user's own data."""
     from slq.data import read_beir, read_pairs
-    from slq.evaluate import both_ways
+    from slq.evaluation import bidirectional_sets
 
     if benchmark is not None:
         from slq.benchmarks import BENCHMARKS, load_benchmark
@@ -154,7 +154,7 @@ def _read(data: Path | None, benchmark: str | None, variant: str | None, prompts
     for flag, given in (("--variant", variant), ("--prompts", prompts), ("--data-revision", data_revision)):
         if given:
             raise InputError(f"{flag} belongs to a benchmark: name one with --benchmark.")
-    return _Asked([read_beir(data, split)] if (data / "corpus.jsonl").is_file() else both_ways(read_pairs(data, splits=("test",))))
+    return _Asked([read_beir(data, split)] if (data / "corpus.jsonl").is_file() else bidirectional_sets(read_pairs(data, splits=("test",))))
 
 
 def _show(evaluations: Sequence[Evaluation], groups: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from slq.cli.shared import list_failures, progress_bar, table
 
 if TYPE_CHECKING:
     from slq.data import PairFile, RetrievalSet
-    from slq.leakage import Leakage
+    from slq.evaluation.leakage import Leakage
 
 MOST_SHOWN = 20
 
@@ -24,19 +24,19 @@ def leakage(
     test: Annotated[Path, typer.Option("--test", help="Pairs, or a folder in BEIR layout. Of Karpathy splits: val and test.")],
     split: Annotated[str, typer.Option(help="Split of a BEIR folder (qrels/SPLIT.tsv).")] = "test",
     distance: Annotated[
-        int | None, typer.Option(help="Bits of 256 in which pictures that look alike may differ. Default: 20. 0: only equal hashes.")
+        int | None, typer.Option(help="Bits of 256 in which images that look alike may differ. Default: 20. 0: only equal hashes.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything found here.")] = None,
 ) -> None:
-    """Find the pictures and texts of a test set that stand in a training set too; ends with code 1 if pictures do.
+    """Find the images and texts of a test set that stand in a training set too; ends with code 1 if images do.
 
-    Pictures are compared by the ids that well-known names carry, by their bytes, and by their looks: a copy that was saved again, scaled
-    or slightly brightened is found. Equal texts are listed apart: different pictures may have the same caption.
+    Images are compared by the ids that well-known names carry, by their bytes, and by their looks: a copy that was saved again, scaled
+    or slightly brightened is found. Equal texts are listed apart: different images may have the same caption.
 
         slq leakage --train coco/dataset_coco.json --test karr/corpus --json leakage.json
     """
     from slq.data import read_pairs
-    from slq.leakage import DISTANCE
+    from slq.evaluation.leakage import DISTANCE
     from slq.runtime import replace_file
 
     pairs = read_pairs(train)
@@ -48,31 +48,29 @@ def leakage(
         table(["why", "test", "training", "bits apart"], rows[:MOST_SHOWN])
     if len(rows) > MOST_SHOWN:
         typer.echo(f"... and {len(rows) - MOST_SHOWN} more{'' if json_file else '; --json FILE writes all of them'}.")
-    typer.echo(
-        f"{len(found.pictures)} of {found.test_pictures} test pictures stand among {found.train_pictures} training pictures: ", nl=False
-    )
+    typer.echo(f"{len(found.images)} of {found.test_images} test images stand among {found.train_images} training images: ", nl=False)
     typer.echo(", ".join(f"{len(matches)} {why}" for why, matches in reasons[:3]) + ".")
     typer.echo(f"{len(found.texts)} of {found.test_texts} test texts stand among {found.train_texts} training texts.")
     if json_file:
         replace_file(json_file, lambda path: path.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8"))
         typer.echo(f"Written to {json_file}.")
-    if found.pictures:
+    if found.images:
         raise typer.Exit(1)
 
 
 def compare(pairs: PairFile, test: Path, split: str = "test", distance: int | None = None) -> Leakage:
     """Read a test set and compare it with training pairs; what cannot be read is listed."""
-    from slq.leakage import DISTANCE, count_pictures, find_leakage
+    from slq.evaluation.leakage import DISTANCE, count_images, find_leakage
 
     asked = _read_test(test, split)
-    with progress_bar("comparing pictures", count_pictures(pairs, asked)) as advance:
+    with progress_bar("comparing images", count_images(pairs, asked)) as advance:
         found = find_leakage(pairs, asked, DISTANCE if distance is None else distance, advance)
     list_failures([*asked.failures, *found.skipped])
     return found
 
 
 def warn_of_overlap(pairs: PairFile, tests: list[Path]) -> dict[str, Leakage]:
-    """Compare each test set with training pairs, and say on the error stream which pictures and how many texts both hold.
+    """Compare each test set with training pairs, and say on the error stream which images and how many texts both hold.
 
     Of several processes that train together the first one does it.
     """
@@ -80,7 +78,7 @@ def warn_of_overlap(pairs: PairFile, tests: list[Path]) -> dict[str, Leakage]:
         return {}
     found = {str(test): compare(pairs, test) for test in tests}
     for test, one in found.items():
-        if one.pictures:
+        if one.images:
             typer.secho(f"Warning: {test}: {one.summary()}. Scores on it will be too high.", fg="yellow", err=True)
         if one.texts:
             typer.secho(f"Note: {test}: {len(one.texts)} of its {one.test_texts} texts stand in the training set.", err=True)
@@ -93,7 +91,7 @@ def keeping(found: dict[str, Leakage], out: Path) -> Callable[[int, int, object]
 
     content = json.dumps({test: one.to_json() for test, one in found.items()}, indent=2) + "\n"
 
-    def after_step(step: int, total: int, retriever: object) -> None:
+    def after_step(step: int, total: int, encoder: object) -> None:
         if found:
             replace_file(out / "leakage.json", lambda path: path.write_text(content, encoding="utf-8"))
             found.clear()

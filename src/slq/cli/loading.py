@@ -1,4 +1,4 @@
-"""How a backbone is loaded: the options of every command that names one, and what they make, written once."""
+"""How a model is loaded: the options of every command that names one, and what they make, written once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import typer
 from slq.errors import InputError
 
 if TYPE_CHECKING:
-    from slq.backbone import FrozenBackbone
-    from slq.methods import TunedBackbone
-    from slq.retriever import Retriever
+    from slq.encoders import FineTunedModel
+    from slq.encoders.latent import LatentEncoder
+    from slq.models import FrozenModel
 
-BACKBONE_HELP = "`miniature`, a folder, a hub id such as OpenGVLab/InternVL3-1B-hf, or `random:internvl3-1b` (true shape, random weights)."
+MODEL_HELP = "`miniature`, a folder, a hub id such as OpenGVLab/InternVL3-1B-hf, or `random:internvl3-1b` (true shape, random weights)."
 
 
 def _option(text: str, *flags: str) -> Any:
-    return typer.Option(*flags, help=text, rich_help_panel="Loading the backbone")
+    return typer.Option(*flags, help=text, rich_help_panel="Loading the model")
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What the options say about loading a backbone; None where nothing was said. Each field is an option of the command line."""
+    """What the options say about loading a model; None where nothing was said. Each field is an option of the command line."""
 
-    revision: Annotated[str | None, _option("Commit, tag or branch of a backbone on the hub.")] = None
+    revision: Annotated[str | None, _option("Commit, tag or branch of a model on the hub.")] = None
     dtype: Annotated[str | None, _option("float32, bfloat16 or float16. Default: float32 on the CPU, else bfloat16.")] = None
     device: Annotated[str | None, _option("cpu, cuda, cuda:1, mps. Default: an accelerator if there is one.")] = None
     attn_implementation: Annotated[
@@ -43,34 +43,34 @@ class Loading:
     ] = False
     preprocessing: Annotated[
         str | None,
-        _option("How pictures are prepared: paper (one view each, as in the SLQ paper) or native (the model's own). Default: paper."),
+        _option("How images are prepared: paper (one view each, as in the SLQ paper) or native (the model's own). Default: paper."),
     ] = None
     max_pixels: Annotated[
-        int | None, _option("Larger pictures are scaled down to this many pixels, where the model keeps a picture's shape (Qwen-VL).")
+        int | None, _option("Larger images are scaled down to this many pixels, where the model keeps an image's shape (Qwen-VL).")
     ] = None
     max_text_tokens: Annotated[int | None, _option("Texts are cut after this many tokens. Default: 128.")] = None
     instruction: Annotated[str | None, _option("Words put behind every item. Default: none.")] = None
 
-    def backbone(self, name: str) -> FrozenBackbone:
-        """The backbone of this name, with the preprocessing that was asked for."""
-        from slq.backbone import Preprocessing, load_backbone
+    def model(self, name: str) -> FrozenModel:
+        """The model of this name, with the preprocessing that was asked for."""
+        from slq.models import Preprocessing, load_model
 
-        return load_backbone(name, preprocessing=Preprocessing(**self._asked_preprocessing()), **self._options())
+        return load_model(name, preprocessing=Preprocessing(**self._asked_preprocessing()), **self._options())
 
-    def retriever(self, adapter: str, name: str | None = None) -> Retriever:
-        """The adapter over the backbone of this name (None: the one it was learned on), with the adapter's own preprocessing.
+    def latent_encoder(self, adapter: str, name: str | None = None) -> LatentEncoder:
+        """The adapter over the model of this name (None: the one it was learned on), with the adapter's own preprocessing.
 
         Raises InputError where other preprocessing was asked for.
         """
-        from slq.retriever import Retriever
+        from slq.encoders.latent import LatentEncoder
 
-        return Retriever.from_pretrained(adapter, name=name, **self.beside_its_own_preprocessing())
+        return LatentEncoder.from_pretrained(adapter, name=name, **self.beside_its_own_preprocessing())
 
-    def embedder(self, adapter: str, name: str | None = None) -> Retriever | TunedBackbone:
-        """As `retriever`, for all that `slq train` can have learned: a backbone tuned by LoRA or in full too."""
-        from slq.methods import load_embedder
+    def encoder(self, adapter: str, name: str | None = None) -> LatentEncoder | FineTunedModel:
+        """As `latent_encoder`, for all that `slq train` can have learned: a model tuned by LoRA or in full too."""
+        from slq.encoders import load_encoder
 
-        return load_embedder(adapter, name=name, **self.beside_its_own_preprocessing())
+        return load_encoder(adapter, name=name, **self.beside_its_own_preprocessing())
 
     def beside_its_own_preprocessing(self) -> dict[str, Any]:
         """What loading something learned is told; raises InputError where other preprocessing was asked for."""
@@ -89,7 +89,7 @@ class Loading:
         return {key: value for key, value in asked.items() if value is not None}
 
     def _options(self) -> dict[str, Any]:
-        """What `load_backbone` is told, apart from the name and the preprocessing."""
+        """What `load_model` is told, apart from the name and the preprocessing."""
         options = {
             "revision": self.revision,
             "dtype": self.dtype,
@@ -104,7 +104,7 @@ class Loading:
 OF_WEIGHTS = ("dtype", "device", "attn_implementation", "device_map", "quantization", "trust_remote_code")  # an adapter says the rest
 
 
-def loads_a_backbone(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def loads_a_model(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of `Loading` (those of these names; none: all) in place of its parameter `wanted`."""
     chosen = [field for field in fields(Loading) if not names or field.name in names]
     hints = get_type_hints(Loading, include_extras=True)

@@ -11,7 +11,7 @@ from slq.cli import loading
 from slq.cli.shared import ADAPTER, BATCH, list_failures, progress_bar
 
 
-@loading.loads_a_backbone(*loading.OF_WEIGHTS)
+@loading.loads_a_model(*loading.OF_WEIGHTS)
 def mine(
     pairs: Annotated[Path, typer.Option("--pairs", "-p", help="Pairs, as `slq train --pairs` reads them.")],
     adapter: ADAPTER,
@@ -36,18 +36,18 @@ def mine(
     """
     from slq.data import read_pairs, write_pairs
     from slq.errors import InputError, OutputExistsError
-    from slq.mining import items_of
-    from slq.mining import mine as run
     from slq.runtime import replace_file
+    from slq.training.mining import items_of
+    from slq.training.mining import mine as run
 
     if out.suffix != ".jsonl":
         raise InputError(f"Pairs are written as JSON lines: name --out {out.with_suffix('.jsonl')}, not {out}.")
     if out.exists() and not (overwrite and out.is_file()):
         raise OutputExistsError(f"{out} exists already: choose another file, or pass --overwrite to replace it.")
     file = read_pairs(pairs)
-    retriever = wanted.embedder(adapter)
+    encoder = wanted.encoder(adapter)
     with progress_bar("embedding", items_of(file.pairs)) as advance:
-        mined = run(retriever, file.pairs, count, skip, margin, batch_size, advance)
+        mined = run(encoder, file.pairs, count, skip, margin, batch_size, advance)
     list_failures([*file.failures, *mined.failures])
     replace_file(out, lambda path: write_pairs(path, mined.pairs))
     found = sum(len(pair.negatives) for pair in mined.pairs)

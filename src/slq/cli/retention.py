@@ -1,4 +1,4 @@
-"""`slq retention`: what a backbone still knows after it was adapted."""
+"""`slq retention`: what a model still knows after it was adapted."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from slq.cli.shared import progress_bar, table, waiting
 from slq.errors import AdapterError, InputError
 
 if TYPE_CHECKING:
-    from slq.backbone import FrozenBackbone
-    from slq.embedder import Embedder
+    from slq.encoders.base import Encoder
+    from slq.models import FrozenModel
     from slq.retention import Report, Score, Side
 
 
-@loading.loads_a_backbone()
+@loading.loads_a_model()
 def retention(
     adapter: Annotated[
-        str | None, typer.Option("--adapter", "-a", help="What `slq train` learned. Without it, the backbone alone is asked.")
+        str | None, typer.Option("--adapter", "-a", help="What `slq train` learned. Without it, the model alone is asked.")
     ] = None,
-    backbone: Annotated[
+    model: Annotated[
         str | None,
-        typer.Option("--backbone", "-b", help=f"Default: the one the adapter was learned on, else `miniature`. {loading.BACKBONE_HELP}"),
+        typer.Option("--model", "-b", help=f"Default: the one the adapter was learned on, else `miniature`. {loading.MODEL_HELP}"),
     ] = None,
     tasks: Annotated[
         str,
@@ -51,35 +51,35 @@ def retention(
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Ask a backbone the same questions before and after it was adapted: what does it still know?
+    """Ask a model the same questions before and after it was adapted: what does it still know?
 
     For an adapter of latent queries nothing may change, and that is proven: the weights' SHA-256 before everything and after the adapter
-    has embedded a batch and all was asked again, and every greedy answer, text for text. Ends with code 1 if anything differs. A backbone
+    has embedded a batch and all was asked again, and every greedy answer, text for text. Ends with code 1 if anything differs. A model
     tuned by LoRA or in full has changed; how much is measured, with 95 % intervals and a paired test.
 
         slq retention --adapter my-adapter --json retention.json --per-question
 
         slq retention --adapter my-lora --tasks mmmu_val,realworldqa,ocrbench --keep answers/
     """
-    from slq.retention import find_tasks, whole_result
+    from slq.retention import load_tasks, result_record
     from slq.retention import retention as run
     from slq.runtime import replace_file
 
     if per_question and not json_file:
         raise InputError("--per-question writes answers into a file: name it with --json.")
     with waiting("drawing or loading the questions"):
-        found = find_tasks([name.strip() for name in tasks.split(",") if name.strip()], questions, seed, limit, task_folder or ())
-    before, embedder = _before_and_learned(wanted, adapter, backbone)
-    after = None if embedder is None else embedder.backbone
+        found = load_tasks([name.strip() for name in tasks.split(",") if name.strip()], questions, seed, limit, task_folder or ())
+    before, encoder = _before_and_learned(wanted, adapter, model)
+    after = None if encoder is None else encoder.model
     with progress_bar("asking", sum(map(len, found)) * (1 if after is None else 2)) as advance:
-        report = run(before, after, found, embedder=embedder, keep=keep, batch_size=batch_size, progress=advance)
+        report = run(before, after, found, encoder=encoder, keep=keep, batch_size=batch_size, progress=advance)
     _show(report)
     if json_file:
-        result = whole_result(
+        result = result_record(
             report,
             found,
             adapter=adapter,
-            embedder=embedder,
+            encoder=encoder,
             settings={"batch_size": batch_size, "questions": questions, "limit": limit},
             command=shlex.join(["slq", *sys.argv[1:]]),
             device=str(before.device),
@@ -92,25 +92,25 @@ def retention(
         raise typer.Exit(1)
 
 
-def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str | None) -> tuple[FrozenBackbone, Embedder | None]:
-    """The backbone as it is, and what was learned on it; for latent queries over the very same object."""
-    from slq.adapter import load_learned_on
-    from slq.backbone import MINIATURE
-    from slq.methods import load_embedder
-    from slq.methods.tuned import TUNED_FILE
+def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str | None) -> tuple[FrozenModel, Encoder | None]:
+    """The model as it is, and what was learned on it; for latent queries over the very same object."""
+    from slq.adapters.files import load_learned_on
+    from slq.encoders import load_encoder
+    from slq.encoders.finetuned import TUNED_FILE
+    from slq.models import MINIATURE
 
     if adapter is None:
-        return wanted.backbone(name or MINIATURE), None
+        return wanted.model(name or MINIATURE), None
     file = Path(adapter) / TUNED_FILE
     if not file.is_file():
-        retriever = wanted.retriever(adapter, name)
-        return retriever.backbone, retriever
+        encoder = wanted.latent_encoder(adapter, name)
+        return encoder.model, encoder
     try:
         learned_on = json.loads(file.read_text(encoding="utf-8"))["backbone"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"The tuned backbone in {adapter} is damaged ({error}): save or train it again.") from error
+        raise AdapterError(f"The tuned model in {adapter} is damaged ({error}): save or train it again.") from error
     before = load_learned_on(learned_on, {"name": name, **wanted.beside_its_own_preprocessing()})
-    return before, load_embedder(adapter, before)
+    return before, load_encoder(adapter, before)
 
 
 def _show(report: Report) -> None:
@@ -147,9 +147,7 @@ def _prove(report: Report) -> bool:
     if report.same_weights:
         typer.echo(f"Weights: the same to the bit after embedding {report.embedded} items, sha256 {report.weights_at_the_end[:16]}...")
     else:
-        typer.secho(
-            "Weights: NOT the same as before embedding. Something trains or writes them: load the backbone anew.", fg="red", err=True
-        )
+        typer.secho("Weights: NOT the same as before embedding. Something trains or writes them: load the model anew.", fg="red", err=True)
     if not report.changed:
         typer.echo(f"Answers: all {asked} the same, text for text.")
     else:

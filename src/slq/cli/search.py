@@ -14,9 +14,9 @@ from slq.cli.shared import ADAPTER, BATCH, OVERWRITE, WORKERS, list_failures, pr
 from slq.errors import InputError
 
 
-@loading.loads_a_backbone(*loading.OF_WEIGHTS)
+@loading.loads_a_model(*loading.OF_WEIGHTS)
 def embed(
-    items: Annotated[Path, typer.Argument(help="Folder of pictures, or a table with text and/or image columns.")],
+    items: Annotated[Path, typer.Argument(help="Folder of images, or a table with text and/or image columns.")],
     adapter: ADAPTER,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the embeddings.")],
     batch_size: BATCH = 32,
@@ -25,7 +25,7 @@ def embed(
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Embed pictures, texts, or both, for `slq search`.
+    """Embed images, texts, or both, for `slq search`.
 
     Items that cannot be used are listed and left out; they never stop the others.
 
@@ -39,12 +39,10 @@ def embed(
 
     file = read_items(items)
     check_free(out, overwrite, keep=items)
-    retriever = wanted.embedder(adapter)
+    encoder = wanted.encoder(adapter)
     begin = time.perf_counter()
     with progress_bar("embedding", len(file.items)) as advance:
-        embedded = retriever.embed(
-            list(file.items.values()), list(file.items), batch_size, skip_bad=True, progress=advance, workers=workers
-        )
+        embedded = encoder.encode(list(file.items.values()), list(file.items), batch_size, skip_bad=True, progress=advance, workers=workers)
     seconds = time.perf_counter() - begin
     shown = tuple(
         {
@@ -61,37 +59,37 @@ def embed(
     typer.echo(f'Next: slq search "what you look for" --index {out}')
 
 
-@loading.loads_a_backbone(*loading.OF_WEIGHTS)
+@loading.loads_a_model(*loading.OF_WEIGHTS)
 def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for, in words. With --picture: what to change about it.")] = None,
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words. With --image: what to change about it.")] = None,
     index: Annotated[Path, typer.Option("--index", "-i", help="Folder made by `slq embed`.")] = Path("my-index"),
-    picture: Annotated[Path | None, typer.Option("--picture", "-p", help="Search by this picture, alone or with words.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-p", help="Search by this image, alone or with words.")] = None,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many results.")] = 10,
     adapter: Annotated[str | None, typer.Option("--adapter", "-a", help="Default: the one the index was made with.")] = None,
     as_json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Search by words, by a picture, or by a picture and words together.
+    """Search by words, by an image, or by an image and words together.
 
     slq search "the animal said to have nine lives" --index my-index
 
-    slq search --picture cat.png --index my-index
+    slq search --image cat.png --index my-index
 
-    slq search "but blue" --picture cat.png --index my-index
+    slq search "but blue" --image cat.png --index my-index
     """
     from slq.index import load_embeddings
     from slq.index import search as run
     from slq.types import Item
 
-    if text is None and picture is None:
-        raise InputError("Give words to look for, --picture FILE, or both.")
+    if text is None and image is None:
+        raise InputError("Give words to look for, --image FILE, or both.")
     corpus, about = load_embeddings(index)
     adapter = adapter or about.get("adapter")
     if adapter is None:
         raise InputError(f"{index} does not say which adapter made it: name it with --adapter.")
-    retriever = wanted.embedder(adapter)
-    hits = run(corpus, retriever.embed([Item(text, picture)]), k)[0]
+    encoder = wanted.encoder(adapter)
+    hits = run(corpus, encoder.encode([Item(text, image)]), k)[0]
     if as_json_lines:
         for hit in hits:
             typer.echo(json.dumps({"id": hit.id, "score": round(hit.score, 6), **hit.item}, ensure_ascii=False))

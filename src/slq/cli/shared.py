@@ -19,13 +19,13 @@ BATCH = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Pictures embedded at once; of texts as many as have the tokens of these. Does not change the numbers; lower it if memory is "
+        help="Images embedded at once; of texts as many as have the tokens of these. Does not change the numbers; lower it if memory is "
         "short.",
     ),
 ]
 WORKERS = Annotated[
     int | None,
-    typer.Option(min=0, help="Processes that open and shape pictures while the model runs. Default: 0 on the CPU, else up to 4."),
+    typer.Option(min=0, help="Processes that open and shape images while the model runs. Default: 0 on the CPU, else up to 4."),
 ]
 OVERWRITE = Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")]
 

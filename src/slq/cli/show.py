@@ -13,21 +13,19 @@ from slq.cli.shared import OVERWRITE, progress_bar
 def world(
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", "-o", help="Folder for pictures/, captions.jsonl and the BEIR sets beside them; with --contact-sheet a file."
-        ),
+        typer.Option("--out", "-o", help="Folder for images/, captions.jsonl and the BEIR sets beside them; with --contact-sheet a file."),
     ],
-    split: Annotated[str, typer.Option(help="train (two captions a picture), validation or test. No content is in two splits.")] = "test",
-    count: Annotated[int | None, typer.Option(help="Pictures. Default: 3000 for train, else 500.")] = None,
+    split: Annotated[str, typer.Option(help="train (two captions an image), validation or test. No content is in two splits.")] = "test",
+    count: Annotated[int | None, typer.Option(help="Images. Default: 3000 for train, else 500.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other scenes of the same split.")] = 0,
     held_out_style: Annotated[bool, typer.Option("--held-out-style", help="Draw in the one style no training ever sees.")] = False,
-    contact_sheet: Annotated[bool, typer.Option("--contact-sheet", help="Write one picture with every concept instead.")] = False,
+    contact_sheet: Annotated[bool, typer.Option("--contact-sheet", help="Write one image with every concept instead.")] = False,
     overwrite: OVERWRITE = False,
 ) -> None:
     """Write the picture-book world as ordinary files, to train, evaluate and search on without any download.
 
-    Beside captions.jsonl stand three BEIR sets over the same pictures: knowledge/ (facts that never name what is shown), composed/ (a
-    picture and a change: "but blue") and drawn/ (names drawn as pictures).
+    Beside captions.jsonl stand three BEIR sets over the same images: knowledge/ (facts that never name what is shown), composed/ (a
+    image and a change: "but blue") and drawn/ (names drawn as images).
 
         slq world --split test --out world/test
 
@@ -44,7 +42,7 @@ def world(
         return
     with progress_bar("drawing", count or export.DEFAULT_COUNTS.get(split, 0)) as advance:
         written = export.write_world(out, split, count, seed, held_out_style, overwrite, advance)
-    typer.echo(f"{written} pictures in {out}, beside them captions.jsonl, knowledge/, composed/ and drawn/.")
+    typer.echo(f"{written} images in {out}, beside them captions.jsonl, knowledge/, composed/ and drawn/.")
 
 
 def demo(
@@ -53,7 +51,7 @@ def demo(
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the adaptation.")] = 0,
 ) -> None:
-    """Adapt the built-in miniature, show what that changed, search a folder of pictures, and write a page of results.
+    """Adapt the built-in miniature, show what that changed, search a folder of images, and write a page of results.
 
     Needs no download and no other file.
 

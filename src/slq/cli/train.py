@@ -16,7 +16,7 @@ LATENTS, SCHEDULE, MEMORY = "Latent queries", "Data and schedule", "Memory and s
 OTHERS = "Other methods, to compare with"
 
 
-@loading.loads_a_backbone()
+@loading.loads_a_model()
 def train(
     pairs: Annotated[
         Path,
@@ -24,17 +24,17 @@ def train(
             "--pairs",
             "-p",
             help="JSONL, CSV, TSV or Parquet file, or a folder with captions. Columns: image + caption, or anchor/query + positive "
-            "(+ negative). Picture paths are relative to the file. dataset_coco.json: Karpathy's train and restval.",
+            "(+ negative). Image paths are relative to the file. dataset_coco.json: Karpathy's train and restval.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the adapter, the log and the newest checkpoint.")],
     test_sets: Annotated[
         list[Path] | None,
         typer.Option(
-            "--test-set", help="Pairs or BEIR folder to be tested on later: warns of pictures that both hold; leakage.json lists them."
+            "--test-set", help="Pairs or BEIR folder to be tested on later: warns of images that both hold; leakage.json lists them."
         ),
     ] = None,
-    backbone: Annotated[str, typer.Option("--backbone", "-b", help=loading.BACKBONE_HELP)] = "miniature",
+    model: Annotated[str, typer.Option("--model", "-b", help=loading.MODEL_HELP)] = "miniature",
     paper: Annotated[
         bool,
         typer.Option(
@@ -47,7 +47,7 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Where they start: prompt (the embedding of the prompt at which the backbone would answer), normal (std 1/sqrt(D)), or "
+            help="Where they start: prompt (the embedding of the prompt at which the model would answer), normal (std 1/sqrt(D)), or "
             "zeros. Default: prompt.",
             rich_help_panel=LATENTS,
         ),
@@ -61,11 +61,11 @@ def train(
     ] = "mean",
     readout: Annotated[
         str,
-        typer.Option(help="States to read: final, or before_mlp, without the MLP of the last layer (FreeRet).", rich_help_panel=LATENTS),
+        typer.Option(help="States to read: final, or pre_mlp, without the MLP of the last layer (FreeRet).", rich_help_panel=LATENTS),
     ] = "final",
-    per_modality: Annotated[
+    modality_specific: Annotated[
         bool,
-        typer.Option("--per-modality", help="Learn other latents for items with a picture than for words alone.", rich_help_panel=LATENTS),
+        typer.Option("--per-modality", help="Learn other latents for items with an image than for words alone.", rich_help_panel=LATENTS),
     ] = False,
     group: Annotated[
         list[int] | None,
@@ -97,7 +97,7 @@ def train(
     ] = "latents",
     lora_rank: Annotated[int, typer.Option(help="Rank of LoRA's matrices.", rich_help_panel=OTHERS)] = 8,
     lora_alpha: Annotated[int, typer.Option(help="LoRA's scale, times the rank.", rich_help_panel=OTHERS)] = 16,
-    tune_vision: Annotated[
+    train_vision_encoder: Annotated[
         bool, typer.Option("--tune-vision", help="With --method full: tune the vision tower too.", rich_help_panel=OTHERS)
     ] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.", rich_help_panel=SCHEDULE)] = 5,
@@ -125,8 +125,8 @@ def train(
             help="Leave out negatives more similar than the positive by this margin (0.1 is usual; default off).", rich_help_panel=SCHEDULE
         ),
     ] = None,
-    captions_per_item: Annotated[
-        int, typer.Option(help="Captions drawn per picture and step, where it has several.", rich_help_panel=SCHEDULE)
+    positives_per_query: Annotated[
+        int, typer.Option(help="Captions drawn per image and step, where it has several.", rich_help_panel=SCHEDULE)
     ] = 1,
     validation: Annotated[
         float, typer.Option(help="Pairs set aside for validation: a share below 1, or a number.", rich_help_panel=SCHEDULE)
@@ -135,14 +135,14 @@ def train(
     seed: Annotated[
         int, typer.Option(help="Seed of the start, the order of pairs and the validation split.", rich_help_panel=SCHEDULE)
     ] = 0,
-    prefix_split: Annotated[
+    prefix_caching: Annotated[
         bool,
         typer.Option(
             help="Run each item's own tokens once, without gradient, and keep them. Off: the slow twin, same numbers.",
             rich_help_panel=MEMORY,
         ),
     ] = True,
-    tokens_per_pass: Annotated[
+    mini_batch_tokens: Annotated[
         int | None,
         typer.Option(
             help="Tokens that run at once with gradients; a larger batch is run in parts, with the same gradient. Default: what a quarter "
@@ -168,7 +168,7 @@ def train(
     cache_level: Annotated[
         str,
         typer.Option(
-            help="states: prefixes, or features of pictures where there is no room; features: those alone; none.", rich_help_panel=MEMORY
+            help="states: prefixes, or features of images where there is no room; features: those alone; none.", rich_help_panel=MEMORY
         ),
     ] = "states",
     cache_eight_bit: Annotated[
@@ -181,23 +181,23 @@ def train(
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Learn latent queries on your pairs; the backbone stays frozen (with --method lora or full a copy of it is tuned).
+    """Learn latent queries on your pairs; the model stays frozen (with --method lora or full a copy of it is tuned).
 
     Writes `adapter.safetensors` and `adapter_config.json` (what you keep), `log.jsonl` (loss, temperature, gradient norm, items/s and
     validation hit@k per step) and a checkpoint.
 
-        slq train --pairs shop.csv --out shop-adapter --backbone OpenGVLab/InternVL3-1B-hf --epochs 3
+        slq train --pairs shop.csv --out shop-adapter --model OpenGVLab/InternVL3-1B-hf --epochs 3
     """
     given = locals()  # the options by their names
     from dataclasses import fields
 
     from slq.data import read_pairs
     from slq.runtime import check_free
-    from slq.training import PAPER, TrainingOptions
+    from slq.training import PAPER, TrainConfig
     from slq.training import train as run
 
-    same = {field.name: given[field.name] for field in fields(TrainingOptions) if given.get(field.name) is not None}
-    options = TrainingOptions(
+    same = {field.name: given[field.name] for field in fields(TrainConfig) if given.get(field.name) is not None}
+    options = TrainConfig(
         **(PAPER if paper else {})
         | same
         | {
@@ -213,10 +213,10 @@ def train(
     list_failures(file.failures)
     check_free(out, overwrite or resume, keep=pairs)
     keep_leakage = keeping(warn_of_overlap(file, test_sets or []), out)
-    run(file.pairs, wanted.backbone(backbone), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
+    run(file.pairs, wanted.model(model), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
     if method == "latents":
         size = (out / "adapter.safetensors").stat().st_size / 1024
         typer.echo(f"Adapter of {options.num_latents} latent queries saved in {out} ({size:.0f} KB).")
     else:
-        typer.echo(f"Tuned backbone ({method}) saved in {out}.")
-    typer.echo(f"Next: slq embed PICTURES --adapter {out} --out my-index")
+        typer.echo(f"Tuned model ({method}) saved in {out}.")
+    typer.echo(f"Next: slq embed IMAGES --adapter {out} --out my-index")

@@ -1,4 +1,4 @@
-"""Reading what is to be embedded: a folder of pictures, or a table with `text` and `image` columns."""
+"""Reading what is to be embedded: a folder of images, or a table with `text` and `image` columns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from slq.data.pictures import find_pictures, picture_path
+from slq.data.images import find_images, image_path
 from slq.data.tables import Row, read_rows
 from slq.data.texts import check_text
-from slq.errors import DataFileError, Failure, InputError
+from slq.errors import DataError, Failure, InputError
 from slq.types import Item
 
 
@@ -22,39 +22,39 @@ class ItemFile:
 
 
 def read_items(path: str | os.PathLike[str]) -> ItemFile:
-    """Read items: every picture below a folder (id: its path in it), or the rows of a table.
+    """Read items: every image below a folder (id: its path in it), or the rows of a table.
 
     A row has `text`, `image` (a path relative to the file) or both, and an `_id` or `id`; without one its line is its id. A row that
-    cannot be used, or repeats an id, becomes a Failure. Pictures are not opened. Raises DataFileError if there is nothing to read.
+    cannot be used, or repeats an id, becomes a Failure. Images are not opened. Raises DataError if there is nothing to read.
     """
     path = Path(path)
     if path.is_dir():
-        pictures = find_pictures(path)
-        if not pictures:
-            raise DataFileError(f"the folder {path} holds no pictures; give a folder of pictures or a table with text or image columns")
-        return ItemFile({picture.relative_to(path).as_posix(): Item(image=picture) for picture in pictures}, ())
+        images = find_images(path)
+        if not images:
+            raise DataError(f"the folder {path} holds no images; give a folder of images or a table with text or image columns")
+        return ItemFile({image.relative_to(path).as_posix(): Item(image=image) for image in images}, ())
     items: dict[str, Item] = {}
     places: dict[str, str] = {}
     failures: list[Failure] = []
     for source, row in read_rows(path):
-        if isinstance(row, DataFileError):
+        if isinstance(row, DataError):
             failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
             continue
         item_id = str(row.get("_id") or row.get("id") or source)
         try:
             if item_id in items:
-                raise DataFileError(f"repeats the id {item_id!r} of {places[item_id]}; give each row its own id")
+                raise DataError(f"repeats the id {item_id!r} of {places[item_id]}; give each row its own id")
             items[item_id] = _item(row, path.parent)
             places[item_id] = source
         except InputError as error:
             failures.append(Failure(source, str(error)))
     if not items:
-        raise DataFileError(f"{path}: no row can be embedded; the first problem is {failures[0]}")
+        raise DataError(f"{path}: no row can be embedded; the first problem is {failures[0]}")
     return ItemFile(items, tuple(failures))
 
 
 def _item(row: Row, folder: Path) -> Item:
     text, image = (row.get(name) if row.get(name) != "" else None for name in ("text", "image"))
     if text is None and image is None:
-        raise DataFileError(f"has neither 'text' nor 'image' (its columns: {', '.join(row)}); name a column so")
-    return Item(None if text is None else check_text(text), None if image is None else picture_path(image, folder))
+        raise DataError(f"has neither 'text' nor 'image' (its columns: {', '.join(row)}); name a column so")
+    return Item(None if text is None else check_text(text), None if image is None else image_path(image, folder))

@@ -2,19 +2,19 @@
 
 | convention | columns | query | positives | negatives |
 |---|---|---|---|---|
-| captions | `image` and `caption` (or `captions`, `text`): text or list | the picture | its captions | |
+| captions | `image` and `caption` (or `captions`, `text`): text or list | the image | its captions | |
 | sentence-transformers | `anchor` or `query`, `positive`, `negative`, `negative_1`, ... | anchor | positive | negatives |
 | FlagEmbedding | `query`, `pos`, `neg`: text or list | query | pos | neg |
 | MMEB | `qry`, `qry_image_path`, `pos_text`, `pos_image_path`, `neg_text`, `neg_image_path` | qry | pos | neg |
 
 In the second and third a value is a text, an object `{"text": ..., "image": ...}` or a list of these, and the columns
-`query_image`, `anchor_image`, `positive_image`, `negative_image`, ... give the picture beside or instead of the text.
+`query_image`, `anchor_image`, `positive_image`, `negative_image`, ... give the image beside or instead of the text.
 
-Picture paths are relative to the folder of the data file, or absolute. An empty text and null mean that a value is absent; all
-other columns are ignored. Caption rows of one picture are joined into one pair with several positives. A row that names both an
+Image paths are relative to the folder of the data file, or absolute. An empty text and null mean that a value is absent; all
+other columns are ignored. Caption rows of one image are joined into one pair with several positives. A row that names both an
 `image` with a caption and a query with a positive is read as the latter. A row is used whole or not at all.
 
-A .json file is read as Karpathy splits (`slq.data.karpathy`): of COCO the pictures of `train` and `restval`, never those of `val` and
+A .json file is read as Karpathy splits (`slq.data.karpathy`): of COCO the images of `train` and `restval`, never those of `val` and
 `test`.
 """
 
@@ -28,11 +28,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slq.data.images import find_images, image_path, path_from
 from slq.data.karpathy import TRAINING_SPLITS, is_karpathy, karpathy_pairs
-from slq.data.pictures import find_pictures, path_from, picture_path
 from slq.data.tables import TABLE_SUFFIXES, Row, read_rows
 from slq.data.texts import check_text
-from slq.errors import DataFileError, Failure, InputError, TextError
+from slq.errors import DataError, Failure, InputError, TextError
 from slq.types import Item, Pair
 
 _ACCEPTED = "image + caption; anchor + positive; query + positive; query + pos; qry + pos_text or pos_image_path"
@@ -52,13 +52,13 @@ class PairFile:
 
     @property
     def folder(self) -> Path:
-        """Where relative picture paths start."""
+        """Where relative image paths start."""
         return self.path if self.path.is_dir() else self.path.parent
 
 
 @dataclass(frozen=True)
 class _Side:
-    """The column of the texts and the column of the pictures of a query, of its positives or of its negatives."""
+    """The column of the texts and the column of the images of a query, of its positives or of its negatives."""
 
     text: str | None = None
     image: str | None = None
@@ -76,32 +76,32 @@ class _Columns:
 
 
 def read_pairs(path: str | os.PathLike[str], *, strict: bool = False, splits: tuple[str, ...] = TRAINING_SPLITS) -> PairFile:
-    """Read the pairs of a data file, of a folder with a captions file, or of a folder of pictures with a .txt file beside each.
+    """Read the pairs of a data file, of a folder with a captions file, or of a folder of images with a .txt file beside each.
 
-    A row that cannot be used becomes a Failure and reading goes on; `strict` raises instead. Pictures are not opened. splits: those read
+    A row that cannot be used becomes a Failure and reading goes on; `strict` raises instead. Images are not opened. splits: those read
     of a Karpathy file.
 
-    Raises DataFileError if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
+    Raises DataError if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
     """
     path = Path(path)
     if path.is_dir():
         path = _captions_file(path) or path
     pairs: list[Pair] = []
     failures: list[Failure] = []
-    place_of_picture: dict[Item, int] = {}
+    place_of_image: dict[Item, int] = {}
     for example, is_caption in _examples(path, splits):
         if isinstance(example, Failure):
             failures.append(example)
-        elif is_caption and example.query in place_of_picture:
-            place = place_of_picture[example.query]
+        elif is_caption and example.query in place_of_image:
+            place = place_of_image[example.query]
             pairs[place] = replace(pairs[place], positives=_unique(pairs[place].positives + example.positives))
         else:
             if is_caption:
-                place_of_picture[example.query] = len(pairs)
+                place_of_image[example.query] = len(pairs)
             pairs.append(example)
     if failures and (strict or not pairs):
         what = "cannot be used" if pairs else "cannot be used, and none is left"
-        raise DataFileError(f"{path}: {len(failures)} row(s) {what}; the first is {failures[0]}")
+        raise DataError(f"{path}: {len(failures)} row(s) {what}; the first is {failures[0]}")
     return PairFile(tuple(pairs), tuple(failures), path)
 
 
@@ -117,7 +117,7 @@ def _examples(path: Path, splits: tuple[str, ...]) -> Iterator[tuple[Pair | Fail
 def write_pairs(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> None:
     """Write pairs as `read_pairs` reads them: JSON lines with the columns `query`, `positive` and, where there are any, `negative`.
 
-    Pictures stay where they are and are named by relative path. Raises InputError if an item is an open picture, which has no path.
+    Images stay where they are and are named by relative path. Raises InputError if an item is an open image, which has no path.
     """
     path = Path(path)
     rows = []
@@ -134,7 +134,7 @@ def _written(item: Item, folder: Path) -> str | dict[str, str]:
     if item.image is None:
         return item.text or ""
     if not isinstance(item.image, Path):
-        raise InputError("a pair holds an open picture; save it as a file and use its path")
+        raise InputError("a pair holds an open image; save it as a file and use its path")
     return {**({"text": item.text} if item.text else {}), "image": path_from(folder, item.image)}
 
 
@@ -142,28 +142,26 @@ def _captions_file(folder: Path) -> Path | None:
     found = [folder / f"captions{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"captions{suffix}").is_file()]
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
-        raise DataFileError(f"the folder {folder} holds {names}; give the path of the one to read")
+        raise DataError(f"the folder {folder} holds {names}; give the path of the one to read")
     return found[0] if found else None
 
 
 def _folder_examples(folder: Path) -> Iterator[tuple[Pair | Failure, bool]]:
-    pictures = find_pictures(folder)
-    if not pictures:
-        raise DataFileError(
-            f"the folder {folder} holds neither a captions file (captions.jsonl, .csv, .tsv, .parquet) nor pictures; add one"
-        )
-    for picture in pictures:
-        captions = picture.with_suffix(".txt")
+    images = find_images(folder)
+    if not images:
+        raise DataError(f"the folder {folder} holds neither a captions file (captions.jsonl, .csv, .tsv, .parquet) nor images; add one")
+    for image in images:
+        captions = image.with_suffix(".txt")
         source = captions.relative_to(folder).as_posix()
         try:
             # Not splitlines(), which also splits at characters that belong to a text, such as a vertical tab.
             lines = captions.read_text(encoding="utf-8-sig").split("\n")
             texts = [check_text(line.strip()) for line in lines if line.strip()]
             if not texts:
-                raise DataFileError("the file holds no caption; write one per line")
+                raise DataError("the file holds no caption; write one per line")
         except FileNotFoundError:
-            name = picture.relative_to(folder).as_posix()
-            yield Failure(name, f"the picture has no caption file {source}; add it or remove the picture"), True
+            name = image.relative_to(folder).as_posix()
+            yield Failure(name, f"the image has no caption file {source}; add it or remove the image"), True
         except UnicodeDecodeError as error:
             yield Failure(source, f"not valid UTF-8 at byte {error.start + 1}; save the file as UTF-8"), True
         except OSError as error:
@@ -171,14 +169,14 @@ def _folder_examples(folder: Path) -> Iterator[tuple[Pair | Failure, bool]]:
         except InputError as error:
             yield Failure(source, str(error)), True
         else:
-            yield Pair(Item(image=picture), _unique(tuple(Item(text=text) for text in texts)), source=source), True
+            yield Pair(Item(image=image), _unique(tuple(Item(text=text) for text in texts)), source=source), True
 
 
 def _table_examples(path: Path) -> Iterator[tuple[Pair | Failure, bool]]:
     any_fits = False
     columns_found: dict[str, None] = {}
     for source, row in read_rows(path):
-        if isinstance(row, DataFileError):
+        if isinstance(row, DataError):
             yield Failure(source, str(row).removeprefix(f"{source}: ")), False
             continue
         columns_found.update(dict.fromkeys(row))
@@ -192,7 +190,7 @@ def _table_examples(path: Path) -> Iterator[tuple[Pair | Failure, bool]]:
         except InputError as error:
             yield Failure(source, str(error)), False
     if columns_found and not any_fits:
-        raise DataFileError(f"{path} has the columns {_listed(columns_found)}, which fit none of: {_ACCEPTED}; rename or add columns")
+        raise DataError(f"{path} has the columns {_listed(columns_found)}, which fit none of: {_ACCEPTED}; rename or add columns")
 
 
 def _listed(columns: dict[str, Any]) -> str:
@@ -228,16 +226,16 @@ def _pair(row: Row, columns: _Columns, folder: Path, source: str) -> Pair:
     negatives = tuple(item for side in columns.negatives for item in _items(row, side, folder))
     for side, items in ((columns.query, queries), (columns.positive, positives)):
         if not items:
-            raise DataFileError(f"{side} is missing or empty; fill it in or remove the row")
+            raise DataError(f"{side} is missing or empty; fill it in or remove the row")
     if len(queries) > 1:
-        raise DataFileError(f"{columns.query} holds {len(queries)} values; give one query per row")
+        raise DataError(f"{columns.query} holds {len(queries)} values; give one query per row")
     return Pair(queries[0], _unique(positives), _unique(negatives), source)
 
 
 def _items(row: Row, side: _Side, folder: Path) -> tuple[Item, ...]:
     texts, images = _values(row, side.text), _values(row, side.image)
     if texts and images and len(texts) != len(images):
-        raise DataFileError(f"{side.text!r} holds {len(texts)} value(s) and {side.image!r} {len(images)}; give as many of each")
+        raise DataError(f"{side.text!r} holds {len(texts)} value(s) and {side.image!r} {len(images)}; give as many of each")
     count = max(len(texts), len(images))
     return tuple(_item(text, image, side, folder) for text, image in zip(texts or [None] * count, images or [None] * count, strict=True))
 
@@ -261,17 +259,17 @@ def _is_absent(value: object) -> bool:
 def _item(text: Any, image: Any, side: _Side, folder: Path) -> Item:
     if isinstance(text, dict):
         if not _is_absent(image) and not _is_absent(text.get("image")):
-            raise DataFileError(f"{side.text!r} and {side.image!r} both name a picture; keep one")
+            raise DataError(f"{side.text!r} and {side.image!r} both name an image; keep one")
         text, image = text.get("text"), text.get("image") if _is_absent(image) else image
         if _is_absent(text) and _is_absent(image):
-            raise DataFileError(f"{side.text!r} is an object with neither 'text' nor 'image'; fill one in")
-    path = None if _is_absent(image) else picture_path(image, folder)
+            raise DataError(f"{side.text!r} is an object with neither 'text' nor 'image'; fill one in")
+    path = None if _is_absent(image) else image_path(image, folder)
     if _is_absent(text) and path is not None:
         return Item(image=path)
     try:
         return Item(check_text(text), path)
     except TextError as error:
-        raise DataFileError(f"{side.text!r}: {error}") from None
+        raise DataError(f"{side.text!r}: {error}") from None
 
 
 def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:

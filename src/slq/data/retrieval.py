@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from slq.data.images import image_path, path_from
 from slq.data.pairs import PairFile
-from slq.data.pictures import path_from, picture_path
 from slq.data.tables import Row, read_rows
 from slq.data.texts import check_text
-from slq.errors import DataFileError, DiskFullError, Failure, InputError, OutputError, OutputExistsError
+from slq.errors import DataError, DiskFullError, Failure, InputError, OutputError, OutputExistsError
 from slq.types import Item, Qrels
 
 _QRELS_COLUMNS = ["query-id", "corpus-id", "score"]
@@ -29,7 +29,7 @@ class RetrievalSet:
 
     Every query has judgements. A judged corpus id may be absent from `corpus` if its item is among the failures: it can then
     not be found, and a score must count it as missed. categories: query id -> the group it is also scored in. masked: query id ->
-    corpus ids left out of its ranking, such as the picture that a composed query starts from. candidates: query id -> the only corpus ids
+    corpus ids left out of its ranking, such as the image that a composed query starts from. candidates: query id -> the only corpus ids
     that it is ranked against, where a protocol gives each query its own list. depths: the k of hit@k and recall@k.
     """
 
@@ -62,21 +62,19 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
     queries may have a `category` to be scored by, and `masked`, a list of corpus ids to leave out of their ranking.
     Items that cannot be used become failures; negative scores, which some sets use for spam, become 0.
 
-    Raises DataFileError if a file is missing, an id appears twice, or a judgement is broken or names an unknown id.
+    Raises DataError if a file is missing, an id appears twice, or a judgement is broken or names an unknown id.
     """
     folder = Path(folder)
     qrels_file = folder / "qrels" / f"{split}.tsv"
     if folder.is_dir() and not qrels_file.exists():
         splits = ", ".join(sorted(file.stem for file in qrels_file.parent.glob("*.tsv"))) or "none"
-        raise DataFileError(f"{qrels_file} does not exist; choose a split that the folder has: {splits}")
+        raise DataError(f"{qrels_file} does not exist; choose a split that the folder has: {splits}")
     corpus = _read_items(folder / "corpus.jsonl")
     queries = _read_items(folder / "queries.jsonl", asked=True)
     qrels = _read_qrels(qrels_file, queries, corpus)
     judged = {query_id: item for query_id, item in queries.items.items() if query_id in qrels}
     if not judged:
-        raise DataFileError(
-            f"{qrels_file} judges none of the usable queries of {folder / 'queries.jsonl'}; check that they belong together"
-        )
+        raise DataError(f"{qrels_file} judges none of the usable queries of {folder / 'queries.jsonl'}; check that they belong together")
     return RetrievalSet(
         name=folder.resolve().name,
         queries=judged,
@@ -92,52 +90,52 @@ def _known_masks(path: Path, queries: _Items, corpus: _Items, judged: Mapping[st
     for query_id, ids in queries.masked.items():
         unknown = sorted(ids - corpus.sources.keys())
         if unknown:
-            raise DataFileError(f"{path}: query {query_id!r} masks {unknown[0]!r}, which is not in corpus.jsonl; correct its 'masked'")
+            raise DataError(f"{path}: query {query_id!r} masks {unknown[0]!r}, which is not in corpus.jsonl; correct its 'masked'")
     return {query_id: ids for query_id, ids in queries.masked.items() if query_id in judged}
 
 
 def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:
-    """Make a retrieval set of pictures and their captions; a caption that several pictures share is relevant to all of them.
+    """Make a retrieval set of images and their captions; a caption that several images share is relevant to all of them.
 
-    The id of a picture is its path relative to the data file, that of its captions `<path>#0`, `<path>#1`, ...
+    The id of an image is its path relative to the data file, that of its captions `<path>#0`, `<path>#1`, ...
 
-    Raises DataFileError if a pair is not one picture with texts, InputError if the direction is unknown.
+    Raises DataError if a pair is not one image with texts, InputError if the direction is unknown.
     """
     if direction not in ("text_to_image", "image_to_text"):
         raise InputError(f"the direction {direction!r} is unknown; use 'text_to_image' or 'image_to_text'")
-    pictures: dict[str, Item] = {}
-    captions: dict[str, dict[str, Item]] = {}  # picture id -> caption id -> caption
-    pictures_of_text: dict[str, dict[str, int]] = {}
+    images: dict[str, Item] = {}
+    captions: dict[str, dict[str, Item]] = {}  # image id -> caption id -> caption
+    images_of_text: dict[str, dict[str, int]] = {}
     captions_of_text: dict[str, dict[str, int]] = {}
     for pair in pair_file.pairs:
-        picture = pair.query.image
-        if not isinstance(picture, Path) or pair.query.text is not None or any(item.image is not None for item in pair.positives):
-            raise DataFileError(f"{pair.source}: not a picture with captions; use a file with the columns 'image' and 'caption'")
-        picture_id = _relative_id(picture, pair_file.folder)
-        pictures[picture_id] = pair.query
+        image = pair.query.image
+        if not isinstance(image, Path) or pair.query.text is not None or any(item.image is not None for item in pair.positives):
+            raise DataError(f"{pair.source}: not an image with captions; use a file with the columns 'image' and 'caption'")
+        image_id = _relative_id(image, pair_file.folder)
+        images[image_id] = pair.query
         for caption in pair.positives:
-            own = captions.setdefault(picture_id, {})
-            caption_id = f"{picture_id}#{len(own)}"
+            own = captions.setdefault(image_id, {})
+            caption_id = f"{image_id}#{len(own)}"
             own[caption_id] = caption
-            pictures_of_text.setdefault(caption.text or "", {})[picture_id] = 1
+            images_of_text.setdefault(caption.text or "", {})[image_id] = 1
             captions_of_text.setdefault(caption.text or "", {})[caption_id] = 1
     texts = {caption_id: item for own in captions.values() for caption_id, item in own.items()}
     qrels: dict[str, dict[str, int]]
     if direction == "text_to_image":
-        qrels = {caption_id: dict(pictures_of_text[item.text or ""]) for caption_id, item in texts.items()}
-        return RetrievalSet(pair_file.path.name, texts, pictures, qrels, pair_file.failures)
-    qrels = {picture_id: {} for picture_id in pictures}
-    for picture_id, own in captions.items():
+        qrels = {caption_id: dict(images_of_text[item.text or ""]) for caption_id, item in texts.items()}
+        return RetrievalSet(pair_file.path.name, texts, images, qrels, pair_file.failures)
+    qrels = {image_id: {} for image_id in images}
+    for image_id, own in captions.items():
         for item in own.values():
-            qrels[picture_id].update(captions_of_text[item.text or ""])
-    return RetrievalSet(pair_file.path.name, pictures, texts, qrels, pair_file.failures)
+            qrels[image_id].update(captions_of_text[item.text or ""])
+    return RetrievalSet(pair_file.path.name, images, texts, qrels, pair_file.failures)
 
 
 def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, split: str = "test") -> None:
-    """Write a retrieval set as `read_beir` reads it; pictures stay where they are and are named by relative path.
+    """Write a retrieval set as `read_beir` reads it; images stay where they are and are named by relative path.
 
     Raises OutputExistsError if the folder holds such files, OutputError (DiskFullError) if they cannot be written, and InputError
-    if an item is an open picture, which has no path, or a judgement names an item that is not in the set.
+    if an item is an open image, which has no path, or a judgement names an item that is not in the set.
     """
     folder = Path(folder)
     for existing in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"):
@@ -145,7 +143,7 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
             raise OutputExistsError(f"{existing} exists already; choose another folder or remove it")
     for item_id, item in (*retrieval_set.corpus.items(), *retrieval_set.queries.items()):
         if item.image is not None and not isinstance(item.image, Path):
-            raise InputError(f"the item {item_id!r} is an open picture; save it as a file and use its path")
+            raise InputError(f"the item {item_id!r} is an open image; save it as a file and use its path")
     for query_id, judgements in retrieval_set.qrels.items():
         unknown = [corpus_id for corpus_id in judgements if corpus_id not in retrieval_set.corpus]
         if unknown or query_id not in retrieval_set.queries:
@@ -167,7 +165,7 @@ def _read_items(path: Path, asked: bool = False) -> _Items:
     """The rows of a corpus, or (`asked`) of queries, which alone have categories and masks."""
     found = _Items({}, {}, [], {}, {})
     for source, row in read_rows(path):
-        if isinstance(row, DataFileError):
+        if isinstance(row, DataError):
             found.failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
             continue
         item_id = row.get("_id")
@@ -176,7 +174,7 @@ def _read_items(path: Path, asked: bool = False) -> _Items:
             continue
         item_id = str(item_id)
         if item_id in found.sources:
-            raise DataFileError(f"{source}: repeats the id {item_id!r} of {found.sources[item_id]}; make the ids of {path} unique")
+            raise DataError(f"{source}: repeats the id {item_id!r} of {found.sources[item_id]}; make the ids of {path} unique")
         found.sources[item_id] = source
         try:
             found.items[item_id] = _item(row, path.parent)
@@ -197,7 +195,7 @@ def _category(row: Row, source: str) -> str | None:
     if category is None or (isinstance(category, str) and not category.strip()):
         return None
     if not isinstance(category, str | int) or isinstance(category, bool):
-        raise DataFileError(f"{source}: 'category' must be a name, not {category!r}")
+        raise DataError(f"{source}: 'category' must be a name, not {category!r}")
     return str(category)
 
 
@@ -206,7 +204,7 @@ def _mask(row: Row, source: str) -> frozenset[str]:
     if masked is None:
         return frozenset()
     if not isinstance(masked, list) or not all(isinstance(id_, str | int) and not isinstance(id_, bool) for id_ in masked):
-        raise DataFileError(f"{source}: 'masked' must be a list of corpus ids, not {masked!r}")
+        raise DataError(f"{source}: 'masked' must be a list of corpus ids, not {masked!r}")
     return frozenset(str(id_) for id_ in masked)
 
 
@@ -214,7 +212,7 @@ def _item(row: Row, folder: Path) -> Item:
     parts = [row.get("title"), row.get("text")]
     texts = [check_text(part) for part in parts if part is not None and not (isinstance(part, str) and not part.strip())]
     image = row.get("image")
-    path = picture_path(image, folder) if image not in (None, "") else None
+    path = image_path(image, folder) if image not in (None, "") else None
     if path is not None and not texts:
         return Item(image=path)
     return Item(check_text(" ".join(texts)), path)
@@ -223,26 +221,26 @@ def _item(row: Row, folder: Path) -> Item:
 def _read_qrels(path: Path, queries: _Items, corpus: _Items) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     for source, row in read_rows(path):
-        if isinstance(row, DataFileError):
+        if isinstance(row, DataError):
             raise row
         if not set(_QRELS_COLUMNS) <= row.keys():
-            raise DataFileError(f"{path} has the header {', '.join(row)}; its first line must be {' '.join(_QRELS_COLUMNS)}, tab-separated")
+            raise DataError(f"{path} has the header {', '.join(row)}; its first line must be {' '.join(_QRELS_COLUMNS)}, tab-separated")
         query_id, corpus_id, score = (row[column] for column in _QRELS_COLUMNS)
         for item_id, known, name in ((query_id, queries, "queries.jsonl"), (corpus_id, corpus, "corpus.jsonl")):
             if item_id not in known.sources:
                 lost = f" ({len(known.failures)} of its rows failed)" if known.failures else ""
-                raise DataFileError(f"{source}: the id {item_id!r} is not in {name}{lost}; add it or remove the line")
+                raise DataError(f"{source}: the id {item_id!r} is not in {name}{lost}; add it or remove the line")
         try:
             relevance = max(0, int(score))
         except ValueError:
-            raise DataFileError(f"{source}: the score {score!r} is not a whole number; correct it") from None
+            raise DataError(f"{source}: the score {score!r} is not a whole number; correct it") from None
         if qrels.setdefault(query_id, {}).setdefault(corpus_id, relevance) != relevance:
-            raise DataFileError(f"{source}: judges {query_id!r} and {corpus_id!r} again with another score; keep one of the lines")
+            raise DataError(f"{source}: judges {query_id!r} and {corpus_id!r} again with another score; keep one of the lines")
     return qrels
 
 
-def _relative_id(picture: Path, folder: Path) -> str:
-    return picture.relative_to(folder).as_posix() if picture.is_relative_to(folder) else picture.as_posix()
+def _relative_id(image: Path, folder: Path) -> str:
+    return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else image.as_posix()
 
 
 def _write_items(

@@ -6,7 +6,7 @@ from slq.errors import TextError
 
 
 def check_text(text: object) -> str:
-    """Return `text` unchanged if it can be embedded; any script and length is fine, the backbone shortens.
+    """Return `text` unchanged if it can be embedded; any script and length is fine, the model shortens.
 
     Raises TextError if it is not a str, is empty or only white space, or cannot be written as UTF-8.
     """

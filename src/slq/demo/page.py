@@ -12,17 +12,17 @@ import jinja2
 MINUS = "\N{MINUS SIGN}"
 # kind -> its heading and what the reader should know about it; also the order on the page.
 KINDS = {
-    "explicit": ("Explicit queries", "The words say what the picture shows."),
-    "knowledge": ("Knowledge queries", "The words never name what the picture shows: the model has to know what is meant."),
-    "composed": ("Composed queries", "A picture and a few words that change it: wanted is the picture after the change."),
+    "explicit": ("Explicit queries", "The words say what the image shows."),
+    "knowledge": ("Knowledge queries", "The words never name what the image shows: the model has to know what is meant."),
+    "composed": ("Composed queries", "An image and a few words that change it: wanted is the image after the change."),
 }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One retrieved picture: its path relative to the page, its caption, its cosine with the query, and whether it is relevant."""
+    """One retrieved image: its path relative to the page, its caption, its cosine with the query, and whether it is relevant."""
 
-    picture: str
+    image: str
     caption: str
     score: float
     right: bool
@@ -32,12 +32,12 @@ class Shown:
 class Example:
     """One query and what came first: `before` zero-shot from the last token, `after` with the latent queries.
 
-    `picture` belongs to the query (composed queries: this picture, but changed as the text says).
+    `image` belongs to the query (composed queries: this image, but changed as the text says).
     """
 
     kind: str
     text: str
-    picture: str | None
+    image: str | None
     before: tuple[Shown, ...]
     after: tuple[Shown, ...]
 
@@ -146,15 +146,15 @@ def draw_curve(points: tuple[tuple[int, float], ...]) -> Curve | None:
     )
 
 
-def outcome(pictures: tuple[Shown, ...]) -> str:
-    """What came out of one search. It tells the place, for where one picture is relevant `1 of 5` would be the best result.
+def outcome(images: tuple[Shown, ...]) -> str:
+    """What came out of one search. It tells the place, for where one image is relevant `1 of 5` would be the best result.
 
     >>> outcome((Shown("a.png", "a cat", 0.9, False), Shown("b.png", "a dog", 0.8, True)))
     '1 right, in place 2'
     """
-    places = [place for place, shown in enumerate(pictures, start=1) if shown.right]
+    places = [place for place, shown in enumerate(images, start=1) if shown.right]
     if not places:
-        return f"none of {len(pictures)} right"
+        return f"none of {len(images)} right"
     return f"{len(places)} right, {'the first ' if len(places) > 1 else ''}in place {places[0]}"
 
 
@@ -185,7 +185,7 @@ def css_length(fraction: float) -> str:
     return f"{100 * min(1.0, max(0.0, fraction)):.2f}%" if math.isfinite(fraction) else "0%"
 
 
-def picture_url(path: str) -> str:
+def image_url(path: str) -> str:
     """A relative path as a URL. The leading `./` keeps any path, even `//host/x` or `http://host/x`, beside the page."""
     return "./" + quote(path)
 
@@ -199,7 +199,7 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for convert in (outcome, signed, percent, cosine, css_length, picture_url):
+    for convert in (outcome, signed, percent, cosine, css_length, image_url):
         environment.filters[convert.__name__] = convert
     groups = []
     for kind, (heading, meaning) in KINDS.items():

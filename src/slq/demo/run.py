@@ -14,27 +14,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from slq.adapter import Adapter
-from slq.backbone import load_backbone
+from slq.adapters.files import Adapter
+from slq.cache import KVCache
 from slq.data import RetrievalSet, read_beir, read_items, read_pairs
 from slq.demo.page import Example, Page, Score, Shown, write_page
-from slq.embedder import Embedder
-from slq.evaluate import Evaluation, both_ways, evaluate
+from slq.encoders import LastTokenReadout
+from slq.encoders.base import Encoder
+from slq.encoders.latent import LatentEncoder
+from slq.evaluation import Evaluation, bidirectional_sets, evaluate
 from slq.index import save_embeddings, search
-from slq.methods import LastTokenReadout
 from slq.miniature.export import write_world
-from slq.prefix_cache import PrefixCache
-from slq.retriever import Retriever
+from slq.models import load_model
 from slq.runtime import new_folder, parameter_hash
-from slq.training import TrainingOptions, fresh_queries, train
+from slq.training import TrainConfig, fresh_queries, train
 from slq.types import Embeddings, Item
 
-TRAINING_PICTURES = 1500
-TEST_PICTURES = 500
+TRAINING_IMAGES = 1500
+TEST_IMAGES = 500
 # Chosen on the validation split (docs/design/0006-adapting-keeps-knowledge.md): a high rate, then half of the way back, finds both what
 # captions name and what they do not.
-RECIPE = TrainingOptions(epochs=4, learning_rate=0.08, start_share=0.5, validation=100)
-NEXT_COMMAND = "slq train --backbone OpenGVLab/InternVL3-1B-hf --pairs my.jsonl --out my-adapter"
+RECIPE = TrainConfig(epochs=4, learning_rate=0.08, start_share=0.5, validation=100)
+NEXT_COMMAND = "slq train --model OpenGVLab/InternVL3-1B-hf --pairs my.jsonl --out my-adapter"
 TOP = 5
 
 console = Console()
@@ -48,37 +48,37 @@ def run(out: Path, seed: int = 0) -> None:
     started, recipe = time.perf_counter(), replace(RECIPE, seed=seed)
     new_folder(out, overwrite=True, own=("index.html",))  # the world, the adapter and the index list theirs
 
-    console.rule("1. A world of pictures")
+    console.rule("1. A world of images")
     _draw(out)
-    backbone = load_backbone()
-    before_hash = parameter_hash(backbone.model)
+    model = load_model()
+    before_hash = parameter_hash(model.model)
 
     console.rule("2. What the frozen model gives by itself")
     world = out / "world/test"
-    sets = [*both_ways(read_pairs(world / "captions.jsonl")), read_beir(world / "knowledge"), read_beir(world / "composed")]
-    cache = PrefixCache()  # the test items' own tokens: the same before and after
-    untrained = Retriever(backbone, fresh_queries(backbone, recipe), cache)
-    zero_shot = LastTokenReadout(backbone)
+    sets = [*bidirectional_sets(read_pairs(world / "captions.jsonl")), read_beir(world / "knowledge"), read_beir(world / "composed")]
+    cache = KVCache()  # the test items' own tokens: the same before and after
+    untrained = LatentEncoder(model, fresh_queries(model, recipe), cache)
+    zero_shot = LastTokenReadout(model)
     evaluations = {"before": _evaluate(zero_shot, sets, "last token"), "untrained": _evaluate(untrained, sets, "untrained latents")}
 
     console.rule(f"3. Learn {RECIPE.num_latents} latent queries; the model stays as it is")
     clock = time.perf_counter()
     pairs = read_pairs(out / "world/train/captions.jsonl").pairs
-    train(pairs, backbone, out / "adapter", recipe)
+    train(pairs, model, out / "adapter", recipe)
     adapt_seconds = time.perf_counter() - clock
-    unchanged = parameter_hash(backbone.model) == before_hash
+    unchanged = parameter_hash(model.model) == before_hash
     console.print(f"adapted in {adapt_seconds:.0f} s; the model's weights are {'bit-identical' if unchanged else 'CHANGED'}")
     if not unchanged:
-        raise AssertionError("the backbone's weights changed during training")
+        raise AssertionError("the model's weights changed during training")
 
-    console.rule("4. Before and after, on pictures and phrasings that training never saw")
-    retriever = Retriever(backbone, Adapter.load(out / "adapter").queries, cache)
-    evaluations["after"] = _evaluate(retriever, sets, "latent queries")
+    console.rule("4. Before and after, on images and phrasings that training never saw")
+    encoder = LatentEncoder(model, Adapter.load(out / "adapter").queries, cache)
+    evaluations["after"] = _evaluate(encoder, sets, "latent queries")
     scores = _scores(evaluations)
     _show_scores(scores)
 
-    console.rule("5. Search a folder of pictures")
-    _searches(retriever, zero_shot, out)
+    console.rule("5. Search a folder of images")
+    _searches(encoder, zero_shot, out)
 
     _write_page(out, recipe, scores, _examples(out, evaluations, sets), adapt_seconds)
     console.rule("Done")
@@ -87,7 +87,7 @@ def run(out: Path, seed: int = 0) -> None:
     console.print(f"  {NEXT_COMMAND}", style="bold", soft_wrap=True)
 
 
-def _write_page(out: Path, recipe: TrainingOptions, scores: tuple[Score, ...], examples: tuple[Example, ...], adapt_seconds: float) -> None:
+def _write_page(out: Path, recipe: TrainConfig, scores: tuple[Score, ...], examples: tuple[Example, ...], adapt_seconds: float) -> None:
     """`index.html`: what was done, the scores, the loss and the examples."""
     adapter = Adapter.load(out / "adapter")
     about = adapter.training
@@ -95,13 +95,13 @@ def _write_page(out: Path, recipe: TrainingOptions, scores: tuple[Score, ...], e
         ("model", "the built-in miniature: InternVL classes, 6.3 million parameters, frozen"),
         ("learned", f"{adapter.queries.num_latents} vectors of {adapter.queries.dim} numbers and a temperature"),
         ("adapter", f"{(out / 'adapter/adapter.safetensors').stat().st_size / 1024:.0f} KB"),
-        ("training set", f"{about['pairs']} pictures with two captions each, {recipe.epochs} epochs, batch {recipe.batch_size}"),
+        ("training set", f"{about['pairs']} images with two captions each, {recipe.epochs} epochs, batch {recipe.batch_size}"),
         ("adapting took", f"{adapt_seconds:.0f} seconds"),
-        ("searched", f"{TEST_PICTURES} pictures of held-out scenes"),
+        ("searched", f"{TEST_IMAGES} images of held-out scenes"),
         ("examples", "evenly spaced through the test queries, not picked by hand"),
     )
     page = Page(
-        title="slq: a frozen multimodal model, turned into a retriever",
+        title="slq: a frozen multimodal model, turned into an encoder",
         facts=facts,
         scores=scores,
         examples=examples,
@@ -115,30 +115,30 @@ def _write_page(out: Path, recipe: TrainingOptions, scores: tuple[Score, ...], e
 
 def _draw(out: Path) -> None:
     with Progress(TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
-        task = bar.add_task("drawing", total=TRAINING_PICTURES + TEST_PICTURES)
-        for split, count in (("train", TRAINING_PICTURES), ("test", TEST_PICTURES)):
+        task = bar.add_task("drawing", total=TRAINING_IMAGES + TEST_IMAGES)
+        for split, count in (("train", TRAINING_IMAGES), ("test", TEST_IMAGES)):
             write_world(out / "world" / split, split, count, progress=lambda done: bar.advance(task, done))
 
 
-def _evaluate(embedder: Embedder, sets: Sequence[RetrievalSet], what: str) -> list[Evaluation]:
+def _evaluate(encoder: Encoder, sets: Sequence[RetrievalSet], what: str) -> list[Evaluation]:
     total = len({id(item) for one in sets for item in (*one.queries.values(), *one.corpus.values())})
     with Progress(TextColumn(f"evaluating: {what}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
         task = bar.add_task(what, total=total)
-        return evaluate(embedder, sets, progress=lambda done: bar.advance(task, done))
+        return evaluate(encoder, sets, progress=lambda done: bar.advance(task, done))
 
 
 def _scores(evaluations: dict[str, list[Evaluation]]) -> tuple[Score, ...]:
     names = (
-        "text to picture, hit@5",
-        "picture to text, hit@5",
-        "knowledge query to picture, hit@5",
-        "picture and change to picture, hit@5",
+        "text to image, hit@5",
+        "image to text, hit@5",
+        "knowledge query to image, hit@5",
+        "image and change to image, hit@5",
     )
     notes = (
         "captions of held-out scenes",
         "the same, the other way",
         "facts that never name what is shown, in unseen phrasings",
-        'a picture and "but blue": wanted is the same in blue',
+        'an image and "but blue": wanted is the same in blue',
     )
     rows = []
     for place, (name, note) in enumerate(zip(names, notes, strict=True)):
@@ -156,18 +156,18 @@ def _show_scores(scores: tuple[Score, ...]) -> None:
     console.print(table)
 
 
-def _index(embedder: Embedder, out: Path) -> Embeddings:
-    """Embed the test pictures, as a user would embed a folder."""
-    file = read_items(out / "world/test/pictures")
-    embedded = embedder.embed(list(file.items.values()), list(file.items))
+def _index(encoder: Encoder, out: Path) -> Embeddings:
+    """Embed the test images, as a user would embed a folder."""
+    file = read_items(out / "world/test/images")
+    embedded = encoder.encode(list(file.items.values()), list(file.items))
     return replace(embedded, items=tuple({"image": str(item.image)} for item in file.items.values()))
 
 
-def _searches(retriever: Retriever, zero_shot: Embedder, out: Path) -> None:
-    """Three searches in the terminal: by words, by knowledge, and by a picture with words."""
-    index = _index(retriever, out)
+def _searches(encoder: LatentEncoder, zero_shot: Encoder, out: Path) -> None:
+    """Three searches in the terminal: by words, by knowledge, and by an image with words."""
+    index = _index(encoder, out)
     save_embeddings(index, out / "index", {"adapter": str((out / "adapter").resolve())})
-    console.print(f"{len(index.ids)} pictures indexed in {out / 'index'}")
+    console.print(f"{len(index.ids)} images indexed in {out / 'index'}")
     captions, composed = _captions(out), read_beir(out / "world/test/composed")
     change_id, change = next(iter(composed.queries.items()))
     own = Path(str(change.image)).name
@@ -175,32 +175,32 @@ def _searches(retriever: Retriever, zero_shot: Embedder, out: Path) -> None:
     def shows(words: str, name: str) -> bool:
         return re.search(rf"\b{words}\b", captions[name]) is not None
 
-    _search(retriever, index, Item("orange cats"), captions, lambda name: shows("orange cats?", name), out)
+    _search(encoder, index, Item("orange cats"), captions, lambda name: shows("orange cats?", name), out)
     knowledge = Item("the animal said to have nine lives")
-    _search(retriever, index, knowledge, captions, lambda name: shows("cats?", name), out)
+    _search(encoder, index, knowledge, captions, lambda name: shows("cats?", name), out)
     console.print("The same query, read from the frozen model's last token instead:", highlight=False)
     _search(zero_shot, _index(zero_shot, out), knowledge, captions, lambda name: shows("cats?", name))
-    console.print(f"\nThe next picture shows: {captions[f'pictures/{own}']}", highlight=False, soft_wrap=True)
-    _search(retriever, index, change, captions, lambda name: name in composed.qrels[change_id], out)
+    console.print(f"\nThe next image shows: {captions[f'images/{own}']}", highlight=False, soft_wrap=True)
+    _search(encoder, index, change, captions, lambda name: name in composed.qrels[change_id], out)
 
 
 def _search(
-    embedder: Embedder,
+    encoder: Encoder,
     index: Embeddings,
     query: Item,
     captions: dict[str, str],
     is_right: Callable[[str], bool],
     out: Path | None = None,
 ) -> None:
-    """One search, printed as the command that repeats it (where there is one) and its results; the picture asked with is no answer."""
+    """One search, printed as the command that repeats it (where there is one) and its results; the image asked with is no answer."""
     own = Path(str(query.image)).name if query.image is not None else ""
-    hits = [hit for hit in search(index, embedder.embed([query]), TOP + 1)[0] if hit.id != own][:TOP]
+    hits = [hit for hit in search(index, encoder.encode([query]), TOP + 1)[0] if hit.id != own][:TOP]
     if out is not None:
-        picture = f" --picture {out / 'world/test/pictures' / own}" if own else ""
-        console.print(f'\n$ slq search "{query.text}"{picture} --index {out / "index"}', style="bold", soft_wrap=True, highlight=False)
+        image = f" --image {out / 'world/test/images' / own}" if own else ""
+        console.print(f'\n$ slq search "{query.text}"{image} --index {out / "index"}', style="bold", soft_wrap=True, highlight=False)
     for hit in hits:
-        mark = "[green]right[/green]" if is_right(f"pictures/{hit.id}") else "wrong"
-        console.print(f"  {hit.score:.3f}  {mark}  {hit.id}  {captions[f'pictures/{hit.id}']}", highlight=False, soft_wrap=True)
+        mark = "[green]right[/green]" if is_right(f"images/{hit.id}") else "wrong"
+        console.print(f"  {hit.score:.3f}  {mark}  {hit.id}  {captions[f'images/{hit.id}']}", highlight=False, soft_wrap=True)
 
 
 def _captions(out: Path) -> dict[str, str]:
@@ -216,13 +216,13 @@ def _examples(out: Path, evaluations: dict[str, list[Evaluation]], sets: Sequenc
         before, after = evaluations["before"][place], evaluations["after"][place]
         for row in np.linspace(0, len(after.query_ids) - 1, count + 2).astype(int)[1:-1]:
             query = sets[place].queries[after.query_ids[row]]
-            picture = f"world/test/pictures/{Path(str(query.image)).name}" if query.image is not None else None
-            examples.append(Example(kind, query.text or "", picture, _top(before, row, captions), _top(after, row, captions)))
+            image = f"world/test/images/{Path(str(query.image)).name}" if query.image is not None else None
+            examples.append(Example(kind, query.text or "", image, _top(before, row, captions), _top(after, row, captions)))
     return tuple(examples)
 
 
 def _top(evaluation: Evaluation, row: int, captions: dict[str, str]) -> tuple[Shown, ...]:
-    """The first pictures of one query, right ones marked."""
+    """The first images of one query, right ones marked."""
     query = evaluation.queries[row]
     return tuple(Shown(f"world/test/{id_}", captions[id_], score, id_ in query.ranks) for id_, score in query.top[:TOP])
 

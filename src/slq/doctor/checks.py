@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slq.backbone.attention import implementation
+from slq.adapters.latents import pool
+from slq.cache import KVCache
 from slq.doctor.subject import SEED, Measured, Subject, largest
-from slq.latents import pool
-from slq.prefix_cache import PrefixCache
-from slq.retriever import Retriever
+from slq.encoders.latent import LatentEncoder
+from slq.models.attention import implementation
 from slq.runtime import parameter_hash
 
 
@@ -35,18 +35,18 @@ class Check:
     advice: str
 
 
-def prefix_split(subject: Subject) -> list[Measured]:
+def prefix_caching(subject: Subject) -> list[Measured]:
     """The fast path (each item's own tokens, then the latents over them) against its slow twin: final states, and the latents' gradient."""
-    backbone, latents_ND, prompt = subject.backbone, subject.retriever.queries.latents, subject.retriever.queries.generation_prompt
-    if not backbone.splits_prefix:
-        raise Skipped("this backbone has no fast path, and takes the slow one")
+    model, latents_ND, prompt = subject.model, subject.encoder.queries.latents, subject.encoder.queries.generation_prompt
+    if not model.supports_two_pass:
+        raise Skipped("this model has no fast path, and takes the slow one")
     with torch.no_grad():
-        slow_BND = backbone.full(backbone.prepare(subject.items, prompt), latents_ND)
+        slow_BND = model.forward_reference(model.prepare(subject.items, prompt), latents_ND)
     states = largest(subject.states - slow_BND) / largest(slow_BND)
     # One item of each kind alone: a slow pass over all that keeps its activations would ask too much memory of a large model.
-    prepared = backbone.prepare(subject.one_of_each, prompt)
-    fast_ND = _gradient(backbone.suffix(backbone.prefix(prepared), latents_ND), latents_ND)
-    slow_ND = _gradient(backbone.full(prepared, latents_ND), latents_ND)
+    prepared = model.prepare(subject.one_of_each, prompt)
+    fast_ND = _gradient(model.decode_latents(model.prefill(prepared), latents_ND), latents_ND)
+    slow_ND = _gradient(model.forward_reference(prepared, latents_ND), latents_ND)
     gradient = largest((fast_ND - slow_ND).norm()) / largest(slow_ND.norm())
     return [
         Measured("largest difference of final states, relative", states, subject.tolerances.states),
@@ -64,34 +64,34 @@ def _gradient(states_BND: Tensor, latents_ND: Tensor) -> Tensor:
 @torch.no_grad()
 def kept_prefixes(subject: Subject) -> list[Measured]:
     """Prefixes from a cache, where they are kept apart and joined into other batches, against fresh ones."""
-    if not subject.backbone.keeps_prefix:
-        raise Skipped("single prefixes of this backbone cannot be kept, and none are")
-    keeping = Retriever(subject.backbone, subject.retriever.queries, PrefixCache())
-    keeping.embed_batch(subject.items)  # fills the cache
-    return [subject.compare("kept against fresh", keeping.embed_batch(subject.items))]
+    if not subject.model.supports_kv_cache:
+        raise Skipped("single prefixes of this model cannot be kept, and none are")
+    keeping = LatentEncoder(subject.model, subject.encoder.queries, KVCache())
+    keeping.encode_batch(subject.items)  # fills the cache
+    return [subject.compare("kept against fresh", keeping.encode_batch(subject.items))]
 
 
 def batch_of_one(subject: Subject) -> list[Measured]:
     """Every item in a batch of its own against all in one, where most are padded."""
-    alone_BD = torch.cat([subject.embed([place]) for place in range(len(subject.items))])
+    alone_BD = torch.cat([subject.encode([place]) for place in range(len(subject.items))])
     return [subject.compare("alone against together", alone_BD)]
 
 
 def order_in_the_batch(subject: Subject) -> list[Measured]:
     """The same batch in another order, put right afterwards."""
     order = torch.randperm(len(subject.items), generator=torch.Generator().manual_seed(SEED))
-    return [subject.compare("shuffled against in order", subject.embed(order.tolist())[order.argsort()])]
+    return [subject.compare("shuffled against in order", subject.encode(order.tolist())[order.argsort()])]
 
 
 def mixed_batch(subject: Subject) -> list[Measured]:
-    """Texts, pictures and both in one batch against batches of one kind."""
-    apart_BD = torch.cat([subject.embed(kind) for kind in (subject.texts, subject.pictures, subject.both)])
+    """Texts, images and both in one batch against batches of one kind."""
+    apart_BD = torch.cat([subject.encode(kind) for kind in (subject.texts, subject.images, subject.both)])
     return [subject.compare("each kind apart against mixed", apart_BD)]
 
 
 def attention(subject: Subject) -> list[Measured]:
     """The attention implementation that was loaded against the others that every installation has; restored at the end."""
-    model = subject.backbone.model
+    model = subject.model.model
     loaded, reasons, measured = implementation(model), [], []
     before = _implementations(model.config)
     try:
@@ -104,7 +104,7 @@ def attention(subject: Subject) -> list[Measured]:
             if implementation(model) != other:  # transformers only warns about models of the old kind
                 reasons.append(f"it cannot be changed to {other} once loaded")
                 continue
-            measured.append(subject.compare(f"{loaded} against {other}", subject.embed(range(len(subject.items)))))
+            measured.append(subject.compare(f"{loaded} against {other}", subject.encode(range(len(subject.items)))))
     finally:
         model.set_attn_implementation(before)
     if not measured:
@@ -121,10 +121,10 @@ def _implementations(config: Any) -> dict[str, Any]:
 def saved_adapter(subject: Subject) -> list[Measured]:
     """The adapter written to a folder and read back: the same embeddings, bit by bit."""
     with tempfile.TemporaryDirectory() as folder:
-        subject.retriever.save_pretrained(Path(folder) / "adapter")
-        loaded = Retriever.from_pretrained(Path(folder) / "adapter", subject.backbone)
+        subject.encoder.save_pretrained(Path(folder) / "adapter")
+        loaded = LatentEncoder.from_pretrained(Path(folder) / "adapter", subject.model)
     with torch.no_grad():
-        again_BD = loaded.embed_prepared(subject.prepare(subject.items))
+        again_BD = loaded.encode_prepared(subject.prepare(subject.items))
     return [Measured("largest difference: loaded against saved", largest(again_BD - subject.embeddings), 0)]
 
 
@@ -135,9 +135,9 @@ def generation(subject: Subject) -> list[Measured]:
 
 
 def weights(subject: Subject) -> list[Measured]:
-    """The backbone's weights, before everything and after, bit by bit; and whether anything would train them."""
-    changed = parameter_hash(subject.backbone.model) != subject.weights_before()
-    trained = sum(each.grad is not None or each.requires_grad for each in subject.backbone.model.parameters())
+    """The model's weights, before everything and after, bit by bit; and whether anything would train them."""
+    changed = parameter_hash(subject.model.model) != subject.weights_before()
+    trained = sum(each.grad is not None or each.requires_grad for each in subject.model.model.parameters())
     return [
         Measured("hashes that changed", int(changed), 0),
         Measured("parameters with a gradient", trained, 0),
@@ -147,9 +147,9 @@ def weights(subject: Subject) -> list[Measured]:
 CHECKS = (
     Check(
         "prefix split",
-        prefix_split,
+        prefix_caching,
         "The fast path gives other numbers than one pass over item and latents, so training on it learns something else. Take the slow "
-        "path: slq train --no-prefix-split, Retriever(..., prefix_split=False).",
+        "path: slq train --no-prefix-split, LatentEncoder(..., prefix_caching=False).",
     ),
     Check(
         "kept prefixes",
@@ -166,13 +166,13 @@ CHECKS = (
     Check(
         "order in the batch",
         order_in_the_batch,
-        "An item's embedding depends on its place in the batch: items are mixed up or leak into each other. Do not use this backbone "
+        "An item's embedding depends on its place in the batch: items are mixed up or leak into each other. Do not use this model "
         "with its processor as they are; a newer transformers may have it right.",
     ),
     Check(
         "mixed batch",
         mixed_batch,
-        "Texts, pictures and both give other embeddings in one batch than apart: pictures go to the wrong item, or padding is seen. Embed "
+        "Texts, images and both give other embeddings in one batch than apart: images go to the wrong item, or padding is seen. Embed "
         "each kind in batches of its own, and do not train, where they are mixed.",
     ),
     Check(
@@ -198,6 +198,6 @@ CHECKS = (
 WEIGHTS = Check(
     "weights",
     weights,
-    "Something changed the backbone's weights, or is about to, so neither its answers nor embeddings made earlier hold. Load it anew, "
+    "Something changed the model's weights, or is about to, so neither its answers nor embeddings made earlier hold. Load it anew, "
     "and freeze it: model.requires_grad_(False).",
 )

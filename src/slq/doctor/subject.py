@@ -1,4 +1,4 @@
-"""What is examined: a retriever, the built-in items, and what several checks compare with.
+"""What is examined: an encoder, the built-in items, and what several checks compare with.
 
 Shapes: B items, N latent queries, D hidden size.
 """
@@ -16,11 +16,11 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
-from slq.backbone import FrozenBackbone, Prepared
-from slq.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries, pool
+from slq.encoders.latent import LatentEncoder
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
-from slq.retriever import Retriever
+from slq.models import FrozenModel, PreparedBatch
 from slq.runtime import parameter_hash
 from slq.types import Item
 
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 SEED = 0
 NUM_LATENTS = 20
 NEW_TOKENS = 8
-PICTURE_SHAPES = ((320, 240), (224, 448), (448, 448))  # width and height: wide, tall, square
+IMAGE_SHAPES = ((320, 240), (224, 448), (448, 448))  # width and height: wide, tall, square
 
 
 @dataclass(frozen=True)
@@ -62,67 +62,67 @@ class Measured:
 
 
 def built_in_items() -> list[Item]:
-    """Three texts of different lengths, three pictures of different shapes, and two items of both."""
+    """Three texts of different lengths, three images of different shapes, and two items of both."""
     rng = random.Random(SEED)
-    scenes = [sample_scene(rng, 1 + number) for number in range(len(PICTURE_SHAPES))]
-    pictures = [ImageOps.pad(render(scene), shape, color="white") for scene, shape in zip(scenes, PICTURE_SHAPES, strict=True)]
+    scenes = [sample_scene(rng, 1 + number) for number in range(len(IMAGE_SHAPES))]
+    images = [ImageOps.pad(render(scene), shape, color="white") for scene, shape in zip(scenes, IMAGE_SHAPES, strict=True)]
     texts = ["a cat", caption(scenes[1], rng), " and ".join(caption(scene, rng) for scene in scenes)]
-    both = [Item("but blue", pictures[0]), Item(texts[1], pictures[1])]
-    return [*map(Item, texts), *(Item(image=picture) for picture in pictures), *both]
+    both = [Item("but blue", images[0]), Item(texts[1], images[1])]
+    return [*map(Item, texts), *(Item(image=image) for image in images), *both]
 
 
-def with_fresh_queries(backbone: FrozenBackbone) -> Retriever:
-    """The backbone under untrained latent queries, the same ones every time."""
-    return Retriever(backbone, LatentQueries.create(NUM_LATENTS, backbone.dim, generator=torch.Generator().manual_seed(SEED)))
+def with_fresh_queries(model: FrozenModel) -> LatentEncoder:
+    """The model under untrained latent queries, the same ones every time."""
+    return LatentEncoder(model, LatentQueries.create(NUM_LATENTS, model.dim, generator=torch.Generator().manual_seed(SEED)))
 
 
 class Subject:
-    """A retriever under examination; its embeddings of all items in one batch are what the checks compare with."""
+    """An encoder under examination; its embeddings of all items in one batch are what the checks compare with."""
 
-    def __init__(self, retriever: Retriever):
-        self.retriever = retriever
-        self.backbone = retriever.backbone
+    def __init__(self, encoder: LatentEncoder):
+        self.encoder = encoder
+        self.model = encoder.model
         self.items = built_in_items()
-        self.texts, self.pictures, self.both = [0, 1, 2], [3, 4, 5], [6, 7]
+        self.texts, self.images, self.both = [0, 1, 2], [3, 4, 5], [6, 7]
         # As they are before anything is embedded; an error is raised again in the check that asks for the value.
-        self.weights_before = at_once(lambda: parameter_hash(self.backbone.model))
+        self.weights_before = at_once(lambda: parameter_hash(self.model.model))
         self.answers_before = at_once(self.answers)
 
     @property
     def is_quantized(self) -> bool:
-        return bool(getattr(self.backbone.model, "is_quantized", False))
+        return bool(getattr(self.model.model, "is_quantized", False))
 
     @property
     def tolerances(self) -> Tolerances:
-        return FULL if self.backbone.model.dtype == torch.float32 and not self.is_quantized else HALF
+        return FULL if self.model.model.dtype == torch.float32 and not self.is_quantized else HALF
 
     @property
     def one_of_each(self) -> list[Item]:
-        """A text, a picture, and an item of both."""
-        return [self.items[kind[0]] for kind in (self.texts, self.pictures, self.both)]
+        """A text, an image, and an item of both."""
+        return [self.items[kind[0]] for kind in (self.texts, self.images, self.both)]
 
     @cached_property
     def states(self) -> Tensor:
         """Final states (B, N, D) of all items in one batch."""
         with torch.no_grad():
-            return self.retriever.states_of(self.prepare(self.items))
+            return self.encoder.states_of(self.prepare(self.items))
 
     @property
     def embeddings(self) -> Tensor:
         return pool(self.states)
 
     @torch.no_grad()
-    def embed(self, places: Sequence[int]) -> Tensor:
+    def encode(self, places: Sequence[int]) -> Tensor:
         """Embeddings of the items in these places as one batch."""
-        return self.retriever.embed_prepared(self.prepare([self.items[place] for place in places]))
+        return self.encoder.encode_prepared(self.prepare([self.items[place] for place in places]))
 
-    def prepare(self, items: Sequence[Item]) -> Prepared:
-        """Items as one batch, of whatever kinds they are: the retriever itself would put pictures and words in batches of their own."""
-        return self.backbone.prepare(items, self.retriever.generation_prompt)
+    def prepare(self, items: Sequence[Item]) -> PreparedBatch:
+        """Items as one batch, of whatever kinds they are: the encoder itself would put images and words in batches of their own."""
+        return self.model.prepare(items, self.encoder.generation_prompt)
 
     def answers(self) -> list[str]:
         """What the model says to one item of each kind."""
-        return self.backbone.generate([[self.backbone.message(item)] for item in self.one_of_each], max_new_tokens=NEW_TOKENS)
+        return self.model.generate([[self.model.message(item)] for item in self.one_of_each], max_new_tokens=NEW_TOKENS)
 
     def compare(self, what: str, found_BD: Tensor) -> Measured:
         """Embeddings that were come to in another way against those of the one batch."""

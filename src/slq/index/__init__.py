@@ -1,6 +1,6 @@
 """Saved embeddings and exact search over them."""
 
 from slq.index.exact import Hit, search
-from slq.index.saved import load_embeddings, save_embeddings
+from slq.index.export import load_embeddings, save_embeddings
 
 __all__ = ["Hit", "load_embeddings", "save_embeddings", "search"]

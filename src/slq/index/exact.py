@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slq.errors import InputError, MismatchError
+from slq.errors import FingerprintMismatchError, InputError
 from slq.types import Embeddings
 
 
@@ -23,13 +23,13 @@ class Hit:
 def search(corpus: Embeddings, queries: Embeddings, k: int = 10) -> list[list[Hit]]:
     """The k most similar corpus items for each query, best first; equal scores in order of the corpus.
 
-    Raises MismatchError if the two were made by different retrievers, InputError for k < 1.
+    Raises FingerprintMismatchError if the two were made by different encoders, InputError for k < 1.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}.")
     if corpus.fingerprint != queries.fingerprint:
-        raise MismatchError(
-            f"These embeddings were made by retriever {corpus.fingerprint}, the query by {queries.fingerprint}: "
+        raise FingerprintMismatchError(
+            f"These embeddings were made by encoder {corpus.fingerprint}, the query by {queries.fingerprint}: "
             "embed the corpus again with the adapter you search with."
         )
     shown = corpus.items or ({},) * len(corpus.ids)

@@ -1,3 +1,3 @@
-"""The retriever behind other libraries' interfaces."""
+"""The encoder behind other libraries' interfaces."""
 
-from slq.backbone import torchvision_shim  # noqa: F401  (before anything of transformers)
+from slq import compat  # noqa: F401  (before anything of transformers)

@@ -1,6 +1,6 @@
-"""The retriever as a model of mteb, for MTEB and MIEB tasks over texts, pictures, and both.
+"""The encoder as a model of mteb, for MTEB and MIEB tasks over texts, images, and both.
 
-    mteb.evaluate(MtebRetriever.from_pretrained("my-adapter"), mteb.get_tasks(["VisualNewsI2TRetrieval"]))
+    mteb.evaluate(MtebEncoder.from_pretrained("my-adapter"), mteb.get_tasks(["VisualNewsI2TRetrieval"]))
 
 It follows mteb's encoder protocol, so that every task that asks a model for embeddings runs. Prompts of tasks are not used: an adapter
 embeds each item as it was trained to, with the instruction that it was saved with.
@@ -18,53 +18,53 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from slq.embedder import BATCH_SIZE
+from slq.encoders.base import BATCH_SIZE
+from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, MissingExtraError
 from slq.integrations.sentence_transformers import as_item
-from slq.retriever import Retriever
 from slq.types import Item
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
 
-AHEAD = 512  # items embedded at once, sorted by length: more fill batches better, and more pictures are held open
+AHEAD = 512  # items embedded at once, sorted by length: more fill batches better, and more images are held open
 
 
-class MtebRetriever:
-    """A retriever behind mteb's encoder protocol.
+class MtebEncoder:
+    """An encoder behind mteb's encoder protocol.
 
-    name: under which mteb files the results, as `organisation/model`; default, `slq/` with the backbone's name. The revision is the
-    retriever's fingerprint, so that results of different adapters are not taken for one another. Raises MissingExtraError without mteb.
+    name: under which mteb files the results, as `organisation/model`; default, `slq/` with the model's name. The revision is the
+    encoder's fingerprint, so that results of different adapters are not taken for one another. Raises MissingExtraError without mteb.
     """
 
-    def __init__(self, retriever: Retriever, name: str | None = None):
+    def __init__(self, encoder: LatentEncoder, name: str | None = None):
         _import_mteb()
         if name is not None and name.count("/") != 1:
             raise InputError(f"mteb names a model as organisation/model, not {name!r}.")
-        self.retriever = retriever
-        self.name = name or "slq/" + retriever.backbone.identity.name.strip("/").split("/")[-1].replace(":", "-")
+        self.encoder = encoder
+        self.name = name or "slq/" + encoder.model.identity.name.strip("/").split("/")[-1].replace(":", "-")
 
     @classmethod
-    def from_pretrained(cls, path: str, name: str | None = None, **loading: Any) -> MtebRetriever:
-        """The adapter in a folder or hub repository; `loading` as for `Retriever.from_pretrained`."""
-        _import_mteb()  # before a backbone is loaded in vain
-        return cls(Retriever.from_pretrained(path, **loading), name)
+    def from_pretrained(cls, path: str, name: str | None = None, **loading: Any) -> MtebEncoder:
+        """The adapter in a folder or hub repository; `loading` as for `LatentEncoder.from_pretrained`."""
+        _import_mteb()  # before a model is loaded in vain
+        return cls(LatentEncoder.from_pretrained(path, **loading), name)
 
     @cached_property
     def mteb_model_meta(self) -> ModelMeta:
         """What mteb writes beside results, and by which it tells which tasks the model can do."""
         mteb = _import_mteb()
-        size = sum(parameter.numel() for parameter in self.retriever.backbone.model.parameters())
+        size = sum(parameter.numel() for parameter in self.encoder.model.model.parameters())
         return mteb.models.ModelMeta(
             loader=None,
             name=self.name,
-            revision=self.retriever.fingerprint,
+            revision=self.encoder.fingerprint,
             release_date=None,
             languages=None,
-            n_parameters=size + self.retriever.queries.latents.numel(),
+            n_parameters=size + self.encoder.queries.latents.numel(),
             memory_usage_mb=None,
-            max_tokens=self.retriever.backbone.preprocessing.max_text_tokens,
-            embed_dim=self.retriever.backbone.dim,
+            max_tokens=self.encoder.model.preprocessing.max_text_tokens,
+            embed_dim=self.encoder.model.dim,
             license=None,
             open_weights=None,
             public_training_code=None,
@@ -82,11 +82,11 @@ class MtebRetriever:
         Raises BadItemsError that lists the rows that cannot be embedded: mteb has no place for an item without an embedding.
         """
         rows = (item for batch in inputs for item in items_of(batch))
-        parts = [np.zeros((0, self.retriever.backbone.dim), dtype=np.float32)]
+        parts = [np.zeros((0, self.encoder.model.dim), dtype=np.float32)]
         done = 0
         while chunk := list(islice(rows, AHEAD)):
             ids = [f"row {done + i}" for i in range(len(chunk))]
-            parts.append(self.retriever.embed(chunk, ids, batch_size).vectors)
+            parts.append(self.encoder.encode(chunk, ids, batch_size).vectors)
             done += len(chunk)
         return np.concatenate(parts)
 
@@ -105,9 +105,9 @@ def items_of(batch: Mapping[str, Any]) -> Iterator[Item]:
     count = len(texts if texts is not None else images if images is not None else ())
     for text, image in zip(texts or [None] * count, images or [None] * count, strict=True):
         if isinstance(text, str) and not text.strip() and image is not None:
-            text = None  # a picture alone, in a set where others have words
+            text = None  # an image alone, in a set where others have words
         if image is not None and not isinstance(image, Image.Image):
-            raise InputError(f"A row's image is of {type(image).__name__}: only tasks with one PIL picture a row can be run.")
+            raise InputError(f"A row's image is of {type(image).__name__}: only tasks with one PIL image a row can be run.")
         yield as_item({"text": text, "image": image})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from slq.errors import BackboneError
+from slq.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ def choose_device(device: str | None = None) -> torch.device:
         The device.
 
     Raises:
-        BackboneError: for a name that torch does not know.
+        ModelError: for a name that torch does not know.
     """
     import torch
 
@@ -32,7 +32,7 @@ def choose_device(device: str | None = None) -> torch.device:
         try:
             return torch.device(device)
         except RuntimeError as error:
-            raise BackboneError(f"Unknown device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
+            raise ModelError(f"Unknown device {device!r}: use cpu, cuda, cuda:1 or mps.") from error
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
@@ -47,14 +47,14 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
         The dtype.
 
     Raises:
-        BackboneError: for an unknown name.
+        ModelError: for an unknown name.
     """
     import torch
 
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if dtype not in DTYPES:
-        raise BackboneError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+        raise ModelError(f"Unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
     return getattr(torch, dtype)
 
 

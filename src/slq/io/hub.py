@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from slq.errors import DataFileError, OutputError, SlqError
+from slq.errors import DataError, OutputError, SlqError
 
 RepoType = Literal["model", "dataset"]
 
@@ -17,7 +17,7 @@ def snapshot(
     patterns: Sequence[str] | None = None,
     *,
     repo_type: RepoType = "dataset",
-    error: type[SlqError] = DataFileError,
+    error: type[SlqError] = DataError,
 ) -> Path:
     """Fetch a repository, or find it among what was fetched before.
 

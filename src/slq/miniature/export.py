@@ -1,10 +1,10 @@
-"""The picture-book world as ordinary files, so that the rest of the tool sees nothing but pictures and captions.
+"""The picture-book world as ordinary files, so that the rest of the tool sees nothing but images and captions.
 
-DIR/pictures/0000.png ...     96 x 96 pictures; every fifth has a twin that differs in one respect (`world.twins`)
-DIR/captions.jsonl            one line a picture: image, caption (test) or several captions (train), style, concepts, twin_of, respect
-DIR/knowledge/                the same pictures as a BEIR set whose queries are facts that never name what is shown
-DIR/composed/                 the same pictures as a BEIR set whose queries are a picture and a change: "but blue"
-DIR/drawn/                    the same pictures as a BEIR set whose queries are names drawn as pictures
+DIR/images/0000.png ...     96 x 96 images; every fifth has a twin that differs in one respect (`world.twins`)
+DIR/captions.jsonl            one line an image: image, caption (test) or several captions (train), style, concepts, twin_of, respect
+DIR/knowledge/                the same images as a BEIR set whose queries are facts that never name what is shown
+DIR/composed/                 the same images as a BEIR set whose queries are an image and a change: "but blue"
+DIR/drawn/                    the same images as a BEIR set whose queries are names drawn as images
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BEIR_FILES = (
     *(f"{each}/{name}" for each in ("knowledge", "composed", "drawn") for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")),
     "drawn/words/*.png",
 )
-LONGEST_DRAWN = 8  # letters that fit on a board in a picture of 96 pixels
+LONGEST_DRAWN = 8  # letters that fit on a board in an image of 96 pixels
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ def write_world(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Write a split's pictures, captions and knowledge queries into a new folder; returns the number of pictures.
+    """Write a split's images, captions and knowledge queries into a new folder; returns the number of images.
 
     Raises OutputExistsError if the folder holds something, DiskFullError if there is no room.
     """
     drawn = split_scenes(split, count if count is not None else DEFAULT_COUNTS.get(split, 1), seed, held_out_style)
     scenes = [one.scene for one in drawn]
-    names = [f"pictures/{number:04d}.png" for number in range(len(scenes))]
+    names = [f"images/{number:04d}.png" for number in range(len(scenes))]
     new_folder(folder, overwrite, ("captions.jsonl", *names, *BEIR_FILES))
     with writing(folder):
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         for name, scene in zip(names, scenes, strict=True):
             render(scene).save(folder / name)
             progress(1)
@@ -117,8 +117,8 @@ def write_world(
     return len(scenes)
 
 
-def _pictures_of(names: list[str], scenes: list[Scene]) -> dict[str, list[str]]:
-    """Concept -> the pictures that show it."""
+def _images_of(names: list[str], scenes: list[Scene]) -> dict[str, list[str]]:
+    """Concept -> the images that show it."""
     shown: dict[str, list[str]] = {}
     for name, scene in zip(names, scenes, strict=True):
         for group in scene.groups:
@@ -127,8 +127,8 @@ def _pictures_of(names: list[str], scenes: list[Scene]) -> dict[str, list[str]]:
 
 
 def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> None:
-    """Every fact about something shown, in the phrasing that no training uses; each picture that shows the thing is an answer."""
-    shown = _pictures_of(names, scenes)
+    """Every fact about something shown, in the phrasing that no training uses; each image that shows the thing is an answer."""
+    shown = _images_of(names, scenes)
     facts = {f"fact-{number}": fact for number, fact in enumerate(all_facts()) if fact.concept in shown}
     queries = [
         {"_id": id_, "text": fact.benchmark_phrasing, "category": fact.category, "concept": fact.concept} for id_, fact in facts.items()
@@ -137,7 +137,7 @@ def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> Non
 
 
 def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None:
-    """Every picture of one group of things whose recoloured twin is there too; the query's own picture is masked."""
+    """Every image of one group of things whose recoloured twin is there too; the query's own image is masked."""
     alike: dict[tuple, list[int]] = {}
     for place, scene in enumerate(scenes):
         if len(scene.groups) == 1:
@@ -151,10 +151,10 @@ def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None
 
 
 def _write_drawn(folder: Path, names: list[str], scenes: list[Scene]) -> None:
-    """Names that fit on a board, drawn as pictures; each picture that shows the thing is an answer."""
+    """Names that fit on a board, drawn as images; each image that shows the thing is an answer."""
     shown = {
-        concept: pictures
-        for concept, pictures in sorted(_pictures_of(names, scenes).items())
+        concept: images
+        for concept, images in sorted(_images_of(names, scenes).items())
         if len(concept) <= LONGEST_DRAWN and set(concept) <= STROKES.keys()
     }
     (folder / "words").mkdir(parents=True)

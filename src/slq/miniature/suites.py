@@ -1,7 +1,7 @@
 """Understanding suites: what the miniature knows, sees and reads, asked through its own `generate` on held-out scenes and phrasings.
 
 knowledge   what is <a fact in a phrasing no training uses>?     -> the concept
-spatial     colour, count, position, yes/no about a picture      -> a word
+spatial     colour, count, position, yes/no about an image      -> a word
 reading     what does the sign say?                              -> the word
 """
 
@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from slq.backbone import FrozenBackbone
 from slq.miniature.export import split_scenes
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import questions
 from slq.miniature.world.scenes import render, sample_scene, split_of
+from slq.models import FrozenModel
 from slq.types import Item
 
 SPATIAL_KINDS = ("colour", "count", "position", "yes/no")
@@ -24,7 +24,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, with or without a picture, and the one right answer."""
+    """What is asked, with or without an image, and the one right answer."""
 
     kind: str
     item: Item
@@ -73,13 +73,13 @@ SUITES: dict[str, Callable[[int, int], list[Question]]] = {
 
 
 def score(
-    backbone: FrozenBackbone, asked: list[Question], progress: Callable[[int], None] = lambda count: None
+    model: FrozenModel, asked: list[Question], progress: Callable[[int], None] = lambda count: None
 ) -> tuple[float, dict[str, float]]:
     """Share of greedy answers that are right to the letter: over all questions, and by kind."""
     right: dict[str, list[bool]] = {}
     for start in range(0, len(asked), BATCH):
         batch = asked[start : start + BATCH]
-        answers = backbone.generate([[backbone.message(question.item)] for question in batch], max_new_tokens=12)
+        answers = model.generate([[model.message(question.item)] for question in batch], max_new_tokens=12)
         for question, answer in zip(batch, answers, strict=True):
             right.setdefault(question.kind, []).append(answer == question.answer)
         progress(len(batch))

@@ -1,9 +1,9 @@
-"""What a backbone still knows after it was adapted: the same questions before and after, and whether the answers are the same."""
+"""What a model still knows after it was adapted: the same questions before and after, and whether the answers are the same."""
 
-from slq.retention.asker import Answer, Asker, Task
-from slq.retention.results import whole_result
+from slq.retention.ask import Answer, Asker, Task
+from slq.retention.report import result_record
 from slq.retention.run import Change, Report, Score, Side, TaskReport, retention
-from slq.retention.suites import SUITE_NAMES, find_tasks
+from slq.retention.tasks import SUITE_NAMES, load_tasks
 
 __all__ = [
     "SUITE_NAMES",
@@ -15,7 +15,7 @@ __all__ = [
     "Side",
     "Task",
     "TaskReport",
-    "find_tasks",
+    "load_tasks",
+    "result_record",
     "retention",
-    "whole_result",
 ]

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness (MMMU, and any other whose model answers in words), asked of a FrozenBackbone through our own Asker.
+"""Tasks of lm-evaluation-harness (MMMU, and any other whose model answers in words), asked of a FrozenModel through our own Asker.
 
 The harness reads the data, words the questions and scores the answers; the very weights that embed give them. Tasks of ours in its format,
 for RealWorldQA and OCRBench, which it does not have, are in `harness_tasks`.
@@ -15,14 +15,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from slq.backbone.item_processor import ItemProcessor
 from slq.errors import Failure, InputError
-from slq.retention.asker import Answer, Asker, Conversation, Task
+from slq.models.processor import ItemProcessor
+from slq.retention.ask import Answer, Asker, Conversation, Task
 from slq.runtime import seed_everything
 from slq.types import Item
 
 OWN_TASKS = Path(__file__).with_name("harness_tasks")
-PICTURE = "<image>"  # where a picture stands, in the harness's words
+IMAGE = "<image>"  # where an image stands, in the harness's words
 MAX_NEW_TOKENS = 256  # the harness's own, where a task does not say
 WHOLE_TEXT = 1 << 20  # tokens; a question that is cut as items are would be another question
 
@@ -88,10 +88,10 @@ def harness_tasks(names: Sequence[str], seed: int, limit: int | None, folders: S
 
 
 def _model(asker: Asker) -> Any:
-    """The backbone as a model of the harness; the class is made here because its base is an extra."""
+    """The model as a model of the harness; the class is made here because its base is an extra."""
     from lm_eval.api.model import LM
 
-    class AskedBackbone(LM):
+    class AskedModel(LM):
         MULTIMODAL = True
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -103,15 +103,15 @@ def _model(asker: Asker) -> Any:
         def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
             raise NotImplementedError("only tasks that are answered in words are asked")
 
-    return AskedBackbone()
+    return AskedModel()
 
 
 def _generate_until(asker: Asker, requests: Sequence[Sequence[Any]]) -> list[str]:
-    """Answers to the harness's requests (text, settings, and pictures where there are any), those with the same bound asked together.
+    """Answers to the harness's requests (text, settings, and images where there are any), those with the same bound asked together.
 
     A question that cannot be put is a failure with an empty answer.
     """
-    processor = _of_whole_texts(asker.backbone.item_processor)
+    processor = _of_whole_texts(asker.model.item_processor)
     by_bound: dict[int, dict[int, Conversation]] = {}
     for place, (text, settings, *media) in enumerate(requests):
         if settings.get("do_sample"):
@@ -130,26 +130,26 @@ def _generate_until(asker: Asker, requests: Sequence[Sequence[Any]]) -> list[str
     return answers
 
 
-def _conversation(processor: ItemProcessor, text: str, pictures: Any) -> Conversation:
-    """One user turn, each picture where the text has its place, or before the text where it has none.
+def _conversation(processor: ItemProcessor, text: str, images: Any) -> Conversation:
+    """One user turn, each image where the text has its place, or before the text where it has none.
 
-    Raises InputError if the places are not as many as the pictures, and what `ItemProcessor.parts` raises.
+    Raises InputError if the places are not as many as the images, and what `ItemProcessor.parts` raises.
     """
-    shown = [] if pictures is None else list(pictures) if isinstance(pictures, (list, tuple)) else [pictures]
-    pieces = text.split(PICTURE) if PICTURE in text else [*[""] * len(shown), text]
+    shown = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
+    pieces = text.split(IMAGE) if IMAGE in text else [*[""] * len(shown), text]
     if len(pieces) - 1 != len(shown):
         raise InputError(f"it has {len(shown)} pictures and {len(pieces) - 1} places for them")
     content: list[dict[str, Any]] = []
-    for piece, picture in zip_longest(pieces, shown):
+    for piece, image in zip_longest(pieces, shown):
         content += processor.parts(Item(piece.strip())) if piece.strip() else []
-        content += processor.parts(Item(image=picture)) if picture is not None else []
+        content += processor.parts(Item(image=image)) if image is not None else []
     if not content:
         raise InputError("it has neither words nor pictures")
     return [{"role": "user", "content": content}]
 
 
 def _of_whole_texts(processor: ItemProcessor) -> ItemProcessor:
-    """The same preparing of pictures, and texts that are not cut."""
+    """The same preparing of images, and texts that are not cut."""
     other = copy.copy(processor)
     other.preprocessing = replace(processor.preprocessing, max_text_tokens=WHOLE_TEXT)
     return other

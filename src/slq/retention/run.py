@@ -1,4 +1,4 @@
-"""The same questions before and after a backbone was adapted, and how sure the difference is.
+"""The same questions before and after a model was adapted, and how sure the difference is.
 
 Shapes: Q questions.
 """
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import transformers
 
-from slq.backbone import FrozenBackbone, attention
-from slq.embedder import Embedder
+from slq.encoders.base import Encoder
 from slq.errors import Failure
-from slq.intervals import interval, paired_test
-from slq.retention.asker import BATCH_SIZE, Answer, Asker, KeptAnswers, Task, as_item, content_hash
+from slq.evaluation.statistics import interval, paired_test
+from slq.models import FrozenModel, attention
+from slq.retention.ask import BATCH_SIZE, Answer, Asker, CachedAnswers, Task, as_item, content_hash
 from slq.runtime import parameter_hash
 from slq.types import Item
 
@@ -27,7 +27,7 @@ EMBEDDED_OF_A_TASK = 32  # of its questions, as items
 
 @dataclass(frozen=True)
 class Side:
-    """What one backbone answered, task by task. weights: sha256 over every parameter and buffer when it was asked."""
+    """What one model answered, task by task. weights: sha256 over every parameter and buffer when it was asked."""
 
     identity: Mapping[str, Any]
     weights: str
@@ -61,7 +61,7 @@ class Change:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """One task's scores; `after` and `change` are None where only one backbone was asked."""
+    """One task's scores; `after` and `change` are None where only one model was asked."""
 
     name: str
     questions: int
@@ -74,7 +74,7 @@ class TaskReport:
 class Report:
     """What came out.
 
-    weights_at_the_end: sha256 of the first backbone when all was done. embedded: items embedded before `after` was asked.
+    weights_at_the_end: sha256 of the first model when all was done. embedded: items embedded before `after` was asked.
     """
 
     tasks: Sequence[TaskReport]
@@ -95,55 +95,55 @@ class Report:
 
 
 def retention(
-    before: FrozenBackbone,
-    after: FrozenBackbone | None,
+    before: FrozenModel,
+    after: FrozenModel | None,
     tasks: Sequence[Task],
     *,
-    embedder: Embedder | None = None,
+    encoder: Encoder | None = None,
     keep: Path | None = None,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Report:
-    """Ask both backbones the same questions.
+    """Ask both models the same questions.
 
-    after: the adapted model, its LoRA matrices in place or merged; the same backbone again for latent queries; None to ask `before` alone.
-    embedder: what was learned, over `after`: it embeds questions of every task before any is asked again, so that whatever embedding
-    leaves behind would show. keep: folder for answers, by weights, settings and embedder, from which a stopped run goes on; what was kept
+    after: the adapted model, its LoRA matrices in place or merged; the same model again for latent queries; None to ask `before` alone.
+    encoder: what was learned, over `after`: it embeds questions of every task before any is asked again, so that whatever embedding
+    leaves behind would show. keep: folder for answers, by weights, settings and encoder, from which a stopped run goes on; what was kept
     before embedding never stands in for an answer after it. progress: called with the number of questions just answered, of twice all.
     """
     first, items = _ask(before, tasks, keep, batch_size, progress, "")
     second, embedded = None, 0
     if after is not None:
-        if embedder is not None:
-            embedded = len(embedder.embed(items, skip_bad=True).ids)
-        second, _ = _ask(after, tasks, keep, batch_size, progress, "" if embedder is None else embedder.fingerprint)
+        if encoder is not None:
+            embedded = len(encoder.encode(items, skip_bad=True).ids)
+        second, _ = _ask(after, tasks, keep, batch_size, progress, "" if encoder is None else encoder.fingerprint)
     return Report([_reported(task, first, second) for task in tasks], first, second, parameter_hash(before.model), embedded)
 
 
 def _ask(
-    backbone: FrozenBackbone, tasks: Sequence[Task], keep: Path | None, batch_size: int, progress: Callable[[int], None], embedded_by: str
+    model: FrozenModel, tasks: Sequence[Task], keep: Path | None, batch_size: int, progress: Callable[[int], None], embedded_by: str
 ) -> tuple[Side, list[Item]]:
     """One side's answers, and some of what it was asked, as items."""
-    weights = parameter_hash(backbone.model)
+    weights = parameter_hash(model.model)
     depends_on = {
         "weights": weights,
-        "identity": backbone.identity.to_dict(),
+        "identity": model.identity.to_dict(),
         "embedded_by": embedded_by,
         "batch_size": batch_size,
-        "attention": attention.implementation(backbone.model),
-        "device": backbone.device.type,
+        "attention": attention.implementation(model.model),
+        "device": model.device.type,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    kept = None if keep is None else KeptAnswers(keep, depends_on)
+    kept = None if keep is None else CachedAnswers(keep, depends_on)
     answers, questions, failures, items = {}, {}, [], []
     for task in tasks:
-        asker = Asker(backbone, batch_size, kept, progress)
+        asker = Asker(model, batch_size, kept, progress)
         answers[task.name] = task.ask(asker)
         questions[task.name] = content_hash(asker.asked, [answer.expected for answer in answers[task.name]])
         failures += [Failure(f"{task.name}, {failure.item}", failure.reason) for failure in asker.failures]
         items += [as_item(conversation) for conversation in asker.asked[:EMBEDDED_OF_A_TASK]]
-    return Side(backbone.identity.to_dict(), weights, answers, questions, failures), items
+    return Side(model.identity.to_dict(), weights, answers, questions, failures), items
 
 
 def _reported(task: Task, first: Side, second: Side | None) -> TaskReport:

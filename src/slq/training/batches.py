@@ -32,14 +32,14 @@ class ContrastiveBatch:
 class Batches:
     """Every pair once an epoch, in an order that depends on seed and epoch alone.
 
-    Items are told apart by content: where two pictures share a caption, it counts as a positive of both, not as a negative of either.
+    Items are told apart by content: where two images share a caption, it counts as a positive of both, not as a negative of either.
     """
 
-    def __init__(self, pairs: Sequence[Pair], batch_size: int, captions_per_item: int, seed: int):
-        self.pairs, self.batch_size, self.captions_per_item, self.seed = pairs, batch_size, captions_per_item, seed
+    def __init__(self, pairs: Sequence[Pair], batch_size: int, positives_per_query: int, seed: int):
+        self.pairs, self.batch_size, self.positives_per_query, self.seed = pairs, batch_size, positives_per_query, seed
         self.positives_of: dict[str, set[str]] = {}
         for pair in pairs:
-            self.positives_of.setdefault(pair.query.key, set()).update(item.key for item in pair.positives)
+            self.positives_of.setdefault(pair.query.content_hash, set()).update(item.content_hash for item in pair.positives)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -63,11 +63,11 @@ class Batches:
     def _assemble(self, pairs: list[Pair], rng: random.Random) -> ContrastiveBatch:
         candidates: dict[str, Item] = {}
         for pair in pairs:
-            for item in rng.sample(pair.positives, min(self.captions_per_item, len(pair.positives))):
-                candidates.setdefault(item.key, item)
+            for item in rng.sample(pair.positives, min(self.positives_per_query, len(pair.positives))):
+                candidates.setdefault(item.content_hash, item)
         for pair in pairs:
             for item in pair.negatives:
-                candidates.setdefault(item.key, item)
-        queries = {pair.query.key: pair.query for pair in pairs}
+                candidates.setdefault(item.content_hash, item)
+        queries = {pair.query.content_hash: pair.query for pair in pairs}
         positives = torch.tensor([[key in self.positives_of[query] for key in candidates] for query in queries])
         return ContrastiveBatch(tuple(queries.values()), tuple(candidates.values()), positives)

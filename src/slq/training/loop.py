@@ -17,20 +17,20 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from slq.adapter import CONFIG_FILE, WEIGHTS_FILE
-from slq.backbone import FrozenBackbone, default_workers
-from slq.embedder import Embedder
+from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE
+from slq.encoders.base import Encoder
+from slq.encoders.finetuned import TUNED_FILE
+from slq.encoders.latent import Prefetched
 from slq.errors import Failure, InputError
-from slq.methods.tuned import TUNED_FILE
-from slq.metrics import report
-from slq.retriever import Ahead
+from slq.evaluation.metrics import report
+from slq.models import FrozenModel, default_num_workers
 from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
-from slq.training.learners import Learner, fresh_learner, learning_rate
-from slq.training.options import TrainingOptions
-from slq.training.processes import owned
-from slq.training.usable import usable_pairs
+from slq.training.distributed import shard
+from slq.training.methods import Learner, fresh_learner, learning_rate
+from slq.training.options import TrainConfig
+from slq.training.screening import screen_pairs
 from slq.types import Item, Pair
 
 LOG_FILE = "log.jsonl"
@@ -43,79 +43,79 @@ OWN_FILES = (
 
 def train(
     pairs: Sequence[Pair],
-    backbone: FrozenBackbone,
+    model: FrozenModel,
     out: Path,
-    options: TrainingOptions | None = None,
+    options: TrainConfig | None = None,
     validation_pairs: Sequence[Pair] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = True,
     stop_after: int | None = None,
-    after_step: Callable[[int, int, Embedder], None] = lambda step, total, embedder: None,
-) -> Embedder:
+    after_step: Callable[[int, int, Encoder], None] = lambda step, total, encoder: None,
+) -> Encoder:
     """Learn by `options.method` on pairs and save what was learned in `out`, beside `log.jsonl` and the newest checkpoint.
 
-    Returns the retriever of latent queries, whose adapter `out` then holds; for the other methods the tuned copy of the backbone.
+    Returns the encoder of latent queries, whose adapter `out` then holds; for the other methods the tuned copy of the model.
 
     validation_pairs: default, some of `pairs` set aside by `options.validation`. resume: go on from the newest checkpoint in `out`;
     on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. after_step: called
-    with the steps done, those in all, and the embedder as it is then. Items that cannot be used are left out and listed in
+    with the steps done, those in all, and the encoder as it is then. Items that cannot be used are left out and listed in
     `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
     `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
     """
-    options = options or TrainingOptions()
-    options = replace(options, learning_rate=learning_rate(backbone, options))
+    options = options or TrainConfig()
+    options = replace(options, learning_rate=learning_rate(model, options))
     accelerator = _accelerator(out, options)
     main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
     check_free(out, overwrite or resume)
     accelerator.wait_for_everyone()  # before the first one makes the folder
-    pairs, failures = _usable(pairs, backbone, show_progress)
+    pairs, failures = _usable(pairs, model, show_progress)
     if validation_pairs is None:
-        pairs, validation_pairs = set_aside(pairs, options.validation, options.seed)
-    batches = Batches(pairs, options.batch_size, options.captions_per_item, options.seed)
+        pairs, validation_pairs = split_validation(pairs, options.validation, options.seed)
+    batches = Batches(pairs, options.batch_size, options.positives_per_query, options.seed)
     if batches.steps_per_epoch == 0:
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
     total = min(options.epochs * batches.steps_per_epoch, options.max_steps or 10**12)
     if main:
-        described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": backbone.identity.to_dict()}
+        described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": model.identity.to_dict()}
         _open_folder(out, described, failures, resume, overwrite)
     accelerator.wait_for_everyone()
 
     seed_everything(options.seed)
-    learner = fresh_learner(backbone, options, accelerator.process_index, accelerator.num_processes)
-    own = partial(owned, rank=accelerator.process_index, processes=accelerator.num_processes)
-    workers = default_workers(backbone.device) if options.workers is None else options.workers
+    learner = fresh_learner(model, options, accelerator.process_index, accelerator.num_processes)
+    own = partial(shard, rank=accelerator.process_index, processes=accelerator.num_processes)
+    workers = default_num_workers(model.device) if options.workers is None else options.workers
     _prefill(learner, own(_items([*pairs, *validation_pairs])), workers, show_progress)
-    model, optimiser, schedule = _prepare(accelerator, learner, options, total)
+    network, optimiser, schedule = _prepare(accelerator, learner, options, total)
     start = _resume(accelerator, out) if resume else 0
     log = _Log(accelerator, out, total, start, options, show_progress)
     log.begin(f"{len(pairs)} pairs, effective batch {options.batch_size}, {batches.steps_per_epoch} steps an epoch, {total} in all")
     with log:
         steps = _steps(learner, batches, start, min(total, stop_after or total), own, workers)
         for step, (batch, ahead) in enumerate(steps, start + 1):
-            loss = model(batch, ahead)
+            loss = network(batch, ahead)
             accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            norm = accelerator.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
             if step == total and options.start_share:
-                learner.toward_start(options.start_share)
+                learner.interpolate_to_start(options.start_share)
             due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
-            log.step(step, loss, norm, learner, batch, _validate(learner.embedder, validation_pairs) if due and main else {})
+            log.step(step, loss, norm, learner, batch, _validate(learner.encoder, validation_pairs) if due and main else {})
             if step % options.save_every == 0 or step in (total, stop_after):
                 checkpoints.save(accelerator, out, step)
-            after_step(step, total, learner.embedder)
+            after_step(step, total, learner.encoder)
     if stop_after is None or stop_after >= total:
         training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores, **provenance(options.seed)}
         if main:
             learner.save(out, training)
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return learner.embedder
+    return learner.encoder
 
 
-def set_aside(pairs: Sequence[Pair], validation: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_validation(pairs: Sequence[Pair], validation: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Split pairs into training and validation; a share never takes more than 500."""
     count = round(validation) if validation >= 1 else min(500, int(validation * len(pairs)))
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -123,10 +123,10 @@ def set_aside(pairs: Sequence[Pair], validation: float, seed: int) -> tuple[list
     return [pair for i, pair in enumerate(pairs) if i not in chosen], [pairs[i] for i in sorted(chosen)]
 
 
-def _usable(pairs: Sequence[Pair], backbone: FrozenBackbone, show_progress: bool) -> tuple[list[Pair], list[Failure]]:
+def _usable(pairs: Sequence[Pair], model: FrozenModel, show_progress: bool) -> tuple[list[Pair], list[Failure]]:
     with _bar(show_progress) as bar:
         task = bar.add_task("checking pairs", total=len(pairs))
-        usable, failures = usable_pairs(pairs, backbone, lambda count: bar.advance(task, count))
+        usable, failures = screen_pairs(pairs, model, lambda count: bar.advance(task, count))
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
     return usable, failures
@@ -142,7 +142,7 @@ def _open_folder(out: Path, described: dict[str, Any], failures: Sequence[Failur
         replace_file(out / LEFT_OUT_FILE, lambda path: path.write_text(lines, encoding="utf-8"))
 
 
-def _accelerator(out: Path, options: TrainingOptions) -> Accelerator:
+def _accelerator(out: Path, options: TrainConfig) -> Accelerator:
     return Accelerator(
         log_with="tensorboard" if options.tensorboard else None,
         project_dir=str(out),
@@ -150,7 +150,7 @@ def _accelerator(out: Path, options: TrainingOptions) -> Accelerator:
     )
 
 
-def _prepare(accelerator: Accelerator, learner: Learner, options: TrainingOptions, total: int) -> tuple[Any, Any, Any]:
+def _prepare(accelerator: Accelerator, learner: Learner, options: TrainConfig, total: int) -> tuple[Any, Any, Any]:
     """The learner made ready, AdamW, and a schedule of linear warm-up and linear fall."""
     assert options.learning_rate is not None
     optimiser = torch.optim.AdamW(learner.groups_of_parameters(options.learning_rate), weight_decay=options.weight_decay)
@@ -167,15 +167,15 @@ def _items(pairs: Sequence[Pair]) -> list[Item]:
 
 def _steps(
     learner: Learner, batches: Batches, start: int, stop: int, own: Callable[[Sequence[Item]], list[Item]], workers: int
-) -> Iterator[tuple[ContrastiveBatch, Ahead]]:
+) -> Iterator[tuple[ContrastiveBatch, Prefetched]]:
     """The batch of each step, with those of this process's items that must be read for it, prepared while the model ran."""
     for epoch in batches.from_step(start, stop):
-        yield from zip(epoch, learner.prepare_ahead([own(batch.items) for batch in epoch], workers), strict=True)
+        yield from zip(epoch, learner.prefetch_batches([own(batch.items) for batch in epoch], workers), strict=True)
 
 
 def _prefill(learner: Learner, items: Sequence[Item], workers: int, show_progress: bool) -> None:
     """Read every item once and keep what there is room for."""
-    items = list({item.key: item for item in items}.values())
+    items = list({item.content_hash: item for item in items}.values())
     with _bar(show_progress) as bar:
         task = bar.add_task("reading items", total=len(items))
         kept = learner.prefill(items, lambda count: bar.advance(task, count), workers)
@@ -185,11 +185,11 @@ def _prefill(learner: Learner, items: Sequence[Item], workers: int, show_progres
 
 
 @torch.no_grad()
-def _validate(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, float]:
+def _validate(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, float]:
     """hit@1 and hit@5 of the first positive against the pairs' queries and back, as fractions."""
-    queries = embedder.embed([pair.query for pair in pairs]).vectors
-    positives = embedder.embed([pair.positives[0] for pair in pairs]).vectors
-    relevant = np.array([[b.positives[0].key in {p.key for p in a.positives} for b in pairs] for a in pairs])
+    queries = encoder.encode([pair.query for pair in pairs]).vectors
+    positives = encoder.encode([pair.positives[0] for pair in pairs]).vectors
+    relevant = np.array([[b.positives[0].content_hash in {p.content_hash for p in a.positives} for b in pairs] for a in pairs])
     scores = queries @ positives.T
     forward, backward = report(scores, relevant.astype(int), (1, 5)), report(scores.T, relevant.T.astype(int), (1, 5))
     return {f"{way} hit@{k}": side[f"hit@{k}"] for way, side in (("query", forward), ("positive", backward)) for k in (1, 5)}
@@ -211,7 +211,7 @@ def _bar(show: bool) -> Progress:
 class _Log:
     """One line a step in `log.jsonl`, a progress bar, and TensorBoard where asked for."""
 
-    def __init__(self, accelerator: Accelerator, out: Path, total: int, start: int, options: TrainingOptions, show: bool):
+    def __init__(self, accelerator: Accelerator, out: Path, total: int, start: int, options: TrainConfig, show: bool):
         self.accelerator, self.file, self.show = accelerator, out / LOG_FILE, show
         self.bar = _bar(show)
         self.task = self.bar.add_task("adapting", total=total, completed=start)

@@ -8,34 +8,34 @@ from typing import Any
 
 import torch
 
+from slq.adapters.latents import INITS, POOLINGS, READOUTS
+from slq.cache import LEVELS, KVCache
 from slq.errors import InputError
-from slq.latents import INITS, POOLINGS, READOUTS
-from slq.prefix_cache import LEVELS, PrefixCache
 
 METHODS = ("latents", "lora", "full")
 PAPER: dict[str, Any] = {"num_latents": 20, "init": "normal", "generation_prompt": True}  # the latent queries of the SLQ paper and its code
-OF_LATENTS = ("num_latents", "init", "generation_prompt", "pooling", "readout", "per_modality", "groups", "orthogonality")
+OF_LATENTS = ("num_latents", "init", "generation_prompt", "pooling", "readout", "modality_specific", "groups", "orthogonality")
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """Settings of one run, by default few latent queries that start as the backbone's own readout, learned in minutes rather than days.
+class TrainConfig:
+    """Settings of one run, by default few latent queries that start as the model's own readout, learned in minutes rather than days.
 
-    The paper's latent queries are `TrainingOptions(**PAPER)`; docs/design/0015-default-recipe.md has the two side by side.
+    The paper's latent queries are `TrainConfig(**PAPER)`; docs/design/0015-default-recipe.md has the two side by side.
 
     method: what is learned: `latents`, or what they are compared with, the decoder's own weights by `lora` (lora_rank, lora_alpha) or in
-    `full` (tune_vision: with the vision tower's); those are read at the last token. pooling, readout, per_modality, groups: see
-    `latents.LatentQueries`; groups are trained by late interaction beside the pooled embedding. matryoshka: leading numbers of the
+    `full` (train_vision_encoder: with the vision tower's); those are read at the last token. pooling, readout, modality_specific, groups:
+    see `latents.LatentQueries`; groups are trained by late interaction beside the pooled embedding. matryoshka: leading numbers of the
     embedding that are also trained to stand alone. start_share: after the last step what was learned is moved back by this share of its way
     from the start, which keeps more of what the model knew (Wortsman et al. 2022, WiSE-FT).
-    generation_prompt: whether the latents stand behind the prompt at which the backbone would answer, or in its place.
+    generation_prompt: whether the latents stand behind the prompt at which the model would answer, or in its place.
     learning_rate: None means a tenth of the size of the latents' start (`learners.size_of_start`); 1e-4 for lora, 1e-5 for full.
     warmup_steps: at most a tenth of the run.
-    captions_per_item: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. validation: pairs set aside, a
-    share (< 1) or a number. batch_size: of all processes together. tokens_per_pass: tokens that run at once with gradients (None: what a
-    quarter of the memory holds); a larger batch is run in parts with the same gradient. cache_*: see `prefix_cache.PrefixCache`;
+    positives_per_query: positives drawn per pair and step. false_negative_margin: see `losses.info_nce`. validation: pairs set aside, a
+    share (< 1) or a number. batch_size: of all processes together. mini_batch_tokens: tokens that run at once with gradients (None: what a
+    quarter of the memory holds); a larger batch is run in parts with the same gradient. cache_*: see `kv_cache.KVCache`;
     cache_bytes is host memory (None: a quarter of what is free; 0: none). workers: processes that prepare items while the model runs
-    (None: see `backbone.default_workers`).
+    (None: see `model.default_num_workers`).
     """
 
     method: str = "latents"
@@ -44,13 +44,13 @@ class TrainingOptions:
     generation_prompt: bool = False
     pooling: str = "mean"
     readout: str = "final"
-    per_modality: bool = False
+    modality_specific: bool = False
     groups: tuple[int, ...] = ()
     matryoshka: tuple[int, ...] = ()
     start_share: float = 0.0
     lora_rank: int = 8
     lora_alpha: int = 16
-    tune_vision: bool = False
+    train_vision_encoder: bool = False
     epochs: int = 5
     batch_size: int = 128
     max_steps: int | None = None
@@ -59,12 +59,12 @@ class TrainingOptions:
     weight_decay: float = 0.0
     orthogonality: float = 0.0
     false_negative_margin: float | None = None
-    captions_per_item: int = 1
+    positives_per_query: int = 1
     validation: float = 0.05
     save_every: int = 100
     seed: int = 0
-    prefix_split: bool = True
-    tokens_per_pass: int | None = None
+    prefix_caching: bool = True
+    mini_batch_tokens: int | None = None
     cache_bytes: int | None = None
     cache_device_bytes: int = 0
     cache_folder: str | None = None
@@ -75,11 +75,11 @@ class TrainingOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_latents", "epochs", "captions_per_item", "save_every", "lora_rank", "lora_alpha")
+        at_least_one = ("num_latents", "epochs", "positives_per_query", "save_every", "lora_rank", "lora_alpha")
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("max_steps", "tokens_per_pass"):
+        for name in ("max_steps", "mini_batch_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}.")
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -100,8 +100,8 @@ class TrainingOptions:
                 raise InputError(f"matryoshka must be numbers of dimensions from 1 on, not {dims}.")
         if not 0 <= self.start_share < 1:
             raise InputError(f"start_share must be a share from 0 to below 1, not {self.start_share}.")
-        if self.tune_vision and self.method != "full":
-            raise InputError("tune_vision is of method full: the others leave the vision tower as it is.")
+        if self.train_vision_encoder and self.method != "full":
+            raise InputError("train_vision_encoder is of method full: the others leave the vision tower as it is.")
         if self.method != "latents":
             plain = {field.name: field.default for field in fields(self)}
             for name in OF_LATENTS:
@@ -112,9 +112,9 @@ class TrainingOptions:
         if self.validation < 0:
             raise InputError(f"validation must be a share or a number of pairs, not {self.validation}.")
 
-    def prefix_cache(self, device: torch.device) -> PrefixCache:
+    def kv_cache(self, device: torch.device) -> KVCache:
         """The cache that a run with these options keeps its prefixes in."""
-        return PrefixCache(
+        return KVCache(
             self.cache_bytes,
             device_budget=self.cache_device_bytes,
             device=str(device),

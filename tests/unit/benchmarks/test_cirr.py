@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hand_scored import COMMIT, encoded, hit, hub_copy, picture, write_json, write_parquet
+from hand_scored import COMMIT, encoded, hit, hub_copy, image, write_json, write_parquet
 
 from slq.benchmarks import load_benchmark
 from slq.benchmarks.cirr import read_cirr_test, write_cirr_submission
-from slq.errors import DataFileError, InputError
+from slq.errors import DataError, InputError
 from slq.types import Item
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -39,7 +39,7 @@ def cirr(folder: Path, queries: list[dict] | None = None, split: str = "val") ->
     write_json(folder / f"captions/cap.rc2.{split}.json", queries)
     write_json(folder / f"image_splits/split.rc2.{split}.json", {name: f"./dev/{name}.png" for name in NAMES})
     for number, name in enumerate(NAMES):
-        picture(folder / f"dev/{name}.png", number)
+        image(folder / f"dev/{name}.png", number)
     return folder
 
 
@@ -56,8 +56,8 @@ def test_the_gallery_and_the_groups(tmp_path):
     assert whole.masked == {"12": {NAMES[0]}, "34": {NAMES[7]}} and whole.candidates == {}
     assert {id_: set(names) for id_, names in subset.candidates.items()} == {"12": set(NAMES[1:6]), "34": set(NAMES[2:7])}
     assert whole.depths == (1, 5, 10, 50) and subset.depths == (1, 2, 3)
-    assert "the reference picture masked" in found.protocol
-    assert "NOT the published data: 2 queries in place of 4,181, 8 pictures in place of 2,297" in found.protocol
+    assert "the reference image masked" in found.protocol
+    assert "NOT the published data: 2 queries in place of 4,181, 8 images in place of 2,297" in found.protocol
     assert whole.corpus[NAMES[3]] is subset.corpus[NAMES[3]] and whole.queries["12"] is subset.queries["12"], "each is embedded once"
 
 
@@ -70,7 +70,7 @@ def test_perfect_and_constant_scores(tmp_path):
     assert hit(whole, 10, "constant") == 1.0, "ten of seven"
 
 
-def test_pictures_may_lie_below_images(tmp_path):
+def test_images_may_lie_below_images(tmp_path):
     cirr(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "dev").rename(tmp_path / "images" / "dev")
@@ -85,7 +85,7 @@ def test_prompts(tmp_path):
     assert set(found.prompts) == {"query", "corpus"} and "with prompts" in found.protocol
 
 
-def test_missing_pictures_count_as_missed(tmp_path):
+def test_missing_images_count_as_missed(tmp_path):
     cirr(tmp_path)
     for number in (1, 7):  # the target of the first, the reference of the second
         (tmp_path / f"dev/{NAMES[number]}.png").unlink()
@@ -95,7 +95,7 @@ def test_missing_pictures_count_as_missed(tmp_path):
     assert hit(whole, 50) == hit(subset, 3) == 0.0
     for name in NAMES:
         (tmp_path / f"dev/{name}.png").unlink(missing_ok=True)
-    with pytest.raises(DataFileError, match=r"none of the 8 pictures is there: .*; fetch NLVR2's pictures as CIRR's README says"):
+    with pytest.raises(DataError, match=r"none of the 8 images is there: .*; fetch NLVR2's images as CIRR's README says"):
         load_benchmark("cirr", tmp_path)
 
 
@@ -116,18 +116,18 @@ def test_missing_pictures_count_as_missed(tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_captions_is_said(tmp_path, queries, complaint):
-    with pytest.raises(DataFileError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         load_benchmark("cirr", cirr(tmp_path, queries))
 
 
 def test_missing_files(tmp_path):
     with pytest.raises(
-        DataFileError, match=r"split.rc2.val.json does not exist; clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR"
+        DataError, match=r"split.rc2.val.json does not exist; clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR"
     ):
         load_benchmark("cirr", tmp_path)
     cirr(tmp_path)
     write_json(tmp_path / "image_splits/split.rc2.val.json", {NAMES[0]: 7})
-    with pytest.raises(DataFileError, match="the values must be paths of pictures"):
+    with pytest.raises(DataError, match="the values must be paths of images"):
         load_benchmark("cirr", tmp_path)
 
 
@@ -148,8 +148,8 @@ def hub(cache: Path, group: object) -> None:
         }
     ]
     write_parquet(hub_copy(cache / "hub", "royokong/cirr_val") / "data/val-00000-of-00001.parquet", rows)
-    pictures = [{"id": name, "img": {"bytes": encoded(n), "path": f"{name}.png"}, "split": "val"} for n, name in enumerate(NAMES)]
-    write_parquet(hub_copy(cache / "hub", "royokong/cirr_imgs", "f" * 40) / "data/val-00000-of-00001.parquet", pictures)
+    images = [{"id": name, "img": {"bytes": encoded(n), "path": f"{name}.png"}, "split": "val"} for n, name in enumerate(NAMES)]
+    write_parquet(hub_copy(cache / "hub", "royokong/cirr_imgs", "f" * 40) / "data/val-00000-of-00001.parquet", images)
 
 
 def test_the_hubs_tables(own_cache):
@@ -194,8 +194,8 @@ def test_a_submission(tmp_path):
 @pytest.mark.parametrize(
     ("ranked", "complaint"),
     [
-        ({"recall": {"12": ["a"] * 60}}, "recall needs 50 different pictures for each query, and '12' has fewer"),
-        ({"recall_subset": {"12": ["a", "b"]}}, "recall_subset needs 3 different pictures"),
+        ({"recall": {"12": ["a"] * 60}}, "recall needs 50 different images for each query, and '12' has fewer"),
+        ({"recall_subset": {"12": ["a", "b"]}}, "recall_subset needs 3 different images"),
         ({"hit@1": {}}, "CIRR has no metric 'hit@1'; use recall or recall_subset"),
     ],
 )
@@ -205,11 +205,9 @@ def test_a_wrong_submission_is_refused(tmp_path, ranked, complaint):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_that_the_hubs_gallery_lacks(own_cache):
+def test_an_image_that_the_hubs_gallery_lacks(own_cache):
     hub(own_cache, NAMES[:6])
     (gallery,) = (own_cache / "hub").glob("*cirr_imgs/snapshots/*/data/*.parquet")
     write_parquet(gallery, [{"id": NAMES[0], "img": {"bytes": encoded(0), "path": None}}])
-    with pytest.raises(
-        DataFileError, match=r"row 1: the picture dev-1-0-img0 is not in royokong/cirr_imgs; take both at matching revisions"
-    ):
+    with pytest.raises(DataError, match=r"row 1: the image dev-1-0-img0 is not in royokong/cirr_imgs; take both at matching revisions"):
         load_benchmark("cirr")

@@ -1,4 +1,4 @@
-"""COCO and Flickr30K from Karpathy's file and from tables, and their captions drawn as pictures."""
+"""COCO and Flickr30K from Karpathy's file and from tables, and their captions drawn as images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hand_scored import COMMIT, encoded, hit, hub_copy, picture, write_json, write_parquet
+from hand_scored import COMMIT, encoded, hit, hub_copy, image, write_json, write_parquet
 
 from slq.benchmarks import load_benchmark
-from slq.benchmarks.drawn import SIZE, draw_text, drawn_file
-from slq.data import open_picture
-from slq.errors import DataFileError, InputError
+from slq.benchmarks.rendered import SIZE, render_text, rendered_file
+from slq.data import open_image
+from slq.errors import DataError, InputError
 from slq.types import Item
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -33,11 +33,11 @@ def karpathy(folder: Path, entries: list[dict], name: str = "coco") -> Path:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """Three test pictures, the second with seven captions, the third sharing one word for word with the first; one of training."""
+    """Three test images, the second with seven captions, the third sharing one word for word with the first; one of training."""
     shared = [*captions(3, 4), "caption 0 of 1"]
     karpathy(tmp_path, [entry(1, captions(1)), entry(2, captions(2, 7)), entry(9, captions(9), "restval"), entry(3, shared)])
     for number in (1, 2, 3):
-        picture(tmp_path / f"val2014/COCO_val2014_{number:012d}.jpg", number)
+        image(tmp_path / f"val2014/COCO_val2014_{number:012d}.jpg", number)
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def test_karpathys_file_gives_both_ways(coco):
     assert (to_image.name, to_text.name) == ("text to image", "image to text")
     assert to_image.corpus == {name: Item(image=coco / "val2014" / name) for name in (FIRST, SECOND, THIRD)}
     assert len(to_image.queries) == 15 and to_image.queries[f"{SECOND}#4"] == Item("caption 4 of 2")
-    assert to_image.qrels[f"{THIRD}#4"] == {THIRD: 1}, "a caption's one answer is its own picture"
+    assert to_image.qrels[f"{THIRD}#4"] == {THIRD: 1}, "a caption's one answer is its own image"
     assert to_text.qrels[SECOND] == {f"{SECOND}#{number}": 1 for number in range(5)}
     assert to_text.qrels[FIRST] == {**{f"{FIRST}#{n}": 1 for n in range(5)}, f"{THIRD}#4": 1}, "nothing can tell equal captions apart"
     assert to_image.depths == (1, 5, 10) and found.groups == {} and found.prompts == {}
@@ -64,8 +64,8 @@ def test_all_captions(coco):
 
 def test_the_protocol_says_what_is_not_the_published_data(coco):
     said = load_benchmark("coco", coco).protocol
-    assert "Karpathy's test split, 3 pictures with the first five captions of each (15), both ways, without prompts" in said
-    assert said.endswith("; NOT the published data: 3 pictures in place of 5,000, 15 captions in place of 25,000.")
+    assert "Karpathy's test split, 3 images with the first five captions of each (15), both ways, without prompts" in said
+    assert said.endswith("; NOT the published data: 3 images in place of 5,000, 15 captions in place of 25,000.")
     assert "all captions (17)" in load_benchmark("coco", coco, "all").protocol
 
 
@@ -78,16 +78,16 @@ def test_perfect_and_constant_scores(coco):
 
 def test_flickr_has_no_filepath(tmp_path):
     karpathy(tmp_path, [entry(1, captions(1), below=None)], "flickr30k")
-    kept = picture(tmp_path / "flickr30k-images" / FIRST)
+    kept = image(tmp_path / "flickr30k-images" / FIRST)
     assert load_benchmark("flickr30k", tmp_path).sets[0].corpus == {FIRST: Item(image=kept)}
 
 
-def test_a_missing_picture_counts_as_missed(coco):
+def test_a_missing_image_counts_as_missed(coco):
     (coco / "val2014" / SECOND).unlink()
     to_image, to_text = load_benchmark("coco", coco).sets
     for one in (to_image, to_text):
         assert [failure.item for failure in one.failures] == [SECOND]
-        assert f"the picture val2014/{SECOND} or {SECOND} is not in {coco} or" in one.failures[0].reason
+        assert f"the image val2014/{SECOND} or {SECOND} is not in {coco} or" in one.failures[0].reason
     assert set(to_image.corpus) == {FIRST, THIRD} and set(to_text.queries) == {FIRST, SECOND, THIRD}
     assert hit(to_image, 10) == 10 / 15
     assert hit(to_text, 10) == 2 / 3
@@ -111,9 +111,9 @@ def test_the_revision_follows_the_annotations(coco):
 @pytest.mark.parametrize(
     ("entries", "complaint"),
     [
-        ([entry(1, captions(1), "train"), entry(2, captions(2), "val")], r"no picture of the split 'test', only of train \(1\), val \(1\)"),
+        ([entry(1, captions(1), "train"), entry(2, captions(2), "val")], r"no image of the split 'test', only of train \(1\), val \(1\)"),
         ([entry(1, captions(1, 3))], r"has 3 caption\(s\), and five are scored; use the variant 'all'"),
-        ([entry(1, captions(1)), entry(1, captions(1))], "image 1: repeats the picture COCO"),
+        ([entry(1, captions(1)), entry(1, captions(1))], "image 1: repeats the image COCO"),
         ([entry(1, [])], "image 0: 'sentences' must be a list, not \\[\\]"),
         ([{**entry(1, captions(1)), "split": None}], "image 0: 'split' must be a text, not None"),
         ([], "'images' must be a list"),
@@ -121,30 +121,30 @@ def test_the_revision_follows_the_annotations(coco):
 )
 def test_what_is_wrong_with_the_file_is_said(tmp_path, entries, complaint):
     karpathy(tmp_path, entries)
-    picture(tmp_path / "val2014" / FIRST)
-    with pytest.raises(DataFileError, match=complaint):
+    image(tmp_path / "val2014" / FIRST)
+    with pytest.raises(DataError, match=complaint):
         load_benchmark("coco", tmp_path)
 
 
 def test_wrong_folders(tmp_path, coco):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataFileError, match=r"holds neither dataset_flickr30k.json nor test-\*.parquet; put Karpathy's file there"):
+    with pytest.raises(DataError, match=r"holds neither dataset_flickr30k.json nor test-\*.parquet; put Karpathy's file there"):
         load_benchmark("flickr30k", tmp_path / "empty")
-    with pytest.raises(DataFileError, match="does not exist; give the folder of a local copy, as `slq benchmarks coco` shows it"):
+    with pytest.raises(DataError, match="does not exist; give the folder of a local copy, as `slq benchmarks coco` shows it"):
         load_benchmark("coco", tmp_path / "no")
-    with pytest.raises(DataFileError, match=r"dataset_coco.json is a file; give the folder"):
+    with pytest.raises(DataError, match=r"dataset_coco.json is a file; give the folder"):
         load_benchmark("coco", coco / "dataset_coco.json")
     (coco / "dataset_coco.json").write_text("{")
-    with pytest.raises(DataFileError, match=r"dataset_coco.json is not valid JSON .*; fetch the file again"):
+    with pytest.raises(DataError, match=r"dataset_coco.json is not valid JSON .*; fetch the file again"):
         load_benchmark("coco", coco)
     (coco / "dataset_coco.json").write_text("[]")
-    with pytest.raises(DataFileError, match="does not hold an object with entries"):
+    with pytest.raises(DataError, match="does not hold an object with entries"):
         load_benchmark("coco", coco)
 
 
-def test_all_pictures_missing(tmp_path):
+def test_all_images_missing(tmp_path):
     karpathy(tmp_path, [entry(1, captions(1)), entry(2, captions(2))])
-    with pytest.raises(DataFileError, match=r"none of the 2 pictures is there: .*000001.jpg is not in .*; unpack the pictures beside"):
+    with pytest.raises(DataError, match=r"none of the 2 images is there: .*000001.jpg is not in .*; unpack the images beside"):
         load_benchmark("coco", tmp_path)
 
 
@@ -169,18 +169,18 @@ def rows() -> list[dict]:
 
 
 @pytest.mark.parametrize("name", ["test-00000-of-00001.parquet", "data/test-00000-of-00001.parquet", "coco.parquet"])
-def test_tables_hold_the_pictures(tmp_path, own_cache, name):
+def test_tables_hold_the_images(tmp_path, own_cache, name):
     write_parquet(tmp_path / name, rows())
     to_image, to_text = load_benchmark("coco", tmp_path).sets
     assert list(to_image.corpus) == ["0.png", "1.png", "2.png"] and to_image.failures == ()
     kept = to_image.corpus["2.png"].image
     assert kept.is_relative_to(own_cache / "slq" / "benchmarks") and kept.read_bytes() == encoded(2), "a file, so that none stays in memory"
-    assert open_picture(kept).getpixel((0, 0)) == (2, 0, 0) and to_image.corpus["2.png"].key
+    assert open_image(kept).getpixel((0, 0)) == (2, 0, 0) and to_image.corpus["2.png"].content_hash
     assert hit(to_image, 1) == hit(to_text, 1) == 1.0
     assert load_benchmark("coco", tmp_path).sets[0].corpus == to_image.corpus
 
 
-def test_rows_without_their_picture(tmp_path):
+def test_rows_without_their_image(tmp_path):
     broken = [
         {"image": {"bytes": None, "path": None}, "text": captions(7)},
         {"image": {"bytes": None, "path": "no.png"}, "text": captions(8)},
@@ -188,26 +188,24 @@ def test_rows_without_their_picture(tmp_path):
     write_parquet(tmp_path / "test.parquet", [*rows(), *broken])
     to_image, _ = load_benchmark("coco", tmp_path).sets
     assert [failure.item for failure in to_image.failures] == ["3", "no.png"]
-    assert "the row holds no picture" in to_image.failures[0].reason and "no.png does not exist" in to_image.failures[1].reason
+    assert "the row holds no image" in to_image.failures[0].reason and "no.png does not exist" in to_image.failures[1].reason
     assert hit(to_image, 1) == 15 / 25
     write_parquet(tmp_path / "test.parquet", broken)
-    with pytest.raises(DataFileError, match="none of the 2 pictures is there"):
+    with pytest.raises(DataError, match="none of the 2 images is there"):
         load_benchmark("coco", tmp_path)
 
 
 def test_tables_of_another_split_or_kind(tmp_path):
     write_parquet(tmp_path / "train-00000-of-00001.parquet", rows())
-    with pytest.raises(DataFileError, match=r"holds no table of the split 'test', only of train; fetch test-\*.parquet"):
+    with pytest.raises(DataError, match=r"holds no table of the split 'test', only of train; fetch test-\*.parquet"):
         load_benchmark("coco", tmp_path)
     write_parquet(tmp_path / "test-00000-of-00001.parquet", [{"image": "a.png", "caption": "b"}])
-    with pytest.raises(DataFileError, match="has the columns image, caption; it must have 'image' and 'text'"):
+    with pytest.raises(DataError, match="has the columns image, caption; it must have 'image' and 'text'"):
         load_benchmark("coco", tmp_path)
 
 
 def test_the_hub(own_cache):
-    with pytest.raises(
-        DataFileError, match=r"'royokong/coco_test' is not on this machine, and .*; connect and try again, or give the folder"
-    ):
+    with pytest.raises(DataError, match=r"'royokong/coco_test' is not on this machine, and .*; connect and try again, or give the folder"):
         load_benchmark("coco")
     write_parquet(hub_copy(own_cache / "hub", "royokong/coco_test") / "data/test-00000-of-00001.parquet", rows())
     found = load_benchmark("coco")
@@ -217,7 +215,7 @@ def test_the_hub(own_cache):
         load_benchmark("coco", revision="a+b")
 
 
-# --- captions as pictures ---------------------------------------------------------------------------------------------------
+# --- captions as images ---------------------------------------------------------------------------------------------------
 
 
 def test_drawn_captions(coco):
@@ -225,7 +223,7 @@ def test_drawn_captions(coco):
     found = load_benchmark("i2i", coco)
     to_image, to_drawn = found.sets
     drawn = to_image.queries[f"{FIRST}#0"]
-    assert drawn.text is None and drawn.image == drawn_file("caption 0 of 1")
+    assert drawn.text is None and drawn.image == rendered_file("caption 0 of 1")
     assert to_image.qrels[f"{SECOND}#1"] == {SECOND: 1} and f"{THIRD}#4" in to_drawn.qrels[FIRST]
     assert "drawn black on white (800 x 400, DejaVu Sans " in found.protocol and "40 pt" in found.protocol
     assert hit(to_image, 1) == hit(to_drawn, 1) == 1.0 and hit(to_drawn, 1, "constant") == 0.0
@@ -238,7 +236,7 @@ def test_i2i_of_coco_is_a_variant(coco):
 
 
 def ink(text: str) -> np.ndarray:
-    return np.asarray(draw_text(text)) < 128
+    return np.asarray(render_text(text)) < 128
 
 
 def test_text_is_drawn_the_same_each_time_and_fits():
@@ -248,7 +246,7 @@ def test_text_is_drawn_the_same_each_time_and_fits():
     for text in ("a cat", "Wrapped " * 12, long, "x" * 200):
         drawn = ink(text)
         assert drawn.shape == SIZE[::-1] and drawn.any()
-        assert not drawn[-4:].any() and not drawn[:, -4:].any(), "nothing runs out of the picture"
+        assert not drawn[-4:].any() and not drawn[:, -4:].any(), "nothing runs out of the image"
     missing = ink("\ue123")
     assert all((ink(letter) != missing).any() for letter in "é“”ñ"), "letters, not the box for what a font lacks"
 

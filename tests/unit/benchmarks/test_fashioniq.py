@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hand_scored import COMMIT, encoded, hit, hub_copy, picture, write_json, write_parquet
+from hand_scored import COMMIT, encoded, hit, hub_copy, image, write_json, write_parquet
 
 from slq.benchmarks import load_benchmark
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -21,7 +21,7 @@ def query(candidate: str, target: str, captions: tuple[str, ...] = ("is red.", "
 
 
 def fashioniq(folder: Path, **queries: list) -> Path:
-    """Each category has five pictures D0 ... D4 (S0 ..., T0 ...), of which queries name three."""
+    """Each category has five images D0 ... D4 (S0 ..., T0 ...), of which queries name three."""
     for category in CATEGORIES:
         letter = category[0].upper()
         names = [f"{letter}{number}" for number in range(5)]
@@ -29,7 +29,7 @@ def fashioniq(folder: Path, **queries: list) -> Path:
         write_json(folder / f"captions/cap.{category}.val.json", own)
         write_json(folder / f"image_splits/split.{category}.val.json", names)
         for number, name in enumerate(names):
-            picture(folder / f"images/{name}.{'png' if number % 2 else 'jpg'}", number)
+            image(folder / f"images/{name}.{'png' if number % 2 else 'jpg'}", number)
     return folder
 
 
@@ -44,14 +44,14 @@ def test_categories_and_their_average(tmp_path):
     assert list(dress.corpus) == ["D0", "D1", "D2", "D3", "D4"] and dress.corpus["D3"] == Item(image=tmp_path / "images/D3.png")
     assert dress.qrels == {"dress 0": {"D1": 1}, "dress 1": {"D2": 1}}
     assert dress.depths == (10, 50) and dress.masked == {}
-    assert "gallery of the whole split, remarks in the order of the file, reference picture not masked" in found.protocol
-    assert "2 queries of dress in place of 2,017, 5 pictures of dress in place of 3,817" in found.protocol
+    assert "gallery of the whole split, remarks in the order of the file, reference image not masked" in found.protocol
+    assert "2 queries of dress in place of 2,017, 5 images of dress in place of 3,817" in found.protocol
 
 
 def test_the_val_gallery_is_what_queries_name(tmp_path):
     found = load_benchmark("fashioniq", fashioniq(tmp_path), "val")
     assert list(found.sets[1].corpus) == ["S0", "S1", "S2"]
-    assert "only the pictures that queries name (the easier VAL split)" in found.protocol and "in place of 2,628" in found.protocol
+    assert "only the images that queries name (the easier VAL split)" in found.protocol and "in place of 2,628" in found.protocol
 
 
 def test_both_orders(tmp_path):
@@ -60,7 +60,7 @@ def test_both_orders(tmp_path):
     assert names == (*CATEGORIES, *(f"{name}, remarks swapped" for name in CATEGORIES))
     assert found.groups == {"average": CATEGORIES, "average, both orders": names}
     assert found.sets[3].queries["dress 0"].text == "has no sleeves, is red"
-    assert found.sets[3].corpus is found.sets[0].corpus, "each picture is embedded once"
+    assert found.sets[3].corpus is found.sets[0].corpus, "each image is embedded once"
     assert len(load_benchmark("fashioniq", tmp_path, "val-both").sets[5].corpus) == 3
 
 
@@ -69,7 +69,7 @@ def test_perfect_random_and_constant_scores(tmp_path):
     fashioniq(tmp_path, dress=[query(names[number], names[number + 1]) for number in range(50)])
     write_json(tmp_path / "image_splits/split.dress.val.json", names)
     for name in names:
-        picture(tmp_path / f"images/{name}.jpg")
+        image(tmp_path / f"images/{name}.jpg")
     dress = load_benchmark("fashioniq", tmp_path).sets[0]
     assert hit(dress, 10) == 1.0 and hit(dress, 50, "constant") == 0.0
     assert 0.05 < hit(dress, 50, "random") < 0.45, "a quarter by chance"
@@ -84,7 +84,7 @@ def test_prompts(tmp_path):
     assert "{category}" in found.prompts["corpus"] and "with prompts ('shirt' for toptee, as E5-V)" in found.protocol
 
 
-def test_missing_pictures_count_as_missed(tmp_path):
+def test_missing_images_count_as_missed(tmp_path):
     fashioniq(tmp_path)
     (tmp_path / "images/D1.png").unlink()  # a target, and the reference of the other query
     dress = load_benchmark("fashioniq", tmp_path).sets[0]
@@ -94,7 +94,7 @@ def test_missing_pictures_count_as_missed(tmp_path):
     for number in range(5):
         for suffix in ("jpg", "png"):
             (tmp_path / f"images/D{number}.{suffix}").unlink(missing_ok=True)
-    with pytest.raises(DataFileError, match=r"none of the 5 pictures is there: .*; fetch the pictures that image_url names"):
+    with pytest.raises(DataError, match=r"none of the 5 images is there: .*; fetch the images that image_url names"):
         load_benchmark("fashioniq", tmp_path)
 
 
@@ -103,22 +103,22 @@ def test_missing_pictures_count_as_missed(tmp_path):
     [
         ([{"candidate": "D0", "captions": ["a", "b"]}], "entry 0: there is no 'target', as in the test split, whose labels are hidden"),
         ([query("D0", "D1", ("one",))], "entry 0: a query has two captions, not 1"),
-        ([query("D0", "D9")], "cap.dress.val.json: the picture D9 is not in split.dress.val.json; take both from one version"),
+        ([query("D0", "D9")], "cap.dress.val.json: the image D9 is not in split.dress.val.json; take both from one version"),
         ([query("", "D1")], "'candidate' must be a text, not ''"),
     ],
 )
 def test_what_is_wrong_with_the_captions_is_said(tmp_path, queries, complaint):
-    with pytest.raises(DataFileError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         load_benchmark("fashioniq", fashioniq(tmp_path, dress=queries))
 
 
 def test_missing_and_wrong_files(tmp_path):
     fashioniq(tmp_path)
     (tmp_path / "captions/cap.toptee.val.json").unlink()
-    with pytest.raises(DataFileError, match=r"cap.toptee.val.json does not exist; clone github.com/XiaoxiaoGuo/fashion-iq there"):
+    with pytest.raises(DataError, match=r"cap.toptee.val.json does not exist; clone github.com/XiaoxiaoGuo/fashion-iq there"):
         load_benchmark("fashioniq", tmp_path)
     write_json(tmp_path / "image_splits/split.toptee.val.json", [7])
-    with pytest.raises(DataFileError, match="the entries must be names of pictures"):
+    with pytest.raises(DataError, match="the entries must be names of images"):
         load_benchmark("fashioniq", tmp_path)
 
 
@@ -148,5 +148,5 @@ def test_the_hubs_tables(own_cache):
 
 def test_a_category_that_the_hubs_table_lacks(own_cache):
     hub(own_cache, ("dress", "shirt"))
-    with pytest.raises(DataFileError, match="has no queries of the category 'toptee'"):
+    with pytest.raises(DataError, match="has no queries of the category 'toptee'"):
         load_benchmark("fashioniq")

@@ -8,9 +8,9 @@ import pytest
 from huggingface_hub.errors import RevisionNotFoundError
 from PIL import ImageFont
 
-from slq.benchmarks import drawn
+from slq.benchmarks import rendered
 from slq.benchmarks.hub import fetch
-from slq.errors import DataFileError, MissingExtraError
+from slq.errors import DataError, MissingExtraError
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ def test_the_hub_refuses(monkeypatch, error, complaint):
         raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(DataFileError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         fetch(["a/b"], "v9")
 
 
 def test_the_font_names_its_extra(monkeypatch):
-    monkeypatch.setattr(drawn, "find_spec", lambda name: None)
-    drawn._font_file.cache_clear()
+    monkeypatch.setattr(rendered, "find_spec", lambda name: None)
+    rendered._font_file.cache_clear()
     with pytest.raises(MissingExtraError, match=r'needs the font DejaVuSans.ttf of matplotlib; run: pip install "slq\[plots\]"'):
-        drawn._font_file()
+        rendered._font_file()
     monkeypatch.undo()
-    assert isinstance(ImageFont.truetype(str(drawn._font_file()), 10), ImageFont.FreeTypeFont)
+    assert isinstance(ImageFont.truetype(str(rendered._font_file()), 10), ImageFont.FreeTypeFont)

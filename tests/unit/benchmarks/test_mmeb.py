@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_scored import COMMIT, encoded, hit, hub_copy, picture, write_lines, write_parquet
+from hand_scored import COMMIT, encoded, hit, hub_copy, image, write_lines, write_parquet
 
 from slq.benchmarks import load_benchmark
 from slq.benchmarks.mmeb import GROUPS, SUBSETS
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -20,7 +20,7 @@ LABELS = [f"label {number}" for number in range(40)]
 
 
 def classification(number: int, **other: Any) -> dict:
-    """A picture asks for its label; the right one stands first, as in the original."""
+    """An image asks for its label; the right one stands first, as in the original."""
     right = LABELS[number % len(LABELS)]
     return {
         "qry_inst": "<|image_1|> Represent the given image for classification",
@@ -33,7 +33,7 @@ def classification(number: int, **other: Any) -> dict:
 
 
 def retrieval(number: int) -> dict:
-    """A text asks for a picture with words."""
+    """A text asks for an image with words."""
     names = [f"EDIS/{(number + other) % 6}.png" for other in range(6)]
     return {
         "qry_inst": "Find a news image that matches the provided caption:",
@@ -50,9 +50,9 @@ def mmeb(tmp_path: Path) -> Path:
     write_lines(tmp_path / "ImageNet-1K/test.jsonl", [classification(number) for number in range(30)])
     write_parquet(tmp_path / "EDIS/test-00000-of-00001.parquet", [retrieval(number) for number in range(6)])
     for number in range(30):
-        picture(tmp_path / f"images/ImageNet-1K/{number}.png", number)
+        image(tmp_path / f"images/ImageNet-1K/{number}.png", number)
     for number in range(6):
-        picture(tmp_path / f"images/EDIS/{number}.png", number)
+        image(tmp_path / f"images/EDIS/{number}.png", number)
     return tmp_path
 
 
@@ -129,7 +129,7 @@ def test_instructions_are_switchable(mmeb):
 def test_tables_whose_texts_hold_the_instructions(tmp_path):
     row = classification(0, qry_text="<|image_1|>\nRepresent the given image")
     write_lines(tmp_path / "VOC2007/test.jsonl", [{key: value for key, value in row.items() if not key.endswith("inst")}])
-    picture(tmp_path / "ImageNet-1K/0.png")
+    image(tmp_path / "ImageNet-1K/0.png")
     for prompts in (False, True):
         found = load_benchmark("mmeb", tmp_path, prompts=prompts)
         assert found.prompts == {} and "with the instructions that stand in the texts" in found.protocol
@@ -143,7 +143,7 @@ def test_equal_candidates_are_one(tmp_path):
     assert len(one.candidates["query 0"]) == 3 and hit(one, 1) == 1.0
 
 
-def test_the_archive_is_read_where_pictures_are_not_unpacked(mmeb, own_cache):
+def test_the_archive_is_read_where_images_are_not_unpacked(mmeb, own_cache):
     with zipfile.ZipFile(mmeb / "images.zip", "w") as archive:
         archive.writestr("EDIS/3.png", encoded(99))
         archive.writestr("images/EDIS/4.png", encoded(98))
@@ -153,11 +153,11 @@ def test_the_archive_is_read_where_pictures_are_not_unpacked(mmeb, own_cache):
     unpacked = [item.image for item in news.corpus.values() if item.image.is_relative_to(own_cache)]
     assert {file.read_bytes() for file in unpacked} == {encoded(99), encoded(98)} and news.failures == ()
     (mmeb / "images.zip").write_bytes(b"no zip")
-    with pytest.raises(DataFileError, match=r"images.zip is not a readable zip file"):
+    with pytest.raises(DataError, match=r"images.zip is not a readable zip file"):
         load_benchmark("mmeb", mmeb)
 
 
-def test_missing_pictures_count_as_missed(mmeb):
+def test_missing_images_count_as_missed(mmeb):
     (mmeb / "images/ImageNet-1K/7.png").unlink()
     (mmeb / "images/EDIS/2.png").unlink()
     images, news = load_benchmark("mmeb", mmeb).sets
@@ -167,7 +167,7 @@ def test_missing_pictures_count_as_missed(mmeb):
     for number in range(6):
         (mmeb / f"images/EDIS/{number}.png").unlink(missing_ok=True)
     with pytest.raises(
-        DataFileError, match=r"none of the 6 pictures is there: .*; unpack images.zip of TIGER-Lab/MMEB-eval beside the folder EDIS"
+        DataError, match=r"none of the 6 images is there: .*; unpack images.zip of TIGER-Lab/MMEB-eval beside the folder EDIS"
     ):
         load_benchmark("mmeb", mmeb)
 
@@ -175,29 +175,27 @@ def test_missing_pictures_count_as_missed(mmeb):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"tgt_img_path": ["", ""]}, r"ImageNet-1K/test.jsonl line 1: 40 texts and 2 pictures as candidates"),
+        ({"tgt_img_path": ["", ""]}, r"ImageNet-1K/test.jsonl line 1: 40 texts and 2 images as candidates"),
         ({"tgt_text": ["cat"], "tgt_img_path": [""]}, r"1 candidate\(s\), where the right one stands among others"),
         ({"tgt_text": [1, 2]}, "the candidates must be texts and paths"),
-        ({"qry_img_path": ""}, "an item has neither text nor picture"),
+        ({"qry_img_path": ""}, "an item has neither text nor image"),
         ({"qry_text": 7}, "a query and its instruction must be texts"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(mmeb, change, complaint):
     write_lines(mmeb / "ImageNet-1K/test.jsonl", [classification(0, **change)])
-    with pytest.raises(DataFileError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         load_benchmark("mmeb", mmeb)
 
 
 def test_what_is_wrong_with_the_folder_is_said(tmp_path):
-    with pytest.raises(
-        DataFileError, match=r"holds none of MMEB's tables \(such as ImageNet-1K/test-\*.parquet\); give the folder that does"
-    ):
+    with pytest.raises(DataError, match=r"holds none of MMEB's tables \(such as ImageNet-1K/test-\*.parquet\); give the folder that does"):
         load_benchmark("mmeb", tmp_path)
     write_lines(tmp_path / "GQA/test.jsonl", [{"qry": "?"}])
-    with pytest.raises(DataFileError, match=r"GQA/test.jsonl line 1: the column 'qry_text' is missing \(there are qry\)"):
+    with pytest.raises(DataError, match=r"GQA/test.jsonl line 1: the column 'qry_text' is missing \(there are qry\)"):
         load_benchmark("mmeb", tmp_path)
     (tmp_path / "GQA/test.jsonl").rename(tmp_path / "GQA/train.jsonl")
-    with pytest.raises(DataFileError, match="GQA holds no table of the split 'test', only of train"):
+    with pytest.raises(DataError, match="GQA holds no table of the split 'test', only of train"):
         load_benchmark("mmeb", tmp_path)
 
 

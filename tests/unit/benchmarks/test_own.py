@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hand_scored import hit, write_lines
 
-from slq.benchmarks import load_benchmark, own
-from slq.errors import DataFileError, InputError
+from slq.benchmarks import load_benchmark, sample
+from slq.errors import DataError, InputError
 from slq.miniature.export import write_world
 from slq.types import Item
 
@@ -21,7 +21,7 @@ def test_a_world_has_five_sets(tmp_path):
     knowledge, composed = found.sets[2:4]
     assert len(found.sets[0].corpus) == len(knowledge.corpus) == 40 and knowledge.categories
     assert composed.masked and all(len(ids) == 1 for ids in composed.masked.values())
-    assert "40 pictures" in found.protocol and found.revision.startswith("sha256:")
+    assert "40 images" in found.protocol and found.revision.startswith("sha256:")
     for one in found.sets:
         assert hit(one, 1) == 1.0
     for one in (*found.sets[:2], knowledge):
@@ -29,20 +29,20 @@ def test_a_world_has_five_sets(tmp_path):
 
 
 def test_it_is_drawn_where_there_is_none(tmp_path, own_cache, monkeypatch):
-    monkeypatch.setattr(own, "_draw", lambda folder: write_world(folder, "test", 20))  # 500 take seconds
+    monkeypatch.setattr(sample, "_draw", lambda folder: write_world(folder, "test", 20))  # 500 take seconds
     first = load_benchmark("miniature")
     (kept,) = (own_cache / "slq" / "benchmarks").iterdir()
     assert kept.name.startswith("miniature-") and len(first.sets[0].corpus) == 20
-    monkeypatch.setattr(own, "_draw", lambda folder: pytest.fail("it is there already"))
+    monkeypatch.setattr(sample, "_draw", lambda folder: pytest.fail("it is there already"))
     assert load_benchmark("miniature").revision == first.revision
-    monkeypatch.setattr(own, "_draw", lambda folder: write_world(folder, "test", 20))
+    monkeypatch.setattr(sample, "_draw", lambda folder: write_world(folder, "test", 20))
     assert load_benchmark("miniature", tmp_path / "world").revision == first.revision
     assert (tmp_path / "world" / "captions.jsonl").is_file()
 
 
 def test_another_folder_is_not_a_world(tmp_path):
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(DataFileError, match=r"holds no captions.jsonl; give a folder made by `slq world`, or an empty one"):
+    with pytest.raises(DataError, match=r"holds no captions.jsonl; give a folder made by `slq world`, or an empty one"):
         load_benchmark("miniature", tmp_path)
 
 
@@ -54,12 +54,12 @@ def test_ones_own_data(tmp_path):
     found = load_benchmark("beir", tmp_path)
     assert found.sets[0].queries == {"q": Item("what barks")} and found.sets[0].masked == {"q": {"b"}}
     assert f"{tmp_path.name}, split test, 1 queries over 2 items" in found.protocol and found.revision.startswith("sha256:")
-    with pytest.raises(DataFileError, match=r"dev.tsv does not exist; choose a split that the folder has: test"):
+    with pytest.raises(DataError, match=r"dev.tsv does not exist; choose a split that the folder has: test"):
         load_benchmark("beir", tmp_path, "dev")
 
 
 def test_what_they_do_not_have_is_refused():
-    with pytest.raises(DataFileError, match=r"'beir' is for data of your own; give the folder that holds corpus.jsonl"):
+    with pytest.raises(DataError, match=r"'beir' is for data of your own; give the folder that holds corpus.jsonl"):
         load_benchmark("beir")
     with pytest.raises(InputError, match="the benchmark 'miniature' has no prompts; leave them out"):
         load_benchmark("miniature", prompts=True)

@@ -9,7 +9,7 @@ import pytest
 
 from slq.data import read_pairs
 from slq.data.karpathy import HELD_OUT_SPLITS
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item
 
 SPLITS = ("train", "val", "test", "restval", "train")
@@ -36,7 +36,7 @@ def coco(folder, images):
 @pytest.fixture
 def images(folder):
     made = [image(number, split, "train2014" if split == "train" else "val2014") for number, split in enumerate(SPLITS)]
-    folder.pictures(*(f"{one['filepath']}/{one['filename']}" for one in made))
+    folder.images(*(f"{one['filepath']}/{one['filename']}" for one in made))
     return made
 
 
@@ -56,13 +56,13 @@ def test_other_splits_only_when_asked_for(folder, images):
     path = coco(folder, images)
     assert numbers(read_pairs(path, splits=HELD_OUT_SPLITS)) == [1, 2]
     assert numbers(read_pairs(path, splits=("restval",))) == [3]
-    with pytest.raises(DataFileError, match="no picture of the split nowhere, only of train, val, test, restval"):
+    with pytest.raises(DataError, match="no image of the split nowhere, only of train, val, test, restval"):
         read_pairs(path, splits=("nowhere",))
 
 
 def test_flickr_has_no_folders(folder):
     entry = {key: value for key, value in image(1000092795, "train").items() if key not in ("filepath", "cocoid")}
-    folder.pictures("1000092795.jpg")
+    folder.images("1000092795.jpg")
     assert numbers(read_pairs(coco(folder, [{**entry, "filename": "1000092795.jpg"}]))) == [1000092795]
 
 
@@ -81,7 +81,7 @@ def test_bad_entries_are_listed(folder, images):
     wanted = ["does not exist", "'filename' is missing", "'sentences' is missing", "empty", "no 'split'", "no 'split'"]
     for failure, words in zip(found.failures, wanted, strict=True):
         assert words in failure.reason
-    with pytest.raises(DataFileError, match="6 row"):
+    with pytest.raises(DataError, match="6 row"):
         read_pairs(coco(folder, [*images, *bad]), strict=True)
 
 
@@ -90,10 +90,10 @@ def test_bad_entries_are_listed(folder, images):
     [("[1]", "no list 'images'"), ('{"images": 3}', "no list 'images'"), ("{", "not valid JSON"), ('{"images": []}', "only of none")],
 )
 def test_other_json_is_refused(folder, content, message):
-    with pytest.raises(DataFileError, match=message):
+    with pytest.raises(DataError, match=message):
         read_pairs(folder.text("some.json", content))
 
 
 def test_a_missing_file_is_refused(folder):
-    with pytest.raises(DataFileError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         read_pairs(folder.path / "dataset_coco.json")

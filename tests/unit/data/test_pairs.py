@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slq.data import read_pairs
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.types import Item, Pair
 
 TWO_CAPTIONS = [{"image": "a.png", "caption": "a dog"}, {"image": "b.png", "caption": "a cat"}]
@@ -28,14 +28,14 @@ def reasons(pair_file):
 
 @pytest.mark.parametrize("column", ["caption", "captions", "text"])
 def test_captions(folder, column):
-    folder.pictures("a.png")
-    picture = Item(image=folder.path / "a.png")
-    assert one_pair(folder, {"image": "a.png", column: "a dog"}) == Pair(picture, text("a dog"))
-    assert one_pair(folder, {"image": "a.png", column: ["a dog", "a cat", "a dog"]}) == Pair(picture, text("a dog", "a cat"))
+    folder.images("a.png")
+    image = Item(image=folder.path / "a.png")
+    assert one_pair(folder, {"image": "a.png", column: "a dog"}) == Pair(image, text("a dog"))
+    assert one_pair(folder, {"image": "a.png", column: ["a dog", "a cat", "a dog"]}) == Pair(image, text("a dog", "a cat"))
 
 
-def test_caption_rows_of_one_picture_are_joined_in_order(folder):
-    folder.pictures("a.png", "b.png")
+def test_caption_rows_of_one_image_are_joined_in_order(folder):
+    folder.images("a.png", "b.png")
     rows = [("a.png", "1"), ("b.png", "2"), ("./a.png", "3"), ("a.png", ["1", "4"]), ("b.png", "5")]
     found = read_pairs(folder.jsonl("captions.jsonl", [{"image": image, "caption": caption} for image, caption in rows]))
     assert found.pairs == (
@@ -45,7 +45,7 @@ def test_caption_rows_of_one_picture_are_joined_in_order(folder):
 
 
 def test_pairs_of_other_conventions_are_not_joined(folder):
-    folder.pictures("a.png")
+    folder.images("a.png")
     rows = [{"image": "a.png", "caption": "1"}, {"query_image": "a.png", "positive": "2"}, {"image": "a.png", "caption": "3"}]
     assert [pair.positives for pair in read_pairs(folder.jsonl("a.jsonl", rows)).pairs] == [text("1", "3"), text("2")]
     rows = [{"query": "q", "positive": "1"}, {"query": "q", "positive": "2"}]
@@ -66,7 +66,7 @@ def test_flag_embedding(folder):
 
 
 def test_mmeb(folder):
-    folder.pictures("q.png", "p.png", "n.png")
+    folder.images("q.png", "p.png", "n.png")
     query, positive, negative = (Item(image=folder.path / name) for name in ("q.png", "p.png", "n.png"))
     marked = "<|image_1|>\nWhat is this?"
     row = {
@@ -84,8 +84,8 @@ def test_mmeb(folder):
     assert one_pair(folder, row) == Pair(Item(text="find it"), (positive, Item(text="x")))
 
 
-def test_objects_and_image_columns_give_pictures(folder):
-    folder.pictures("a.png", "b.png")
+def test_objects_and_image_columns_give_images(folder):
+    folder.images("a.png", "b.png")
     a, b = folder.path / "a.png", folder.path / "b.png"
     row = {"anchor": {"text": "change it", "image": "a.png"}, "positive": [{"image": "b.png"}, {"text": "b", "image": None}, "c"]}
     assert one_pair(folder, row) == Pair(Item("change it", a), (Item(image=b), *text("b", "c")))
@@ -100,17 +100,17 @@ def test_objects_and_image_columns_give_pictures(folder):
 
 
 def test_paths_are_relative_to_the_file_or_absolute(folder):
-    folder.pictures("pictures/a.png", "b.png")
+    folder.images("images/a.png", "b.png")
     found = read_pairs(
-        folder.jsonl("lists/train.jsonl", [{"image": f"../{name}", "text": "x"} for name in ("pictures/a.png", "b.png")]),
+        folder.jsonl("lists/train.jsonl", [{"image": f"../{name}", "text": "x"} for name in ("images/a.png", "b.png")]),
     )
-    assert [pair.query.image for pair in found.pairs] == [folder.path / "lists/../pictures/a.png", folder.path / "lists/../b.png"]
+    assert [pair.query.image for pair in found.pairs] == [folder.path / "lists/../images/a.png", folder.path / "lists/../b.png"]
     assert found.folder == folder.path / "lists"
     assert one_pair(folder, {"image": str(folder.path / "b.png"), "text": "x"}).query.image == folder.path / "b.png"
 
 
 def test_csv_tsv_jsonl_and_parquet_give_equal_pairs(folder):
-    folder.pictures("a.png", "b.png")
+    folder.images("a.png", "b.png")
     captions = [*TWO_CAPTIONS, {"image": "a.png", "caption": 'quoted "x", and\nقطة 🍎'}]
     triplets = [{"query": "q", "positive": "p", "negative": "", "query_image": ""}]
     for name, rows in (("captions", captions), ("triplets", triplets)):
@@ -123,7 +123,7 @@ def test_csv_tsv_jsonl_and_parquet_give_equal_pairs(folder):
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet"])
 def test_a_folder_with_a_captions_file(folder, kind):
-    folder.pictures("a.png", "b.png")
+    folder.images("a.png", "b.png")
     if kind == "tsv":
         folder.csv("captions.tsv", TWO_CAPTIONS, delimiter="\t")
     else:
@@ -136,12 +136,12 @@ def test_a_folder_with_a_captions_file(folder, kind):
 def test_a_folder_with_two_captions_files_is_refused(folder):
     folder.jsonl("captions.jsonl", TWO_CAPTIONS)
     folder.csv("captions.csv", TWO_CAPTIONS)
-    with pytest.raises(DataFileError, match=r"captions.jsonl and captions.csv; give the path of the one"):
+    with pytest.raises(DataError, match=r"captions.jsonl and captions.csv; give the path of the one"):
         read_pairs(folder.path)
 
 
-def test_a_folder_of_pictures_with_text_files(folder):
-    folder.pictures("a.png", "sub/b.jpg", "bare.png", "blank.png", "latin.png")
+def test_a_folder_of_images_with_text_files(folder):
+    folder.images("a.png", "sub/b.jpg", "bare.png", "blank.png", "latin.png")
     folder.text("a.txt", "\ufeffa dog\r\n\r\n  a brown dog \na dog")
     folder.text("sub/b.txt", "a cat")
     folder.text("blank.txt", " \n\n")
@@ -155,26 +155,26 @@ def test_a_folder_of_pictures_with_text_files(folder):
     assert "no caption file bare.txt" in reasons(found)["bare.png"]
     assert "holds no caption" in reasons(found)["blank.txt"]
     assert "not valid UTF-8 at byte 4" in reasons(found)["latin.txt"]
-    with pytest.raises(DataFileError, match=r"3 row\(s\) cannot be used; the first is bare.png"):
+    with pytest.raises(DataError, match=r"3 row\(s\) cannot be used; the first is bare.png"):
         read_pairs(folder.path, strict=True)
 
 
 def test_folders_without_pairs(folder, folder_at):
-    with pytest.raises(DataFileError, match=r"holds neither a captions file .* nor pictures"):
+    with pytest.raises(DataError, match=r"holds neither a captions file .* nor images"):
         read_pairs(folder_at("empty").path)
     bare = folder_at("bare")
-    bare.pictures("a.png")
-    with pytest.raises(DataFileError, match=r"none is left; the first is a.png: the picture has no caption file"):
+    bare.images("a.png")
+    with pytest.raises(DataError, match=r"none is left; the first is a.png: the image has no caption file"):
         read_pairs(bare.path)
-    with pytest.raises(DataFileError, match=r"unknown suffix|does not exist"):
+    with pytest.raises(DataError, match=r"unknown suffix|does not exist"):
         read_pairs(folder.path / "missing")
 
 
 BAD_ROWS = {
-    "missing picture": ({"image": "no.png", "caption": "x"}, "no.png does not exist"),
-    "no picture named": ({"image": "", "caption": "x"}, "'image' is missing or empty"),
-    "null picture": ({"image": None, "caption": "x"}, "'image' is missing or empty"),
-    "picture inside the table": ({"image": {"bytes": "...", "path": "a.png"}, "caption": "x"}, "must be given as the path"),
+    "missing image": ({"image": "no.png", "caption": "x"}, "no.png does not exist"),
+    "no image named": ({"image": "", "caption": "x"}, "'image' is missing or empty"),
+    "null image": ({"image": None, "caption": "x"}, "'image' is missing or empty"),
+    "image inside the table": ({"image": {"bytes": "...", "path": "a.png"}, "caption": "x"}, "must be given as the path"),
     "empty caption": ({"image": "a.png", "caption": ""}, "'caption' is missing or empty"),
     "null caption": ({"image": "a.png", "caption": None}, "'caption' is missing or empty"),
     "white space": ({"image": "a.png", "caption": " \n"}, "'caption': the text is only white space"),
@@ -184,7 +184,7 @@ BAD_ROWS = {
     "surrogate": ('{"image": "a.png", "caption": "\\ud83d"}', "surrogate"),
     "no caption column": ({"image": "a.png", "title": "x"}, r"its columns ('image', 'title') fit none of: image + caption;"),
     "empty object": ({"query": {"txt": "x"}, "positive": "p"}, "'query' is an object with neither 'text' nor 'image'"),
-    "two pictures": ({"query": {"image": "a.png"}, "query_image": "a.png", "pos": "p"}, "both name a picture"),
+    "two images": ({"query": {"image": "a.png"}, "query_image": "a.png", "pos": "p"}, "both name an image"),
     "two queries": ({"query": ["a", "b"], "pos": "p"}, "holds 2 values; give one query per row"),
     "uneven lists": ({"query": "q", "positive": ["x", "y"], "positive_image": "a.png"}, "holds 2 value(s) and 'positive_image' 1"),
     "no positive": ({"query": "q", "positive": ""}, "'positive' or 'positive_image' is missing or empty"),
@@ -195,7 +195,7 @@ BAD_ROWS = {
 
 @pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
 def test_a_bad_row_is_a_failure_with_its_line_and_reason(folder, row, reason):
-    folder.pictures("a.png")
+    folder.images("a.png")
     path = folder.jsonl("a.jsonl", [{"image": "a.png", "caption": "good"}, row, {"query": "q", "positive": "p"}])
     found = read_pairs(path)
     assert [pair.source for pair in found.pairs] == ["a.jsonl line 1", "a.jsonl line 3"]
@@ -204,27 +204,27 @@ def test_a_bad_row_is_a_failure_with_its_line_and_reason(folder, row, reason):
     assert failure.item == "a.jsonl line 2"
     assert reason in failure.reason
     assert "line 2" not in failure.reason, "the line is said once"
-    with pytest.raises(DataFileError, match=r"a.jsonl: 1 row\(s\) cannot be used; the first is a.jsonl line 2: "):
+    with pytest.raises(DataError, match=r"a.jsonl: 1 row\(s\) cannot be used; the first is a.jsonl line 2: "):
         read_pairs(path, strict=True)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_file_that_lacks_columns_is_refused_with_those_it_has(folder, kind):
-    path = getattr(folder, kind)(f"a.{kind}", [{"picture": "a.png", "label": "x"}] * 3)
-    with pytest.raises(DataFileError, match=r"has the columns 'picture', 'label', which fit none of: image \+ caption; anchor"):
+    path = getattr(folder, kind)(f"a.{kind}", [{"image": "a.png", "label": "x"}] * 3)
+    with pytest.raises(DataError, match=r"has the columns 'image', 'label', which fit none of: image \+ caption; anchor"):
         read_pairs(path)
 
 
 def test_a_file_without_a_usable_row_is_refused(folder):
     path = folder.jsonl("a.jsonl", [{"image": "x.png", "caption": "x"}, {"image": "y.png", "caption": "y"}])
-    with pytest.raises(DataFileError, match=r"2 row\(s\) cannot be used, and none is left; the first is a.jsonl line 1: .*x.png"):
+    with pytest.raises(DataError, match=r"2 row\(s\) cannot be used, and none is left; the first is a.jsonl line 1: .*x.png"):
         read_pairs(path)
-    with pytest.raises(DataFileError, match=r"none is left; the first is a.jsonl line 1: not valid JSON"):
+    with pytest.raises(DataError, match=r"none is left; the first is a.jsonl line 1: not valid JSON"):
         read_pairs(folder.jsonl("a.jsonl", ["{"]))
 
 
 def test_a_thousand_rows_with_ten_bad_ones(folder):
-    folder.pictures(*(f"{number}.png" for number in range(5)))
+    folder.images(*(f"{number}.png" for number in range(5)))
     rows: list = [{"query": f"q{number}", "positive_image": f"{number % 5}.png"} for number in range(1000)]
     bad = list(range(50, 1000, 100))
     for place, number in enumerate(bad):
@@ -233,10 +233,10 @@ def test_a_thousand_rows_with_ten_bad_ones(folder):
     assert len(found.pairs) == 990
     assert [failure.item for failure in found.failures] == [f"train.jsonl line {number + 1}" for number in bad]
     assert [pair.query.text for pair in found.pairs] == [f"q{number}" for number in range(1000) if number not in bad]
-    with pytest.raises(DataFileError, match=r"10 row\(s\) cannot be used; the first is train.jsonl line 51: not valid JSON"):
+    with pytest.raises(DataError, match=r"10 row\(s\) cannot be used; the first is train.jsonl line 51: not valid JSON"):
         read_pairs(found.path, strict=True)
 
 
-def test_pictures_are_not_opened(folder):
-    folder.text("a.png", "not a picture, which is found when it is embedded")
+def test_images_are_not_opened(folder):
+    folder.text("a.png", "not an image, which is found when it is embedded")
     assert one_pair(folder, {"image": "a.png", "caption": "x"}).query.image == folder.path / "a.png"

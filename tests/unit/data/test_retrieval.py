@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from slq.data import RetrievalSet, from_pairs, read_beir, read_pairs, write_beir
-from slq.errors import DataFileError, InputError, OutputError, OutputExistsError
+from slq.errors import DataError, InputError, OutputError, OutputExistsError
 from slq.types import Item, Pair
 
 CORPUS = [{"_id": "d1", "title": "Dogs", "text": "bark"}, {"_id": "d2", "text": "meow"}]
@@ -27,18 +27,18 @@ def beir(folder, corpus=CORPUS, queries=QUERIES, qrels=QRELS, split="test"):
 
 
 def test_reads_a_beir_folder(folder):
-    folder.pictures("pictures/a.png")
+    folder.images("images/a.png")
     corpus = [
         *CORPUS,
-        {"_id": 3, "title": "", "text": "", "image": "pictures/a.png"},
+        {"_id": 3, "title": "", "text": "", "image": "images/a.png"},
         {"_id": "d4", "title": " ", "text": "x", "metadata": {}},
     ]
-    queries = [*QUERIES, {"_id": "unjudged", "text": "?"}, {"_id": "q4", "text": "like this", "image": "pictures/a.png"}]
+    queries = [*QUERIES, {"_id": "unjudged", "text": "?"}, {"_id": "q4", "text": "like this", "image": "images/a.png"}]
     found = read_beir(beir(folder, corpus, queries, [*QRELS, ("q4", "3", 1), ("q1", "d2", -1)]))
-    picture = folder.path / "pictures/a.png"
+    image = folder.path / "images/a.png"
     assert found.name == folder.path.name
-    assert found.corpus == {"d1": Item("Dogs bark"), "d2": Item("meow"), "3": Item(image=picture), "d4": Item("x")}
-    assert found.queries == {"q1": Item("what barks"), "q2": Item("what meows"), "q4": Item("like this", picture)}
+    assert found.corpus == {"d1": Item("Dogs bark"), "d2": Item("meow"), "3": Item(image=image), "d4": Item("x")}
+    assert found.queries == {"q1": Item("what barks"), "q2": Item("what meows"), "q4": Item("like this", image)}
     assert found.qrels == {"q1": {"d1": 1, "d2": 0}, "q2": {"d2": 2}, "q4": {"3": 1}}
     assert found.failures == ()
 
@@ -47,7 +47,7 @@ def test_reads_a_beir_folder(folder):
 def test_a_duplicate_id_names_both_lines(folder, name):
     rows = {"corpus": CORPUS, "queries": QUERIES}[name]
     beir(folder, **{name: [*rows, rows[0]]})
-    with pytest.raises(DataFileError, match=f"{name}.jsonl line 3: repeats the id '.1' of {name}.jsonl line 1"):
+    with pytest.raises(DataError, match=f"{name}.jsonl line 3: repeats the id '.1' of {name}.jsonl line 1"):
         read_beir(folder.path)
 
 
@@ -62,16 +62,16 @@ def test_a_duplicate_id_names_both_lines(folder, name):
     ],
 )
 def test_a_broken_judgement_names_its_line(folder, line, complaint):
-    with pytest.raises(DataFileError, match=complaint):
+    with pytest.raises(DataError, match=complaint):
         read_beir(beir(folder, qrels=[*QRELS, line]))
 
 
 def test_qrels_without_the_header_or_the_split(folder):
     beir(folder, split="dev")
-    with pytest.raises(DataFileError, match=r"test.tsv does not exist; choose a split that the folder has: dev"):
+    with pytest.raises(DataError, match=r"test.tsv does not exist; choose a split that the folder has: dev"):
         read_beir(folder.path)
     folder.text("qrels/test.tsv", "q1\td1\t1\nq2\td2\t1\n")
-    with pytest.raises(DataFileError, match=r"has the header q1, d1, 1; its first line must be query-id corpus-id score"):
+    with pytest.raises(DataError, match=r"has the header q1, d1, 1; its first line must be query-id corpus-id score"):
         read_beir(folder.path)
     assert len(read_beir(folder.path, split="dev").queries) == 2
 
@@ -79,9 +79,9 @@ def test_qrels_without_the_header_or_the_split(folder):
 def test_missing_files(folder):
     beir(folder)
     (folder.path / "corpus.jsonl").unlink()
-    with pytest.raises(DataFileError, match=r"corpus.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"corpus.jsonl does not exist"):
         read_beir(folder.path)
-    with pytest.raises(DataFileError, match="does not exist"):
+    with pytest.raises(DataError, match="does not exist"):
         read_beir(folder.path / "no")
 
 
@@ -101,7 +101,7 @@ def test_items_that_cannot_be_used_become_failures(folder):
 
 
 def test_a_set_without_judged_queries_is_refused(folder):
-    with pytest.raises(DataFileError, match="judges none of the usable queries"):
+    with pytest.raises(DataError, match="judges none of the usable queries"):
         read_beir(beir(folder, queries=[{"_id": "q1", "text": ""}, QUERIES[1]], qrels=[("q1", "d1", 1)]))
 
 
@@ -133,7 +133,7 @@ def test_masks_may_be_whole_numbers_as_ids_may(folder):
 
 @pytest.mark.parametrize("category", [["a"], {"a": 1}, True])
 def test_a_category_that_is_no_name_is_refused(folder, category):
-    with pytest.raises(DataFileError, match=r"queries\.jsonl line 1: 'category' must be a name"):
+    with pytest.raises(DataError, match=r"queries\.jsonl line 1: 'category' must be a name"):
         read_beir(beir(folder, queries=[{**QUERIES[0], "category": category}, QUERIES[1]]))
 
 
@@ -150,17 +150,17 @@ def test_a_category_that_is_no_name_is_refused(folder, category):
 )
 def test_a_wrong_mask_is_named(folder, masked, complaint):
     queries = [*QUERIES, {"_id": "q3", "text": "?", "masked": masked}]
-    with pytest.raises(DataFileError, match=re.escape(complaint)):
+    with pytest.raises(DataError, match=re.escape(complaint)):
         read_beir(beir(folder, queries=queries, qrels=[*QRELS, ("q3", "d1", 1)]))
 
 
 def caption_set(folder):
-    folder.pictures("a.png", "sub/b.png", "c.png")
+    folder.images("a.png", "sub/b.png", "c.png")
     rows = [("a.png", ["a dog", "an animal"]), ("sub/b.png", ["an animal"]), ("c.png", ["a cup"]), ("no.png", ["lost"])]
     return read_pairs(folder.jsonl("captions.jsonl", [{"image": image, "captions": captions} for image, captions in rows]))
 
 
-def test_text_to_image_shares_the_pictures_of_equal_captions(folder):
+def test_text_to_image_shares_the_images_of_equal_captions(folder):
     pairs = caption_set(folder)
     found = from_pairs(pairs, "text_to_image")
     assert {key: item.text for key, item in found.queries.items()} == {
@@ -187,9 +187,9 @@ def test_image_to_text_shares_equal_captions(folder):
     assert len(found.corpus) == 4
 
 
-def test_from_pairs_takes_pictures_elsewhere_and_text_files_beside_pictures(folder, folder_at):
+def test_from_pairs_takes_images_elsewhere_and_text_files_beside_images(folder, folder_at):
     outside = folder_at("outside")
-    outside.pictures("x.png")
+    outside.images("x.png")
     inside = folder_at("inside")
     path = inside.jsonl("a.jsonl", [{"image": str(outside.path / "x.png"), "text": "x"}])
     assert list(from_pairs(read_pairs(path), "image_to_text").queries) == [(outside.path / "x.png").as_posix()]
@@ -203,7 +203,7 @@ def test_from_pairs_refuses_other_pairs_and_directions(folder):
     with pytest.raises(InputError, match="'image_to_image' is unknown"):
         from_pairs(pairs, "image_to_image")
     texts = replace(pairs, pairs=(Pair(Item("q"), (Item("p"),), source="a.jsonl line 1"),))
-    with pytest.raises(DataFileError, match=r"a.jsonl line 1: not a picture with captions"):
+    with pytest.raises(DataError, match=r"a.jsonl line 1: not an image with captions"):
         from_pairs(texts, "text_to_image")
 
 
@@ -228,13 +228,15 @@ def test_round_trip_of_categories_and_masks(folder):
     assert extra == [{"category": "dogs", "masked": ["c.png", "sub/b.png"]}, {"masked": ["a.png"]}, {}, {"category": "日本"}]
 
 
-def test_written_pictures_are_found_from_another_folder(folder, folder_at):
+def test_written_images_are_found_from_another_folder(folder, folder_at):
     written = from_pairs(caption_set(folder), "text_to_image")
     elsewhere = folder_at("elsewhere").path / "new"
     write_beir(elsewhere, written)
     assert '"image": "../../sub/b.png"' in (elsewhere / "corpus.jsonl").read_text()
     found = read_beir(elsewhere)
-    assert {key: item.key for key, item in found.corpus.items()} == {key: item.key for key, item in written.corpus.items()}
+    assert {key: item.content_hash for key, item in found.corpus.items()} == {
+        key: item.content_hash for key, item in written.corpus.items()
+    }
     assert (found.queries, found.qrels) == (written.queries, written.qrels)
 
 
@@ -248,7 +250,7 @@ def test_round_trip_of_odd_ids_and_texts(folder):
 def test_write_beir_refuses_what_it_cannot_write(folder):
     pairs = from_pairs(caption_set(folder), "text_to_image")
     opened = replace(pairs, corpus={**pairs.corpus, "c.png": Item(image=Image.new("RGB", (1, 1)))})
-    with pytest.raises(InputError, match=r"'c.png' is an open picture"):
+    with pytest.raises(InputError, match=r"'c.png' is an open image"):
         write_beir(folder.path / "new", opened)
     with pytest.raises(InputError, match=r"query 'a.png#0' name an item that the set lacks"):
         write_beir(folder.path / "new", replace(pairs, corpus={}))

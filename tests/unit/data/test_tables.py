@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from slq.data import read_rows
-from slq.errors import DataFileError, MissingExtraError
+from slq.errors import DataError, MissingExtraError
 
 
 def rows_of(path):
     """The rows, with (source, message) in the place of each broken one."""
-    return [(source, str(row)) if isinstance(row, DataFileError) else row for source, row in read_rows(path)]
+    return [(source, str(row)) if isinstance(row, DataError) else row for source, row in read_rows(path)]
 
 
 def test_json_lines_have_their_line_as_source_and_blank_lines_are_skipped(folder):
@@ -66,7 +66,7 @@ def test_broken_csv_rows_are_handed_out_in_their_place(folder):
 
 @pytest.mark.parametrize("content", ["a,a\n1,2\n", '"a,b\n1,2\n', "é,b\n1,2\n".encode("utf-16")], ids=["twice", "open quote", "UTF-16"])
 def test_a_csv_without_usable_column_names_is_refused(folder, content):
-    with pytest.raises(DataFileError, match=r"a.csv line 1: .*(appears twice|not valid CSV|not valid UTF-8)"):
+    with pytest.raises(DataError, match=r"a.csv line 1: .*(appears twice|not valid CSV|not valid UTF-8)"):
         rows_of(folder.text("a.csv", content))
 
 
@@ -78,7 +78,7 @@ def test_parquet_rows_keep_their_types(folder):
 def test_broken_parquet_is_refused(folder):
     content = folder.parquet("a.parquet", [{"a": "x" * 100}]).read_bytes()
     for broken in (b"not parquet at all", content[:-20], content[:4] + bytes(40) + content[44:]):
-        with pytest.raises(DataFileError, match=r"a.parquet cannot be read as Parquet"):
+        with pytest.raises(DataError, match=r"a.parquet cannot be read as Parquet"):
             rows_of(folder.text("a.parquet", broken))
 
 
@@ -90,26 +90,26 @@ def test_parquet_without_pyarrow_names_the_install_command(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.parquet"])
 def test_empty_and_missing_files(folder, name):
-    with pytest.raises(DataFileError, match=f"{name} does not exist"):
+    with pytest.raises(DataError, match=f"{name} does not exist"):
         read_rows(folder.path / name)
-    with pytest.raises(DataFileError, match=f"{name} is empty"):
+    with pytest.raises(DataError, match=f"{name} is empty"):
         read_rows(folder.text(name, ""))
 
 
 def test_files_without_rows(folder):
     paths = [folder.text("a.jsonl", "\n \n"), folder.text("a.csv", "image,caption\n\n"), folder.text("b.csv", "\n\n")]
     for path in paths:
-        with pytest.raises(DataFileError, match=f"{path.name} holds no rows"):
+        with pytest.raises(DataError, match=f"{path.name} holds no rows"):
             rows_of(path)
 
 
 def test_unknown_suffixes_and_folders(folder):
-    with pytest.raises(DataFileError, match=r"a.json has the unknown suffix '.json'; use one of .jsonl"):
+    with pytest.raises(DataError, match=r"a.json has the unknown suffix '.json'; use one of .jsonl"):
         read_rows(folder.text("a.json", "[]"))
-    with pytest.raises(DataFileError, match="unknown suffix ''"):
+    with pytest.raises(DataError, match="unknown suffix ''"):
         read_rows(folder.path / "captions")
     (folder.path / "folder.csv").mkdir()
-    with pytest.raises(DataFileError, match="is a folder, not a data file"):
+    with pytest.raises(DataError, match="is a folder, not a data file"):
         read_rows(folder.path / "folder.csv")
-    with pytest.raises(DataFileError, match="cannot be opened"):
+    with pytest.raises(DataError, match="cannot be opened"):
         read_rows(folder.path / "nul\0.csv")

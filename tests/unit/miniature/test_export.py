@@ -1,4 +1,4 @@
-"""Exported worlds: which scenes are drawn, their twins, and files that tell what is on the pictures."""
+"""Exported worlds: which scenes are drawn, their twins, and files that tell what is on the images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from slq.errors import InputError
 from slq.miniature.export import LONGEST_DRAWN, Drawn, split_scenes, write_world
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import caption, phrase
-from slq.miniature.world.scenes import BACKGROUNDS, MAX_COUNT, PICTURE_SIZE, SIGN, SPLITS, Group, Scene, render, split_of
+from slq.miniature.world.scenes import BACKGROUNDS, IMAGE_SIZE, MAX_COUNT, SIGN, SPLITS, Group, Scene, render, split_of
 from slq.miniature.world.styles import HELD_OUT_STYLE, TRAINING_STYLES
 from slq.miniature.world.twins import RESPECTS
 
-COUNT = 60  # pictures of the written worlds
+COUNT = 60  # images of the written worlds
 
 
 @cache
@@ -74,7 +74,7 @@ def test_every_concept_is_drawn_about_equally_often():
 
 
 def test_a_concept_without_a_fitting_scene_gives_its_turn_to_the_next():
-    """Some concepts have no picture of one group in the test split, so none that can be recoloured."""
+    """Some concepts have no image of one group in the test split, so none that can be recoloured."""
     names = list(concepts())
     lacking = {name for name in names if not any(split_of(scene) == "test" for scene in alone(name))}
     drawn = drawn_of("test")
@@ -129,7 +129,7 @@ def drawn() -> list[Drawn]:
 
 
 def name_of(place: int) -> str:
-    return f"pictures/{place:04d}.png"
+    return f"images/{place:04d}.png"
 
 
 def jsonl(path: Path) -> list[dict]:
@@ -137,7 +137,7 @@ def jsonl(path: Path) -> list[dict]:
 
 
 def read_set(world: Path, name: str) -> RetrievalSet:
-    """A set as the tool reads it: every picture is in its corpus, and nothing is left out."""
+    """A set as the tool reads it: every image is in its corpus, and nothing is left out."""
     found = read_beir(world / name)
     assert found.failures == ()
     assert list(found.corpus) == [name_of(place) for place in range(COUNT)]
@@ -151,13 +151,13 @@ def showing(drawn: list[Drawn], concept: str) -> set[str]:
     return {name_of(place) for place, one in enumerate(drawn) if concept in {group.concept for group in one.scene.groups}}
 
 
-def test_captions_tell_what_each_picture_shows(world, drawn):
+def test_captions_tell_what_each_image_shows(world, drawn):
     lines = jsonl(world / "captions.jsonl")
     for place, (line, one) in enumerate(zip(lines, drawn, strict=True)):
         scene = one.scene
         assert line["image"] == name_of(place)
-        with Image.open(world / line["image"]) as picture:
-            assert picture.tobytes() == render(scene).tobytes()
+        with Image.open(world / line["image"]) as image:
+            assert image.tobytes() == render(scene).tobytes()
         (told,) = line["caption"]
         assert read_caption(told)[0] == [phrase(group) for group in scene.groups] and read_caption(told)[2] == scene.background
         assert (line["style"], line["concepts"]) == (scene.style, [group.concept for group in scene.groups])
@@ -168,7 +168,7 @@ def test_captions_tell_what_each_picture_shows(world, drawn):
     assert len(pairs.pairs) == COUNT and not pairs.failures
 
 
-def test_training_pictures_have_several_captions(tmp_path):
+def test_training_images_have_several_captions(tmp_path):
     write_world(tmp_path / "train", "train", 20)
     counts = Counter(len(line["caption"]) for line in jsonl(tmp_path / "train" / "captions.jsonl"))
     assert counts.keys() <= {1, 2} and counts[2] > counts[1]
@@ -189,7 +189,7 @@ def test_knowledge_asks_every_fact_of_what_is_shown_in_its_benchmark_phrasing(wo
     assert not found.masked
 
 
-def test_composed_asks_for_the_recoloured_picture_and_masks_its_own(world, drawn):
+def test_composed_asks_for_the_recoloured_image_and_masks_its_own(world, drawn):
     found = read_set(world, "composed")
     asked = set()
     for id_, item in found.queries.items():
@@ -207,7 +207,7 @@ def test_composed_asks_for_the_recoloured_picture_and_masks_its_own(world, drawn
     assert found.masked.keys() == found.queries.keys()
 
 
-def test_drawn_asks_for_things_by_their_names_as_pictures(world, drawn):
+def test_drawn_asks_for_things_by_their_names_as_images(world, drawn):
     found = read_set(world, "drawn")
     shown = {group.concept for one in drawn for group in one.scene.groups}
     assert found.queries.keys() == {name for name in shown if len(name) <= LONGEST_DRAWN and name.isalpha()}
@@ -217,7 +217,7 @@ def test_drawn_asks_for_things_by_their_names_as_pictures(world, drawn):
         assert not item.text
         assert isinstance(item.image, Path) and item.image.samefile(world / "drawn" / "words" / f"{name}.png")
         with Image.open(item.image) as board:
-            assert board.size == (PICTURE_SIZE, PICTURE_SIZE)
+            assert board.size == (IMAGE_SIZE, IMAGE_SIZE)
             boards.add(board.convert("RGB").tobytes())
             dark = np.asarray(board.convert("L")) < 110
         _, columns = np.nonzero(dark[30:66, 12:84])

@@ -1,4 +1,4 @@
-"""Words about scenes: captions, questions and changes are true of their scene, however they are worded."""
+"""Words about scenes: captions, questions and changes are true of their scene, however they are prompted."""
 
 from __future__ import annotations
 

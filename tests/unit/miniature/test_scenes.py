@@ -16,8 +16,8 @@ from slq.miniature.world.language import caption, noun, phrase, questions
 from slq.miniature.world.lettering import BOARD_HEIGHT, BOARD_WIDTH, STROKES, WORDS, draw_word
 from slq.miniature.world.scenes import (
     BACKGROUNDS,
+    IMAGE_SIZE,
     MAX_COUNT,
-    PICTURE_SIZE,
     SIGN,
     Group,
     Scene,
@@ -30,18 +30,18 @@ from slq.miniature.world.scenes import (
 )
 from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, STYLES, SVG, TRAINING_STYLES
 
-# Pictures
+# Images
 
 
-def test_a_scene_always_gives_the_same_picture():
+def test_a_scene_always_gives_the_same_image():
     for style in STYLES:
         scene = replace(sampled(1)[0], style=style)
-        picture = render(scene)
-        assert picture.size == (PICTURE_SIZE, PICTURE_SIZE) and picture.mode == "RGB"
-        assert picture.tobytes() == render(replace(scene)).tobytes()
+        image = render(scene)
+        assert image.size == (IMAGE_SIZE, IMAGE_SIZE) and image.mode == "RGB"
+        assert image.tobytes() == render(replace(scene)).tobytes()
 
 
-def test_seeds_give_different_pictures_of_one_content():
+def test_seeds_give_different_images_of_one_content():
     scene = plain_scene(Group("cat", "red", 2), Group("apple", "green"))
     other = replace(scene, seed=1)
     assert scene.content == other.content
@@ -87,7 +87,7 @@ def test_as_many_are_drawn_as_told(count, across):
     centres = [(float(numbers[0]), float(numbers[1])) for numbers in placed]
     scales = [float(numbers[4]) for numbers in placed]
     for (x, y), scale in zip(centres, scales, strict=True):
-        assert 25 * scale <= x <= PICTURE_SIZE - 25 * scale and 25 * scale <= y <= PICTURE_SIZE - 25 * scale
+        assert 25 * scale <= x <= IMAGE_SIZE - 25 * scale and 25 * scale <= y <= IMAGE_SIZE - 25 * scale
     for i, first in enumerate(centres):
         for second in centres[:i]:
             assert np.hypot(first[0] - second[0], first[1] - second[1]) > 70 * min(scales), "things cover each other"
@@ -179,7 +179,7 @@ def test_things_are_drawn_where_they_are_placed():
             sizes.add(scene.groups[thing.group].small)
     assert sizes == {True, False}
     alone = [thing for scene in sampled(200, seed=11) if len(scene.groups) == scene.groups[0].count == 1 for thing in placed_things(scene)]
-    assert np.mean([(thing.x, thing.y) for thing in alone], axis=0) == pytest.approx([PICTURE_SIZE / 2] * 2, abs=1.5)
+    assert np.mean([(thing.x, thing.y) for thing in alone], axis=0) == pytest.approx([IMAGE_SIZE / 2] * 2, abs=1.5)
 
 
 def test_what_is_painted_lies_around_where_it_is_placed():

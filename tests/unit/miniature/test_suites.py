@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from seeing import true_answer
 
-from slq.backbone import FrozenBackbone
 from slq.miniature.export import split_scenes
 from slq.miniature.suites import SPATIAL_KINDS, SUITES, Question, knowledge_suite, reading_suite, score, spatial_suite
 from slq.miniature.world.concepts import FACT_CATEGORIES, all_facts, concepts
 from slq.miniature.world.lettering import WORDS
 from slq.miniature.world.scenes import SIGN, Scene, render, split_of
+from slq.models import FrozenModel
 from slq.types import Item
 
 
@@ -26,7 +26,7 @@ def shown(question: Question) -> bytes:
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
 def test_suites_repeat_with_the_seed(suite):
     def asked(seed: int) -> list[tuple]:
-        return [(one.kind, one.item.key, one.answer) for one in suite(8, seed)]
+        return [(one.kind, one.item.content_hash, one.answer) for one in suite(8, seed)]
 
     assert len(asked(0)) == 8
     assert asked(0) == asked(0) != asked(1)
@@ -56,9 +56,9 @@ def test_signs_of_the_reading_suite_say_their_answer(monkeypatch):
     scenes = {}
 
     def remembered(scene: Scene) -> Image.Image:
-        picture = render(scene)
-        scenes[picture.tobytes()] = scene
-        return picture
+        image = render(scene)
+        scenes[image.tobytes()] = scene
+        return image
 
     monkeypatch.setattr("slq.miniature.suites.render", remembered)
     asked = reading_suite(15)
@@ -73,13 +73,13 @@ def test_signs_of_the_reading_suite_say_their_answer(monkeypatch):
     assert len({question.answer for question in asked}) > 5
 
 
-def test_scores_count_answers_that_are_right_to_the_letter(backbone: FrozenBackbone):
+def test_scores_count_answers_that_are_right_to_the_letter(model: FrozenModel):
     items = [Item("what is the animal that says miaow?"), *(question.item for question in reading_suite(2))]
-    said = backbone.generate([[backbone.message(item)] for item in items], max_new_tokens=12)
+    said = model.generate([[model.message(item)] for item in items], max_new_tokens=12)
     kinds = ("known", "known", "read")
     steps: list[int] = []
     asked = [Question(kind, item, answer) for kind, item, answer in zip(kinds, items, said, strict=True)]
-    assert score(backbone, asked, steps.append) == (1.0, {"known": 1.0, "read": 1.0})
+    assert score(model, asked, steps.append) == (1.0, {"known": 1.0, "read": 1.0})
     assert sum(steps) == 3
     wrong = [asked[0], replace(asked[1], answer=f"{said[1]} "), replace(asked[2], answer=said[2] + "s")]
-    assert score(backbone, wrong) == (pytest.approx(1 / 3), {"known": 0.5, "read": 0.0})
+    assert score(model, wrong) == (pytest.approx(1 / 3), {"known": 0.5, "read": 0.0})

@@ -24,7 +24,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A thing in a picture that a query could be about. names: its other names. categories: those a query could be of."""
+    """A thing in an image that a query could be about. names: its other names. categories: those a query could be of."""
 
     name: str
     names: tuple[str, ...]
@@ -87,7 +87,7 @@ def read_query(answer: Mapping[str, Any]) -> str:
 
 
 def read_truth(answer: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether the query is true of the picture, and why."""
+    """Whether the query is true of the image, and why."""
     value = answer.get("true")
     if isinstance(value, str):
         value = {"true": True, "yes": True, "false": False, "no": False}.get(value.strip().lower())

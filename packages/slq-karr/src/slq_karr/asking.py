@@ -29,17 +29,17 @@ TRIES = 3  # for an answer that can be used
 TRIES_TO_REACH = 6  # for any answer
 IN_A_ROW = 5  # requests given up without an answer between them: the endpoint is down
 LONGEST_WAIT = 600.0  # seconds
-PICTURE_TOKENS = 2000  # at most, to set money aside before the endpoint has counted
+IMAGE_TOKENS = 2000  # at most, to set money aside before the endpoint has counted
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question. picture: a file, and `sha256` of its bytes. stage, item: for people."""
+    """One question. image: a file, and `sha256` of its bytes. stage, item: for people."""
 
     stage: str
     item: str
     text: str
-    picture: Path | None = None
+    image: Path | None = None
     sha256: str = ""
 
 
@@ -62,7 +62,7 @@ class Asker:
         self._fault: BaseException | None = None
 
     def key(self, request: Request) -> str:
-        """Equal keys, equal questions: the model with its settings, the text and the picture's bytes."""
+        """Equal keys, equal questions: the model with its settings, the text and the image's bytes."""
         asked = json.dumps([self._settings, request.text, request.sha256])
         return hashlib.sha256(asked.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
@@ -123,15 +123,15 @@ class Asker:
         if complaint:
             text += f"\n\nYour last answer could not be used: {complaint}. Answer with the JSON object alone."
         start: Line = {"key": key, "stage": request.stage, "item": request.item, "attempt": attempt}
-        asked = {"model": self.model.name, "text": text, "picture": request.picture.name if request.picture else None}
+        asked = {"model": self.model.name, "text": text, "image": request.image.name if request.image else None}
         for turn in range(TRIES_TO_REACH):
             if not self.pace.wait():
                 raise _Stopped
-            most = self.limits.cost(len(text) / 2 + (PICTURE_TOKENS if request.picture else 0), self.model.max_tokens)
+            most = self.limits.cost(len(text) / 2 + (IMAGE_TOKENS if request.image else 0), self.model.max_tokens)
             clock = time.perf_counter()
             try:
-                with self.purse.set_aside(most):
-                    reply = self.model.answer(text, request.picture)
+                with self.purse.split_validation(most):
+                    reply = self.model.answer(text, request.image)
                     answered = start | {"request": asked} | self._paid(reply, text, request) | _now(clock)
                 return answered
             except NoReply as error:
@@ -150,7 +150,7 @@ class Asker:
     def _paid(self, reply: Reply, text: str, request: Request) -> Line:
         """What an answer says and costs; tokens that the endpoint does not count are estimated, as the line tells."""
         estimated = reply.tokens_in is None or reply.tokens_out is None
-        tokens_in = reply.tokens_in if reply.tokens_in is not None else len(text) // 4 + (PICTURE_TOKENS if request.picture else 0)
+        tokens_in = reply.tokens_in if reply.tokens_in is not None else len(text) // 4 + (IMAGE_TOKENS if request.image else 0)
         tokens_out = reply.tokens_out if reply.tokens_out is not None else len(reply.text) // 4 + 1
         cost = self.limits.cost(tokens_in, tokens_out)
         self.purse.pay(cost)

@@ -1,4 +1,4 @@
-"""Building a set: pictures -> captions -> targets -> queries -> checks -> the other pictures that answer them.
+"""Building a set: images -> captions -> targets -> queries -> checks -> the other images that answer them.
 
 The journal is the only state. Everything else is derived from it, in the same order every time, so that a build which was stopped goes on
 where it was by running through the same steps: what was answered before is read, not asked.
@@ -28,12 +28,12 @@ from slq_karr.settings import Options, settle
 from slq_karr.surface import Queries, Surface, mentions
 from slq_karr.verify import FindLeaks, check_words, judge_answerable, judge_true, own_leaks
 
-READ_AHEAD = 1.5  # pictures whose targets are looked for, to each query that lacks: not every picture has one of the category that lacks
+READ_AHEAD = 1.5  # images whose targets are looked for, to each query that lacks: not every image has one of the category that lacks
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build gave. missing: category -> accepted queries that it lacks, where the pictures did not have more. spent: of all runs."""
+    """What a build gave. missing: category -> accepted queries that it lacks, where the images did not have more. spent: of all runs."""
 
     candidates: tuple[Candidate, ...]
     left_out: tuple[Failure, ...]
@@ -65,11 +65,11 @@ def build(
     """
     options, limits, find_leaks = options or Options(), limits or Limits(), find_leaks or own_leaks()
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
-        raise InputError(f"{out} lies among the pictures of {images}, and would be taken for some of them: choose a folder beside it.")
+        raise InputError(f"{out} lies among the images of {images}, and would be taken for some of them: choose a folder beside it.")
     source = find_source(images)
     settings = {
         "images": str(images),
-        "pictures": source.fingerprint,
+        "images_fingerprint": source.fingerprint,
         "endpoint": endpoint,
         "model": model.name,
         "model_settings": dict(model.settings),
@@ -84,7 +84,7 @@ def build(
         gallery, failures = gather(source, out)
         asker = Asker(model, journal, limits, backoff, watch)
         run = _Build(out, gallery, asker, prompts, options, find_leaks)
-        run.left_out += [{"item": each.item, "stage": "pictures", "reason": each.reason} for each in failures]
+        run.left_out += [{"item": each.item, "stage": "images", "reason": each.reason} for each in failures]
         return run.all_stages()
 
 
@@ -113,10 +113,10 @@ class _Build:
         return Built(tuple(self.candidates), left_out, missing, self.asker.purse.spent)
 
     def _write_captions(self) -> None:
-        """Captions for pictures that came without."""
+        """Captions for images that came without."""
         bare = [shown for shown in self.shown.values() if not shown.captions]
         if bare and self.options.captions_only:
-            raise InputError("Without captions the model must see the pictures: leave out --captions-only, or give a captions file.")
+            raise InputError("Without captions the model must see the images: leave out --captions-only, or give a captions file.")
         text = self.prompts.fill("caption")
         requests = [self._request("caption", shown.image, text, shown) for shown in bare]
         for shown, found in zip(bare, self.asker.ask_all(requests, read_caption), strict=True):
@@ -126,10 +126,10 @@ class _Build:
             else:
                 self.shown[shown.image] = replace(shown, captions=(found,))
         if not self.shown:
-            raise InputError(f"None of the {len(bare)} pictures got a caption: see {self.out / LEFT_OUT}.")
+            raise InputError(f"None of the {len(bare)} images got a caption: see {self.out / LEFT_OUT}.")
 
     def _write_queries(self) -> None:
-        """Rounds of targets, queries and checks, until every category has what it is to have or the pictures give no more."""
+        """Rounds of targets, queries and checks, until every category has what it is to have or the images give no more."""
         order = list(self.shown)
         random.Random(self.options.seed).shuffle(order)
         unseen = list(order)
@@ -151,7 +151,7 @@ class _Build:
             self._save()
 
     def _find_positives(self) -> None:
-        """Of the other pictures that show the target, by captions and targets, those whose scene is most alike; the model judges them."""
+        """Of the other images that show the target, by captions and targets, those whose scene is most alike; the model judges them."""
         accepted = [each for each in self.candidates if each.accepted]
         asked: list[tuple[Candidate, Shown]] = []
         names = {image: [name for target in targets for name in target.every_name] for image, targets in self.plan.offers.items()}
@@ -189,11 +189,11 @@ class _Build:
         left = [each for each in drafted.values() if not each.failed]
         judge_answerable(left, self.asker.ask_all, self.prompts, self.find_leaks)
         left = [each for each in left if not each.failed]
-        judge_true(left, [self._truth("true_of_picture", each, self.shown[each.image]) for each in left], self.asker.ask_all)
+        judge_true(left, [self._truth("true_of_image", each, self.shown[each.image]) for each in left], self.asker.ask_all)
         return [task for task in tasks if task.image in drafted and drafted[task.image].accepted]
 
     def _draft(self, tasks: Sequence[Task]) -> dict[str, Candidate]:
-        """A candidate for each task whose query the model could write, by picture."""
+        """A candidate for each task whose query the model could write, by image."""
         requests = [Request("rewrite", f"{task.image}, {task.target.name}, {label(task.category)}", self._rewrite(task)) for task in tasks]
         drafted: dict[str, Candidate] = {}
         for task, request, found in zip(tasks, requests, self.asker.ask_all(requests, read_query), strict=True):
@@ -219,15 +219,15 @@ class _Build:
         )
 
     def _likely(self, candidate: Candidate, words: Mapping[str, str]) -> list[str]:
-        """Other pictures whose words bear one of the target's names, those of the most similar captions first."""
+        """Other images whose words bear one of the target's names, those of the most similar captions first."""
         named = mentions([candidate.target, *candidate.names])
         alike = dict(zip(self.shown, self.surface.alike(self.places[candidate.image]), strict=True))
         likely = [image for image, text in words.items() if image != candidate.image and named.search(text)]
         return sorted(likely, key=lambda image: -alike[image])
 
     def _truth(self, stage: str, candidate: Candidate, shown: Shown) -> Request:
-        """Whether a query is true of a picture, its own or another: asked in the same words."""
-        text = self.prompts.fill("true_of_picture", caption=shown.captions[0], query=candidate.query, target=candidate.target)
+        """Whether a query is true of an image, its own or another: asked in the same words."""
+        text = self.prompts.fill("true_of_image", caption=shown.captions[0], query=candidate.query, target=candidate.target)
         return self._request(stage, f"{candidate.id} {shown.image}", text, shown)
 
     def _request(self, stage: str, item: str, text: str, shown: Shown) -> Request:

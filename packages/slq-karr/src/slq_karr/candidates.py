@@ -1,4 +1,4 @@
-"""A query under construction: what it is about, what each check said of it, and which pictures answer it."""
+"""A query under construction: what it is about, what each check said of it, and which images answer it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq_karr.lines import read_lines, write_lines
 
 CANDIDATES, LEFT_OUT = "candidates.jsonl", "left_out.jsonl"
-CHECKS = ("leak", "true_of_picture", "surface", "answerable", "duplicate")
+CHECKS = ("leak", "true_of_image", "surface", "answerable", "duplicate")
 
 
 @dataclass
 class Candidate:
-    """One query. names: other names of the target. positives: the pictures that answer it, its own first. unjudged: how many more were
+    """One query. names: other names of the target. positives: the images that answer it, its own first. unjudged: how many more were
     likely to, but over the number that is judged.
 
     verdicts: check -> {"passed": true, false, or null where it was not asked for, "why": ...}.
@@ -70,10 +70,10 @@ def write_candidates(out: Path, candidates: Sequence[Candidate], left_out: Seque
 
 
 def read_candidates(out: Path) -> list[Candidate]:
-    """The candidates of a set; raises DataFileError if there are none yet, or a line is broken."""
+    """The candidates of a set; raises DataError if there are none yet, or a line is broken."""
     rows = read_lines(out / CANDIDATES)
     if not rows:
-        raise DataFileError(f"{out} holds no candidates yet; build a set there with slq karr build")
+        raise DataError(f"{out} holds no candidates yet; build a set there with slq karr build")
     try:
         return [
             Candidate(
@@ -91,4 +91,4 @@ def read_candidates(out: Path) -> list[Candidate]:
             for row in rows
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataFileError(f"{out / CANDIDATES} holds a line that is no candidate ({error!r}); build the set again") from None
+        raise DataError(f"{out / CANDIDATES} holds a line that is no candidate ({error!r}); build the set again") from None

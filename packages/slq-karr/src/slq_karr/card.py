@@ -16,7 +16,7 @@ from slq_karr.keeping import Kept
 def data_card(
     settings: Mapping[str, Any], candidates: Sequence[Candidate], kept: Sequence[Kept], gallery: Sequence[str], asked: int
 ) -> str:
-    """The card as Markdown. gallery: all pictures of the set; asked: how many of them have a query."""
+    """The card as Markdown. gallery: all images of the set; asked: how many of them have a query."""
     positives = [len(each.candidate.positives) for each in kept]
     unjudged = sum(each.candidate.unjudged > 0 for each in kept)
     reviewed = [each for each in kept if each.reviews]
@@ -26,7 +26,7 @@ def data_card(
     lines = [
         "# A set of knowledge-aware retrieval queries",
         "",
-        f"{len(kept)} queries, none of which names what it is after, over {asked} pictures; {len(gallery)} with those that have no query.",
+        f"{len(kept)} queries, none of which names what it is after, over {asked} images; {len(gallery)} with those that have no query.",
         "",
         "| category | queries | share | wanted |",
         "|---|---|---|---|",
@@ -34,25 +34,25 @@ def data_card(
         "",
         "## How it came about",
         "",
-        f"- Pictures: {Path(settings['images']).name}{'' if not settings['captions_only'] else '; the model saw captions only'}.",
+        f"- Images: {Path(settings['images']).name}{'' if not settings['captions_only'] else '; the model saw captions only'}.",
         f"- Written and judged by `{settings['model']}`, prompts {_listed(settings['prompts'])}.",
         f"- {len(candidates)} queries were written. {_rejections(rejected)}",
         f"- People reviewed {len(reviewed)} of the {len(kept)} queries that were kept, {reviewers} reviewers each, and edited {edited}.",
-        f"- Positives: {statistics.mean(positives):.1f} pictures a query; {unjudged} queries have further pictures that show the target by "
+        f"- Positives: {statistics.mean(positives):.1f} images a query; {unjudged} queries have further images that show the target by "
         f"their captions and were not judged (over {settings['max_positives']} a query).",
         "",
-        "`karr.jsonl` holds for each query its target, caption, the picture's name in its source and its hash, the checks and the reviews.",
+        "`karr.jsonl` holds for each query its target, caption, the image's name in its source and its hash, the checks and the reviews.",
         "",
         "## What it cannot tell",
         "",
         "- The model that wrote the queries also judged them. Facts may be wrong, and what it does not know is missing.",
-        "- A picture that answers a query and was not judged counts as a wrong answer.",
-        "- The pictures keep the licence of their source; nothing here changes it.",
+        "- An image that answers a query and was not judged counts as a wrong answer.",
+        "- The images keep the licence of their source; nothing here changes it.",
         "",
         "## How to score",
         "",
-        "    slq eval --benchmark karr --data THIS_FOLDER            among the pictures that have a query, both ways",
-        "    slq eval --data THIS_FOLDER/whole-gallery               among all pictures",
+        "    slq eval --benchmark karr --data THIS_FOLDER            among the images that have a query, both ways",
+        "    slq eval --data THIS_FOLDER/whole-gallery               among all images",
         "",
     ]
     return "\n".join(lines)

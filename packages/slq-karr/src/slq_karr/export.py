@@ -1,9 +1,9 @@
 """A finished set as a benchmark that `slq eval` and other tools read.
 
 DIR/karr.jsonl            one query a line: _id, image, text, category; target, caption, where it came from, what was checked
-DIR/corpus.jsonl, queries.jsonl, qrels/test.tsv      the same in BEIR layout: the pictures that have a query
-DIR/whole-gallery/        BEIR layout over all pictures of the set, those without a query included
-DIR/pictures/             every picture of the set
+DIR/corpus.jsonl, queries.jsonl, qrels/test.tsv      the same in BEIR layout: the images that have a query
+DIR/whole-gallery/        BEIR layout over all images of the set, those without a query included
+DIR/images/             every image of the set
 DIR/README.md             the data card
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from slq.data import RetrievalSet, write_beir
 from slq.data.tables import read_json
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.runtime import new_folder, writing
 from slq.types import Item
 from slq_karr.candidates import LEFT_OUT, read_candidates
@@ -35,10 +35,10 @@ BEIR_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. pictures: those that have a query. warnings: what a person should look at."""
+    """What was written. images: those that have a query. warnings: what a person should look at."""
 
     queries: int
-    pictures: int
+    images: int
     categories: Mapping[str, int]
     warnings: tuple[str, ...]
 
@@ -46,14 +46,14 @@ class Exported:
 def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool = False, find_leaks: FindLeaks | None = None) -> Exported:
     """Write what the set keeps into a new folder.
 
-    find_leaks: looks for targets in edited queries; by default slq_karr.leaks. Raises DataFileError if the set holds nothing to keep,
+    find_leaks: looks for targets in edited queries; by default slq_karr.leaks. Raises DataError if the set holds nothing to keep,
     OutputExistsError if the folder holds something, unless it is an earlier export and `overwrite` is given.
     """
     candidates = read_candidates(folder)
     reviews, broken = read_reviews(folder)
     kept = keep(candidates, reviews, reviewed_only)
     if not kept:
-        raise DataFileError(f"{folder} holds no query to keep: of {len(candidates)} candidates none was accepted")
+        raise DataError(f"{folder} holds no query to keep: of {len(candidates)} candidates none was accepted")
     settings = read_json(folder / SETTINGS, "build the set again", "build the set again")
     uncaptioned = {row["item"] for row in read_lines(folder / LEFT_OUT) if row["stage"] == "caption"}
     shown = {each.image: each for each in read_gallery(folder)[0] if each.image not in uncaptioned}
@@ -61,7 +61,7 @@ def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool
     warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(kept, find_leaks)]
     new_folder(out, overwrite, [TABLE, "README.md", *shown, *BEIR_FILES, *(f"{WHOLE}/{name}" for name in BEIR_FILES)])
     with writing(out):
-        (out / "pictures").mkdir()
+        (out / "images").mkdir()
         for image in shown:
             link_or_copy(folder / image, out / image)
         write_lines(out / TABLE, (_row(each, shown[each.candidate.image], settings) for each in kept))

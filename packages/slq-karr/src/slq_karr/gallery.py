@@ -1,7 +1,7 @@
-"""The pictures of a set: numbered, linked into its folder, with their captions and where they came from.
+"""The images of a set: numbered, linked into its folder, with their captions and where they came from.
 
-SET/pictures/0001.png ...     hard links where the file system allows, else copies
-SET/pictures.jsonl            one line a picture: image, source, captions (none of a bare folder), sha256; then what was left out, and why
+SET/images/0001.png ...     hard links where the file system allows, else copies
+SET/images.jsonl            one line an image: image, source, captions (none of a bare folder), sha256; then what was left out, and why
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slq.data import PICTURE_SUFFIXES, find_pictures, open_picture, read_pairs
-from slq.errors import DataFileError, Failure, PictureError
+from slq.data import IMAGE_SUFFIXES, find_images, open_image, read_pairs
+from slq.errors import DataError, Failure, ImageError
 from slq.runtime import writing
 from slq_karr.lines import read_lines, write_lines
 
-PICTURES = "pictures.jsonl"
+IMAGES = "images.jsonl"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture of the gallery. image: its path in the set. source: its name where it came from."""
+    """One image of the gallery. image: its path in the set. source: its name where it came from."""
 
     image: str
     source: str
@@ -34,88 +34,88 @@ class Shown:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures with their captions, as they were found; the captions of a bare folder are empty."""
+    """Images with their captions, as they were found; the captions of a bare folder are empty."""
 
-    pictures: tuple[tuple[Path, str, tuple[str, ...]], ...]
+    images: tuple[tuple[Path, str, tuple[str, ...]], ...]
     failures: tuple[Failure, ...]
 
     @property
     def fingerprint(self) -> str:
-        """Hash of names and captions: another one means other pictures."""
-        listed = [(name, captions) for _, name, captions in self.pictures]
+        """Hash of names and captions: another one means other images."""
+        listed = [(name, captions) for _, name, captions in self.images]
         return hashlib.sha256(json.dumps(listed).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def find_source(images: Path) -> Source:
-    """The pictures of a captions file (of a Karpathy file the test split), of a folder with captions, or of a bare folder.
+def find_source(source: Path) -> Source:
+    """The images of a captions file (of a Karpathy file the test split), of a folder with captions, or of a bare folder.
 
-    Raises DataFileError if there are none, or the file holds something else than captions of pictures.
+    Raises DataError if there are none, or the file holds something else than captions of images.
     """
-    if images.is_dir() and _is_bare(images):
-        pictures = find_pictures(images)
-        if not pictures:
-            raise DataFileError(f"{images} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}): give a folder or a captions file")
-        return Source(tuple((path, path.relative_to(images).as_posix(), ()) for path in pictures), ())
-    read = read_pairs(images, splits=("test",))
+    if source.is_dir() and _is_bare(source):
+        images = find_images(source)
+        if not images:
+            raise DataError(f"{source} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): give a folder or a captions file")
+        return Source(tuple((path, path.relative_to(source).as_posix(), ()) for path in images), ())
+    read = read_pairs(source, splits=("test",))
     found = []
     for pair in read.pairs:
-        picture = pair.query.image
-        if not isinstance(picture, Path) or pair.query.text is not None or any(item.image is not None for item in pair.positives):
-            raise DataFileError(f"{pair.source}: not a picture with captions; use a file with the columns 'image' and 'caption'")
-        name = picture.relative_to(read.folder) if picture.is_relative_to(read.folder) else picture
-        found.append((picture, name.as_posix(), tuple(item.text or "" for item in pair.positives)))
+        image = pair.query.image
+        if not isinstance(image, Path) or pair.query.text is not None or any(item.image is not None for item in pair.positives):
+            raise DataError(f"{pair.source}: not an image with captions; use a file with the columns 'image' and 'caption'")
+        name = image.relative_to(read.folder) if image.is_relative_to(read.folder) else image
+        found.append((image, name.as_posix(), tuple(item.text or "" for item in pair.positives)))
     return Source(tuple(found), read.failures)
 
 
 def gather(source: Source, out: Path) -> tuple[list[Shown], list[Failure]]:
-    """Bring the pictures into the set's folder; what an earlier run brought is taken as it is.
+    """Bring the images into the set's folder; what an earlier run brought is taken as it is.
 
-    A picture that cannot be opened, or has the bytes of another, is a failure. Raises DataFileError if none is left.
+    An image that cannot be opened, or has the bytes of another, is a failure. Raises DataError if none is left.
     """
-    if (out / PICTURES).is_file():
+    if (out / IMAGES).is_file():
         return read_gallery(out)
     gallery: list[Shown] = []
     failures, seen = list(source.failures), dict[str, str]()
     with writing(out):
-        (out / "pictures").mkdir(parents=True, exist_ok=True)
-    for path, name, captions in source.pictures:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+    for path, name, captions in source.images:
         try:
-            open_picture(path)
-        except PictureError as error:
+            open_image(path)
+        except ImageError as error:
             failures.append(Failure(name, str(error)))
             continue
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if sha256 in seen:
-            failures.append(Failure(name, f"the same picture as {seen[sha256]}"))
+            failures.append(Failure(name, f"the same image as {seen[sha256]}"))
             continue
         seen[sha256] = name
-        image = f"pictures/{len(gallery) + 1:04d}{path.suffix.lower()}"
+        image = f"images/{len(gallery) + 1:04d}{path.suffix.lower()}"
         link_or_copy(path, out / image)
         gallery.append(Shown(image, name, captions, sha256))
     if not gallery:
-        raise DataFileError(f"none of the {len(failures)} pictures can be used; the first is {failures[0]}")
+        raise DataError(f"none of the {len(failures)} images can be used; the first is {failures[0]}")
     left_out = [{"source": each.item, "left_out": each.reason} for each in failures]
-    write_lines(out / PICTURES, [*(asdict(shown) for shown in gallery), *left_out])
+    write_lines(out / IMAGES, [*(asdict(shown) for shown in gallery), *left_out])
     return gallery, failures
 
 
 def read_gallery(out: Path) -> tuple[list[Shown], list[Failure]]:
-    """The pictures of a set, and those of its source that were left out; raises DataFileError for a broken line."""
+    """The images of a set, and those of its source that were left out; raises DataError for a broken line."""
     found, failures = [], []
     try:
-        for row in read_lines(out / PICTURES):
+        for row in read_lines(out / IMAGES):
             if "left_out" in row:
                 failures.append(Failure(row["source"], row["left_out"]))
             else:
                 found.append(Shown(row["image"], row["source"], tuple(row["captions"]), row["sha256"]))
     except (KeyError, TypeError):
-        raise DataFileError(f"{out / PICTURES} holds a line that is no picture of a set; build the set in a new folder") from None
+        raise DataError(f"{out / IMAGES} holds a line that is no image of a set; build the set in a new folder") from None
     return found, failures
 
 
 def _is_bare(folder: Path) -> bool:
-    """Whether no caption stands beside any picture."""
-    return not any(folder.glob("captions.*")) and not any(path.with_suffix(".txt").is_file() for path in find_pictures(folder))
+    """Whether no caption stands beside any image."""
+    return not any(folder.glob("captions.*")) and not any(path.with_suffix(".txt").is_file() for path in find_images(folder))
 
 
 def link_or_copy(path: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from slq.errors import DataFileError, InputError
+from slq.errors import DataError, InputError
 from slq.runtime import writing
 
 Line = dict[str, Any]
@@ -28,7 +28,7 @@ BEGUN = "begun"  # a run; what the one before gave up last was perhaps its endpo
 class Journal:
     """The journal of a set, open for one build at a time; threads may write together.
 
-    spent: what all lines cost together. Raises InputError if another build has it open, DataFileError for a broken line; a last line
+    spent: what all lines cost together. Raises InputError if another build has it open, DataError for a broken line; a last line
     that a crash tore is dropped.
     """
 
@@ -101,7 +101,7 @@ class Journal:
                 line = json.loads(text)
                 self._take(line)
             except (ValueError, KeyError, TypeError) as error:
-                raise DataFileError(f"{self.path} line {number} is broken ({error}): remove the line; its request is asked again") from None
+                raise DataError(f"{self.path} line {number} is broken ({error}): remove the line; its request is asked again") from None
         self._unanswered.clear()
 
     def _take(self, line: Line) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slq.errors import DataFileError, Failure
+from slq.errors import DataError, Failure
 from slq_karr.candidates import Candidate
 from slq_karr.review.decisions import Decision, Histories, read_decisions
 
@@ -37,12 +37,12 @@ def read_reviews(folder: Path) -> tuple[dict[str, list[Decision]], list[Failure]
 def keep(candidates: Sequence[Candidate], reviews: Mapping[str, Sequence[Decision]], reviewed_only: bool = False) -> list[Kept]:
     """Candidates that stay: reviewed ones if more than half of their reviewers accepted or edited, others if every check passed.
 
-    The latest edit among those is the text to use. reviewed_only: nothing stays that nobody reviewed. Raises DataFileError for a review
+    The latest edit among those is the text to use. reviewed_only: nothing stays that nobody reviewed. Raises DataError for a review
     of a candidate that is not there.
     """
     unknown = reviews.keys() - {each.id for each in candidates}
     if unknown:
-        raise DataFileError(f"{REVIEWS} reviews {min(unknown)!r}, which the set does not hold; it belongs to another set")
+        raise DataError(f"{REVIEWS} reviews {min(unknown)!r}, which the set does not hold; it belongs to another set")
     kept = []
     for each in candidates:
         own = reviews.get(each.id, [])

@@ -2,7 +2,7 @@
 
 A query of a KARR set leads to its target by knowledge alone. It leaks when a word of it gives the target away:
 
-- the name itself, whatever it means there: "train" in "where athletes train" leaks for the vehicle, since a retriever sees the word;
+- the name itself, whatever it means there: "train" in "where athletes train" leaks for the vehicle, since an encoder sees the word;
 - an inflection: plural, possessive, the forms of a verb that comes of the name ("hammering"), but not of one that is merely
   spelled like it ("born" for bear);
 - the name spelled apart or together, with hyphens, full stops, accents or capitals;

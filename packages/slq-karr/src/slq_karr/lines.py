@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slq.data import read_rows
-from slq.errors import DataFileError
+from slq.errors import DataError
 from slq.runtime import replace_file
 
 
@@ -19,12 +19,12 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that slq wrote; raises DataFileError for a broken one. An empty or missing file has none."""
+    """The rows of a file that slq wrote; raises DataError for a broken one. An empty or missing file has none."""
     if not path.is_file() or path.stat().st_size == 0:
         return []
     rows = []
     for _, row in read_rows(path):
-        if isinstance(row, DataFileError):
+        if isinstance(row, DataError):
             raise row
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Who is asked: a model behind an OpenAI-compatible endpoint, or a frozen backbone on this machine. Both answer one question at a time."""
+"""Who is asked: a model behind an OpenAI-compatible endpoint, or a frozen model on this machine. Both answer one question at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx2
 
-from slq.data.pictures import open_picture
+from slq.data.images import open_image
 from slq.errors import InputError
 from slq.types import Item
 
 if TYPE_CHECKING:
-    from slq.backbone import FrozenBackbone
+    from slq.models import FrozenModel
 
 STOPS_ALL = (401, 403, 404)  # the key, the address or the model's name is wrong: nothing will be answered
 AGAIN = (408, 409, 425, 429)  # and everything from 500 on
@@ -60,7 +60,7 @@ class Model(Protocol):
     @property
     def max_tokens(self) -> int: ...
 
-    def answer(self, text: str, picture: Path | None) -> Reply:
+    def answer(self, text: str, image: Path | None) -> Reply:
         """Raises NoReply if nothing came back, InputError if nothing ever will."""
         ...
 
@@ -69,7 +69,7 @@ class Model(Protocol):
 class Endpoint:
     """A model behind `<url>/chat/completions`; threads may share it.
 
-    max_tokens: bound on an answer. max_side: pictures are scaled down to so many pixels a side before they are sent. timeout: seconds.
+    max_tokens: bound on an answer. max_side: images are scaled down to so many pixels a side before they are sent. timeout: seconds.
     fields: put into the body of every request; None removes a field, e.g. {"max_tokens": None, "max_completion_tokens": 2000}.
     """
 
@@ -85,7 +85,7 @@ class Endpoint:
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"The endpoint {self.url!r} is no address: give one such as http://localhost:8000/v1.")
         address = self.url.rstrip("/")
-        self._address = address if address.endswith("/chat/completions") else f"{address}/chat/completions"
+        self._cache_key = address if address.endswith("/chat/completions") else f"{address}/chat/completions"
         bounds = [self.fields.get(name) for name in ("max_tokens", "max_completion_tokens")]
         self.max_tokens = max([bound for bound in bounds if isinstance(bound, int)], default=self.max_tokens)
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -95,9 +95,9 @@ class Endpoint:
     def settings(self) -> dict[str, Any]:
         return {"max_tokens": self.max_tokens, "max_side": self.max_side, "fields": dict(self.fields)}
 
-    def answer(self, text: str, picture: Path | None) -> Reply:
+    def answer(self, text: str, image: Path | None) -> Reply:
         try:
-            response = self._client.post(self._address, json=self._body(text, picture))
+            response = self._client.post(self._cache_key, json=self._body(text, image))
         except httpx2.TimeoutException:
             raise NoReply(f"time-out after {self.timeout:g} s") from None
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
@@ -113,13 +113,13 @@ class Endpoint:
         """Give its connections back."""
         self._client.close()
 
-    def _body(self, text: str, picture: Path | None) -> dict[str, Any]:
+    def _body(self, text: str, image: Path | None) -> dict[str, Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
-        if picture is not None:
-            content.insert(0, {"type": "image_url", "image_url": {"url": _as_url(picture, self.max_side)}})
+        if image is not None:
+            content.insert(0, {"type": "image_url", "image_url": {"url": _as_url(image, self.max_side)}})
         body = {
             "model": self.name,
-            "messages": [{"role": "user", "content": content if picture is not None else text}],
+            "messages": [{"role": "user", "content": content if image is not None else text}],
             "temperature": 0,
             "max_tokens": self.max_tokens,
         }
@@ -134,19 +134,19 @@ class Endpoint:
 
 
 class LocalModel:
-    """A frozen backbone that answers greedily, one question after the other, whatever the number of threads."""
+    """A frozen model that answers greedily, one question after the other, whatever the number of threads."""
 
-    def __init__(self, backbone: FrozenBackbone, max_tokens: int = 500):
-        self.backbone, self.max_tokens = backbone, max_tokens
-        self.name = backbone.identity.name
-        self.settings: Mapping[str, Any] = {"max_tokens": max_tokens, "backbone": backbone.identity.to_dict()}
+    def __init__(self, model: FrozenModel, max_tokens: int = 500):
+        self.model, self.max_tokens = model, max_tokens
+        self.name = model.identity.name
+        self.settings: Mapping[str, Any] = {"max_tokens": max_tokens, "backbone": model.identity.to_dict()}
         self._lock = threading.Lock()
 
-    def answer(self, text: str, picture: Path | None) -> Reply:
+    def answer(self, text: str, image: Path | None) -> Reply:
         with self._lock:
-            message = self.backbone.message(Item(text, picture))
-            (answer,) = self.backbone.generate([[message]], self.max_tokens)
-        count = len(self.backbone.processor.tokenizer(answer)["input_ids"])
+            message = self.model.message(Item(text, image))
+            (answer,) = self.model.generate([[message]], self.max_tokens)
+        count = len(self.model.processor.tokenizer(answer)["input_ids"])
         return Reply(answer, None, count, cut=count >= self.max_tokens)
 
 
@@ -163,12 +163,12 @@ def _reply(body: Mapping[str, Any]) -> Reply:
     )
 
 
-def _as_url(picture: Path, max_side: int) -> str:
-    """The picture as every vision model takes it: JPEG, inside the request."""
-    image = open_picture(picture)
-    image.thumbnail((max_side, max_side))
+def _as_url(image: Path, max_side: int) -> str:
+    """The image as every vision model takes it: JPEG, inside the request."""
+    opened = open_image(image)
+    opened.thumbnail((max_side, max_side))
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=92)
+    opened.save(stream, "JPEG", quality=92)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -82,7 +82,7 @@ class Purse:
         self._lock = threading.Lock()
 
     @contextmanager
-    def set_aside(self, most: float) -> Iterator[None]:
+    def split_validation(self, most: float) -> Iterator[None]:
         """Money for one request; raises InputError where there is not enough left."""
         cap = self.limits.max_cost
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which picture gets a query about what, and of which category: the mix is met by what is accepted, not by what is written."""
+"""Which image gets a query about what, and of which category: the mix is met by what is accepted, not by what is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slq_karr.answers import Target
 
 @dataclass(frozen=True)
 class Task:
-    """One query to write. image: a picture's path in the set."""
+    """One query to write. image: an image's path in the set."""
 
     image: str
     target: Target
@@ -20,7 +20,7 @@ class Task:
 
 @dataclass
 class Plan:
-    """Hands out tasks by rounds. wanted: category -> accepted queries. tries: tasks that one picture may get until one is accepted."""
+    """Hands out tasks by rounds. wanted: category -> accepted queries. tries: tasks that one image may get until one is accepted."""
 
     wanted: Mapping[str, int]
     tries: int
@@ -35,13 +35,13 @@ class Plan:
         return {name: max(0, count - self._accepted[name]) for name, count in self.wanted.items()}
 
     def propose(self, images: Sequence[str]) -> list[Task]:
-        """At most one task for each picture, in their order, until every category has as many as it lacks; none that was tried."""
+        """At most one task for each image, in their order, until every category has as many as it lacks; none that was tried."""
         missing, about, tasks = self.missing(), Counter(self._about), []
         possible = {image: found for image in images if (found := self._possible(image, missing))}
         supply = Counter(category for found in possible.values() for category in {task.category for task in found})
 
         def urgency(task: Task) -> tuple[float, int, int]:
-            """The category with the fewest pictures for what it lacks, then the target with the fewest queries."""
+            """The category with the fewest images for what it lacks, then the target with the fewest queries."""
             return (-missing[task.category] / supply[task.category], about[task.target.name], places[task.category])
 
         places = {name: place for place, name in enumerate(self.wanted)}
@@ -60,13 +60,13 @@ class Plan:
             self._about[task.target.name] += 1
 
     def accept(self, tasks: Iterable[Task]) -> None:
-        """These tasks gave accepted queries: their pictures get no more."""
+        """These tasks gave accepted queries: their images get no more."""
         for task in tasks:
             self._accepted[task.category] += 1
             self._done.add(task.image)
 
     def _possible(self, image: str, missing: Mapping[str, int]) -> list[Task]:
-        """What a picture could still be asked about."""
+        """What an image could still be asked about."""
         given = self._given.get(image, [])
         if image in self._done or len(given) >= self.tries:
             return []

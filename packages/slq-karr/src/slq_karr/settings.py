@@ -14,16 +14,16 @@ from slq.runtime import replace_file
 from slq_karr.categories import CATEGORIES
 
 SETTINGS = "settings.json"
-LATEST = ("images", "endpoint")  # recorded; the same pictures or model may stand elsewhere the next time
+LATEST = ("images", "endpoint")  # recorded; the same images or model may stand elsewhere the next time
 
 
 @dataclass(frozen=True)
 class Options:
     """What is wanted of a set.
 
-    count: accepted queries; None: as many as there are pictures. mix: category -> share. tries: queries that are written for a picture, at
-    most, until one is accepted. max_positives: other pictures that the model judges for each query, at most. captions_only: no picture is
-    sent, for a model without eyes. seed: the order in which pictures are taken.
+    count: accepted queries; None: as many as there are images. mix: category -> share. tries: queries that are written for an image, at
+    most, until one is accepted. max_positives: other images that the model judges for each query, at most. captions_only: no image is
+    sent, for a model without eyes. seed: the order in which images are taken.
     """
 
     count: int | None = None

@@ -20,7 +20,7 @@ class Surface:
     def __init__(self, captions: Sequence[Sequence[str]]):
         self.count = len(captions)
         texts = [text for own in captions for text in own]
-        self._picture = np.repeat(np.arange(self.count), [len(own) for own in captions])  # of each text
+        self._image = np.repeat(np.arange(self.count), [len(own) for own in captions])  # of each text
         self._first = np.cumsum([0, *[len(own) for own in captions]])[:-1]
         self._vectors = make_union(
             TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True),
@@ -29,22 +29,22 @@ class Surface:
         self._captions = self._vectors.fit_transform(texts)
 
     def scores(self, text: str) -> np.ndarray:
-        """How alike a text and each picture's most similar caption are, (C,), from 0 to 2."""
+        """How alike a text and each image's most similar caption are, (C,), from 0 to 2."""
         return self._best_of(self._captions @ self._vectors.transform([text]).T)
 
     def finds(self, query: str, own: int) -> bool:
-        """Whether the words of a query alone single out the caption of its own picture: alone in the first place."""
+        """Whether the words of a query alone single out the caption of its own image: alone in the first place."""
         scores = self.scores(query)
         return bool(scores[own] > 0 and (scores[own] > np.delete(scores, own)).all())
 
     def alike(self, own: int) -> np.ndarray:
-        """Similarity of each picture's captions to a picture's first one, (C,)."""
+        """Similarity of each image's captions to an image's first one, (C,)."""
         return self._best_of(self._captions @ self._captions[[self._first[own]]].T)
 
     def _best_of(self, similar: Any) -> np.ndarray:
-        """Of similarities to every caption, (texts, 1) sparse, the highest of each picture's."""
+        """Of similarities to every caption, (texts, 1) sparse, the highest of each image's."""
         best = np.zeros(self.count)
-        np.maximum.at(best, self._picture, similar.toarray().ravel())
+        np.maximum.at(best, self._image, similar.toarray().ravel())
         return best
 
 

@@ -40,7 +40,7 @@ def own_leaks() -> FindLeaks:
 
 
 def check_words(candidate: Candidate, place: int, find_leaks: FindLeaks, surface: Surface, queries: Queries) -> None:
-    """Leak, duplicate, surface: the first that fails ends it. place: of its picture in the gallery. Adds the query to those so far."""
+    """Leak, duplicate, surface: the first that fails ends it. place: of its image in the gallery. Adds the query to those so far."""
     leaks = leaks_of(candidate.query, candidate.names, candidate.target, find_leaks)
     candidate.judge("leak", not leaks, leaks)
     if leaks:
@@ -50,7 +50,7 @@ def check_words(candidate: Candidate, place: int, find_leaks: FindLeaks, surface
     if like:
         return
     found = surface.finds(candidate.query, place)
-    candidate.judge("surface", not found, "its words alone put its own picture's caption in the first place" if found else "")
+    candidate.judge("surface", not found, "its words alone put its own image's caption in the first place" if found else "")
     if not found:
         queries.add(candidate.id, candidate.query)
 
@@ -101,12 +101,12 @@ def judge_answerable(candidates: Sequence[Candidate], ask_all: AskAll, prompts: 
 
 
 def judge_true(candidates: Sequence[Candidate], requests: Sequence[Request], ask_all: AskAll) -> None:
-    """The model must find each query true of its own picture; one request for each."""
+    """The model must find each query true of its own image; one request for each."""
     for each, found in zip(candidates, ask_all(requests, read_truth), strict=True):
         if isinstance(found, Failure):
-            each.judge("true_of_picture", False, found.reason)
+            each.judge("true_of_image", False, found.reason)
         else:
-            each.judge("true_of_picture", *found)
+            each.judge("true_of_image", *found)
 
 
 def _plain(text: str) -> str:

@@ -39,7 +39,7 @@ def names(scene: Scene) -> str:
 
 
 def caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """What the picture shows, in one fixed wording; with `rng`, in one of several that mean the same."""
+    """What the image shows, in one fixed wording; with `rng`, in one of several that mean the same."""
     return compose(scene, [phrase(group) for group in scene.groups], rng)
 
 

@@ -1,4 +1,4 @@
-"""Scenes: one to three groups of things with colour, count, size, place and background; and their pictures."""
+"""Scenes: one to three groups of things with colour, count, size, place and background; and their images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slq.miniature.world.concepts import concepts
 from slq.miniature.world.lettering import BOARD_HEIGHT, WORDS, draw_word
 from slq.miniature.world.styles import COLOURS, FILTERS, STYLES, SVG, TRAINING_STYLES, Paint, draw
 
-PICTURE_SIZE = 96
+IMAGE_SIZE = 96
 MAX_COUNT = 4
 SIGN = "sign"  # the one thing without a card: a board with a printed word
 
@@ -43,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `across` tells whether groups stand left to right or top to bottom (always so beside a sign)."""
+    """What an image shows. `across` tells whether groups stand left to right or top to bottom (always so beside a sign)."""
 
     groups: tuple[Group, ...]
     across: bool
@@ -117,7 +117,7 @@ def recolour(scene: Scene, place: int, colour: str) -> Scene:
 
 
 def _boxes(scene: Scene) -> list[tuple[float, float, float, float]]:
-    """x, y, width, height of each group's cell in the 96 x 96 picture."""
+    """x, y, width, height of each group's cell in the 96 x 96 image."""
     parts = len(scene.groups)
     if parts == 1:
         return [(4, 4, 88, 88)]
@@ -197,12 +197,12 @@ def to_svg(scene: Scene) -> str:
         defs = f'<filter id="f" filterUnits="userSpaceOnUse" x="0" y="0" width="96" height="96">{body}</filter>'
         filtered = ' filter="url(#f)"'
     return (
-        f'<svg xmlns="{SVG}" viewBox="0 0 {PICTURE_SIZE} {PICTURE_SIZE}">{defs}{BACKGROUNDS[scene.background]}'
+        f'<svg xmlns="{SVG}" viewBox="0 0 {IMAGE_SIZE} {IMAGE_SIZE}">{defs}{BACKGROUNDS[scene.background]}'
         f"<g{filtered}>{''.join(parts)}</g></svg>"
     )
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of 96 x 96 pixels; equal scenes give equal pixels."""
-    png = resvg_py.svg_to_bytes(svg_string=to_svg(scene), width=PICTURE_SIZE, height=PICTURE_SIZE)
+    """The scene as an RGB image of 96 x 96 pixels; equal scenes give equal pixels."""
+    png = resvg_py.svg_to_bytes(svg_string=to_svg(scene), width=IMAGE_SIZE, height=IMAGE_SIZE)
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")

@@ -42,7 +42,7 @@ def _rearranged(scene: Scene, rng: random.Random) -> Scene | None:
 
 
 def _recounted(scene: Scene, rng: random.Random) -> Scene | None:
-    """One more or one less, as far as such a picture can hold it; a small thing alone is small no more."""
+    """One more or one less, as far as such an image can hold it; a small thing alone is small no more."""
     place = _some_thing(scene, rng)
     if place is None:
         return None

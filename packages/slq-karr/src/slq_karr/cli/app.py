@@ -1,4 +1,4 @@
-"""`slq karr build | review | export`: a set of knowledge-aware retrieval queries from captioned pictures."""
+"""`slq karr build | review | export`: a set of knowledge-aware retrieval queries from captioned images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from slq_karr.build import Built
     from slq_karr.models import Model
 
-PROMPT_TOKENS = 4096  # a backbone cuts texts that are longer; a prompt is not to be cut
+PROMPT_TOKENS = 4096  # a model cuts texts that are longer; a prompt is not to be cut
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,43 +38,43 @@ app = typer.Typer(
 
 
 @app.command()
-@loading.loads_a_backbone("device", "dtype", "device_map", "quantization")
+@loading.loads_a_model("device", "dtype", "device_map", "quantization")
 def build(
-    images: Annotated[Path, typer.Option("--images", "-i", help="Captions file, folder with captions, or bare folder of pictures.")],
+    images: Annotated[Path, typer.Option("--images", "-i", help="Captions file, folder with captions, or bare folder of images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the set. The same command again goes on with it.")],
     endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible address, such as http://localhost:8000/v1.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model's name at the endpoint.")] = None,
+    network: Annotated[str | None, typer.Option(help="The model's name at the endpoint.")] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the endpoint's key.")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", "-b", help="A model on this machine instead of an endpoint.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Accepted queries wanted. Default: one for each picture.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-b", help="A model on this machine instead of an endpoint.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Accepted queries wanted. Default: one for each image.")] = None,
     mix: Annotated[str | None, typer.Option(help="Shares, as in `logic_maths=1,functional=2`. Default: KARR-Bench's.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Folder of prompts of your own; those it lacks are slq's.")] = None,
-    captions_only: Annotated[bool, typer.Option("--captions-only", help="Send no pictures: cheaper, for models without eyes.")] = False,
-    tries: Annotated[int, typer.Option(min=1, help="Queries written for one picture, at most, until one is accepted.")] = 3,
-    max_positives: Annotated[int, typer.Option(min=0, help="Other pictures judged for each query, at most.")] = 10,
+    captions_only: Annotated[bool, typer.Option("--captions-only", help="Send no images: cheaper, for models without eyes.")] = False,
+    tries: Annotated[int, typer.Option(min=1, help="Queries written for one image, at most, until one is accepted.")] = 3,
+    max_positives: Annotated[int, typer.Option(min=0, help="Other images judged for each query, at most.")] = 10,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
     requests_per_minute: Annotated[float | None, typer.Option(help="Requests sent a minute, at most. Default: no limit.")] = None,
     price_in: Annotated[float, typer.Option(help="Price of a million tokens in, in any currency.")] = 0.0,
     price_out: Annotated[float, typer.Option(help="Price of a million tokens out.")] = 0.0,
     max_cost: Annotated[float | None, typer.Option(help="Stop before the set has cost more than this, all runs together.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most. A model that thinks needs more.")] = 500,
-    max_side: Annotated[int, typer.Option(min=1, help="Pictures are scaled down to this many pixels a side before they are sent.")] = 1024,
+    max_side: Annotated[int, typer.Option(min=1, help="Images are scaled down to this many pixels a side before they are sent.")] = 1024,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer.")] = 120.0,
     fields: Annotated[str | None, typer.Option(help="JSON put into every request; null removes a field.")] = None,
-    seed: Annotated[int, typer.Option(help="Order in which pictures are taken.")] = 0,
+    seed: Annotated[int, typer.Option(help="Order in which images are taken.")] = 0,
     *,
     wanted: loading.Loading,
 ) -> None:
-    """Write and check queries with a model's help; about 5 requests a query, and as many more as other pictures are judged.
+    """Write and check queries with a model's help; about 5 requests a query, and as many more as other images are judged.
 
-    Each query must not leak its target, not be findable by surface words, not repeat another, be answerable without the picture, and be
+    Each query must not leak its target, not be findable by surface words, not repeat another, be answerable without the image, and be
     true of it. All requests and answers are kept in SET/journal.jsonl: stop whenever you like, run the same command again, and nothing is
     paid twice. What was left out stands with its reason in SET/left_out.jsonl.
 
         slq karr build --images coco/dataset_coco.json --out my-set --count 500 --endpoint https://api.example.com/v1 --model M
         --api-key-env MY_KEY --price-in 0.4 --price-out 1.6 --max-cost 5
 
-        slq karr build --images photos/ --out my-set --backbone Qwen/Qwen3-VL-8B-Instruct
+        slq karr build --images photos/ --out my-set --model Qwen/Qwen3-VL-8B-Instruct
 
     Next: `slq karr review my-set --reviewer ada` if people are to look at it, and `slq karr export my-set --out my-benchmark`.
     docs/karr.md tells how it works, what it costs and what it cannot do.
@@ -86,8 +86,8 @@ def build(
     from slq_karr.prompts import load_prompts
     from slq_karr.settings import Options
 
-    if (endpoint is None) == (backbone is None):
-        raise InputError("Say who is asked: --endpoint with --model, or --backbone.")
+    if (endpoint is None) == (model is None):
+        raise InputError("Say who is asked: --endpoint with --model, or --model.")
     shares = parse_mix(mix) if mix else CATEGORIES
     options = Options(count, tuple(shares.items()), tries, max_positives, captions_only, seed)
     limits = Limits(concurrency, requests_per_minute, price_in, price_out, max_cost)
@@ -95,14 +95,14 @@ def build(
     with ExitStack() as open_until_built:
         asked: Model
         if endpoint is not None:
-            if model is None:
+            if network is None:
                 raise InputError("An endpoint serves models by name: say which with --model.")
             body = parse_fields(fields) if fields else {}
             asked = open_until_built.enter_context(
-                closing(Endpoint(endpoint, model, _key(api_key_env), max_tokens, max_side, timeout, body))
+                closing(Endpoint(endpoint, network, _key(api_key_env), max_tokens, max_side, timeout, body))
             )
         else:
-            asked = LocalModel(replace(wanted, max_text_tokens=PROMPT_TOKENS).backbone(str(backbone)), max_tokens)
+            asked = LocalModel(replace(wanted, max_text_tokens=PROMPT_TOKENS).model(str(model)), max_tokens)
         watch = open_until_built.enter_context(_watching())
         built = run(images, out, asked, texts, options, limits, watch=watch, endpoint=endpoint or "")
     _show(built, out, dict(options.mix))
@@ -128,7 +128,7 @@ def export(
 
         slq eval --data my-benchmark/whole-gallery --adapter my-adapter
 
-    The first scores among the pictures that have a query, the second among all pictures of the set.
+    The first scores among the images that have a query, the second among all images of the set.
     """
     from slq_karr.categories import label
     from slq_karr.export import export as run
@@ -137,7 +137,7 @@ def export(
     table(["category", "queries"], [[label(name), count] for name, count in exported.categories.items()])
     for warning in exported.warnings:
         typer.secho(f"Look at this: {warning}", fg="yellow", err=True)
-    typer.echo(f"{exported.queries} queries over {exported.pictures} pictures written to {out}; its README.md is the data card.")
+    typer.echo(f"{exported.queries} queries over {exported.images} images written to {out}; its README.md is the data card.")
     typer.echo(f"Next: slq eval --benchmark karr --data {out}")
 
 
@@ -183,7 +183,7 @@ def _show(built: Built, out: Path, mix: dict[str, float]) -> None:
     typer.echo(f"{len(built.accepted)} of {len(built.candidates)} queries accepted in {out}; the set has cost {built.spent:.4f}.")
     if built.missing:
         typer.echo(
-            "The pictures gave no more for the categories that lack: see what was left out, add pictures, raise --tries, or change --mix."
+            "The images gave no more for the categories that lack: see what was left out, add images, raise --tries, or change --mix."
         )
     if built.accepted:
         typer.echo(f"Next: slq karr export {out} --out {out}-benchmark")

@@ -9,7 +9,7 @@ import typer
 
 
 def review(
-    set_folder: Annotated[Path, typer.Argument(metavar="SET", help="Folder of the set: candidates.jsonl and its pictures.")],
+    set_folder: Annotated[Path, typer.Argument(metavar="SET", help="Folder of the set: candidates.jsonl and its images.")],
     reviewer: Annotated[str, typer.Option("--reviewer", help="Your name, which stands beside your decisions.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any free one.")] = 8765,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,

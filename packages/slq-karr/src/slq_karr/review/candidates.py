@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from slq.errors import DataFileError, Failure
+from slq.errors import DataError, Failure
 
 FILE = "candidates.jsonl"
 
@@ -24,7 +24,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A query to be judged: the picture it is for (relative to the set), its caption, target, category, and the checks' verdicts."""
+    """A query to be judged: the image it is for (relative to the set), its caption, target, category, and the checks' verdicts."""
 
     id: str
     image: str
@@ -38,39 +38,39 @@ class Candidate:
 def read_candidates(folder: Path) -> tuple[list[Candidate], list[Failure]]:
     """The candidates in the file's order, and the lines that cannot be used.
 
-    Raises DataFileError if the file is missing, or no line of it can be used.
+    Raises DataError if the file is missing, or no line of it can be used.
     """
     path = folder / FILE
     if not path.is_file():
-        raise DataFileError(f"{folder} holds no {FILE}: name the folder of a set that slq karr has built.")
+        raise DataError(f"{folder} holds no {FILE}: name the folder of a set that slq karr has built.")
     found: dict[str, Candidate] = {}
     failures = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             candidate = _parse(json.loads(line))
             if candidate.id in found:
-                raise DataFileError(f"the id {candidate.id} again")
+                raise DataError(f"the id {candidate.id} again")
             found[candidate.id] = candidate
-        except (ValueError, DataFileError) as error:
+        except (ValueError, DataError) as error:
             failures.append(Failure(f"{FILE} line {number}", str(error)))
     if not found:
-        raise DataFileError(f"{path} has no candidate to review{f': {failures[0]}' if failures else ''}.")
+        raise DataError(f"{path} has no candidate to review{f': {failures[0]}' if failures else ''}.")
     return list(found.values()), failures
 
 
 def _parse(line: Any) -> Candidate:
     if not isinstance(line, Mapping):
-        raise DataFileError("not a JSON object")
+        raise DataError("not a JSON object")
     texts = {key: line.get(key) for key in ("id", "image", "caption", "target", "category", "query")}
     wrong = [key for key, value in texts.items() if not isinstance(value, str) or (key in ("id", "image", "query") and not value)]
     if wrong:
-        raise DataFileError(f"{', '.join(wrong)}: a text is needed")
+        raise DataError(f"{', '.join(wrong)}: a text is needed")
     place = PurePosixPath(str(texts["image"]).replace("\\", "/"))
     if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
-        raise DataFileError(f"the picture {texts['image']} lies outside of the set")
+        raise DataError(f"the image {texts['image']} lies outside of the set")
     verdicts = line.get("verdicts") or {}
     if not isinstance(verdicts, Mapping) or not all(isinstance(each, Mapping) for each in verdicts.values()):
-        raise DataFileError("verdicts: check -> {passed, why} is needed")
+        raise DataError("verdicts: check -> {passed, why} is needed")
     read = tuple(Verdict(str(check), bool(each.get("passed")), _why(each)) for check, each in verdicts.items())
     return Candidate(verdicts=read, **{key: str(value) for key, value in texts.items()})
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from slq.errors import DataFileError, Failure, OutputError
+from slq.errors import DataError, Failure, OutputError
 
 CHOICES, UNDECIDED = ("accept", "edit", "reject"), "undecided"
 
@@ -183,7 +183,7 @@ class ReviewLog:
             self._lines += 1
             try:
                 self.histories.add(parse(json.loads(line)))
-            except (ValueError, DataFileError) as error:
+            except (ValueError, DataError) as error:
                 self.failures.append(Failure(f"{self.path.name} line {self._lines}", str(error)))
         self._read += len(whole)
 
@@ -197,21 +197,21 @@ def read_decisions(path: Path) -> tuple[list[Decision], list[Failure]]:
             break
         try:
             decisions.append(parse(json.loads(line)))
-        except (ValueError, DataFileError) as error:
+        except (ValueError, DataError) as error:
             failures.append(Failure(f"{path.name} line {number}", str(error)))
     return decisions, failures
 
 
 def parse(line: Any) -> Decision:
-    """A decision from its JSON object. Raises DataFileError if it is none."""
+    """A decision from its JSON object. Raises DataError if it is none."""
     if not isinstance(line, Mapping):
-        raise DataFileError("not a JSON object")
+        raise DataError("not a JSON object")
     wrong = [key for key in ("candidate", "reviewer", "decision", "query") if not isinstance(line.get(key), str)]
     if wrong:
-        raise DataFileError(f"{', '.join(wrong)}: a text is needed")
+        raise DataError(f"{', '.join(wrong)}: a text is needed")
     undo = bool(line.get("undo"))
     if line["decision"] not in (*CHOICES, *([UNDECIDED] if undo else [])):
-        raise DataFileError(f"unknown decision {line['decision']!r}")
+        raise DataError(f"unknown decision {line['decision']!r}")
     texts = (line["candidate"], line["reviewer"], line["decision"], line["query"], str(line.get("note", "")), str(line.get("time", "")))
     return Decision(*texts, undo=undo)
 
@@ -219,7 +219,7 @@ def parse(line: Any) -> Decision:
 def _is_decision(line: bytes) -> bool:
     try:
         return bool(parse(json.loads(line)))
-    except (ValueError, DataFileError):
+    except (ValueError, DataError):
         return False
 
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from slq.errors import InputError, OutputError, PictureError, SlqError
+from slq.errors import ImageError, InputError, OutputError, SlqError
 from slq_karr.review.session import Review
 
 HOST, LONGEST_BODY, PATIENCE = "127.0.0.1", 64 * 1024, 30  # address; bytes; seconds that a connection may be silent
@@ -43,7 +43,7 @@ class ReviewServer(ThreadingHTTPServer):
             raise InputError(f"Port {port} of this machine cannot be used ({error}): choose another, or --port 0 for any.") from error
         self.hosts = {f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"}
 
-    def address(self, reviewer: str) -> str:
+    def cache_key(self, reviewer: str) -> str:
         """Where the page of a reviewer is."""
         return f"http://{HOST}:{self.server_port}/?reviewer={quote(reviewer, safe='')}"
 
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.FORBIDDEN, "This server answers only as 127.0.0.1 or localhost.")
         try:
             method()
-        except PictureError as error:
+        except ImageError as error:
             self._refuse(HTTPStatus.NOT_FOUND, str(error))
         except InputError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
@@ -92,8 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(self.server.review.state(asked.get("reviewer", "")))
         elif url.path == "/leaks":
             self._send_json(self.server.review.leaks(asked.get("candidate", ""), asked.get("query", "")))
-        elif url.path.startswith("/pictures/"):
-            self._send(*self.server.review.picture(unquote(url.path.removeprefix("/pictures/"))))
+        elif url.path.startswith("/images/"):
+            self._send(*self.server.review.image(unquote(url.path.removeprefix("/images/"))))
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slq.errors import InputError, MissingExtraError, PictureError, TextError
+from slq.errors import ImageError, InputError, MissingExtraError, TextError
 from slq_karr.agreement import agreement
 from slq_karr.leaks import find_leaks
 from slq_karr.review.candidates import FILE, Candidate, read_candidates
@@ -16,8 +16,8 @@ from slq_karr.review.decisions import CHOICES, Decision, ReviewLog, now
 
 LONGEST_NAME, LONGEST_TEXT = 40, 2000  # characters
 Latest = Mapping[str, Mapping[str, Decision]]  # reviewer -> candidate -> the decision that counts
-# How the files of pictures begin that browsers show, and what they are called there.
-PICTURES = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp", b"BM": "image/bmp"}
+# How the files of images begin that browsers show, and what they are called there.
+IMAGES = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp", b"BM": "image/bmp"}
 
 
 def reviewer_name(name: str) -> str:
@@ -88,19 +88,19 @@ class Review:
             return {"checked": False, "why": str(error), "leaks": []}
         return {"checked": True, "why": "", "leaks": [asdict(leak) for leak in found]}
 
-    def picture(self, candidate: str) -> tuple[bytes, str]:
-        """A candidate's picture and its media type; the set's own pictures/ may hold links to where they are kept.
+    def image(self, candidate: str) -> tuple[bytes, str]:
+        """A candidate's image and its media type; the set's own images/ may hold links to where they are kept.
 
-        Raises PictureError if it is missing or no picture that a browser shows.
+        Raises ImageError if it is missing or no image that a browser shows.
         """
         path = self.folder / self._candidate(candidate).image
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise PictureError(f"The picture {path} cannot be read: {error.strerror or error}.") from error
-        kind = next((kind for start, kind in PICTURES.items() if data.startswith(start)), None)
+            raise ImageError(f"The image {path} cannot be read: {error.strerror or error}.") from error
+        kind = next((kind for start, kind in IMAGES.items() if data.startswith(start)), None)
         if kind is None:
-            raise PictureError(f"{path} is no picture that a browser shows: use PNG, JPEG, GIF, WebP or BMP.")
+            raise ImageError(f"{path} is no image that a browser shows: use PNG, JPEG, GIF, WebP or BMP.")
         return data, kind
 
     def _candidate(self, name: str) -> Candidate:

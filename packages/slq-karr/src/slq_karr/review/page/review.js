@@ -2,7 +2,7 @@
 
 // What a check says when it passed, and when it failed.
 const CHECKS = {
-  leak: ["does not name the target", "names the target"], true_of_picture: ["true of the picture", "not true of the picture"],
+  leak: ["does not name the target", "names the target"], true_of_image: ["true of the image", "not true of the image"],
   surface: ["asks for knowledge", "found by its surface alone"], answerable: ["leads to the target", "does not lead to the target"],
   duplicate: ["no duplicate", "a duplicate"],
 };
@@ -133,23 +133,23 @@ function show() {
   $("next").disabled = place >= visible.length - 1;
   for (const part of ["query", "target", "caption"]) $(part).textContent = candidate[part];
   $("category").textContent = candidate.category_label;
-  showPicture(candidate, visible[place + 1]);
+  showImage(candidate, visible[place + 1]);
   $("verdicts").replaceChildren(...candidate.verdicts.map(verdict));
   showDecision(candidate);
   closeEditor();
   if (drafts[current]?.text !== undefined) openEditor(candidate);
 }
 
-function showPicture(candidate, following) {
-  const source = "pictures/" + encodeURIComponent(candidate.id);
-  const picture = $("picture");
-  if (picture.getAttribute("src") !== source) {
-    picture.hidden = false;
-    $("no-picture").hidden = true;
-    picture.src = source;
+function showImage(candidate, following) {
+  const source = "images/" + encodeURIComponent(candidate.id);
+  const image = $("image");
+  if (image.getAttribute("src") !== source) {
+    image.hidden = false;
+    $("no-image").hidden = true;
+    image.src = source;
   }
-  picture.alt = candidate.caption || "no caption";
-  if (following) new Image().src = "pictures/" + encodeURIComponent(following);
+  image.alt = candidate.caption || "no caption";
+  if (following) new Image().src = "images/" + encodeURIComponent(following);
 }
 
 function verdict({ check, passed, why }) {
@@ -324,7 +324,7 @@ $("editor").addEventListener("submit", (event) => {
   attempt(() => decide("edit", $("text").value));
 });
 $("cancel").addEventListener("click", leaveEditor);
-$("picture").addEventListener("error", () => { $("picture").hidden = true; $("no-picture").hidden = false; });
+$("image").addEventListener("error", () => { $("image").hidden = true; $("no-image").hidden = false; });
 $("filter").addEventListener("change", () => {
   attempt(() => { filter = $("filter").value; choose(); show(); });
   $("filter").blur();

@@ -1,0 +1,1 @@
+"""What is learned and saved: latent queries, and the two files of an adapter."""

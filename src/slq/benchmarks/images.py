@@ -1,0 +1,143 @@
+"""The images of a benchmark by id, wherever its copy keeps them: beside the annotations, in tables, in an archive.
+
+An image inside a table or an archive becomes a file once, in the user's cache folder: an `Item` then holds a path, so that no more
+than the images of one batch are in memory, and processes that read ahead open them themselves.
+
+A missing image is a Failure. As a candidate it is left out and never found. As (a part of) a query it stays, with the path where it
+should be: it cannot be embedded, and the query counts as missed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from slq.benchmarks.files import kept_file, kept_image
+from slq.errors import DataError, Failure
+from slq.types import Item
+
+
+@dataclass
+class Images:
+    """Paths of images by id; of a missing one, the path where it should be, and why it is missing."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def __contains__(self, image_id: str) -> bool:
+        return image_id in self.paths
+
+    def item(self, image_id: str, text: str | None = None) -> Item:
+        """The image, with a text if one is given; for a query also if it is missing."""
+        return Item(text, self.paths[image_id])
+
+    def found(self, image_ids: Iterable[str] | None = None) -> list[str]:
+        """The ids of those that are there, of all or of the given."""
+        return [id_ for id_ in (self.paths if image_ids is None else image_ids) if id_ not in self.faults]
+
+    def failures(self, image_ids: Iterable[str] | None = None) -> tuple[Failure, ...]:
+        """Those that are missing, of all or of the given."""
+        wanted = self.paths if image_ids is None else dict.fromkeys(image_ids)
+        return tuple(Failure(id_, self.faults[id_]) for id_ in wanted if id_ in self.faults)
+
+    def check(self, advice: str) -> Images:
+        """Itself; raises DataError if there are images and every one is missing."""
+        if self.paths and len(self.faults) == len(self.paths):
+            first = next(iter(self.faults.values()))
+            raise DataError(f"none of the {len(self.paths)} images is there: {first.split(';')[0]}; {advice}")
+        return self
+
+
+class ImageFolders:
+    """Finds the image that an annotation names, in the folders that copies of a benchmark keep images in, or in its archive."""
+
+    def __init__(self, data: Path, below: Sequence[str], archive: str | None = None):
+        self.folders = [data / name for name in below]
+        self._archive = _Archive(data / archive) if archive and (data / archive).is_file() else None
+
+    def locate(self, wanted: Mapping[str, Sequence[str]]) -> Images:
+        """Images by id, each under the first of its possible names that is there."""
+        images = Images()
+        for id_, names in wanted.items():
+            path = self._find(names)
+            images.paths[id_] = path or self.folders[0] / names[0]
+            if path is None:
+                places = " or ".join(str(folder) for folder in self.folders)
+                images.faults[id_] = f"the image {' or '.join(names)} is not in {places}; add it"
+        return images
+
+    def _find(self, names: Sequence[str]) -> Path | None:
+        for folder in self.folders:
+            for name in names:
+                if (folder / name).is_file():
+                    self.folders.remove(folder)
+                    self.folders.insert(0, folder)  # the next one is probably there too
+                    return folder / name
+        return self._archive.find(names) if self._archive else None
+
+
+class _Archive:
+    """A zip file of images; those that are asked for are unpacked."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is not a readable zip file ({error}); fetch it again") from None
+        self._members = {PurePosixPath(info.filename).as_posix(): info for info in self._zip.infolist() if not info.is_dir()}
+
+    def find(self, names: Sequence[str]) -> Path | None:
+        for name in names:
+            for member in (name, f"images/{name}"):
+                if info := self._members.get(PurePosixPath(member).as_posix()):
+                    return self._unpack(info)
+        return None
+
+    def _unpack(self, info: zipfile.ZipInfo) -> Path:
+        # Name, size and checksum stand in the archive's directory, so that an image is unpacked once.
+        key = hashlib.sha256(f"{info.filename} {info.file_size} {info.CRC}".encode()).hexdigest()
+        return kept_file(f"images/zip/{key[:2]}/{key}{Path(info.filename).suffix.lower()}", lambda: self._zip.read(info))
+
+
+def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images:
+    """Images by id out of cells of a table: `{"bytes": ..., "path": ...}` as the hub writes them, bytes, or a path below `folder`."""
+    images = Images()
+    for id_, cell in cells:
+        content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, cell)
+        if isinstance(content, bytes) and content:
+            images.paths[id_] = kept_image(content, name if isinstance(name, str) else "")
+            continue
+        path = folder / name if isinstance(name, str) and name else folder / "no image"
+        images.paths[id_] = path
+        if not path.is_file():
+            what = f"the image {path} does not exist" if path.name != "no image" else "the row holds no image"
+            images.faults[id_] = f"{what}; add it"
+    return images
+
+
+def prompted(item: Item, template: str | None) -> Item:
+    """The item in the wording of a prompt: `{text}` stands for the item's own text. Without a template, the item as it is.
+
+    >>> prompted(Item("a cat"), "{text}\\nSummary above sentence in one word:").text
+    'a cat\\nSummary above sentence in one word:'
+    """
+    return item if template is None else Item(template.replace("{text}", item.text or ""), item.image)
+
+
+def corpus_of(images: Images, ids: Iterable[str], wording: Callable[[Item], Item] = lambda item: item) -> dict[str, Item]:
+    """The images that are there, as a corpus."""
+    return {id_: wording(images.item(id_)) for id_ in images.found(ids)}
+
+
+def part_of(found: Mapping[str, int], whole: Mapping[str, int]) -> str:
+    """What must be added to a protocol if the data is not the whole benchmark; empty if it is.
+
+    >>> part_of({"images": 3, "queries": 7}, {"images": 5000, "queries": 7})
+    '; NOT the published data: 3 images in place of 5,000'
+    """
+    other = [f"{found[name]:,} {name} in place of {count:,}" for name, count in whole.items() if found[name] != count]
+    return f"; NOT the published data: {', '.join(other)}" if other else ""

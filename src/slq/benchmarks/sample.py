@@ -1,0 +1,92 @@
+"""The built-in world as a benchmark, without a download, and one's own data in BEIR layout."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+from slq.benchmarks.base import BenchmarkData
+from slq.benchmarks.files import digest, kept_folder
+from slq.data.pairs import read_pairs
+from slq.data.retrieval import from_pairs, read_beir
+from slq.errors import DataError, InputError
+
+SUITES = ("knowledge", "composed", "drawn")
+
+
+def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
+    """The test split of the picture-book world: drawn into the cache folder, or into `data` if nothing is there yet."""
+    _refuse("miniature", prompts, revision)
+    folder = _drawn_world() if data is None else data
+    if data is not None and (not data.exists() or (data.is_dir() and not any(data.iterdir()))):
+        _draw(data)
+    if not (folder / "captions.jsonl").is_file():
+        raise DataError(f"{folder} holds no captions.jsonl; give a folder made by `slq world`, or an empty one")
+    pairs = read_pairs(folder / "captions.jsonl")
+    sets = [
+        replace(from_pairs(pairs, "text_to_image"), name="explicit, text to image"),
+        replace(from_pairs(pairs, "image_to_text"), name="explicit, image to text"),
+        *[replace(read_beir(folder / suite), name=suite) for suite in SUITES],
+    ]
+    read = [folder / "captions.jsonl", *[folder / suite / name for suite in SUITES for name in ("queries.jsonl", "qrels/test.tsv")]]
+    count = len(sets[0].corpus)
+    return BenchmarkData(
+        tuple(sets),
+        {},
+        digest(read),
+        {},
+        f"The miniature's picture-book world, {count:,} images: captions both ways, facts that never name the thing, an image and a "
+        "change (its own image masked), names drawn as images.",
+    )
+
+
+def load_beir(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
+    """One's own data; the variant is the split."""
+    _refuse("beir", prompts, revision)
+    if data is None:
+        raise DataError("'beir' is for data of your own; give the folder that holds corpus.jsonl, queries.jsonl and qrels/")
+    one = read_beir(data, variant)
+    read = [data / "corpus.jsonl", data / "queries.jsonl", data / "qrels" / f"{variant}.tsv"]
+    protocol = f"BEIR layout, {data.resolve().name}, split {variant}, {len(one.queries):,} queries over {len(one.corpus):,} items."
+    return BenchmarkData((one,), {}, digest(read), {}, protocol)
+
+
+def _refuse(name: str, prompts: bool, revision: str | None) -> None:
+    if prompts:
+        raise InputError(f"the benchmark {name!r} has no prompts; leave them out")
+    if revision is not None:
+        raise InputError(f"the benchmark {name!r} has no revisions on the hub; leave out the revision {revision!r}")
+
+
+def _draw(folder: Path) -> None:
+    from slq.miniature.export import write_world
+
+    write_world(folder, "test")
+
+
+def _drawn_world() -> Path:
+    """The test split in the cache folder, named after the files that draw it, so that another version draws another."""
+    total = hashlib.sha256()
+    package = Path(str(files("slq.miniature")))
+    for file in sorted(file for file in (package / "world").rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+        total.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    total.update((package / "export.py").read_bytes())
+    folder = kept_folder() / f"miniature-{total.hexdigest()[:16]}"
+    if not folder.is_dir():
+        from slq.runtime import writing
+
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="drawing-"))
+        try:
+            _draw(partial)
+            with suppress(FileExistsError), writing(folder):  # another process may have drawn the same meanwhile
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder

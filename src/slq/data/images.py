@@ -1,0 +1,217 @@
+"""Opening images of every common kind as plain RGB, and finding them in a folder."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from slq.errors import DataError, ImageError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+# Only these decoders are tried: Pillow's others include EPS, which runs Ghostscript on whatever the file says.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+class _QuietPillow:
+    """Silences Pillow's warnings while at least one thread is inside.
+
+    `catch_warnings` restores what it saw on entry, so that two threads leaving in another order than they came would keep each
+    other's filters; counting the threads lets the first one set the filter and the last one restore it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters: warnings.catch_warnings[None] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._filters is not None:
+                self._filters.__exit__(None, None, None)
+
+
+_quiet_pillow = _QuietPillow()
+
+
+def open_image(image: str | os.PathLike[str] | Image.Image, max_pixels: int = 50_000_000) -> Image.Image:
+    """Return the image as a new RGB image, turned as its EXIF says, its transparent parts white.
+
+    Of an animated file the first frame is taken, of an open image the frame it stands on; the open image is left as it is.
+    16-bit grey is scaled to 8 bits. The number of pixels is checked from the header, before anything is decoded.
+
+    Raises ImageError if the file is missing, is not an image, is damaged or has more than `max_pixels` pixels.
+    """
+    with _quiet_pillow:
+        if isinstance(image, Image.Image):
+            place = str(getattr(image, "filename", "")) or "the open image"
+            _check_size(image, place, max_pixels)
+            return _to_rgb(image, place)
+        path = Path(image)
+        with _open_file(path) as stream:
+            opened = _read_header(stream, path, max_pixels)
+            _check_size(opened, str(path), max_pixels)
+            return _to_rgb(opened, str(path))
+
+
+def image_pixels(image: Path | Image.Image) -> int:
+    """Width times height by the file's header alone; 0 for what cannot be read, whose fault is told when it is opened."""
+    if isinstance(image, Image.Image):
+        return image.width * image.height
+    with _quiet_pillow:
+        try:
+            with Image.open(image, formats=_FORMATS) as opened:
+                return opened.width * opened.height
+        except Exception:  # as in _read_header
+            return 0
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the image files below a folder by their suffix, sorted; hidden files and folders are skipped.
+
+    Raises DataError if the folder does not exist or is not a folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the folder that holds the images")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def image_path(value: object, folder: Path) -> Path:
+    """Return the path of the image that a data file in `folder` names; the image itself is not opened.
+
+    Raises ImageError if `value` is not a path or no such file exists.
+    """
+    if not isinstance(value, str) or not value.strip():
+        kind = "an empty text" if isinstance(value, str) else type(value).__name__
+        raise ImageError(f"an image must be given as the path of its file, not as {kind}; save it as a file and write its path")
+    path = folder / value
+    try:
+        exists = path.is_file()
+    except OSError:  # a name longer than the file system allows
+        exists = False
+    if not exists:
+        shown = str(path) if len(str(path)) < 300 else f"{str(path)[:300]}..."
+        raise ImageError(f"the image file {shown} does not exist; add it or correct the path")
+    return path
+
+
+def path_from(folder: Path, image: Path) -> str:
+    """How a data file in `folder` names an image, so that `image_path` finds it."""
+    # Links are followed, since `..` behind a linked folder does not lead back.
+    return Path(os.path.relpath(image.parent.resolve() / image.name, folder.resolve())).as_posix()
+
+
+def _open_file(path: Path) -> BinaryIO:
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise ImageError(f"the image file {path} is empty; replace or remove it")
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path} is not a file but {'a folder' if path.is_dir() else 'a device'}; give the path of one image")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise ImageError(f"the image file {path} does not exist; check the path") from None
+    except OSError as error:
+        raise ImageError(f"the image file {path} cannot be opened ({error.strerror}); check its path and permissions") from None
+    except ImageError:
+        raise
+    except ValueError as error:  # a path with a NUL in it
+        raise ImageError(f"the image file {str(path)!r} cannot be opened ({error}); check the path") from None
+
+
+def _read_header(stream: BinaryIO, path: Path, max_pixels: int) -> Image.Image:
+    try:
+        return Image.open(stream, formats=_FORMATS)
+    except Image.DecompressionBombError:
+        # Pillow refuses what is far beyond its own limit before it says how large the image is.
+        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
+        raise ImageError(f"the image {path} has more than the {limit:,} pixels allowed; scale it down") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path} is not an image of a known kind ({', '.join(_FORMATS)}), or its beginning is damaged; replace or remove it"
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged headers make the decoders raise anything from struct.error to IndexError
+        raise _damaged(str(path), error) from None
+
+
+def _check_size(image: Image.Image, place: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height == 0:
+        raise ImageError(f"the image {place} has no pixels ({width} x {height}); replace or remove it")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the image {place} has {width} x {height} pixels, more than the {max_pixels:,} allowed; scale it down or raise max_pixels"
+        )
+
+
+def _to_rgb(image: Image.Image, place: str) -> Image.Image:
+    try:
+        image.load()
+        image = _turned(image)  # from here on it is no one else's
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            image = _grey_of_8_bits(image)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:  # as in _read_header
+        raise _damaged(place, error) from None
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable EXIF beside good pixels: the image is shown as stored, as viewers do
+        return image.copy()
+
+
+def _grey_of_8_bits(image: Image.Image) -> Image.Image:
+    """Scale deep grey to 8 bits; Pillow's own conversion clips everything above 255 to white.
+
+    Modes I and F do not say what white is: it is the smallest of 1 (F only), 255 and 65535 that no pixel exceeds. Values outside
+    all of these are measurements, not shades, and are stretched from their lowest to their highest.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))  # (height, width)
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        black, white = 0.0, 65535.0
+    elif low < 0 or high > 65535:
+        black, white = low, high if high > low else low + 1
+    else:
+        whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        black, white = 0.0, next(white for white in whites if high <= white)
+    scale = 255 / (white - black)
+    grey = np.rint(values * scale - black * scale).clip(0, 255).astype(np.uint8)  # in this order float32 cannot overflow
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):  # a 16-bit PNG may name one shade as transparent
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _damaged(place: str, error: Exception) -> ImageError:
+    return ImageError(f"the image {place} is truncated or damaged ({error or type(error).__name__}); replace or remove it")

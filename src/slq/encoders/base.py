@@ -1,0 +1,144 @@
+"""Encoder: what training, evaluation and search ask of anything that turns items into vectors.
+
+Shapes: B batch, C items, D hidden size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from slq.errors import BadItemsError, Failure, InputError
+from slq.models import FrozenModel, PreparedBatch, default_num_workers, prefetch_batches
+from slq.models.batching import TEMPLATE_TOKENS, bucketed_batches, estimate_tokens, image_tokens
+from slq.types import Embeddings, Item
+
+BATCH_SIZE = 32
+
+
+class Encoder(ABC):
+    """A model with a way of reading embeddings off it; subclasses say how in `encode_prepared`."""
+
+    model: FrozenModel
+    name: str  # what is read, in a word or few, for tables and results
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Of one item's embedding: (D,), or (G, D) where late interaction compares several vectors."""
+        return (self.model.dim,)
+
+    @property
+    def generation_prompt(self) -> bool:
+        """Whether prepared items end with the prompt at which the model answers."""
+        return True
+
+    @abstractmethod
+    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
+        """Embeddings (B, *vector_shape) of length 1, float32, with gradient where there is something to train."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Equal fingerprints mean comparable embeddings."""
+
+    def prompted(self, item: Item) -> Item:
+        """The item as the model is given it: a readout may put words of its own behind it."""
+        return item
+
+    def encode_batch(self, items: Sequence[Item]) -> Tensor:
+        """Embeddings of length 1 (B, D), float32, with gradient where there is something to train.
+
+        Texts, images and both may stand in one batch. Raises InputError for the first item that is wrong.
+        """
+        return self.encode_prepared(self.model.prepare([self.prompted(item) for item in items], self.generation_prompt))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        items: Sequence[Item],
+        ids: Sequence[str] | None = None,
+        batch_size: int = BATCH_SIZE,
+        skip_bad: bool = False,
+        progress: Callable[[int], None] = lambda count: None,
+        workers: int | None = None,
+    ) -> Embeddings:
+        """Embeddings of any number of items, in their order.
+
+        ids: default `0`, `1`, ... . batch_size: images at once; of texts, as many as have the tokens of so many images. progress:
+        called with the number of items just done. workers: processes that prepare items while the model runs (None: some beside an
+        accelerator, none on the CPU). Items that cannot be used raise one BadItemsError that lists them all; with `skip_bad` they are
+        left out and listed in `failures`.
+        """
+        ids = tuple(str(i) for i in range(len(items))) if ids is None else tuple(ids)
+        if not len(set(ids)) == len(ids) == len(items):
+            raise InputError(f"{len(items)} items need as many different ids; {len(set(ids))} were given.")
+        vectors = np.zeros((len(items), *self.vector_shape), dtype=np.float32)
+        failures: dict[int, Failure] = {}
+        batches = bucketed_batches(items, self.model, batch_size * (TEMPLATE_TOKENS + image_tokens(self.model)), batch_size)
+        workers = default_num_workers(self.model.device) if workers is None else workers
+        embedded = self._encode_batches([[items[i] for i in batch] for batch in batches], workers)
+        for batch, found in zip(batches, embedded, strict=True):
+            if isinstance(found, InputError):
+                reasons = {i: reason for i in batch if (reason := self._fault(items[i]))}
+                failures |= {i: Failure(ids[i], reason) for i, reason in reasons.items()}
+                good = [i for i in batch if i not in reasons]
+                if good:
+                    vectors[good] = self.encode_batch([items[i] for i in good]).cpu().numpy()
+            else:
+                vectors[batch] = found.cpu().numpy()
+            progress(len(batch))
+        listed = tuple(failures[i] for i in sorted(failures))
+        if listed and not skip_bad:
+            raise BadItemsError(listed)
+        kept = [i for i in range(len(items)) if i not in failures]
+        return Embeddings(tuple(ids[i] for i in kept), vectors[kept], self.fingerprint, failures=listed)
+
+    def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
+        """Embeddings of each batch, or what was wrong with one of its items."""
+        prompted = [[self.prompted(item) for item in batch] for batch in batches]
+        for prepared in prefetch_batches(self.model.item_processor, prompted, self.generation_prompt, workers):
+            yield prepared if isinstance(prepared, InputError) else self.encode_prepared(prepared)
+
+    def _fault(self, item: Item) -> str:
+        """Why an item cannot be used; empty if it can."""
+        try:
+            self.model.message(item)
+        except InputError as error:
+            return str(error)
+        return ""
+
+
+def run_in_mini_batches(
+    states_of: Callable[[PreparedBatch], Tensor], encoder: Encoder, items: Sequence[Item], mini_batch_tokens: int, extra_tokens: int = 0
+) -> Tensor:
+    """States of items in their order, of at most `mini_batch_tokens` at once; each item has `extra_tokens` beside its own.
+
+    Where there are more, no pass holds its activations: each runs again when its gradient is due, so that the gradient is the whole batch's
+    at the memory of one pass. Source: Gao et al. 2021 (GradCache), by torch's checkpointing.
+    """
+    model = encoder.model
+    batches = bucketed_batches(items, model, mini_batch_tokens)
+    run = passes(sum(estimate_tokens(items, model)) + extra_tokens * len(items) > mini_batch_tokens)
+    prepared = (model.prepare([encoder.prompted(items[i]) for i in batch], encoder.generation_prompt) for batch in batches)
+    order = torch.tensor([i for batch in batches for i in batch])
+    return torch.cat([run(states_of, each) for each in prepared])[order.argsort()]
+
+
+def passes(several: bool) -> Callable[[Callable[[Any], Tensor], Any], Tensor]:
+    """How a pass is run: `run(function, argument)`, without activations where there are several and gradients are on."""
+    return _again_for_gradients if several and torch.is_grad_enabled() else _once
+
+
+def _once(run: Callable[[Any], Tensor], given: Any) -> Tensor:
+    return run(given)
+
+
+def _again_for_gradients(run: Callable[[Any], Tensor], given: Any) -> Tensor:
+    """Run without keeping activations, and once more when gradients are asked for."""
+    return checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)

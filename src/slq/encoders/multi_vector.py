@@ -1,0 +1,46 @@
+"""Late interaction: several latents of an item compared one by one, for adapters that were trained so.
+
+Shapes: B batch, G vectors of an item, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor, nn
+
+from slq.encoders.base import Encoder
+from slq.encoders.latent import LatentEncoder
+from slq.errors import InputError
+from slq.models import PreparedBatch
+
+
+class LateInteraction(Encoder):
+    """The first `group` latents of an encoder as vectors of their own; scored by the best match of each (`scoring.rank`).
+
+    Raises InputError for a group that the adapter was not trained with.
+    """
+
+    def __init__(self, encoder: LatentEncoder, group: int):
+        trained = encoder.queries.groups
+        if group not in trained:
+            known = f"with groups of {', '.join(map(str, trained))} latents" if trained else "without any (`slq train --group`)"
+            raise InputError(f"This adapter cannot be compared by late interaction over {group} latents: it was trained {known}.")
+        self.encoder, self.model, self.group = encoder, encoder.model, group
+        self.name = f"late interaction of {group} latents"
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        return self.group, self.model.dim
+
+    @property
+    def generation_prompt(self) -> bool:
+        return self.encoder.generation_prompt
+
+    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
+        """Vectors of length 1 (B, G, D), float32."""
+        return nn.functional.normalize(self.encoder.states_of(prepared)[:, : self.group].float(), dim=-1)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.encoder.fingerprint} late interaction {self.group}".encode()).hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""Two results of `slq eval` side by side: differences, and whether they could be luck; published figures beside them.
+
+Shapes: M metrics, Q queries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slq.errors import DataError, InputError
+from slq.evaluation.metrics import RelevantRanks, values_by_query
+from slq.evaluation.results import FORMAT
+from slq.evaluation.statistics import interval, paired_test
+
+PUBLISHED = Path(__file__).with_name("published.toml")
+_COUNTED = re.compile(r"hit@(\d+)")
+_AVERAGED = re.compile(r"(hit|recall|ndcg)@\d+|mrr")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of one set or group in two results, as fractions.
+
+    ends, p: the 95 % interval of the difference, and the p-value of a paired permutation test; None where the queries are not paired.
+    """
+
+    where: str
+    metric: str
+    first: float
+    second: float
+    ends: tuple[float, float] | None = None
+    p: float | None = None
+
+    @property
+    def change(self) -> float:
+        return self.second - self.first
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure, as a fraction, of a set or group."""
+
+    where: str
+    metric: str
+    model: str
+    value: float
+    source: str
+
+
+def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `slq eval --json` wrote.
+
+    Raises DataError if the file is missing or something else.
+    """
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); name a file written by slq eval --json.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); name a file written by slq eval --json.") from error
+    if not isinstance(result, dict) or "scores" not in result:
+        raise DataError(f"{path} holds no scores; name a file written by slq eval --json.")
+    if result.get("format") != FORMAT:
+        raise DataError(f"{path} has format {result.get('format')}, not {FORMAT}; score again with this version of slq.")
+    return result
+
+
+def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Refuse results of different data.
+
+    Raises InputError naming the first thing that differs: benchmark, variant, protocol or revision; the data's hash where there is no
+    benchmark. Prompts may differ: they are part of what is compared.
+    """
+    ours, theirs = first.get("benchmark") or {}, second.get("benchmark") or {}
+    for key in ("name", "variant", "protocol", "revision"):
+        if ours.get(key) != theirs.get(key):
+            what = "benchmark" if key == "name" else f"benchmark's {key}"
+            raise InputError(f"These scores do not compare: the {what} is {ours.get(key)!r} in one and {theirs.get(key)!r} in the other.")
+    if not ours and first.get("data_sha256") != second.get("data_sha256"):
+        raise InputError(
+            f"These scores do not compare: the data {first.get('data')!r} and {second.get('data')!r} (or --split) differ in what they hold."
+        )
+
+
+def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """Each metric that both results have, set by set and then group by group.
+
+    Where both files hold ranks of the same queries, the difference has an interval and a p-value; of a group, where all its sets do.
+    Raises InputError if the two share no set.
+    """
+    names = [name for name in first["scores"] if name in second["scores"]]
+    if not names:
+        raise InputError(f"The results share no set: {', '.join(first['scores'])} in one, {', '.join(second['scores'])} in the other.")
+    found = []
+    for name in names:
+        ours, theirs = first["scores"][name], second["scores"][name]
+        found += _tested(name, ours, theirs, [(ours, theirs)])
+    for name in (name for name in first.get("groups", {}) if name in second.get("groups", {})):
+        ours, theirs = first["groups"][name], second["groups"][name]
+        members = [(first["scores"].get(one, {}), second["scores"].get(one, {})) for one in ours["sets"]]
+        same = ours["sets"] == theirs["sets"]
+        found += _tested(name, ours, theirs, members if same else [])
+    return found
+
+
+def published_rows(result: Mapping[str, Any]) -> list[Published]:
+    """Published figures of the result's benchmark, for the sets and groups that it has; empty without a benchmark.
+
+    `where` is empty for a figure whose source does not say which set it is of.
+    """
+    benchmark = result.get("benchmark") or {}
+    known = {"", *result["scores"], *result.get("groups", {})}
+    found = []
+    for table in tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["table"]:
+        fits = table["benchmark"] == benchmark.get("name") and benchmark.get("variant") in table.get("variants", [benchmark.get("variant")])
+        if not fits or table["set"] not in known:
+            continue
+        for model, values in table["rows"].items():
+            for metric, value in zip(table["metrics"], values, strict=True):
+                found.append(Published(table["set"], metric, model, round(value / 100, 6), table["source"]))
+    return found
+
+
+def _shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    return [metric for metric in ours if metric in theirs and _AVERAGED.fullmatch(metric)]
+
+
+def _tested(
+    name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], sets: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> list[Difference]:
+    """Differences of a set or of a mean of `sets`, each both results' scores: tested where the queries of all of them are paired."""
+    metrics = _shared(ours, theirs)
+    plain = [Difference(name, metric, ours[metric], theirs[metric]) for metric in metrics]
+    if not (metrics and sets and all(_paired(*each) for each in sets)):
+        return plain
+    parts_MQ = [_differences(metrics, *each) for each in sets]
+    ends = interval(parts_MQ)
+    # Each query weighs as in the mean over sets of their means.
+    ps = paired_test(np.concatenate([part_MQ / (len(parts_MQ) * part_MQ.shape[1]) for part_MQ in parts_MQ], axis=1))
+    return [
+        Difference(name, one.metric, one.first, one.second, (float(low), float(high)), float(p))
+        for one, (low, high), p in zip(plain, ends, ps, strict=True)
+    ]
+
+
+def _differences(metrics: Sequence[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> np.ndarray:
+    """Of each metric, query by query (M, Q)."""
+    depths = [int(found[1]) for metric in metrics if (found := _COUNTED.fullmatch(metric))]
+    queries = list(ours["ranks"])
+    values = [values_by_query([_places(scores, query) for query in queries], depths or [1]) for scores in (ours, theirs)]
+    return np.stack([values[1][metric] - values[0][metric] for metric in metrics])
+
+
+def _places(scores: Mapping[str, Any], query: str) -> RelevantRanks:
+    ranks, gains = scores["ranks"][query], scores.get("gains", {}).get(query, {})
+    return RelevantRanks(
+        np.array([np.inf if rank is None else float(rank) for rank in ranks.values()]), np.array([gains.get(id_, 1) for id_ in ranks])
+    )
+
+
+def _paired(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    return "ranks" in ours and ours["ranks"].keys() == theirs.get("ranks", {}).keys()

@@ -1,0 +1,265 @@
+"""Leakage: which images and texts of a test set stand in a training set too.
+
+An image is found by its id (names that COCO, Flickr, NLVR2 and Amazon give their images), by its bytes, and by its looks: 256 bits of
+a perceptual hash, for copies that were saved again, scaled or brightened. Texts are compared without regard to case, punctuation and
+white space; a shared text is weaker than a shared image, since different images may well be described in the same words.
+
+Shapes: P images.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slq.data import PairFile, RetrievalSet, open_image
+from slq.errors import Failure, InputError
+from slq.types import Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+HASH_SIZE = 16  # rows and columns of the hash, so 256 bits; with 8, images of one background and different small things fall together
+DISTANCE = 20  # bits: how many copies it finds and how rarely different images come as close stands in docs/leakage.md
+COLOUR_GAP = 48  # of 255: the hash sees no colour, nor how bright a plain image is
+CELLS = 4  # rows and columns of the mean colours
+BLOCK = 2**20  # hashes compared at once
+AHEAD = 64  # images handed to the threads at once
+
+# Names by which an image is known wherever it goes; a running number such as 0001 says nothing.
+_KNOWN_NAMES = {
+    "coco": re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})"),
+    "photo": re.compile(r"([1-9]\d{6,})"),  # Flickr, Visual Genome
+    "nlvr2": re.compile(r"((?:train|dev|test1|test2)-\d+-\d+-img\d)"),
+    "amazon": re.compile(r"(B0[0-9A-Z]{8})"),
+    "hash": re.compile(r"([0-9a-f]{16,})"),  # Open Images, and files named by their content
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """Something of the test set, and the place in the training set where it stands too. distance: bits between their hashes."""
+
+    test: str
+    train: str
+    distance: int = 0
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How much of a test set stands in a training set.
+
+    Each list names an item of the test set once, with the first or closest place in the training set. by_looks: images that are not
+    the same file. skipped: images of either set that cannot be read, of which only the names were compared.
+    """
+
+    train_images: int
+    test_images: int
+    train_texts: int
+    test_texts: int
+    by_id: tuple[Match, ...]
+    by_content: tuple[Match, ...]
+    by_looks: tuple[Match, ...]
+    texts: tuple[Match, ...]
+    skipped: tuple[Failure, ...]
+    distance: int
+
+    @property
+    def images(self) -> tuple[Match, ...]:
+        """Each image of the test set that stands in the training set, once, however it was found."""
+        found = {match.test: match for match in (*self.by_looks, *self.by_id, *self.by_content)}
+        return tuple(found.values())
+
+    def summary(self) -> str:
+        """One sentence with the number and the first few of the images that both sets hold."""
+        named = ", ".join(f"{match.test} (in training: {match.train})" for match in self.images[:3])
+        more = f" and {len(self.images) - 3} more" if len(self.images) > 3 else ""
+        share = f"{len(self.images)} of {self.test_images} images of the test set stand in the training set"
+        return f"{share}: {named}{more}" if self.images else share
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, ready for a results file."""
+        return {"images": len(self.images), **asdict(self)}
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The different images of a set; what was read of those that can be: hashes (P, 4) uint64, colours (P, 48) int16."""
+
+    named: dict[str, str]  # id -> place
+    places: list[str]
+    contents: list[str]
+    hashes: np.ndarray
+    colours: np.ndarray
+    skipped: list[Failure]
+
+
+def find_leakage(
+    train: PairFile | RetrievalSet,
+    test: PairFile | RetrievalSet,
+    distance: int = DISTANCE,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Leakage:
+    """Compare a test set with a training set.
+
+    distance: bits in which two images that look alike may differ, of 256; 0 finds only those with equal hashes. progress: called with
+    the number of images just read; `count_images` says how many there are. Raises InputError if the distance is not of 0 to 64:
+    beyond, different images fall together.
+    """
+    if not 0 <= distance <= HASH_SIZE**2 // 4:
+        raise InputError(f"The distance must be between 0 and {HASH_SIZE**2 // 4} bits, not {distance}.")
+    train_images, test_images = _images(train), _images(test)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        known, asked = (_read(images, pool, progress) for images in (train_images, test_images))
+    place_of_content = dict(zip(reversed(known.contents), reversed(known.places), strict=True))  # the first place wins
+    by_content = {
+        place: Match(place, place_of_content[content])
+        for place, content in zip(asked.places, asked.contents, strict=True)
+        if content in place_of_content
+    }
+    train_texts, test_texts = _texts(train), _texts(test)
+    return Leakage(
+        len(train_images),
+        len(test_images),
+        len(train_texts),
+        len(test_texts),
+        tuple(Match(place, known.named[id_]) for id_, place in asked.named.items() if id_ in known.named),
+        tuple(by_content.values()),
+        tuple(match for match in _alike(asked, known, distance) if match.test not in by_content),
+        tuple(Match(place, train_texts[text]) for text, place in test_texts.items() if text in train_texts),
+        (*known.skipped, *asked.skipped),
+        distance,
+    )
+
+
+def count_images(*sets: PairFile | RetrievalSet) -> int:
+    """How many images `find_leakage` will read."""
+    return sum(len(_images(one)) for one in sets)
+
+
+def _placed(one: PairFile | RetrievalSet) -> Iterator[tuple[str, Item]]:
+    """Every item, with the place where it stands."""
+    if isinstance(one, RetrievalSet):
+        yield from one.corpus.items()
+        yield from one.queries.items()
+        return
+    for number, pair in enumerate(one.pairs):
+        for item in (pair.query, *pair.positives, *pair.negatives):
+            yield pair.source or f"pair {number}", item
+
+
+def _images(one: PairFile | RetrievalSet) -> dict[Path | int, tuple[str, Path | Image]]:
+    """Each image once: by its path, or as the open image that it is, with its place."""
+    found: dict[Path | int, tuple[str, Path | Image]] = {}
+    for place, item in _placed(one):
+        if isinstance(item.image, Path):
+            found.setdefault(item.image, (str(item.image), item.image))
+        elif item.image is not None:
+            found.setdefault(id(item.image), (place, item.image))
+    return found
+
+
+def _texts(one: PairFile | RetrievalSet) -> dict[str, str]:
+    """Each text as it is compared, with its first place."""
+    found: dict[str, str] = {}
+    for place, item in _placed(one):
+        if item.text and (text := normalised(item.text)):
+            found.setdefault(text, place)
+    return found
+
+
+def normalised(text: str) -> str:
+    """A text as it is compared: no case, no punctuation, single spaces.
+
+    >>> normalised("A dog,  running.") == normalised("a dog running")
+    True
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(letter if unicodedata.category(letter)[0] not in "PZC" else " " for letter in folded).split())
+
+
+def image_id(name: str) -> str | None:
+    """The id that an image's name says, if it is one by which the image is known elsewhere.
+
+    >>> image_id("val2014/COCO_val2014_000000391895.jpg") == image_id("000000391895.png")
+    True
+    >>> image_id("images/0001.png") is None
+    True
+    """
+    stem = Path(name).stem
+    for source, known in _KNOWN_NAMES.items():
+        if match := known.fullmatch(stem):
+            return f"{source} {match[1]}"
+    return None
+
+
+def _read(images: dict[Path | int, tuple[str, Path | Image]], pool: ThreadPoolExecutor, progress: Callable[[int], None]) -> _Images:
+    named: dict[str, str] = {}
+    places, contents, hashes, colours, skipped = [], [], [], [], []
+    for place, _ in images.values():
+        if id_ := image_id(place):
+            named.setdefault(id_, place)
+    listed = list(images.values())
+    for (place, _), seen in zip(listed, _looks([image for _, image in listed], pool), strict=True):
+        progress(1)
+        if isinstance(seen, str):
+            skipped.append(Failure(place, seen))
+            continue
+        places.append(place)
+        contents.append(seen[0])
+        hashes.append(seen[1])
+        colours.append(seen[2])
+    words, cells = HASH_SIZE**2 // 64, 3 * CELLS**2
+    return _Images(
+        named,
+        places,
+        contents,
+        np.array(hashes, dtype=np.uint64).reshape(-1, words),
+        np.array(colours, dtype=np.int16).reshape(-1, cells),
+        skipped,
+    )
+
+
+def _looks(images: list[Path | Image], pool: ThreadPoolExecutor) -> Iterator[tuple[str, np.ndarray, np.ndarray] | str]:
+    """`look` at each, a few at once: what is waiting when a run is stopped has to be looked at before it can end."""
+    for start in range(0, len(images), AHEAD):
+        yield from pool.map(look, images[start : start + AHEAD])
+
+
+def look(image: Path | Image) -> tuple[str, np.ndarray, np.ndarray] | str:
+    """Hash of the content, perceptual hash (4) and mean colours (48) of an image; the reason if it cannot be read."""
+    import imagehash
+    from PIL.Image import Resampling
+
+    try:
+        opened = open_image(image)
+        content = Item(image=image).content_hash
+    except (InputError, OSError) as error:
+        return str(error)
+    bits = np.packbits(imagehash.phash(opened, HASH_SIZE).hash).view(np.uint64)
+    return content, bits, np.asarray(opened.resize((CELLS, CELLS), Resampling.BOX), dtype=np.int16).ravel()
+
+
+def _alike(asked: _Images, known: _Images, distance: int) -> Iterator[Match]:
+    """For each image asked about the closest known one that looks like it, if there is one."""
+    rows = max(1, BLOCK // max(1, len(known.places)))
+    for start in range(0, len(asked.places) if known.places else 0, rows):
+        hashes, colours = asked.hashes[start : start + rows], asked.colours[start : start + rows]
+        bits = np.zeros((len(hashes), len(known.hashes)), dtype=np.uint16)
+        for word in range(hashes.shape[1]):
+            bits += np.bitwise_count(hashes[:, word, None] ^ known.hashes[None, :, word])
+        near, to = np.nonzero(bits <= distance)
+        of_like_colour = np.abs(colours[near] - known.colours[to]).max(axis=1, initial=0) <= COLOUR_GAP
+        near, to = near[of_like_colour], to[of_like_colour]
+        order = np.lexsort((to, bits[near, to], near))
+        closest = order[np.unique(near[order], return_index=True)[1]]
+        for row, column in zip(near[closest], to[closest], strict=True):
+            yield Match(asked.places[start + row], known.places[column], int(bits[row, column]))

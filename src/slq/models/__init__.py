@@ -1,0 +1,24 @@
+"""The frozen multimodal LLM behind one contract: prepare, prefix, suffix, and full (the slow twin)."""
+
+from slq import compat  # noqa: F401  (before anything of transformers)
+from slq.models.frozen import FrozenModel, ModelIdentity
+from slq.models.kv import ItemKV, PrefixKV, PreparedBatch, join
+from slq.models.loading import MINIATURE, load_model
+from slq.models.prefetch import default_num_workers, prefetch_batches
+from slq.models.preprocessing import Preprocessing
+from slq.models.vision import VisionFeatures
+
+__all__ = [
+    "MINIATURE",
+    "FrozenModel",
+    "ItemKV",
+    "ModelIdentity",
+    "PrefixKV",
+    "PreparedBatch",
+    "Preprocessing",
+    "VisionFeatures",
+    "default_num_workers",
+    "join",
+    "load_model",
+    "prefetch_batches",
+]

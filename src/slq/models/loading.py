@@ -1,0 +1,185 @@
+"""Load a model: the built-in miniature, a folder, a hub id, or random weights at a published shape. All give the same contract."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import is_offline_mode
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from slq.errors import MissingExtraError, ModelError
+from slq.models import shapes
+from slq.models.families import family_of
+from slq.models.frozen import FrozenModel
+from slq.models.invariance import probe
+from slq.models.preprocessing import Preprocessing
+from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
+from slq.runtime import choose_device, choose_dtype
+
+MINIATURE = "miniature"
+# Processors of our own, by the name they are saved under; transformers' AutoProcessor does not know them.
+OWN_PROCESSORS = {each.__name__: each for each in (InternVLStillProcessor, Qwen3VLStillProcessor)}
+QUANTIZATIONS = ("8bit", "4bit")
+
+
+def load_model(
+    name: str = MINIATURE,
+    revision: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    *,
+    attn_implementation: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    quantization: str | None = None,
+    trust_remote_code: bool = False,
+    preprocessing: Preprocessing | None = None,
+) -> FrozenModel:
+    """A frozen model ready for use.
+
+    name: `miniature`, a folder saved with `save_pretrained`, a hub id (with HF_HUB_OFFLINE=1 what is cached of it), or `random:<shape>`
+    for random weights at a published shape. revision: commit, tag or branch of a hub id. dtype: float32 | bfloat16 | float16 (default:
+    float32 on the CPU, bfloat16 elsewhere). attn_implementation: eager | sdpa | flash_attention_2 | ... device_map: `auto`, or modules
+    to devices, for a model larger than one device. quantization: 8bit | 4bit, with bitsandbytes. trust_remote_code: run the Python files
+    that come with the weights. preprocessing: how items become tokens (default: as in the SLQ paper).
+
+    A family that no test has run is tried first. Raises MissingExtraError where a package is wanting, ModelError when the model
+    cannot be loaded, is not a causal image-text-to-text model, or lacks what latent queries need.
+    """
+    if device is not None and device_map is not None:
+        raise ModelError("Give a device, or a device_map that says where each part goes, not both.")
+    place = choose_device(device)
+    wanted = choose_dtype(dtype, place)
+    quantized = _quantized(quantization, wanted)
+    path = _path(name)
+    if revision is not None and (path.startswith(shapes.PREFIX) or Path(path).is_dir()):
+        raise ModelError(f"{name!r} has no revisions, only models on the hub have: leave out the revision {revision!r}.")
+    if path.startswith(shapes.PREFIX):
+        if quantized or device_map is not None:
+            raise ModelError(f"{name!r} is for one device and without quantization: leave out device_map and quantization.")
+        drawn, its_processor = shapes.build_random(name, wanted, place, attn_implementation)
+        return FrozenModel(drawn, its_processor, family_of(drawn.config.model_type), name, shapes.REVISION, preprocessing)
+    origin: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({} if revision is None else {"revision": revision})
+    options = {"attn_implementation": attn_implementation, "device_map": device_map, "quantization_config": quantized}
+    if quantized and device_map is None:
+        options["device_map"] = {"": place}  # quantized weights are made where they are to stay
+    try:
+        config = AutoConfig.from_pretrained(path, **origin)
+        _check_kind(config, name)
+        processor = _load_processor(path, name, origin)
+        given = {key: value for key, value in options.items() if value is not None}
+        network: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted, **origin, **given)
+        if "device_map" not in given:
+            network = network.to(place)
+    except (ModelError, MissingExtraError):
+        raise
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
+        raise ModelError(f"Cannot load the model {name!r}: {_reason(error)}") from error
+    found = _folder_hash(Path(path)) if Path(path).is_dir() else (getattr(config, "_commit_hash", None) or revision or "unknown")
+    family = family_of(config.model_type)
+    model = FrozenModel(network, processor, family, name, found, preprocessing)
+    if not family.verified:
+        probe(model)
+    if quantization is not None:
+        model.identity = replace(model.identity, dtype=quantization)
+    return model
+
+
+def _path(name: str) -> str:
+    """The folder or hub id behind a name; raises ModelError for a folder that is not there."""
+    if name == MINIATURE:
+        disable_progress_bar()  # it loads in a blink
+    path = str(files("slq.miniature").joinpath("weights")) if name == MINIATURE else name
+    if not Path(path).is_dir() and (name == MINIATURE or path.startswith((".", "/", "~"))):
+        raise ModelError(f"There is no model folder {path}: give a folder, a hub id, or '{MINIATURE}'.")
+    return path
+
+
+def _quantized(quantization: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if quantization is None:
+        return None
+    if quantization not in QUANTIZATIONS:
+        raise ModelError(f"Unknown quantization {quantization!r}: choose one of {', '.join(QUANTIZATIONS)}.")
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError(f"Loading a model in {quantization} needs bitsandbytes: pip install bitsandbytes.")
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _check_kind(config: Any, name: str) -> None:
+    """Refuse, before any weight is read, what is no causal model of images and text."""
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        raise ModelError(f"{name!r} is an encoder-decoder; latent queries need a causal decoder that reads left to right.")
+    own_code = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not own_code:
+        raise ModelError(
+            f"{name!r} is a {config.model_type} model, which does not take images and text together: an image-text-to-text model "
+            "is needed, such as OpenGVLab/InternVL3-1B-hf."
+        )
+
+
+def _load_processor(path: str, name: str, origin: dict[str, Any]) -> Any:
+    own: Any = None
+    config_file = Path(path) / "processor_config.json"
+    if config_file.is_file():
+        own = OWN_PROCESSORS.get(json.loads(config_file.read_text(encoding="utf-8")).get("processor_class", ""))
+    torchvision = f'The processor of {name!r} needs torchvision: pip install -e ".[vision]" (or pip install torchvision).'
+    nothing = f"{name!r} has no processor for images and text: put the processor's and the tokenizer's files beside its weights."
+    try:
+        processor = own.from_pretrained(path) if own else AutoProcessor.from_pretrained(path, **origin)
+        if own:  # by Pillow, with torchvision or without it: the two resize a little differently, and embeddings would follow
+            processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+    except (OSError, ImportError, ValueError) as error:
+        if find_spec("torchvision") is None and ("video processor" in str(error) or "torchvision" in str(error).lower()):
+            raise MissingExtraError(torchvision) from error
+        if Path(path).is_dir() and isinstance(error, OSError):
+            raise ModelError(nothing) from error
+        raise
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        if find_spec("torchvision") is None and config_file.is_file():  # transformers then quietly hands out the tokenizer alone
+            raise MissingExtraError(torchvision)
+        raise ModelError(nothing)
+    if getattr(processor, "chat_template", None) is None:
+        raise ModelError(f"{name!r} has no chat template: an instruction-tuned image-text-to-text model is needed.")
+    return processor
+
+
+def _reason(error: BaseException) -> str:
+    """Why a model cannot be loaded, in one sentence."""
+    text = str(error).strip()
+    if "trust_remote_code=True" in text:
+        return "it brings Python code of its own; read that code, and if you trust it pass trust_remote_code=True."
+    if isinstance(error, OfflineModeIsEnabled) or isinstance(error.__cause__, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the hub cannot be reached"
+        return f"it is not on this machine, and {why}; connect and try again, or give a folder."
+    return (text.split("\n")[0] or type(error).__name__).rstrip(".") + "."
+
+
+def _folder_hash(folder: Path) -> str:
+    """What stands for a revision where there is no commit: a hash of the config and of each weight file's size and ends."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for weights in sorted(folder.glob("*.safetensors")):
+        size = weights.stat().st_size
+        digest.update(f"{weights.name} {size}".encode())
+        with weights.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read())
+    return digest.hexdigest()[:16]

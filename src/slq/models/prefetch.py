@@ -1,0 +1,70 @@
+"""Batches prepared ahead of the model, by processes of their own: images are opened and shaped while it computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from slq.errors import InputError
+from slq.models.kv import PreparedBatch
+from slq.models.processor import ItemProcessor
+from slq.types import Item
+
+
+def default_num_workers(device: torch.device) -> int:
+    """None where the model itself keeps every core busy; beside an accelerator up to four."""
+    return 0 if device.type == "cpu" else min(4, max(1, (os.cpu_count() or 2) - 1))
+
+
+def prefetch_batches(
+    processor: ItemProcessor, batches: Sequence[Sequence[Item]], generation_prompt: bool = True, workers: int = 0
+) -> Iterator[PreparedBatch | InputError]:
+    """Each batch prepared, in their order, or the error that its first wrong item raised.
+
+    workers: processes that work two batches ahead each; 0: each batch is prepared when it is asked for. `batches` may be lazy.
+    """
+    # torch's loader: it feeds the workers, keeps the order, shares the tensors' memory and notices a worker that dies.
+    loader = DataLoader(
+        _Prepare(processor, batches, generation_prompt),
+        batch_size=None,  # each entry is a batch already
+        collate_fn=_as_it_is,
+        num_workers=min(workers, len(batches)),
+    )
+    with _tokenizers_expect_a_fork():
+        prepared = iter(loader)
+    yield from prepared
+
+
+class _Prepare(Dataset):
+    def __init__(self, processor: ItemProcessor, batches: Sequence[Sequence[Item]], generation_prompt: bool):
+        self.processor, self.batches, self.generation_prompt = processor, batches, generation_prompt
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> PreparedBatch | InputError:
+        try:
+            return self.processor.prepare(self.batches[index], self.generation_prompt)
+        except InputError as error:
+            return error
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@contextmanager
+def _tokenizers_expect_a_fork() -> Iterator[None]:
+    """Workers start in here: the tokenizers library warns of forks, and turns off its threads in them, unless it was told before."""
+    name, before = "TOKENIZERS_PARALLELISM", os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ.setdefault(name, "false")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]

@@ -1,0 +1,124 @@
+"""Items to tensors: images opened and shaped, words checked and cut, the chat template applied, all of it without the model.
+
+Apart from the model, so that processes of their own can prepare the next batches while it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from slq.data.images import open_image
+from slq.data.texts import check_text
+from slq.errors import InputError
+from slq.models.families import Family
+from slq.models.kv import PreparedBatch
+from slq.models.preprocessing import Preprocessing
+from slq.types import Item
+
+
+class ItemProcessor:
+    """A processor of transformers with the preprocessing that was chosen.
+
+    images: what follows from the preprocessing for the family. variable_resolution: whether images of different size have different numbers
+    of tokens. tokens_per_tile: how many one view of an image has, where the processor says so. Raises ModelError for preprocessing that
+    the family does not have.
+    """
+
+    def __init__(self, processor: Any, family: Family, preprocessing: Preprocessing):
+        self.processor, self.preprocessing = processor, preprocessing
+        self._pad_to_square = family.pad_to_square if preprocessing.name == "paper" else None
+        self._image_options = family.image_options(preprocessing, processor)
+        self.image_kwargs = {"pad_to_square": self._pad_to_square, **self._image_options}
+        self.variable_resolution = family.variable_resolution or not (family.single_tile_kwargs and preprocessing.name == "paper")
+        self.tokens_per_tile: int | None = getattr(processor, "image_seq_length", None) or getattr(processor, "image_seq_len", None)
+        processor.tokenizer.padding_side = "left"
+        self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
+
+    def message(self, item: Item) -> dict[str, Any]:
+        """The item as one user turn: its image, then its text, then the instruction if there is one.
+
+        Raises ImageError, TextError, or InputError for an item without either.
+        """
+        parts = self.parts(item)
+        if self.preprocessing.instruction:
+            words = parts.pop()["text"] + "\n" if item.text is not None else ""
+            parts.append({"type": "text", "text": words + self.preprocessing.instruction})
+        return {"role": "user", "content": parts}
+
+    def parts(self, item: Item) -> list[dict[str, Any]]:
+        """An image and a text as parts of a message."""
+        parts: list[dict[str, Any]] = []
+        if item.image is not None:
+            parts.append({"type": "image", "image": self._shape_image(open_image(item.image))})
+        if item.text is not None:
+            parts.append({"type": "text", "text": self._truncate(self._escape_control_tokens(check_text(item.text)))})
+        if not parts:
+            raise InputError("An item needs a text, an image, or both: this one has neither.")
+        return parts
+
+    def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> PreparedBatch:
+        """Items to left-padded tensors on the CPU: the user's turn, then the generation prompt (SLQ code) if wanted.
+
+        Raises what `message` raises for the first item that is wrong; callers that must go on check items one by one.
+        """
+        return self.prepare_messages([[self.message(item)] for item in items], generation_prompt)
+
+    def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> PreparedBatch:
+        """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
+        inputs = self.processor.apply_chat_template(
+            list(conversations),
+            add_generation_prompt=generation_prompt,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True, **self._image_options},
+        )
+        return PreparedBatch({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
+
+    def _shape_image(self, image: Image.Image) -> Image.Image:
+        """Padded to a centred square where the family asks for it; resizing is the processor's."""
+        grey, side = self._pad_to_square, max(image.size)
+        if grey is None or image.width == image.height:
+            return image
+        square = Image.new("RGB", (side, side), (grey, grey, grey))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square
+
+    def _escape_control_tokens(self, text: str) -> str:
+        """Control tokens that a user's text spells out (`<image>`, `<|im_end|>`), parted by a space so that they stay plain text."""
+        for token in self._control_tokens:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _truncate(self, text: str) -> str:
+        """The text's first tokens, cut in the text itself so that template and image tokens are never cut."""
+        most = self.preprocessing.max_text_tokens
+        if text.isascii() and len(text) < most:  # no tokenizer makes two tokens of one such character; most captions end here
+            return text
+        text = self._prescreen(text)
+        offsets = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return text if len(offsets) <= most else text[: offsets[most - 1][1]]
+
+    def _prescreen(self, text: str) -> str:
+        """More than any text is left with: a token holds a few characters at most, and tokenising a whole book only to drop it is slow."""
+        return text[: 40 * self.preprocessing.max_text_tokens]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens are left of each text once it is cut, without template; what cannot be embedded counts as something."""
+        known = [self._prescreen(str(text)).encode("utf-8", "replace").decode() for text in texts]
+        if not known:
+            return []
+        tokens = self.processor.tokenizer(known, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        return [min(len(each), self.preprocessing.max_text_tokens) for each in tokens]
+
+    def template_hash(self) -> str:
+        """Hash of the rendered chat template."""
+        probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
+        rendered = self.processor.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
+        return hashlib.sha256(rendered.encode()).hexdigest()[:16]

@@ -1,0 +1,79 @@
+"""Tasks by name: the miniature's three suites here, all others through the evaluation harness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slq.errors import InputError, MissingExtraError
+from slq.miniature.suites import SUITES, Question
+from slq.retention.ask import Answer, Asker, Task
+
+SUITE_NAMES = tuple(SUITES)
+MAX_NEW_TOKENS = 12  # as in the suites' own score
+
+
+class BuiltinTask:
+    """A suite of the miniature: an answer is right if it is so to the letter."""
+
+    def __init__(self, name: str, asked: Sequence[Question], about: Mapping[str, Any]):
+        self.name, self.asked, self.about = name, asked, about
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def ask(self, asker: Asker) -> list[Answer]:
+        conversations = [[asker.model.message(question.item)] for question in self.asked]
+        return [
+            Answer(f"{self.name}/{place}", one.kind, one.item.text or "", one.answer, given, float(given == one.answer))
+            for place, (one, given) in enumerate(zip(self.asked, asker.ask(conversations, MAX_NEW_TOKENS), strict=True))
+        ]
+
+
+def load_tasks(
+    names: Sequence[str],
+    questions: int = 300,
+    seed: int = 0,
+    limit: int | None = None,
+    folders: Sequence[Path] = (),
+) -> list[Task]:
+    """The tasks of these names, their questions drawn or loaded.
+
+    questions, seed: how many a suite of the miniature draws, and which. limit: of each task, or of each part of one, only the first so
+    many. folders: further tasks in the harness's own format. Raises InputError for a name that is unknown or given twice, for numbers
+    below 1 and for data that cannot be loaded, MissingExtraError where the harness is missing.
+    """
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"Name tasks, each once: {', '.join(names) or 'none was named'}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"A limit of {limit} leaves no question to ask: make it 1 or more, or leave it out.")
+    others = [name for name in names if name not in SUITES]
+    found = {name: _suite(name, questions, seed, limit) for name in names if name in SUITES} | _harness(others, seed, limit, folders)
+    return [found[name] for name in names]
+
+
+def _suite(name: str, questions: int, seed: int, limit: int | None) -> Task:
+    if questions < 1:
+        raise InputError(f"A suite of {questions} questions asks nothing: draw 1 or more.")
+    try:
+        asked = SUITES[name](questions, seed)
+    except ValueError as error:
+        raise InputError(f"The suite {name!r} has fewer than {questions} questions: ask for fewer.") from error
+    about = {"source": "the miniature's picture-book world", "drawn": questions, "seed": seed, "limit": limit}
+    return BuiltinTask(name, asked[:limit], about)
+
+
+def _harness(names: Sequence[str], seed: int, limit: int | None, folders: Sequence[Path]) -> dict[str, Task]:
+    if not names:
+        return {}
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{names[0]!r} is no suite of the miniature ({', '.join(SUITES)}); tasks of other benchmarks need the evaluation harness, "
+            'run: pip install "slq[retention]"'
+        ) from error
+    from slq.retention.harness import harness_tasks
+
+    return harness_tasks(names, seed, limit, folders)

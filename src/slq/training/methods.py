@@ -1,0 +1,214 @@
+"""What the training loop is given of each method: its parameters, the states of a batch with gradients, its loss, and how it is saved.
+
+Shapes: B items of a batch, N vectors of an item (1 for tuned models), D hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slq.adapters.latents import LatentQueries, pool, temperature_of
+from slq.encoders import FineTunedModel
+from slq.encoders.base import Encoder
+from slq.encoders.latent import LatentEncoder, Prefetched
+from slq.losses import info_nce, late_interaction_nce, orthogonality_penalty
+from slq.models import FrozenModel
+from slq.training.batches import ContrastiveBatch
+from slq.training.distributed import gather_states
+from slq.training.options import TrainConfig
+from slq.types import Item
+
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+SHARE_OF_START = 0.1  # of latents: their learning rate is this share of the size of their start
+
+
+class Learner(nn.Module, ABC):
+    """One forward pass from items to loss; its parameters are those that are learned, no others.
+
+    On several processes each embeds its share of the batch, and every one computes the loss of all of it.
+    """
+
+    encoder: Encoder
+
+    def __init__(self, options: TrainConfig, rank: int = 0, processes: int = 1):
+        super().__init__()
+        self.options, self._place = options, (rank, processes)
+
+    @property
+    @abstractmethod
+    def temperature(self) -> Tensor:
+        """The divisor of the logits."""
+
+    @abstractmethod
+    def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
+        """States of items (B, N, D) with gradient; ahead: see `LatentEncoder.states`."""
+
+    @abstractmethod
+    def save(self, out: Path, training: dict[str, Any]) -> None:
+        """Write what was learned, with the story of its training, into the run's folder."""
+
+    @abstractmethod
+    def interpolate_to_start(self, share: float) -> None:
+        """Move what was learned back by a share of its way from where it started."""
+
+    def pool(self, states_BND: Tensor) -> Tensor:
+        """Embeddings of length 1 (B, D) from the states."""
+        return pool(states_BND)
+
+    def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What the optimiser is given."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
+
+    def prefill(self, items: Sequence[Item], progress: Callable[[int], None], workers: int) -> str:
+        """Read ahead what never changes, and say what was kept; nothing, where all weights change."""
+        return ""
+
+    def prefetch_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Prefetched]:
+        """For each batch what was prepared of it while the model ran."""
+        yield from ({} for _ in batches)
+
+    def forward(self, batch: ContrastiveBatch, ahead: Prefetched | None = None) -> Tensor:
+        """The loss of a batch: InfoNCE of the pooled embeddings, and what the options add to it."""
+        states_BND = gather_states(batch.items, partial(self.states, ahead=ahead or {}), *self._place)
+        sizes = [len(batch.queries), len(batch.candidates)]
+        positives_BC = batch.positives.to(states_BND.device)
+        margin = self.options.false_negative_margin
+        queries_BD, candidates_CD = self.pool(states_BND).split(sizes)
+        widths = [queries_BD.shape[1], *self.options.matryoshka]
+        loss = torch.stack(
+            [
+                info_nce(
+                    functional.normalize(queries_BD[:, :width], dim=-1) if width < widths[0] else queries_BD,
+                    functional.normalize(candidates_CD[:, :width], dim=-1) if width < widths[0] else candidates_CD,
+                    positives_BC,
+                    self.temperature,
+                    false_negative_margin=margin,
+                )
+                for width in widths
+            ]
+        ).mean()
+        if self.options.groups:
+            queries_BND, candidates_CND = functional.normalize(states_BND.float(), dim=-1).split(sizes)
+            by_group = [
+                late_interaction_nce(queries_BND[:, :group], candidates_CND[:, :group], positives_BC, self.temperature, margin)
+                for group in self.options.groups
+            ]
+            loss = loss + torch.stack(by_group).mean()
+        if self.options.orthogonality:
+            loss = loss + self.options.orthogonality * orthogonality_penalty(states_BND)
+        return loss
+
+
+class LatentLearner(Learner):
+    """Latent queries over a frozen model."""
+
+    encoder: LatentEncoder
+
+    def __init__(self, encoder: LatentEncoder, options: TrainConfig, rank: int = 0, processes: int = 1):
+        super().__init__(options, rank, processes)
+        self.encoder = encoder
+        self.queries = encoder.queries
+        self._start = encoder.queries.latents.detach().clone()
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.queries.temperature
+
+    def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
+        return self.encoder.states(items, ahead)
+
+    def interpolate_to_start(self, share: float) -> None:
+        self.queries.toward(self._start, share)
+
+    def pool(self, states_BND: Tensor) -> Tensor:
+        return self.queries.pool(states_BND)
+
+    def prefill(self, items: Sequence[Item], progress: Callable[[int], None], workers: int) -> str:
+        self.encoder.prefill(items, progress, workers)
+        return "" if self.encoder.cache is None else f"kept of {len(items)} items: {self.encoder.kept(items)}"
+
+    def prefetch_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Prefetched]:
+        return self.encoder.prefetch_batches(batches, workers)
+
+    def save(self, out: Path, training: dict[str, Any]) -> None:
+        self.encoder.training = training
+        self.encoder.adapter.save(out)
+
+
+class TunedLearner(Learner):
+    """A model whose own weights are learned, by LoRA or in full.
+
+    The temperature has the learning rate that it has beside the paper's latent queries: at that of a whole model it would hardly move.
+    """
+
+    def __init__(self, tuned: FineTunedModel, options: TrainConfig, rank: int = 0, processes: int = 1):
+        super().__init__(options, rank, processes)
+        self.encoder = self.tuned = tuned
+        self.weights = nn.ParameterList(tuned.trainable)  # not the model: a checkpoint is to hold what is learned alone
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07), device=tuned.model.device))
+
+    @property
+    def temperature(self) -> Tensor:
+        return temperature_of(self.log_temperature)
+
+    def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
+        return self.tuned.states(items)
+
+    def interpolate_to_start(self, share: float) -> None:
+        self.tuned.interpolate_to_start(share)
+
+    def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
+        own = SHARE_OF_START * size_of_start(self.tuned.model, "normal")
+        return [{"params": list(self.weights), "lr": learning_rate}, {"params": [self.log_temperature], "lr": own, "weight_decay": 0.0}]
+
+    def save(self, out: Path, training: dict[str, Any]) -> None:
+        self.tuned.training = training
+        self.tuned.save(out)
+
+
+def fresh_learner(model: FrozenModel, options: TrainConfig, rank: int = 0, processes: int = 1) -> Learner:
+    """What a run with these options starts from, with an empty cache."""
+    if options.method != "latents":
+        tuned = FineTunedModel(
+            model, options.method, options.lora_rank, options.lora_alpha, options.mini_batch_tokens, options.train_vision_encoder
+        )
+        return TunedLearner(tuned, options, rank, processes)
+    cache = options.kv_cache(model.device) if options.prefix_caching else None
+    queries = fresh_queries(model, options)
+    encoder = LatentEncoder(model, queries, cache, options.prefix_caching, mini_batch_tokens=options.mini_batch_tokens)
+    return LatentLearner(encoder, options, rank, processes)
+
+
+def fresh_queries(model: FrozenModel, options: TrainConfig) -> LatentQueries:
+    """The latent queries a run with these options starts from; also the untrained control of its results."""
+    return LatentQueries.create(
+        options.num_latents,
+        model.dim,
+        options.init,
+        model.prompt_embeddings() if options.init == "prompt" else None,
+        torch.Generator().manual_seed(options.seed),
+        generation_prompt=options.generation_prompt,
+        pooling=options.pooling,
+        readout=options.readout,
+        modality_specific=options.modality_specific,
+        groups=options.groups,
+    )
+
+
+def learning_rate(model: FrozenModel, options: TrainConfig) -> float:
+    """The learning rate of a run: the one that was chosen, or the method's own; for latents a tenth of the size of their start."""
+    return options.learning_rate or LEARNING_RATES.get(options.method) or SHARE_OF_START * size_of_start(model, options.init)
+
+
+def size_of_start(model: FrozenModel, init: str) -> float:
+    """The size of a number of the latents where they start: of the prompt's embeddings their root mean square, else 1/sqrt(D)."""
+    return model.prompt_embeddings().float().square().mean().sqrt().item() if init == "prompt" else model.dim**-0.5

@@ -1,0 +1,147 @@
+"""Hard negatives: for each query the candidates that an encoder takes for answers although they are not.
+
+sentence-transformers' `mine_hard_negatives` does not fit: it tells items apart as values of a pandas column, where two files with the
+same image are two, and needs `datasets`; here an item is its content (`Item.content_hash`).
+
+Shapes: Q queries, C candidates, b queries of one block, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from slq.encoders.base import BATCH_SIZE, Encoder
+from slq.errors import Failure, InputError
+from slq.types import Item, Pair
+
+CELLS = 2**24  # scores held at once
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Pairs with their mined negatives behind those they had; what was left out; how many pairs got fewer than were asked for."""
+
+    pairs: tuple[Pair, ...]
+    failures: tuple[Failure, ...]
+    short: int
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Items by content: the place of each key among `items`, whose embeddings are `vectors` (C, D)."""
+
+    place: dict[str, int]
+    items: list[Item]
+    vectors: np.ndarray
+
+    def of(self, keys: Sequence[str]) -> np.ndarray:
+        return self.vectors[[self.place[key] for key in keys]]
+
+
+def mine(
+    encoder: Encoder,
+    pairs: Sequence[Pair],
+    count: int = 3,
+    skip: int = 0,
+    margin: float = 0.05,
+    batch_size: int = BATCH_SIZE,
+    progress: Callable[[int], None] = lambda count: None,
+    cells: int = CELLS,
+) -> Mined:
+    """The pairs with up to `count` hard negatives each: the highest-ranked positives and negatives of all pairs that are not its own.
+
+    skip: how many of a query's highest-ranked candidates, its positives not counted, are passed over. margin: a candidate whose cosine
+    similarity comes within this of the query's weakest positive is passed over as a likely match. progress: called with the number of
+    items just embedded; `items_of` says how many there are. cells: scores held at once. A pair whose query cannot be used, or none of
+    whose positives can, is left out. Raises InputError for settings that cannot work.
+    """
+    if count < 1 or skip < 0 or not -2 <= margin <= 2:
+        raise InputError(f"Mining needs count >= 1, skip >= 0 and a margin between -2 and 2, not {count}, {skip} and {margin}.")
+    items, failures = _by_content(pairs)
+    embedded = encoder.encode(list(items.values()), list(items), batch_size, skip_bad=True, progress=progress)
+    found = _Vectors({key: i for i, key in enumerate(embedded.ids)}, [items[key] for key in embedded.ids], embedded.vectors)
+    reasons = {failure.item: failure.reason for failure in embedded.failures}
+    usable = []
+    for number, pair in enumerate(pairs):
+        place = pair.source or f"pair {number}"
+        failures += [Failure(place, reasons[item.content_hash]) for item in _parts(pair) if _key(item) in reasons]
+        good = _without_bad(pair, found)
+        if good is not None:
+            usable.append(good)
+    mined = list(_mined(usable, found, count, skip, margin, cells))
+    short = sum(len(negatives) < count for negatives in mined)
+    with_negatives = [replace(pair, negatives=(*pair.negatives, *negatives)) for pair, negatives in zip(usable, mined, strict=True)]
+    return Mined(tuple(with_negatives), tuple(dict.fromkeys(failures)), short)
+
+
+def items_of(pairs: Sequence[Pair]) -> int:
+    """How many different items `mine` will embed."""
+    return len(_by_content(pairs)[0])
+
+
+def _mined(pairs: Sequence[Pair], found: _Vectors, count: int, skip: int, margin: float, cells: int) -> Iterator[list[Item]]:
+    """The mined negatives of each pair, hardest first; scores are held for a block of queries at a time."""
+    own: dict[str, set[str]] = {}  # query -> its positives, of whichever pair they are
+    for pair in pairs:
+        own.setdefault(pair.query.content_hash, set()).update(item.content_hash for item in pair.positives)
+    candidates = list(dict.fromkeys(item.content_hash for pair in pairs for item in (*pair.positives, *pair.negatives)))
+    column = {key: i for i, key in enumerate(candidates)}
+    candidates_CD = found.of(candidates)
+    rows = max(1, cells // max(1, len(candidates)))
+    for start in range(0, len(pairs), rows):
+        block = pairs[start : start + rows]
+        scores_bC = found.of([pair.query.content_hash for pair in block]) @ candidates_CD.T
+        for pair, scores_C in zip(block, scores_bC, strict=True):
+            positives = [column[key] for key in own[pair.query.content_hash]]
+            most = scores_C[positives].min() - margin
+            known = {pair.query.content_hash, *(item.content_hash for item in pair.negatives)}
+            scores_C[positives] = -np.inf
+            scores_C[[column[key] for key in known if key in column]] = -np.inf
+            scores_C[_best(scores_C, skip)] = -np.inf
+            scores_C[scores_C > most] = -np.inf
+            yield [found.items[found.place[candidates[i]]] for i in _best(scores_C, count)]
+
+
+def _best(scores_C: np.ndarray, count: int) -> np.ndarray:
+    """RelevantRanks of the `count` highest finite scores, highest first; equal ones in their order."""
+    if count < len(scores_C):
+        lowest = np.partition(scores_C, len(scores_C) - count)[len(scores_C) - count] if count else np.inf
+        places = np.nonzero((scores_C >= lowest) & np.isfinite(scores_C))[0]
+    else:
+        places = np.nonzero(np.isfinite(scores_C))[0]
+    return places[np.argsort(-scores_C[places], kind="stable")][:count]
+
+
+def _by_content(pairs: Sequence[Pair]) -> tuple[dict[str, Item], list[Failure]]:
+    """Every item once, and those whose file is gone."""
+    items: dict[str, Item] = {}
+    failures = []
+    for number, pair in enumerate(pairs):
+        for item in _parts(pair):
+            key = _key(item)
+            if key is None:
+                failures.append(Failure(pair.source or f"pair {number}", f"the image file {item.image} cannot be read; check the path"))
+            else:
+                items.setdefault(key, item)
+    return items, failures
+
+
+def _parts(pair: Pair) -> tuple[Item, ...]:
+    return (pair.query, *pair.positives, *pair.negatives)
+
+
+def _key(item: Item) -> str | None:
+    """The item's content, or None if its file cannot be read."""
+    try:
+        return item.content_hash
+    except OSError:
+        return None
+
+
+def _without_bad(pair: Pair, found: _Vectors) -> Pair | None:
+    """The pair without what could not be embedded; None if its query or all of its positives could not."""
+    positives, negatives = (tuple(item for item in items if _key(item) in found.place) for items in (pair.positives, pair.negatives))
+    return replace(pair, positives=positives, negatives=negatives) if positives and _key(pair.query) in found.place else None
