@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,12 +30,13 @@ STALE = 24 * 3600  # seconds after which a partial file of another machine has n
 
 
 class MemoryTier:
-    """Entries on one device (`cpu`: host memory)."""
+    """Entries on one device (`cpu`: host memory); threads may share it."""
 
     def __init__(self, budget: int, device: str = "cpu"):
         self.place = "in memory" if device == "cpu" else f"on {device}"
         self.budget, self.device, self.num_bytes = budget, torch.device(device), 0
         self._entries: dict[str, Tensors] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,12 +52,15 @@ class MemoryTier:
         return self._entries.get(key)
 
     def put(self, key: str, tensors: Tensors) -> bool:
-        """Keep an entry; False if there is no room."""
+        """Keep an entry, unless it is there; False if there is no room."""
         size = num_bytes(tensors)
-        if self.num_bytes + size > self.budget:
-            return False
-        self._entries[key] = {name: value.to(self.device) for name, value in tensors.items()}
-        self.num_bytes += size
+        with self._lock:
+            if key in self._entries:
+                return True
+            if self.num_bytes + size > self.budget:
+                return False
+            self._entries[key] = {name: value.to(self.device) for name, value in tensors.items()}
+            self.num_bytes += size
         return True
 
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from threading import RLock
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ from slq.models.vision import VisionFeatures
 from slq.runtime import parameter_hash
 from slq.types import Item
 
+P = ParamSpec("P")
+R = TypeVar("R")
 RERANK_QUESTION = "Query: {query}\nCandidate: {candidate}\nDoes the candidate match the query? Answer yes or no."
 
 
@@ -59,14 +62,26 @@ class ModelIdentity:
         return asdict(self)
 
 
+def _alone(method: Callable[Concatenate[FrozenModel, P], R]) -> Callable[Concatenate[FrozenModel, P], R]:
+    """A pass over the model during which no other thread's runs: every pass sees a hook, and Qwen-VL keeps positions between calls."""
+
+    @wraps(method)
+    def run(self: FrozenModel, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return run
+
+
 class FrozenModel:
     """A frozen image-text-to-text model with its processor; no parameter ever gets a gradient.
 
     supports_two_pass: whether the fast path holds; false for models with recurrent (linear-attention) layers, which take the slow twin.
-    Raises ModelError for preprocessing that the family does not have.
+    Threads may share one; their passes over the model take turns. Raises ModelError for preprocessing that the family does not have.
     """
 
     def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str, preprocessing: Preprocessing | None = None):
+        self._lock = RLock()  # one for all that `with_model` makes of it, since they may share weights
         self.model = model.eval().requires_grad_(False)
         attention.install(model)
         self.processor = processor
@@ -143,11 +158,13 @@ class FrozenModel:
     # --- tensors to states ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @_alone
     def features(self, prepared: PreparedBatch) -> list[VisionFeatures | None]:
         """What the vision tower gives for each item's image, for `prefix`; None for an item without one."""
         return vision.read(self.model, prepared.to(self.device).inputs)
 
     @torch.no_grad()
+    @_alone
     def prefill(self, prepared: PreparedBatch, images: Sequence[VisionFeatures | None] | None = None) -> PrefixKV:
         """The items' tokens through the frozen model, once; their keys and values never depend on the latent queries.
 
@@ -164,6 +181,7 @@ class FrozenModel:
         return vision.collate(images, self._filler)
 
     @torch.no_grad()
+    @_alone
     def prefill_packed(self, batches: Sequence[tuple[PreparedBatch, Sequence[VisionFeatures | None]]]) -> list[ItemKV]:
         """Each item's prefix in host memory, in their order: `prefix` of all batches at once, and `split`.
 
@@ -180,6 +198,7 @@ class FrozenModel:
         kept = dict(zip(order, packing.taken_apart(cache, [items[i] for i in order]), strict=True))
         return [kept[i] for i in range(len(items))]
 
+    @_alone
     def decode_latents(self, states: PrefixKV, latents: Tensor, readout: str = "final") -> Tensor:
         """Final-normed states of the latent queries (B, N, D); the gradient flows to the latents alone.
 
@@ -200,6 +219,7 @@ class FrozenModel:
             )
         return output.last_hidden_state
 
+    @_alone
     def forward_reference(
         self,
         prepared: PreparedBatch,
@@ -218,6 +238,7 @@ class FrozenModel:
             output = self.model.base_model(**self._shown(inputs, images), position_ids=positions, use_cache=False)
         return output.last_hidden_state[:, -count:]
 
+    @_alone
     def token_states(self, prepared: PreparedBatch) -> Tensor:
         """Final-normed states of an item's own tokens (B, T, D), left-padded: what zero-shot readouts read, without any latent query.
 
@@ -234,6 +255,7 @@ class FrozenModel:
         """Which items of a batch show an image (B) bool."""
         return (prepared.inputs["input_ids"] == self.model.config.image_token_id).any(dim=1)
 
+    @_alone
     def prompt_embeddings(self) -> Tensor:
         """Input embeddings of the generation prompt's tokens (P, D), where the model is about to answer.
 
@@ -243,10 +265,11 @@ class FrozenModel:
         render = self.processor.apply_chat_template
         closed = render(message, tokenize=False)
         prompt = render(message, tokenize=False, add_generation_prompt=True)[len(closed) :]
-        ids = self.processor.tokenizer(prompt or closed, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        ids = torch.tensor(self.item_processor.token_ids([prompt or closed])[0])
         return self.embedding(ids[0 if prompt else -1 :].to(self.device)).detach()
 
     @torch.no_grad()
+    @_alone
     def generate(self, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32) -> list[str]:
         """The model's own greedy answers to chat conversations; adapters play no part in it."""
         inputs = self.prepare_messages(conversations).to(self.device).inputs
@@ -274,7 +297,8 @@ class FrozenModel:
                 content = [part for text in parts if text for part in stands.get(text, [{"type": "text", "text": text}])]
                 conversations.append([{"role": "user", "content": content}])
             inputs = self.prepare_messages(conversations).to(self.device).inputs
-            output = self.model.generate(**inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True)
+            with self._lock:
+                output = self.model.generate(**inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True)
             likely_BV = output.logits[0].float().log_softmax(dim=-1)
             margins_B = likely_BV[:, yes].logsumexp(dim=-1) - likely_BV[:, no].logsumexp(dim=-1)
             scores += margins_B.sigmoid().tolist()
@@ -284,9 +308,8 @@ class FrozenModel:
 
     def _first_tokens(self, *words: str) -> list[list[int]]:
         """For each word, tokens that an answer of it, and of no other, begins with: in either case, with and without a space before it."""
-        tokenizer = self.processor.tokenizer
         spelled = [[form for each in (word, word.capitalize()) for form in (each, f" {each}")] for word in words]
-        begin = [{tokenizer(form, add_special_tokens=False)["input_ids"][0] for form in forms} for forms in spelled]
+        begin = [{ids[0] for ids in self.item_processor.token_ids(forms)} for forms in spelled]
         found = [sorted(own - set().union(*(other for other in begin if other is not own))) for own in begin]
         if not all(found):
             raise ModelError(f"This model cannot score: its tokens do not tell {' from '.join(words)} at their beginning.")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from slq.errors import InputError
 from slq.models.kv import PreparedBatch
@@ -34,6 +34,7 @@ def prefetch_batches(
         batch_size=None,  # each entry is a batch already
         collate_fn=_as_it_is,
         num_workers=min(workers, len(batches)),
+        worker_init_fn=_in_a_process_of_its_own,
     )
     with _tokenizers_expect_a_fork():
         prepared = iter(loader)
@@ -52,6 +53,11 @@ class _Prepare(Dataset):
             return self.processor.prepare(self.batches[index], self.generation_prompt)
         except InputError as error:
             return error
+
+
+def _in_a_process_of_its_own(_worker: int) -> None:
+    info: Any = get_worker_info()
+    info.dataset.processor.__setstate__({})  # with a lock of its own
 
 
 def _as_it_is(value: Any) -> Any:

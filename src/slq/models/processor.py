@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from threading import RLock
 from typing import Any
 
 from PIL import Image
@@ -30,7 +31,7 @@ class ItemProcessor:
     """
 
     def __init__(self, processor: Any, family: Family, preprocessing: Preprocessing):
-        self.processor, self.preprocessing = processor, preprocessing
+        self.processor, self.preprocessing, self._lock = processor, preprocessing, RLock()
         self._pad_to_square = family.pad_to_square if preprocessing.name == "paper" else None
         self._image_options = family.image_options(preprocessing, processor)
         self.image_kwargs = {"pad_to_square": self._pad_to_square, **self._image_options}
@@ -70,14 +71,15 @@ class ItemProcessor:
 
     def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> PreparedBatch:
         """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
-        inputs = self.processor.apply_chat_template(
-            list(conversations),
-            add_generation_prompt=generation_prompt,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True, **self._image_options},
-        )
+        with self._lock:
+            inputs = self.processor.apply_chat_template(
+                list(conversations),
+                add_generation_prompt=generation_prompt,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True, **self._image_options},
+            )
         return PreparedBatch({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
 
     def _shape_image(self, image: Image.Image) -> Image.Image:
@@ -102,7 +104,7 @@ class ItemProcessor:
         if text.isascii() and len(text) < most:  # no tokenizer makes two tokens of one such character; most captions end here
             return text
         text = self._prescreen(text)
-        offsets = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        offsets = self._tokenize(text, return_offsets_mapping=True)["offset_mapping"]
         return text if len(offsets) <= most else text[: offsets[most - 1][1]]
 
     def _prescreen(self, text: str) -> str:
@@ -112,13 +114,26 @@ class ItemProcessor:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens are left of each text once it is cut, without template; what cannot be embedded counts as something."""
         known = [self._prescreen(str(text)).encode("utf-8", "replace").decode() for text in texts]
-        if not known:
-            return []
-        tokens = self.processor.tokenizer(known, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-        return [min(len(each), self.preprocessing.max_text_tokens) for each in tokens]
+        return [min(len(each), self.preprocessing.max_text_tokens) for each in self.token_ids(known)]
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text alone, whole, without template and padding."""
+        return self._tokenize(list(texts), return_attention_mask=False)["input_ids"] if texts else []
+
+    def _tokenize(self, text: str | list[str], **options: bool) -> Any:
+        with self._lock:
+            return self.processor.tokenizer(text, add_special_tokens=False, verbose=False, **options)
 
     def template_hash(self) -> str:
         """Hash of the rendered chat template."""
         probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
         rendered = self.processor.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
         return hashlib.sha256(rendered.encode()).hexdigest()[:16]
+
+    # A lock cannot be handed to another process, and one that a thread holds while a process is forked is never free there.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
