@@ -24,8 +24,8 @@ from research.bench.measuring import agreed_items, statistics_of, timed_in_turns
 from slq.adapters.latents import LatentQueries
 from slq.encoders import LastTokenReadout
 from slq.encoders.latent import LatentEncoder
+from slq.io.provenance import seed_everything
 from slq.models import FrozenModel, load_model
-from slq.runtime import seed_everything
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

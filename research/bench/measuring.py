@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from slq.runtime import provenance
+from slq.io.provenance import provenance
 from slq.types import Item
 
 ROOT = Path(__file__).parent.parent.parent

@@ -30,11 +30,11 @@ from slq.encoders.baselines import ONE_WORD
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate, scores_over
 from slq.evaluation.metrics import report
+from slq.io.provenance import parameter_hash, provenance
 from slq.miniature.export import write_world
 from slq.miniature.suites import SUITES, score
 from slq.miniature.world.twins import RESPECTS
 from slq.models import FrozenModel, load_model
-from slq.runtime import parameter_hash, provenance
 from slq.training import fresh_queries, train
 
 ROOT = Path(__file__).parent.parent.parent

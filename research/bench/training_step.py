@@ -25,10 +25,10 @@ from research.bench.measuring import agreed_items, console, statistics_of, timed
 from slq.adapters.latents import LatentQueries, pool
 from slq.cache import KVCache
 from slq.encoders.latent import LatentEncoder
+from slq.io.provenance import seed_everything
 from slq.losses import info_nce
 from slq.models import FrozenModel, load_model
 from slq.models.batching import bucketed_batches
-from slq.runtime import seed_everything
 from slq.types import Item
 
 WAYS = ("naive", "nothing kept", "features kept", "prefixes kept")

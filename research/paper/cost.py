@@ -23,7 +23,7 @@ import torch
 
 from research.paper.study import SPLITS, Study, file_name, once, say
 from research.paper.tuning import METHODS
-from slq.runtime import provenance
+from slq.io.provenance import provenance
 from slq.training import TrainConfig, train
 
 SIDES: dict[str, Mapping[str, Any]] = {"latents": {"latents, nothing kept": {"cache_bytes": 0}}}  # further ways of the same training

@@ -26,9 +26,10 @@ from slq.encoders import load_encoder
 from slq.encoders.base import Encoder
 from slq.errors import InputError
 from slq.evaluation import bidirectional_sets, evaluate
+from slq.io.files import write_json
+from slq.io.provenance import provenance
 from slq.miniature.export import write_world
 from slq.models import FrozenModel, load_model
-from slq.runtime import provenance, replace_file
 from slq.training import TrainConfig, train
 from slq.types import Pair
 
@@ -242,7 +243,7 @@ def shows_progress() -> bool:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    replace_file(path, lambda partial: partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
+    write_json(path, value)
 
 
 def _learned_numbers(encoder: Encoder) -> int:

@@ -22,8 +22,8 @@ from research.pretraining.objective import Objective
 from research.pretraining.optimisers import build_optimisers
 from research.pretraining.tasks import corpus
 from slq.errors import MissingExtraError
+from slq.io.files import write_atomic
 from slq.models.processors import InternVLStillProcessor
-from slq.runtime import replace_file
 
 LOG_FILE, CHECKPOINT_FILE, LOG_EVERY = "log.jsonl", "checkpoint.pt", 20
 EASY_SHARE = 10  # a run from scratch spends one step in so many on images of mostly one thing
@@ -199,7 +199,7 @@ def log(options: argparse.Namespace, step: int, seen: list[dict[str, float]], sp
 def save_checkpoint(options: argparse.Namespace, step: int, objective: Objective, optimisers: list[torch.optim.Optimizer]) -> None:
     """Everything that a resumed run needs, written whole or not at all."""
     state = {"step": step, "objective": objective.state_dict(), "optimisers": [optimiser.state_dict() for optimiser in optimisers]}
-    replace_file(options.out / CHECKPOINT_FILE, lambda path: torch.save(state, path))
+    write_atomic(options.out / CHECKPOINT_FILE, lambda path: torch.save(state, path))
 
 
 if __name__ == "__main__":

@@ -19,17 +19,17 @@ import torch
 from PIL import Image
 from tolerance import FORWARD, ROUNDED, assert_close
 
-from slq.adapters.files import CONFIG_FILE, Adapter
+from slq.adapters.files import Adapter
 from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.data import read_beir, read_items, read_pairs
 from slq.encoders.latent import LatentEncoder
-from slq.errors import BadItemsError, DataError, DiskFullError, InputError, OutputError, OutputExistsError, SlqError
+from slq.errors import BadItemsError, DataError, InputError, OutputError, OutputExistsError, SlqError
 from slq.evaluation import as_json, bidirectional_sets, evaluate
 from slq.index import load_embeddings, save_embeddings
 from slq.integrations.sentence_transformers import as_sentence_transformer
 from slq.models import FrozenModel, load_model
-from slq.runtime import new_folder, replace_file
+from slq.runtime import new_folder
 from slq.training import TrainConfig, train
 from slq.types import Embeddings, Item, Pair
 
@@ -445,31 +445,6 @@ def test_an_index_is_not_written_over_by_accident(tmp_path):
     assert len(load_embeddings(tmp_path / "saved")[0].ids) == 3
     save_embeddings(some_embeddings(5), tmp_path / "saved", overwrite=True)
     assert len(load_embeddings(tmp_path / "saved")[0].ids) == 5
-
-
-FULL = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full, where every write finds the disk full")
-ONE_SENTENCE = r"^No room left on the disk while writing \S+: free some space and run again\.$"
-
-
-@FULL
-def test_a_full_disk_leaves_the_earlier_file(tmp_path):
-    file = tmp_path / "scores.json"
-    file.write_text("good")
-    (tmp_path / "scores.json.partial").symlink_to("/dev/full")
-    with pytest.raises(DiskFullError, match=ONE_SENTENCE):
-        replace_file(file, lambda path: path.write_text("better"))
-    assert file.read_text() == "good" and [path.name for path in tmp_path.iterdir()] == ["scores.json"]
-
-
-@FULL
-def test_a_full_disk_leaves_the_earlier_adapter_readable(miniature, tmp_path):
-    identity = miniature.identity.to_dict()
-    Adapter(LatentQueries(2, 8), identity, {"steps": 1}).save(tmp_path)
-    (tmp_path / f"{CONFIG_FILE}.partial").symlink_to("/dev/full")
-    with pytest.raises(DiskFullError, match=ONE_SENTENCE):
-        Adapter(LatentQueries(2, 8), identity, {"steps": 2}).save(tmp_path)
-    assert Adapter.load(tmp_path).training == {"steps": 1}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.safetensors", CONFIG_FILE]
 
 
 # A disk of 300 KB, seen by this process alone and gone with it. Prints, for each writer, what it raised and what was left.

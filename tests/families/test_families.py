@@ -12,8 +12,8 @@ from tolerance import FORWARD, GRADIENT, TRAINING, assert_close
 
 from slq.adapters.latents import LatentQueries, pool
 from slq.encoders.latent import LatentEncoder
+from slq.io.provenance import parameter_hash
 from slq.models import PrefixKV, VisionFeatures, join, load_model
-from slq.runtime import parameter_hash
 from slq.training import TrainConfig, train
 from slq.types import Item, Pair
 

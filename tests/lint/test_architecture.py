@@ -13,8 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "slq"
 LAYERS = (
     ("errors", "compat"),
-    ("types", "registry", "io", "console", "runtime"),
-    ("config", "data"),
+    ("types", "registry", "io", "console"),
+    ("config", "data", "runtime"),
     ("models",),
     ("cache", "losses", "adapters"),
     ("encoders",),

@@ -12,10 +12,10 @@ from tolerance import FORWARD, GRADIENT, assert_close
 
 from slq.adapters.latents import LatentQueries, pool
 from slq.errors import InputError, ModelError
+from slq.io.provenance import parameter_hash
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.scenes import render, sample_scene
 from slq.models import join, load_model
-from slq.runtime import parameter_hash
 from slq.types import Item
 
 

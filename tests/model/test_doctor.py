@@ -14,10 +14,10 @@ from slq.doctor import Examination, Row, examine, with_fresh_queries
 from slq.doctor.subject import built_in_items
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
+from slq.io.provenance import parameter_hash
 from slq.models import FrozenModel, ItemKV, PreparedBatch, load_model
 from slq.models.attention import SLQ_SDPA
 from slq.models.families import family_of
-from slq.runtime import parameter_hash
 
 ALL = {
     "prefix split",

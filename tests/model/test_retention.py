@@ -14,12 +14,12 @@ import torch
 from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, MissingExtraError, OutputError
+from slq.io.provenance import parameter_hash
 from slq.miniature.suites import SUITES, score
 from slq.models import FrozenModel
 from slq.retention import SUITE_NAMES, Answer, Asker, Change, Report, load_tasks, result_record, retention
 from slq.retention.ask import content_hash
 from slq.retention.harness_tasks.scoring import ocrbench, realworldqa
-from slq.runtime import parameter_hash
 from slq.types import Item
 
 QUESTIONS = 8

@@ -13,7 +13,7 @@ from tolerance import TRAINING, assert_close
 from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, OutputExistsError
-from slq.runtime import parameter_hash
+from slq.io.provenance import parameter_hash
 from slq.training import PAPER, TrainConfig, train
 from slq.training.batches import Batches
 from slq.training.loop import split_validation

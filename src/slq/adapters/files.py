@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from slq.adapters.latents import LatentQueries
 from slq.errors import AdapterError, FingerprintMismatchError
+from slq.io.files import write_atomic, write_json
 from slq.models import FrozenModel, Preprocessing, load_model
-from slq.runtime import replace_file
 
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -45,8 +45,8 @@ class Adapter:
             "backbone": dict(self.model),
             "training": dict(self.training),
         }
-        replace_file(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
-        replace_file(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
+        write_atomic(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
+        write_json(folder / CONFIG_FILE, config)
 
     @classmethod
     def load(cls, folder: Path) -> Adapter:

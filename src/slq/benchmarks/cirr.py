@@ -84,7 +84,7 @@ def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequen
     the first 3 are written. Raises InputError for another metric, too few names or a name that comes twice, OutputError if the folder
     cannot be written.
     """
-    from slq.runtime import replace_file, writing
+    from slq.io.files import map_os_errors, write_text
 
     contents: dict[str, str] = {}
     for metric, rankings in ranked.items():
@@ -97,11 +97,11 @@ def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequen
         best = {query_id: list(names[:depth]) for query_id, names in rankings.items()}
         contents[metric] = json.dumps({"version": "rc2", "metric": metric, **best})
     files = []
-    with writing(folder):
+    with map_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for metric, content in contents.items():
         files.append(folder / f"cirr_{metric}.json")
-        replace_file(files[-1], lambda path, content=content: path.write_text(content + "\n", encoding="utf-8"))
+        write_text(files[-1], content + "\n")
     return files
 
 

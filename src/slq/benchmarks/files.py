@@ -91,11 +91,11 @@ def kept_file(name: str, make: Callable[[], bytes]) -> Path:
     """A file in that folder, made if it is not there yet; its name must tell its content. Raises OutputError if it cannot be written."""
     path = kept_folder() / name
     if not path.is_file():
-        from slq.runtime import replace_file, writing
+        from slq.io.files import map_os_errors, write_atomic
 
-        with writing(path.parent):
+        with map_os_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda partial: partial.write_bytes(make()))
+        write_atomic(path, lambda partial: partial.write_bytes(make()))
     return path
 
 

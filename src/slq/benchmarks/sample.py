@@ -78,14 +78,14 @@ def _drawn_world() -> Path:
     total.update((package / "export.py").read_bytes())
     folder = kept_folder() / f"miniature-{total.hexdigest()[:16]}"
     if not folder.is_dir():
-        from slq.runtime import writing
+        from slq.io.files import map_os_errors
 
-        with writing(folder):
+        with map_os_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="drawing-"))
         try:
             _draw(partial)
-            with suppress(FileExistsError), writing(folder):  # another process may have drawn the same meanwhile
+            with suppress(FileExistsError), map_os_errors(folder):  # another process may have drawn the same meanwhile
                 partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from slq.cache.int8 import pack, unpack
 from slq.cache.tiers import UNBOUNDED, DiskTier, MemoryTier, Tensors
+from slq.io.device import free_memory
 from slq.models import FrozenModel, ItemKV, VisionFeatures
-from slq.runtime import host_memory
 
 FORMAT = 2  # of an entry; raised when its tensors change
 LEVELS = ("states", "features", "none")
@@ -25,7 +25,7 @@ NAMES = {"states": "prefixes", "features": "features of images"}
 
 def default_budget() -> int:
     """A quarter of the memory that is free now, in bytes."""
-    return host_memory("SC_AVPHYS_PAGES") // 4
+    return free_memory() // 4
 
 
 class KVCache:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,7 +104,8 @@ def _readable(examination: Examination) -> dict[str, str]:
 
 def _write(examination: Examination, adapter: str | None, file: Path) -> None:
     from slq.doctor import SEED
-    from slq.runtime import provenance, replace_file
+    from slq.io.files import write_json
+    from slq.io.provenance import provenance
 
     result = {
         "checks": [asdict(row) for row in examination.rows],
@@ -115,5 +115,5 @@ def _write(examination: Examination, adapter: str | None, file: Path) -> None:
         "fingerprint": examination.fingerprint,
         "provenance": provenance(SEED),
     }
-    replace_file(file, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+    write_json(file, result)
     typer.echo(f"Report written to {file}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -89,8 +88,8 @@ def evaluate(
     from slq.encoders import ZERO_SHOT, LateInteraction
     from slq.evaluation import dataset_sha256, group_scores, result_record
     from slq.evaluation import evaluate as run
+    from slq.io.files import write_json
     from slq.models import MINIATURE
-    from slq.runtime import replace_file
 
     if adapter is None and late_interaction is not None:
         raise InputError("--late-interaction compares the latents of an adapter: name one with --adapter.")
@@ -128,7 +127,7 @@ def evaluate(
             per_query=per_query,
             dims=dims,
         )
-        replace_file(json_file, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+        write_json(json_file, result)
         typer.echo(f"Scores written to {json_file}.")
 
 

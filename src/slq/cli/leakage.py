@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ def leakage(
     """
     from slq.data import read_pairs
     from slq.evaluation.leakage import DISTANCE
-    from slq.runtime import replace_file
+    from slq.io.files import write_json
 
     pairs = read_pairs(train)
     list_failures(pairs.failures)
@@ -52,7 +51,7 @@ def leakage(
     typer.echo(", ".join(f"{len(matches)} {why}" for why, matches in reasons[:3]) + ".")
     typer.echo(f"{len(found.texts)} of {found.test_texts} test texts stand among {found.train_texts} training texts.")
     if json_file:
-        replace_file(json_file, lambda path: path.write_text(json.dumps(found.to_json(), indent=2) + "\n", encoding="utf-8"))
+        write_json(json_file, found.to_json())
         typer.echo(f"Written to {json_file}.")
     if found.images:
         raise typer.Exit(1)
@@ -87,13 +86,13 @@ def warn_of_overlap(pairs: PairFile, tests: list[Path]) -> dict[str, Leakage]:
 
 def keeping(found: dict[str, Leakage], out: Path) -> Callable[[int, int, object], None]:
     """What writes leakage.json after the first step of a training, when its folder is made."""
-    from slq.runtime import replace_file
+    from slq.io.files import write_json
 
-    content = json.dumps({test: one.to_json() for test, one in found.items()}, indent=2) + "\n"
+    content = {test: one.to_json() for test, one in found.items()}
 
     def after_step(step: int, total: int, encoder: object) -> None:
         if found:
-            replace_file(out / "leakage.json", lambda path: path.write_text(content, encoding="utf-8"))
+            write_json(out / "leakage.json", content)
             found.clear()
 
     return after_step

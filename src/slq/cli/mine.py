@@ -36,7 +36,7 @@ def mine(
     """
     from slq.data import read_pairs, write_pairs
     from slq.errors import InputError, OutputExistsError
-    from slq.runtime import replace_file
+    from slq.io.files import write_atomic
     from slq.training.mining import items_of
     from slq.training.mining import mine as run
 
@@ -49,7 +49,7 @@ def mine(
     with progress_bar("embedding", items_of(file.pairs)) as advance:
         mined = run(encoder, file.pairs, count, skip, margin, batch_size, advance)
     list_failures([*file.failures, *mined.failures])
-    replace_file(out, lambda path: write_pairs(path, mined.pairs))
+    write_atomic(out, lambda path: write_pairs(path, mined.pairs))
     found = sum(len(pair.negatives) for pair in mined.pairs)
     typer.echo(f"{len(mined.pairs)} pairs with {found} negatives written to {out}; {mined.short} got fewer than {count}.")
     typer.echo(f"Next: slq train --pairs {out} --out better-adapter")

@@ -61,9 +61,9 @@ def retention(
 
         slq retention --adapter my-lora --tasks mmmu_val,realworldqa,ocrbench --keep answers/
     """
+    from slq.io.files import write_json
     from slq.retention import load_tasks, result_record
     from slq.retention import retention as run
-    from slq.runtime import replace_file
 
     if per_question and not json_file:
         raise InputError("--per-question writes answers into a file: name it with --json.")
@@ -86,7 +86,7 @@ def retention(
             seed=seed,
             per_question=per_question,
         )
-        replace_file(json_file, lambda path: path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"))
+        write_json(json_file, result)
         typer.echo(f"Written to {json_file}.")
     if after is before and not _prove(report):
         raise typer.Exit(1)

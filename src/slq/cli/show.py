@@ -34,9 +34,9 @@ def world(
     from slq.miniature import export
 
     if contact_sheet:
-        from slq.runtime import writing
+        from slq.io.files import map_os_errors
 
-        with writing(out):
+        with map_os_errors(out):
             export.contact_sheet().save(out)
         typer.echo(f"Contact sheet written to {out}.")
         return

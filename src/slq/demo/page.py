@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import jinja2
 
+from slq.io.files import write_text
+
 MINUS = "\N{MINUS SIGN}"
 # kind -> its heading and what the reader should know about it; also the order on the page.
 KINDS = {
@@ -217,7 +219,4 @@ def render_page(page: Page) -> str:
 
 def write_page(page: Page, path: Path) -> None:
     """Write the page; a reader sees the old one or the new one, never a part."""
-    from slq.runtime import replace_file  # loads torch, which rendering does not need
-
-    text = render_page(page)
-    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8", newline="\n"))
+    write_text(path, render_page(page))

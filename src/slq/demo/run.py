@@ -23,9 +23,10 @@ from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate
 from slq.index import save_embeddings, search
+from slq.io.provenance import parameter_hash
 from slq.miniature.export import write_world
 from slq.models import load_model
-from slq.runtime import new_folder, parameter_hash
+from slq.runtime import new_folder
 from slq.training import TrainConfig, fresh_queries, train
 from slq.types import Embeddings, Item
 

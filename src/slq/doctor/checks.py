@@ -18,8 +18,8 @@ from slq.adapters.latents import pool
 from slq.cache import KVCache
 from slq.doctor.subject import SEED, Measured, Subject, largest
 from slq.encoders.latent import LatentEncoder
+from slq.io.provenance import parameter_hash
 from slq.models.attention import implementation
-from slq.runtime import parameter_hash
 
 
 class Skipped(Exception):

@@ -20,8 +20,8 @@ from slq.cache import default_budget
 from slq.doctor.checks import CHECKS, WEIGHTS, Skipped
 from slq.doctor.subject import IMAGE_SHAPES, Measured, Subject, at_once, built_in_items, one_minus_cosine
 from slq.encoders.latent import LatentEncoder
+from slq.io.device import choose_dtype
 from slq.models import attention
-from slq.runtime import DTYPES
 from slq.types import Item
 
 OTHER_DTYPE = "other dtype"
@@ -122,7 +122,7 @@ def _other_dtype(load: Callable[[str | None], LatentEncoder], embeddings: Callab
     if figures["is_quantized"]:
         raise Skipped("quantized weights have no other dtype")
     loaded_BD, other = embeddings(), "bfloat16" if figures["dtype"] == "float32" else "float32"
-    needed, free = figures["parameters"] * DTYPES[other].itemsize, _free_memory(loaded_BD.device)
+    needed, free = figures["parameters"] * choose_dtype(other, loaded_BD.device).itemsize, _free_memory(loaded_BD.device)
     if needed > free:
         raise Skipped(f"in {other} the model needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
     try:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from slq.adapters.latents import LatentQueries, pool
 from slq.encoders.latent import LatentEncoder
+from slq.io.provenance import parameter_hash
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
 from slq.models import FrozenModel, PreparedBatch
-from slq.runtime import parameter_hash
 from slq.types import Item
 
 Value = TypeVar("Value")

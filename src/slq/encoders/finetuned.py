@@ -26,9 +26,9 @@ from slq.adapters.files import check_identity, load_learned_on
 from slq.encoders.base import run_in_mini_batches
 from slq.encoders.baselines import LastTokenReadout
 from slq.errors import AdapterError, MissingExtraError, ModelError
+from slq.io.files import map_os_errors, write_json
 from slq.models import FrozenModel, PreparedBatch
 from slq.models.batching import max_tokens_that_fit
-from slq.runtime import replace_file, writing
 from slq.types import Item
 
 TUNED_FILE = "tuned.json"
@@ -85,7 +85,7 @@ class FineTunedModel(LastTokenReadout):
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{super().fingerprint} {self.method}".encode())
         for parameter in self.trainable:
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @torch.no_grad()
@@ -109,11 +109,11 @@ class FineTunedModel(LastTokenReadout):
     def save(self, folder: Path) -> None:
         """Write what was learned into an existing folder."""
         about = {"format_version": FORMAT_VERSION, "method": self.method, "backbone": self.learned_on, "training": self.training}
-        with writing(folder):
+        with map_os_errors(folder):
             self.model.model.save_pretrained(folder / FOLDERS[self.method])  # with LoRA, transformers writes its matrices alone
             if self.method == "full":
                 self.model.processor.save_pretrained(folder / FOLDERS[self.method])
-        replace_file(folder / TUNED_FILE, lambda path: path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8"))
+        write_json(folder / TUNED_FILE, about)
 
     @classmethod
     def from_pretrained(cls, path: Path, model: FrozenModel | None = None, **loading: Any) -> FineTunedModel:

@@ -16,7 +16,7 @@ from slq.encoders.base import Encoder
 from slq.errors import InputError
 from slq.evaluation.evaluate import SEED, Evaluation
 from slq.evaluation.statistics import interval
-from slq.runtime import provenance
+from slq.io.provenance import provenance
 from slq.types import Item
 
 FORMAT = 1

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from slq.data import RetrievalSet
 from slq.encoders.base import Encoder
-from slq.runtime import replace_file, writing
+from slq.io.files import map_os_errors, write_atomic
 from slq.types import Item
 
 SHARD = 512  # items embedded between two writes
@@ -91,7 +91,7 @@ class CachedVectors:
 
     def __init__(self, folder: Path, vector_shape: tuple[int, ...]):
         self.folder, self.vector_shape = folder, vector_shape
-        with writing(folder):
+        with map_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
     def read_into(self, vectors_ND: np.ndarray, row_of_key: Mapping[str, int]) -> Collection[str]:
@@ -115,7 +115,7 @@ class CachedVectors:
         listed = json.dumps(list(keys))
         about = {"keys": listed, "checksum": _checksum(listed, vectors)}
         name = hashlib.sha256(listed.encode()).hexdigest()[:32]
-        replace_file(self.folder / f"{name}.safetensors", lambda path: save_file({"vectors": np.ascontiguousarray(vectors)}, path, about))
+        write_atomic(self.folder / f"{name}.safetensors", lambda path: save_file({"vectors": np.ascontiguousarray(vectors)}, path, about))
 
     def _read(self, path: Path) -> tuple[list[str], np.ndarray]:
         with safe_open(path, framework="numpy") as file:

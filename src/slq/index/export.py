@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from slq.errors import DataError, Failure
-from slq.runtime import new_folder, replace_file
+from slq.io.files import write_atomic, write_json, write_jsonl
+from slq.runtime import new_folder
 from slq.types import Embeddings
 
 FILES = ("vectors.safetensors", "items.jsonl", "embeddings.json")
@@ -30,16 +31,15 @@ def save_embeddings(embeddings: Embeddings, folder: Path, about: Mapping[str, An
     """
     new_folder(folder, overwrite, FILES)
     shown = embeddings.items or ({},) * len(embeddings.ids)
-    lines = [json.dumps({"id": id_, **item}) for id_, item in zip(embeddings.ids, shown, strict=True)]
     description = {
         "fingerprint": embeddings.fingerprint,
         "count": len(embeddings.ids),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in embeddings.failures],
         **(about or {}),
     }
-    replace_file(folder / "vectors.safetensors", lambda path: save_file({"vectors": embeddings.vectors}, path))
-    replace_file(folder / "items.jsonl", lambda path: path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
-    replace_file(folder / "embeddings.json", lambda path: path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8"))
+    write_atomic(folder / "vectors.safetensors", lambda path: save_file({"vectors": embeddings.vectors}, path))
+    write_jsonl(folder / "items.jsonl", ({"id": id_, **item} for id_, item in zip(embeddings.ids, shown, strict=True)))
+    write_json(folder / "embeddings.json", description)
 
 
 def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:

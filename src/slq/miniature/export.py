@@ -18,13 +18,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from slq.errors import InputError
+from slq.io.files import map_os_errors
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import caption, noun
 from slq.miniature.world.lettering import STROKES
 from slq.miniature.world.scenes import SIGN, SPLITS, Group, Scene, render, sample_scene, split_of, without_colour
 from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, TRAINING_STYLES
 from slq.miniature.world.twins import RESPECTS, twin
-from slq.runtime import new_folder, writing
+from slq.runtime import new_folder
 
 DEFAULT_COUNTS = {"train": 3000, "validation": 500, "test": 500}
 CAPTIONS = {"train": 2, "validation": 1, "test": 1}
@@ -94,7 +95,7 @@ def write_world(
     scenes = [one.scene for one in drawn]
     names = [f"images/{number:04d}.png" for number in range(len(scenes))]
     new_folder(folder, overwrite, ("captions.jsonl", *names, *BEIR_FILES))
-    with writing(folder):
+    with map_os_errors(folder):
         (folder / "images").mkdir()
         for name, scene in zip(names, scenes, strict=True):
             render(scene).save(folder / name)

@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL.Image import Image
 
 from slq.data.images import image_pixels
+from slq.io.device import memory_of
 from slq.models import FrozenModel
 from slq.models.preprocessing import MAX_PIXELS
-from slq.runtime import total_memory
 from slq.types import Item
 
 IMAGE_TOKENS = 256  # of an image as most models see it; an estimate, for sorting and for the size of batches
@@ -78,5 +78,5 @@ def max_tokens_that_fit(model: FrozenModel, prefix_caching: bool) -> int:
     config = model.model.config.get_text_config()
     wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     bytes_of_token = config.num_hidden_layers * (10 * config.hidden_size + 3 * wide) * model.model.dtype.itemsize
-    fitting = total_memory(model.device) // 4 * (2 if prefix_caching else 1) // bytes_of_token
+    fitting = memory_of(model.device) // 4 * (2 if prefix_caching else 1) // bytes_of_token
     return max(1, min(LARGEST_PASS, fitting))

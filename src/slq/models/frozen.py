@@ -29,13 +29,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from slq.errors import InputError, ModelError
+from slq.io.provenance import parameter_hash
 from slq.models import attention, packing, vision
 from slq.models.families import Family
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch
 from slq.models.preprocessing import Preprocessing
 from slq.models.processor import ItemProcessor
 from slq.models.vision import VisionFeatures
-from slq.runtime import parameter_hash
 from slq.types import Item
 
 P = ParamSpec("P")

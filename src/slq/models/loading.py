@@ -25,13 +25,13 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from slq.errors import MissingExtraError, ModelError
+from slq.io.device import choose_device, choose_dtype
 from slq.models import shapes
 from slq.models.families import family_of
 from slq.models.frozen import FrozenModel
 from slq.models.invariance import probe
 from slq.models.preprocessing import Preprocessing
 from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
-from slq.runtime import choose_device, choose_dtype
 
 MINIATURE = "miniature"
 # Processors of our own, by the name they are saved under; transformers' AutoProcessor does not know them.

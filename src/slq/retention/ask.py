@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from slq.errors import Failure
+from slq.io.files import append_jsonl, map_os_errors
 from slq.models import FrozenModel
-from slq.runtime import writing
 from slq.types import Item
 
 BATCH_SIZE = 32  # of the suites' own score, so that answers are those it counts
@@ -87,7 +87,7 @@ class CachedAnswers:
         stated = json.dumps(about, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(stated.encode()).hexdigest()[:16]}.jsonl"
         self.answers: dict[str, list[str]] = {}
-        with writing(self.path):
+        with map_os_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
                 self.path.write_text(stated + "\n", encoding="utf-8")
@@ -105,8 +105,7 @@ class CachedAnswers:
     def add(self, address: str, answers: Sequence[str]) -> None:
         """Keep a batch's answers; raises OutputError where the file cannot be written."""
         self.answers[address] = list(answers)
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"batch": address, "answers": list(answers)}, ensure_ascii=False) + "\n")
+        append_jsonl(self.path, {"batch": address, "answers": list(answers)})
 
 
 def content_hash(conversations: Sequence[Conversation], expected: Sequence[str] = ()) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from slq.errors import Failure, InputError
+from slq.io.provenance import seed_everything
 from slq.models.processor import ItemProcessor
 from slq.retention.ask import Answer, Asker, Conversation, Task
-from slq.runtime import seed_everything
 from slq.types import Item
 
 OWN_TASKS = Path(__file__).with_name("harness_tasks")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from slq.encoders.base import Encoder
+from slq.io.provenance import provenance
 from slq.retention.ask import Answer, Task
 from slq.retention.run import Report, Side, TaskReport
-from slq.runtime import provenance
 
 FORMAT = 1
 

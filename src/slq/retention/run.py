@@ -17,9 +17,9 @@ import transformers
 from slq.encoders.base import Encoder
 from slq.errors import Failure
 from slq.evaluation.statistics import interval, paired_test
+from slq.io.provenance import parameter_hash
 from slq.models import FrozenModel, attention
 from slq.retention.ask import BATCH_SIZE, Answer, Asker, CachedAnswers, Task, as_item, content_hash
-from slq.runtime import parameter_hash
 from slq.types import Item
 
 EMBEDDED_OF_A_TASK = 32  # of its questions, as items

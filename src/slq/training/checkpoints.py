@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from slq.errors import InputError
-from slq.runtime import writing
+from slq.io.files import map_os_errors
 
 RUN_FILE = "run.json"
 
@@ -30,7 +30,7 @@ def describe_run(out: Path, description: dict[str, Any], resume: bool) -> None:
                     "or train into another folder."
                 )
         return
-    with writing(file):
+    with map_os_errors(file):
         file.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
@@ -53,7 +53,7 @@ def save(accelerator: Accelerator, out: Path, step: int) -> None:
     partial = target.with_suffix(".partial")
     main = accelerator.is_main_process
     try:
-        with writing(target):
+        with map_os_errors(target):
             if main:
                 shutil.rmtree(partial, ignore_errors=True)
             accelerator.wait_for_everyone()

@@ -23,8 +23,10 @@ from slq.encoders.finetuned import TUNED_FILE
 from slq.encoders.latent import Prefetched
 from slq.errors import Failure, InputError
 from slq.evaluation.metrics import report
+from slq.io.files import append_jsonl, write_jsonl
+from slq.io.provenance import provenance, seed_everything
 from slq.models import FrozenModel, default_num_workers
-from slq.runtime import check_free, new_folder, provenance, replace_file, seed_everything, writing
+from slq.runtime import check_free, new_folder
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
@@ -138,8 +140,7 @@ def _open_folder(out: Path, described: dict[str, Any], failures: Sequence[Failur
         new_folder(out, overwrite, OWN_FILES)
     checkpoints.describe_run(out, described, resume)
     if failures:
-        lines = "".join(json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in failures)
-        replace_file(out / LEFT_OUT_FILE, lambda path: path.write_text(lines, encoding="utf-8"))
+        write_jsonl(out / LEFT_OUT_FILE, map(asdict, failures))
 
 
 def _accelerator(out: Path, options: TrainConfig) -> Accelerator:
@@ -250,8 +251,7 @@ class _Log:
         self.clock = now
         self.scores = scores or self.scores
         if self.accelerator.is_main_process:
-            with writing(self.file), self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_jsonl(self.file, line)
         self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=step)
         shown = f"loss {line['loss']:.3f}" + "".join(f", {name} {value:.0%}" for name, value in self.scores.items() if "query" in name)
         self.bar.update(self.task, completed=step, description=f"adapting ({shown})")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from slq.errors import Failure, InputError
-from slq.runtime import writing
+from slq.io.files import map_os_errors
 from slq_karr.answers import read_caption, read_query, read_targets, read_truth
 from slq_karr.asking import Asker, Request, Watch
 from slq_karr.candidates import CANDIDATES, LEFT_OUT, Candidate, write_candidates
@@ -77,7 +77,7 @@ def build(
         **asdict(replace(options, mix=())),
         "mix": dict(options.mix),
     }
-    with writing(out):
+    with map_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with Journal(out / "journal.jsonl") as journal:
         settle(out, settings)

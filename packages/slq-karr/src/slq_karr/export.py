@@ -18,7 +18,8 @@ from typing import Any
 from slq.data import RetrievalSet, write_beir
 from slq.data.tables import read_json
 from slq.errors import DataError
-from slq.runtime import new_folder, writing
+from slq.io.files import map_os_errors
+from slq.runtime import new_folder
 from slq.types import Item
 from slq_karr.candidates import LEFT_OUT, read_candidates
 from slq_karr.card import data_card
@@ -60,7 +61,7 @@ def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool
     asked = [image for image in shown if image in {each.candidate.image for each in kept}]
     warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(kept, find_leaks)]
     new_folder(out, overwrite, [TABLE, "README.md", *shown, *BEIR_FILES, *(f"{WHOLE}/{name}" for name in BEIR_FILES)])
-    with writing(out):
+    with map_os_errors(out):
         (out / "images").mkdir()
         for image in shown:
             link_or_copy(folder / image, out / image)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from slq.data import IMAGE_SUFFIXES, find_images, open_image, read_pairs
 from slq.errors import DataError, Failure, ImageError
-from slq.runtime import writing
+from slq.io.files import map_os_errors
 from slq_karr.lines import read_lines, write_lines
 
 IMAGES = "images.jsonl"
@@ -76,7 +76,7 @@ def gather(source: Source, out: Path) -> tuple[list[Shown], list[Failure]]:
         return read_gallery(out)
     gallery: list[Shown] = []
     failures, seen = list(source.failures), dict[str, str]()
-    with writing(out):
+    with map_os_errors(out):
         (out / "images").mkdir(parents=True, exist_ok=True)
     for path, name, captions in source.images:
         try:
@@ -120,7 +120,7 @@ def _is_bare(folder: Path) -> bool:
 
 def link_or_copy(path: Path, target: Path) -> None:
     """The same file under another name: a hard link where the file system has them."""
-    with writing(target):
+    with map_os_errors(target):
         target.unlink(missing_ok=True)
         with suppress(OSError):  # another file system, or one without links
             os.link(path.resolve(), target)

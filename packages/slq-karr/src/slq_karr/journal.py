@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from slq.errors import DataError, InputError
-from slq.runtime import writing
+from slq.io.files import map_os_errors
 
 Line = dict[str, Any]
 # What was answered, and so is never sent again as it was: usable, not as asked for, or a refusal to answer.
@@ -47,7 +47,7 @@ class Journal:
             raise InputError(f"Another build is writing {path.parent}: wait for it, or stop it.") from None
         try:
             self._load()
-            with writing(path):
+            with map_os_errors(path):
                 self._stream = path.open("ab")
         except BaseException:
             self._held.release()
@@ -78,7 +78,7 @@ class Journal:
 
     def add(self, line: Line) -> None:
         """Write a line and see it on the disk."""
-        with self._lock, writing(self.path):
+        with self._lock, map_os_errors(self.path):
             if not self._begun:
                 self._write({"key": "", "status": BEGUN, "cost": 0.0, "time": line.get("time")})
                 self._begun = True
@@ -94,7 +94,7 @@ class Journal:
         content = self.path.read_bytes() if self.path.is_file() else b""
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            with writing(self.path):
+            with map_os_errors(self.path):
                 os.truncate(self.path, whole)
         for number, text in enumerate(content[:whole].splitlines(), start=1):
             try:

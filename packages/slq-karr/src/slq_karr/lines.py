@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from slq.data import read_rows
 from slq.errors import DataError
-from slq.runtime import replace_file
+from slq.io.files import write_jsonl
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines so that readers see the old file or the new."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    replace_file(path, lambda partial: partial.write_bytes(text.encode("utf-8", "backslashreplace")))
+    write_jsonl(path, rows)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

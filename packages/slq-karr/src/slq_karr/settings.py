@@ -10,7 +10,7 @@ from typing import Any
 
 from slq.data.tables import read_json
 from slq.errors import InputError
-from slq.runtime import replace_file
+from slq.io.files import write_json
 from slq_karr.categories import CATEGORIES
 
 SETTINGS = "settings.json"
@@ -56,7 +56,7 @@ def settle(out: Path, wanted: Mapping[str, Any]) -> None:
                 f"{out} was begun with {name} = {_short(before.get(name))}, not {_short(wanted[name])}. Give what it was begun with, or a "
                 f"new folder; copy {out / 'journal.jsonl'} there first, and what was paid for is not paid again."
             )
-    replace_file(path, lambda partial: partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8"))
+    write_json(path, wanted)
 
 
 def _short(value: object) -> str:
