@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from oracle import metrics_of, ranks_of
 from PIL import Image
 
 from slq.data import RetrievalSet
-from slq.evaluation.metrics import from_run
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -68,16 +69,18 @@ def hit(one: RetrievalSet, k: int, scorer: str = "perfect") -> float:
     dim = max(len(one.corpus), 1)
     corpus_CD = {"perfect": np.eye(dim), "random": rng.normal(size=(dim, 16)), "constant": np.ones((dim, 16))}[scorer]
     column = {id_: place for place, id_ in enumerate(one.corpus)}
-    run = {}
+    ranked = []
     for query_id, item in one.queries.items():
-        answers = [column[id_] for id_, gain in one.qrels[query_id].items() if gain and id_ in column]
+        judged = {id_: gain for id_, gain in one.qrels[query_id].items() if gain > 0}
+        answers = {column[id_]: gain for id_, gain in judged.items() if id_ in column}
         query_D = {
-            "perfect": corpus_CD[answers].sum(axis=0),
+            "perfect": corpus_CD[list(answers)].sum(axis=0),
             "random": rng.normal(size=corpus_CD.shape[1]),
             "constant": np.ones(corpus_CD.shape[1]),
         }[scorer]
         lost = isinstance(item.image, Path) and not item.image.is_file()
-        ranked = [] if lost else one.candidates.get(query_id, tuple(one.corpus))
-        scores = {id_: float(corpus_CD[column[id_]] @ query_D) for id_ in ranked if id_ not in one.masked.get(query_id, ())}
-        run[query_id] = sorted(scores.items(), key=lambda pair: -pair[1])
-    return from_run(run, one.qrels, one.depths)[f"hit@{k}"]
+        listed = set(one.candidates.get(query_id, one.corpus)) - one.masked.get(query_id, frozenset())
+        allowed = set() if lost else {column[id_] for id_ in listed if id_ in column}
+        ranks = ranks_of((corpus_CD @ query_D).tolist(), answers, allowed)
+        ranked.append((ranks + [math.inf] * (len(judged) - len(answers)), list(judged.values())))
+    return metrics_of(ranked, one.depths)[f"hit@{k}"]

@@ -29,7 +29,7 @@ from slq.encoders.base import Encoder
 from slq.encoders.baselines import ONE_WORD
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate, scores_over
-from slq.evaluation.metrics import report
+from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.io.provenance import parameter_hash, provenance
 from slq.miniature.export import write_world
 from slq.miniature.suites import SUITES, score
@@ -187,9 +187,9 @@ def hits(metrics: Mapping[str, float]) -> Tree:
 
 
 def chance_of(one: RetrievalSet) -> float:
-    random = np.random.default_rng(0).random((len(one.queries), len(one.corpus)))
-    gains = np.array([[one.qrels[query].get(id_, 0) for id_ in one.corpus] for query in one.queries])
-    return report(random, gains, (5,))["chance_hit@5"]
+    relevant = [sum(gain > 0 for gain in one.qrels[query].values()) for query in one.queries]
+    anywhere = [RelevantRanks(np.arange(1, count + 1), np.ones(count)) for count in relevant]
+    return from_ranks(anywhere, (5,), [len(one.corpus)] * len(relevant))["chance_hit@5"]
 
 
 def watched(worlds: Worlds, model: FrozenModel, out: Path, cache: KVCache, seed: int) -> list[dict[str, float]]:

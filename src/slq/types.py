@@ -1,9 +1,9 @@
-"""The few frozen values that cross modules: Item, Pair, Embeddings, Qrels, Run."""
+"""The few frozen values that cross modules: Item, Pair, Embeddings, Qrels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +70,3 @@ class Embeddings:
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Judgements: query id -> corpus id -> relevance (0 or absent: not relevant)."""
-
-Run = Mapping[str, Sequence[tuple[str, float]]]
-"""Ranked results: query id -> (corpus id, score), best first."""

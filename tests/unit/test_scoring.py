@@ -1,4 +1,4 @@
-"""Ranks found block by block, beside the slow twin: the whole matrix of scores, ranked by slq.evaluation.metrics."""
+"""Ranks found block by block, beside the reference: the whole matrix of scores, ranked by the oracle."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from oracle import metrics_of, ranks_of
 
-from slq.evaluation import metrics, ranking
+from slq.evaluation import ranking
 from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.evaluation.ranking import Ranking, rank
 
@@ -24,19 +25,20 @@ def whole_matrix(queries: np.ndarray, corpus: np.ndarray) -> np.ndarray:
     return np.array([[sum(max(q @ c for c in candidate) for q in query) for candidate in corpus] for query in queries])
 
 
-def twin(
+def reference(
     scores_QC: np.ndarray,
     relevant: Sequence[Mapping[int, int]],
     masked: Mapping[int, Sequence[int]] = {},
     candidates: Mapping[int, Sequence[int]] = {},
 ) -> dict[str, float]:
-    """Metrics of the whole matrix; what is left out or failed is not in the run."""
-    run = {}
-    for row, scores_C in enumerate(scores_QC):
-        places = [place for place in candidates.get(row, range(len(scores_C))) if place not in masked.get(row, ())]
-        run[str(row)] = [(str(place), float(scores_C[place])) for place in places if np.isfinite(scores_C[place])]
-    qrels = {str(row): {str(place): gain for place, gain in judged.items()} for row, judged in enumerate(relevant)}
-    return metrics.from_run(run, qrels, KS)
+    """Metrics of the whole matrix; what is left out or failed is not found."""
+    ranked = []
+    for row, (scores_C, judged) in enumerate(zip(scores_QC, relevant, strict=True)):
+        scores = np.where(np.isfinite(scores_C), scores_C, np.nan).astype(np.float32).tolist()
+        allowed = set(candidates.get(row, range(len(scores)))) - set(masked.get(row, ()))
+        allowed = {place for place in allowed if not math.isnan(scores[place])}
+        ranked.append((ranks_of(scores, judged, allowed), list(judged.values())))
+    return metrics_of(ranked, KS)
 
 
 def scored(rankings: Sequence[Ranking], relevant: Sequence[Mapping[int, int]]) -> dict[str, float]:
@@ -66,7 +68,7 @@ def test_ranks_are_those_of_the_whole_matrix(seed, block_bytes):
     scores = whole_matrix(np.nan_to_num(queries, nan=np.nan), np.where(np.isfinite(corpus), corpus, np.nan))
     for some_masked, some_candidates in (({}, {}), (masked, {}), ({}, candidates), (masked, candidates)):
         rankings = rank(queries, corpus, relevant, masked=some_masked, candidates=some_candidates, block_bytes=block_bytes)
-        assert scored(rankings, relevant) == twin(scores, relevant, some_masked, some_candidates)
+        assert scored(rankings, relevant) == pytest.approx(reference(scores, relevant, some_masked, some_candidates))
 
 
 def test_ranks_and_first_places_by_hand():
@@ -119,7 +121,7 @@ def test_late_interaction_is_the_sum_of_the_best_products(block_bytes):
     scores = whole_matrix(queries, corpus)
     scores[:, 7] = np.nan
     rankings = rank(queries, corpus, relevant, block_bytes=block_bytes)
-    assert scored(rankings, relevant) == twin(scores, relevant)
+    assert scored(rankings, relevant) == pytest.approx(reference(scores, relevant))
     assert rankings[3].scores_K[0] == np.nanmax(scores[3])
 
 
@@ -138,7 +140,7 @@ def test_leading_numbers_are_used_at_length_one(groups):
     relevant = [{int(generator.integers(200)): 1} for _ in range(30)]
     cut = [vectors[..., :5] / np.maximum(np.linalg.norm(vectors[..., :5], axis=-1, keepdims=True), 1e-30) for vectors in (queries, corpus)]
     rankings = rank(queries, corpus, relevant, dims=5, block_bytes=SMALL)
-    assert scored(rankings, relevant) == twin(whole_matrix(*cut), relevant)
+    assert scored(rankings, relevant) == pytest.approx(reference(whole_matrix(*cut), relevant))
     assert scored(rankings, relevant) != scored(rank(queries, corpus, relevant), relevant)
 
 

@@ -22,7 +22,8 @@ from slq.encoders.base import Encoder
 from slq.encoders.finetuned import TUNED_FILE
 from slq.encoders.latent import Prefetched
 from slq.errors import Failure, InputError
-from slq.evaluation.metrics import report
+from slq.evaluation.metrics import RelevantRanks, from_ranks
+from slq.evaluation.ranking import rank
 from slq.io.files import append_jsonl, write_jsonl
 from slq.io.provenance import provenance, seed_everything
 from slq.models import FrozenModel, default_num_workers
@@ -190,10 +191,18 @@ def _validate(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, float]:
     """hit@1 and hit@5 of the first positive against the pairs' queries and back, as fractions."""
     queries = encoder.encode([pair.query for pair in pairs]).vectors
     positives = encoder.encode([pair.positives[0] for pair in pairs]).vectors
-    relevant = np.array([[b.positives[0].content_hash in {p.content_hash for p in a.positives} for b in pairs] for a in pairs])
-    scores = queries @ positives.T
-    forward, backward = report(scores, relevant.astype(int), (1, 5)), report(scores.T, relevant.T.astype(int), (1, 5))
+    accepted = [{positive.content_hash for positive in pair.positives} for pair in pairs]
+    first = [pair.positives[0].content_hash for pair in pairs]
+    relevant = np.array([[content in each for content in first] for each in accepted])
+    forward, backward = _hits(queries, positives, relevant), _hits(positives, queries, relevant.T)
     return {f"{way} hit@{k}": side[f"hit@{k}"] for way, side in (("query", forward), ("positive", backward)) for k in (1, 5)}
+
+
+def _hits(queries: np.ndarray, corpus: np.ndarray, relevant_QC: np.ndarray) -> dict[str, float]:
+    """Metrics at 1 and 5 of queries (Q, D) against a corpus (C, D)."""
+    judged = [{int(position): 1 for position in np.flatnonzero(relevant_C)} for relevant_C in relevant_QC]
+    ranked = rank(queries, corpus, judged)
+    return from_ranks([RelevantRanks(one.ranks_R, np.ones(len(one.ranks_R), dtype=int)) for one in ranked], (1, 5))
 
 
 def _resume(accelerator: Accelerator, out: Path) -> int:
