@@ -94,7 +94,7 @@ def run(scratch: Path, seeds: Sequence[int], num_questions: int) -> dict:
         "controls": controls,
         "chance": spread([worlds.chance()]),
         "curve": curve,
-        "backbone_bit_identical": parameter_hash(model.model) == before,
+        "model_bit_identical": parameter_hash(model.model) == before,
         "adapt_seconds": {"mean": round(statistics.mean(seconds), 1), "sd": round(statistics.pstdev(seconds), 1)},
         "recipe": {name: value for name, value in RECIPE.that_decide_the_weights().items() if name != "seed"},
         "pairs": len(worlds.pairs),

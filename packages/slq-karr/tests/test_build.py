@@ -113,7 +113,7 @@ def test_a_set_is_gone_on_with_as_it_was_begun(whole, world, book, change, compl
 def test_other_images_are_another_set(whole, world, book, tmp_path):
     (tmp_path / "captions.jsonl").write_text("\n".join((world / "captions.jsonl").read_text().splitlines()[:-1]))
     (tmp_path / "images").symlink_to(world / "images")
-    with pytest.raises(InputError, match="was begun with images = "):
+    with pytest.raises(InputError, match="was begun with images_fingerprint = "):
         run(book, tmp_path / "captions.jsonl", whole[0])
 
 

@@ -220,9 +220,7 @@ def test_from_the_command_line_to_scores(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Say who is asked: --endpoint with --model, or --model"),
-        (["--endpoint", "http://x/v1", "--model", "miniature"], "Say who is asked"),
-        (["--endpoint", "http://x/v1"], "say which with --model"),
+        ([], "Say which model is asked with --model"),
         (["--endpoint", "x/v1", "--model", "m"], "'x/v1' is no address"),
         (["--endpoint", "http://x/v1", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH holds no key"),
         (["--endpoint", "http://x/v1", "--model", "m", "--max-cost", "1"], "--price-in and --price-out"),

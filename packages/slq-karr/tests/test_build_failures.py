@@ -163,8 +163,8 @@ def test_a_model_on_this_machine_is_asked_and_what_it_cannot_do_is_left_out(mode
     few = tmp_path / "few.jsonl"
     rows = [{**row, "image": str(world / row["image"])} for row in lines(world / "captions.jsonl")[:2]]
     few.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    network = LocalModel(model, max_tokens=8)
-    built = build(few, tmp_path / "set", network, load_prompts(), Options(2), find_leaks=find_leaks)
+    asked = LocalModel(model, max_tokens=8)
+    built = build(few, tmp_path / "set", asked, load_prompts(), Options(2), find_leaks=find_leaks)
     assert built.accepted == [] and built.missing and built.spent == 0
     assert [each.reason for each in built.left_out] == ["no usable answer in 3 tries; the last: it holds no JSON object"] * 2
     kept = journal(tmp_path / "set")

@@ -256,7 +256,7 @@ def test_fields_of_the_body():
     assert body == {
         "model": "m", "messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_completion_tokens": 2000, "seed": 1
     }  # fmt: skip
-    assert endpoint.max_tokens == 2000 and endpoint._cache_key == "http://x/v1/chat/completions"
+    assert endpoint.max_tokens == 2000 and endpoint._address == "http://x/v1/chat/completions"
     endpoint.close()
 
 

@@ -85,7 +85,7 @@ class Endpoint:
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"The endpoint {self.url!r} is no address: give one such as http://localhost:8000/v1.")
         address = self.url.rstrip("/")
-        self._cache_key = address if address.endswith("/chat/completions") else f"{address}/chat/completions"
+        self._address = address if address.endswith("/chat/completions") else f"{address}/chat/completions"
         bounds = [self.fields.get(name) for name in ("max_tokens", "max_completion_tokens")]
         self.max_tokens = max([bound for bound in bounds if isinstance(bound, int)], default=self.max_tokens)
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -97,7 +97,7 @@ class Endpoint:
 
     def answer(self, text: str, image: Path | None) -> Reply:
         try:
-            response = self._client.post(self._cache_key, json=self._body(text, image))
+            response = self._client.post(self._address, json=self._body(text, image))
         except httpx2.TimeoutException:
             raise NoReply(f"time-out after {self.timeout:g} s") from None
         except (httpx2.TransportError, httpx2.InvalidURL) as error:

@@ -21,7 +21,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "categories": (),
     "targets": ("caption", "categories"),
     "rewrite": ("caption", "target", "names", "category", "description"),
-    "true_of_picture": ("caption", "query", "target"),
+    "true_of_image": ("caption", "query", "target"),
     "answerable": ("query", "category", "description"),
 }
 
@@ -48,7 +48,7 @@ class Prompts:
         return Template(self.texts[name]).substitute({place: " ".join(value.split()) for place, value in values.items()})
 
     def targets(self, caption: str) -> str:
-        """The question for the things of a picture; the categories keep their lines."""
+        """The question for the things of an image; the categories keep their lines."""
         listed = self.texts["categories"].strip()
         return Template(self.texts["targets"]).substitute(caption=" ".join(caption.split()), categories=listed)
 

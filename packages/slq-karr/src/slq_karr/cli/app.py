@@ -43,9 +43,10 @@ def build(
     images: Annotated[Path, typer.Option("--images", "-i", help="Captions file, folder with captions, or bare folder of images.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the set. The same command again goes on with it.")],
     endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible address, such as http://localhost:8000/v1.")] = None,
-    network: Annotated[str | None, typer.Option(help="The model's name at the endpoint.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The model's name at the endpoint; without an endpoint, a model on this machine.")
+    ] = None,
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the endpoint's key.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-b", help="A model on this machine instead of an endpoint.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Accepted queries wanted. Default: one for each image.")] = None,
     mix: Annotated[str | None, typer.Option(help="Shares, as in `logic_maths=1,functional=2`. Default: KARR-Bench's.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Folder of prompts of your own; those it lacks are slq's.")] = None,
@@ -86,8 +87,8 @@ def build(
     from slq_karr.prompts import load_prompts
     from slq_karr.settings import Options
 
-    if (endpoint is None) == (model is None):
-        raise InputError("Say who is asked: --endpoint with --model, or --model.")
+    if model is None:
+        raise InputError("Say which model is asked with --model: its name at the --endpoint, or a model on this machine.")
     shares = parse_mix(mix) if mix else CATEGORIES
     options = Options(count, tuple(shares.items()), tries, max_positives, captions_only, seed)
     limits = Limits(concurrency, requests_per_minute, price_in, price_out, max_cost)
@@ -95,14 +96,12 @@ def build(
     with ExitStack() as open_until_built:
         asked: Model
         if endpoint is not None:
-            if network is None:
-                raise InputError("An endpoint serves models by name: say which with --model.")
             body = parse_fields(fields) if fields else {}
             asked = open_until_built.enter_context(
-                closing(Endpoint(endpoint, network, _key(api_key_env), max_tokens, max_side, timeout, body))
+                closing(Endpoint(endpoint, model, _key(api_key_env), max_tokens, max_side, timeout, body))
             )
         else:
-            asked = LocalModel(replace(wanted, max_text_tokens=PROMPT_TOKENS).model(str(model)), max_tokens)
+            asked = LocalModel(replace(wanted, max_text_tokens=PROMPT_TOKENS).model(model), max_tokens)
         watch = open_until_built.enter_context(_watching())
         built = run(images, out, asked, texts, options, limits, watch=watch, endpoint=endpoint or "")
     _show(built, out, dict(options.mix))

@@ -43,7 +43,7 @@ class ReviewServer(ThreadingHTTPServer):
             raise InputError(f"Port {port} of this machine cannot be used ({error}): choose another, or --port 0 for any.") from error
         self.hosts = {f"{HOST}:{self.server_port}", f"localhost:{self.server_port}"}
 
-    def cache_key(self, reviewer: str) -> str:
+    def address(self, reviewer: str) -> str:
         """Where the page of a reviewer is."""
         return f"http://{HOST}:{self.server_port}/?reviewer={quote(reviewer, safe='')}"
 
