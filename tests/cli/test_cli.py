@@ -424,7 +424,7 @@ def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
     def wrong(self, states, latents, *readout):
         return right(self, replace(states, mask=torch.ones_like(states.mask)), latents, *readout)
 
-    monkeypatch.setattr(FrozenModel, "suffix", wrong)
+    monkeypatch.setattr(FrozenModel, "decode_latents", wrong)
     arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--json", str(tmp_path / "report.json")]
     result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
     assert result.exit_code == 1 and "All is well" not in result.stdout

@@ -49,7 +49,7 @@ def test_latents_matter(model, items):
 
 def test_batched_equals_single(model, items):
     latents = fresh(model)
-    for embed in (model.full, lambda prepared, q: model.decode_latents(model.prefill(prepared), q)):
+    for embed in (model.forward_reference, lambda prepared, q: model.decode_latents(model.prefill(prepared), q)):
         together = pool(embed(model.prepare(items), latents))
         alone = torch.cat([pool(embed(model.prepare([item]), latents)) for item in items])
         assert_close(together, alone, steps=FORWARD)
@@ -162,7 +162,7 @@ def test_saved_model_is_the_same_model(model, items, tmp_path):
     model.processor.save_pretrained(tmp_path)
     again = load_model(str(tmp_path), device="cpu")
     latents = fresh(model)
-    assert torch.equal(again.full(again.prepare(items), latents), model.forward_reference(model.prepare(items), latents))
+    assert torch.equal(again.forward_reference(again.prepare(items), latents), model.forward_reference(model.prepare(items), latents))
     assert again.identity.template == model.identity.template
 
 

@@ -177,14 +177,14 @@ class PaddingSeen(FrozenModel):
     """Its suffix ignores the prefix's mask."""
 
     def decode_latents(self, states, latents_ND, *readout):
-        return super().suffix(replace(states, mask=torch.ones_like(states.mask)), latents_ND, *readout)
+        return super().decode_latents(replace(states, mask=torch.ones_like(states.mask)), latents_ND, *readout)
 
 
 class WrongGradient(FrozenModel):
     """The right values, and twice the gradient, on the fast path."""
 
     def decode_latents(self, states, latents_ND, *readout):
-        return super().suffix(states, 2 * latents_ND - latents_ND.detach(), *readout)
+        return super().decode_latents(states, 2 * latents_ND - latents_ND.detach(), *readout)
 
 
 class KeepsBadly(FrozenModel):
@@ -198,10 +198,10 @@ class Disturbed(FrozenModel):
     """Both paths, fast and slow, with something added to the states that depends on the batch."""
 
     def decode_latents(self, states, latents_ND, *readout):
-        return super().suffix(states, latents_ND, *readout) + self.disturbance(len(states))
+        return super().decode_latents(states, latents_ND, *readout) + self.disturbance(len(states))
 
-    def full(self, prepared, latents_ND, *readout):
-        return super().full(prepared, latents_ND, *readout) + self.disturbance(len(prepared))
+    def forward_reference(self, prepared, latents_ND, *readout):
+        return super().forward_reference(prepared, latents_ND, *readout) + self.disturbance(len(prepared))
 
 
 class SizeMatters(Disturbed):
@@ -242,7 +242,7 @@ class Learns(FrozenModel):
 
     def decode_latents(self, states, latents_ND, *readout):
         self.embedding.weight.data[-1, 0] += 1e-6
-        return super().suffix(states, latents_ND, *readout)
+        return super().decode_latents(states, latents_ND, *readout)
 
 
 class Thaws(FrozenModel):
@@ -250,7 +250,7 @@ class Thaws(FrozenModel):
 
     def decode_latents(self, states, latents_ND, *readout):
         self.model.requires_grad_(True)
-        return super().suffix(states, latents_ND, *readout)
+        return super().decode_latents(states, latents_ND, *readout)
 
 
 class Careless(LatentEncoder):
@@ -330,7 +330,7 @@ def test_half_precision_hides_none_of_it(kind, named):
 class Breaks(FrozenModel):
     """Its slow path raises; so does generation."""
 
-    def full(self, prepared, latents_ND, *readout):
+    def forward_reference(self, prepared, latents_ND, *readout):
         raise RuntimeError("no such kernel\nand a long trace")
 
     def generate(self, conversations, max_new_tokens=32):
@@ -362,7 +362,7 @@ class GivesNothing(FrozenModel):
     """Its states are NaN, as after an overflow."""
 
     def decode_latents(self, states, latents_ND, *readout):
-        return torch.nan * super().suffix(states, latents_ND, *readout)
+        return torch.nan * super().decode_latents(states, latents_ND, *readout)
 
 
 def test_states_that_are_not_finite_fail_every_comparison():

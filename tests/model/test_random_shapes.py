@@ -103,7 +103,7 @@ def test_user_text_is_never_read_as_control(thin, name):
 
 def test_fast_path_equals_its_slow_twin(thin, mixed):
     queries, prepared = latents(thin), thin.prepare(mixed)
-    split, whole = pool(thin.decode_latents(thin.prefill(prepared), queries)), pool(thin.full(prepared, queries))
+    split, whole = pool(thin.decode_latents(thin.prefill(prepared), queries)), pool(thin.forward_reference(prepared, queries))
     assert_close(split, whole, steps=FORWARD)
     weights = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1))
     fast, slow = (torch.autograd.grad((each * weights).sum(), queries)[0] for each in (split, whole))
@@ -111,7 +111,7 @@ def test_fast_path_equals_its_slow_twin(thin, mixed):
 
 
 def test_weights_tell_items_apart(thin, mixed):
-    embeddings_BD = pool(thin.full(thin.prepare(mixed), latents(thin)))
+    embeddings_BD = pool(thin.forward_reference(thin.prepare(mixed), latents(thin)))
     assert torch.isfinite(embeddings_BD).all()
     alike = embeddings_BD @ embeddings_BD.T - torch.eye(len(mixed))
     assert alike.max() < 0.9999  # a few words beside 256 random image tokens hardly count
@@ -131,7 +131,7 @@ def test_one_seed_gives_one_model_in_every_dtype(thin, name):
 def test_attention_can_be_chosen(thin, name, mixed):
     eager = load_model(f"random:{name}", device="cpu", attn_implementation="eager")
     assert eager.model.config.get_text_config()._attn_implementation == "eager"
-    found, wanted = (pool(each.full(each.prepare(mixed), latents(each))) for each in (eager, thin))
+    found, wanted = (pool(each.forward_reference(each.prepare(mixed), latents(each))) for each in (eager, thin))
     assert_close(found, wanted, steps=FORWARD)
 
 
@@ -149,7 +149,7 @@ def test_saved_as_a_folder_it_comes_back_with_its_still_processor(thin, mixed, t
     thin.processor.save_pretrained(tmp_path)
     again = load_model(str(tmp_path), device="cpu")
     assert type(again.processor) is type(thin.processor)
-    assert torch.equal(again.full(again.prepare(mixed), latents(again)), thin.full(thin.prepare(mixed), latents(thin)))
+    assert torch.equal(again.forward_reference(again.prepare(mixed), latents(again)), thin.forward_reference(thin.prepare(mixed), latents(thin)))
 
 
 def test_it_answers(thin, mixed):
