@@ -27,6 +27,7 @@ from torch import Tensor
 
 from research.bench.measuring import statistics_of, write_result
 from slq.adapters.latents import pool
+from slq.config.fields import result_settings
 from slq.data import read_pairs
 from slq.demo.run import RECIPE, TRAINING_IMAGES
 from slq.losses import info_nce
@@ -61,20 +62,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_world(folder / "world", "train", options.images)
-        kept = replace(one, cache_folder=str(folder / "kept"), cache_bytes=0)
+        kept = replace(one, cache_dir=folder / "kept", cache_memory_gb=0)
         ways = {
             "ours": one,
             "naive": naive(one),
             "ours, written to disk": kept,
             "ours, found on disk": kept,
-            "ours, in 8 bits": replace(one, cache_eight_bit=True),
+            "ours, in 8 bits": replace(one, kv_cache_dtype="int8"),
         }
         both = replace(one, epochs=max(1, options.epochs // 2), positives_per_query=2)
         result = {
             "one caption in a step": compare(folder / "one", ways, options.repeats),
             "both captions in a step": compare(folder / "both", {"ours": both, "naive": naive(both)}, options.repeats),
             "images": options.images,
-            "recipe": {name: value for name, value in one.that_decide_the_weights().items() if name != "prefix_caching"},
+            "recipe": {name: value for name, value in result_settings(one).items() if name != "prefix_caching"},
         }
     write_result("adaptation", result, sys.argv, options.seed)
 

@@ -22,6 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from slq.cache import KVCache
+from slq.config.fields import result_settings
 from slq.data import RetrievalSet, read_beir, read_pairs
 from slq.demo.run import RECIPE, TEST_IMAGES, TRAINING_IMAGES
 from slq.encoders import LastTokenReadout
@@ -96,7 +97,7 @@ def run(scratch: Path, seeds: Sequence[int], num_questions: int) -> dict:
         "curve": curve,
         "model_bit_identical": parameter_hash(model.model) == before,
         "adapt_seconds": {"mean": round(statistics.mean(seconds), 1), "sd": round(statistics.pstdev(seconds), 1)},
-        "recipe": {name: value for name, value in RECIPE.that_decide_the_weights().items() if name != "seed"},
+        "recipe": {name: value for name, value in result_settings(RECIPE).items() if name != "seed"},
         "pairs": len(worlds.pairs),
         "seeds": list(seeds),
         "command": " ".join(["python", "-m", "research.bench.miniature", *sys.argv[1:]]),
@@ -220,7 +221,7 @@ def plot_curve(result: dict, image: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(6, 4.2))
     points = result["curve"]
     axis.plot([explicit(point) for point in points], [point["knowledge"] for point in points], "o-", label="latent queries, by step")
-    moved = ", moved back" if RECIPE.start_share else ""
+    moved = ", moved back" if RECIPE.wise_ft_alpha < 1 else ""
     for point, text, offset in ((points[0], "", (6, -12)), (points[-2], "", (-8, -12)), (points[-1], moved, (-8, 6))):
         place, side = (explicit(point), point["knowledge"]), "left" if offset[0] > 0 else "right"
         axis.annotate(f"step {point['step']}{text}", place, textcoords="offset points", xytext=offset, ha=side, fontsize=8)

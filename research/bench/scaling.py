@@ -26,7 +26,7 @@ from slq.data import read_pairs
 from slq.encoders.latent import LatentEncoder
 from slq.miniature.export import write_world
 from slq.models import FrozenModel, Preprocessing, load_model
-from slq.training import PAPER, TrainConfig, train
+from slq.training import PRESETS, TrainConfig, train
 from slq.types import Item
 
 WAYS = ("naive", "nothing kept", "prefixes kept")
@@ -101,7 +101,7 @@ def reading(model: FrozenModel, count: int, repeats: int) -> dict[str, float]:
 
 def epochs(model: FrozenModel) -> dict[str, dict[int, float]]:
     """Seconds of whole trainings on 256 images of the miniature's world."""
-    recipe = TrainConfig(**PAPER, validation=0, seed=SEED)
+    recipe = TrainConfig(**PRESETS["paper"], validation_split=0, seed=SEED)
     found: dict[str, dict[int, float]] = {"naive": {}, "prefixes kept": {}}
     with tempfile.TemporaryDirectory() as scratch:
         write_world(Path(scratch) / "world", "train", 256)

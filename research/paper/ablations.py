@@ -20,15 +20,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "1 latent": {"num_latents": 1},
     "5 latents": {"num_latents": 5},
     "start: normal": {"init": "normal"},
-    "behind the prompt": {"generation_prompt": True},
-    "behind the prompt, start: normal (the paper)": {"generation_prompt": True, "init": "normal"},
+    "behind the prompt": {"add_generation_prompt": True},
+    "behind the prompt, start: normal (the paper)": {"add_generation_prompt": True, "init": "normal"},
     "the last latent": {"pooling": "last"},
-    "before the last MLP": {"readout": "pre_mlp"},
+    "before the last MLP": {"hidden_state": "pre_mlp"},
     "latents per modality": {"modality_specific": True},
-    "orthogonality 0.5": {"orthogonality": 0.5},
+    "orthogonality 0.5": {"loss": ("info_nce", "orthogonality:weight=0.5")},
     "both captions in a step": {"positives_per_query": 2},
-    "Matryoshka 64, 128": {"matryoshka": (64, 128)},
-    "nested groups": {"groups": GROUPS},
+    "Matryoshka 64, 128": {"matryoshka_dims": (64, 128)},
+    "nested groups": {"multi_vector_sizes": GROUPS},
 }
 
 
@@ -39,10 +39,10 @@ def run(study: Study) -> dict[str, Any]:
         of_seeds = [variant(study, name, changes, seed) for seed in study.size.seeds]
         found[name] = spread([each.measured["test"] for each in of_seeds])
         found[name]["chosen_by"] = spread([chosen_by(each.measured) for each in of_seeds])
-        for group in changes.get("groups", ()):
+        for group in changes.get("multi_vector_sizes", ()):
             late = [_late(study, each, group) for each in of_seeds]
             found[f"nested groups: late interaction of {group}"] = spread(late)
-        for dims in changes.get("matryoshka", ()):
+        for dims in changes.get("matryoshka_dims", ()):
             plain = [variant(study, "the base", {}, seed) for seed in study.size.seeds]
             for of_whom, trained in ((name, of_seeds), ("the base", plain)):
                 cut = [_leading(study, each, dims) for each in trained]
@@ -61,7 +61,7 @@ def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> T
     """The base with these changes; prefixes are kept on disk for the variants that share them."""
     base = METHODS["latents"]
     rate = study.chosen_rate("latents", base.rates, **base.options)
-    kept = {"cache_folder": str(study.out / "prefixes"), "cache_bytes": 0}
+    kept = {"cache_dir": study.out / "prefixes", "cache_memory_gb": 0}
     options = {**base.options, "learning_rate": rate, **kept, **changes}
     return study.trained(f"{name}-seed{seed}", study.options(**options, seed=seed))
 

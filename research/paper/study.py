@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from slq.config.fields import result_settings
 from slq.data import PairFile, RetrievalSet, read_beir, read_pairs
 from slq.encoders import load_encoder
 from slq.encoders.base import Encoder
@@ -51,7 +52,7 @@ class Size:
     batch_size: int = 128
 
 
-QUICK = Size(training=40, validation=20, test=24, questions=12, seeds=(0, 1), epochs=1, batch_size=16)
+QUICK = Size(training=40, validation_size=20, test=24, questions=12, seeds=(0, 1), epochs=1, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Study:
 
     def options(self, **changes: Any) -> TrainConfig:
         """Options at the study's size, the same data, batches and epochs for every method."""
-        return TrainConfig(**{"epochs": self.size.epochs, "batch_size": self.size.batch_size, "validation": 0} | changes)
+        return TrainConfig(**{"epochs": self.size.epochs, "batch_size": self.size.batch_size, "validation_split": 0} | changes)
 
     def trained(self, name: str, options: TrainConfig) -> Trained:
         """What a training with these options learned and scored on validation and test; found where it was done before."""
@@ -145,17 +146,15 @@ class Study:
             "learned_numbers": _learned_numbers(learned),
             "validation": scores(learned, self.sets("validation")),
             "test": scores(learned, self.sets("test")),
-            "options": asdict(options),
+            "options": result_settings(options),
             **provenance(options.seed),
         }
 
     def digest(self, options: TrainConfig) -> str:
         """Stands for all that a training depends on."""
-        plain = TrainConfig().that_decide_the_weights()
+        plain = result_settings(TrainConfig())
         weights = {
-            name: value
-            for name, value in options.that_decide_the_weights().items()
-            if value != plain[name] and not name.startswith("cache_")
+            name: value for name, value in result_settings(options).items() if value != plain[name] and not name.startswith("cache_")
         }
         counts = [self.size.training, self.size.validation, self.size.test]
         about = [weights, self.model.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]

@@ -13,7 +13,7 @@ from typing import Any
 from research.paper import plots
 from research.paper.study import Study, Trained, quality, say, scores, spread
 from slq.encoders import LastTokenReadout
-from slq.training import PAPER
+from slq.training import PRESETS
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Method:
 METHODS = {
     "latents": Method((0.005, 0.01, 0.02, 0.04, 0.08, 0.16), {"num_latents": 20}),
     "5 latents": Method((0.02, 0.04, 0.08, 0.16, 0.32)),
-    "latents, as in the paper": Method((0.006, 0.02, 0.04, 0.08), PAPER),
+    "latents, as in the paper": Method((0.006, 0.02, 0.04, 0.08), PRESETS["paper"]),
     "lora": Method((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), {"method": "lora"}),
     "full": Method((3e-5, 1e-4, 3e-4, 1e-3, 3e-3), {"method": "full"}),
 }

@@ -23,7 +23,7 @@ from slq.errors import InputError, ModelError
 from slq.models import load_model
 
 WEIGHTS = files("slq.miniature").joinpath("weights")
-TINY = Size(training=12, validation=8, test=10, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
+TINY = Size(training=12, validation_size=8, test=10, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_training_is_done_once_whatever_it_is_called(study):
     options = study.options(max_steps=1, num_latents=2)
     first = study.trained("one name", options)
     written = (first.folder / "adapter.safetensors").stat().st_mtime_ns
-    again = Study(study.out, size=TINY, device="cpu").trained("another name", replace(options, cache_bytes=0, save_every=7))
+    again = Study(study.out, size=TINY, device="cpu").trained("another name", replace(options, cache_memory_gb=0, save_steps=7))
     assert again.folder == first.folder and again.measured == json.loads(json.dumps(first.measured))
     assert (first.folder / "adapter.safetensors").stat().st_mtime_ns == written
     other = study.trained("one name", replace(options, seed=5))
@@ -103,7 +103,7 @@ def test_a_training_is_done_once_whatever_it_is_called(study):
 
 
 def test_a_stopped_training_goes_on(study):
-    options = study.options(max_steps=2, num_latents=3, save_every=1)
+    options = study.options(max_steps=2, num_latents=3, save_steps=1)
     whole = study.trained("whole", options)
     broken = Study(study.out.parent / "broken", size=TINY, device="cpu")
     folder = broken.out / "trainings" / f"broken-{broken.digest(options)}"

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,10 +26,14 @@ COLUMN_GAP = "  "
 
 @dataclass
 class Settings:
-    """How much is said: `quiet` leaves out notes and progress, `verbose` adds details. The command line sets them once, at its start."""
+    """How much is said and in which form; the command line sets them once, at its start.
+
+    quiet leaves out notes and progress, verbose adds details, json prints results as JSON.
+    """
 
     quiet: bool = False
     verbose: bool = False
+    json: bool = False
 
 
 settings = Settings()
@@ -43,6 +47,14 @@ def result(text: str = "") -> None:
 def result_json(document: Any) -> None:
     """Print one JSON document to stdout: on a terminal with line breaks, in a pipe on one line."""
     print(json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), file=sys.stdout)
+
+
+def show(document: Any, text: Callable[[], None]) -> None:
+    """Print a result: as one JSON document with --json, else as `text` prints it."""
+    if settings.json:
+        result_json(document)
+    else:
+        text()
 
 
 def note(text: str) -> None:

@@ -175,7 +175,7 @@ def test_bad_items_are_listed_with_kept_prefixes_too(kind, miniature, encoder, g
 def test_a_bad_item_among_the_pairs_costs_only_its_row(kind, miniature, bad, tmp_path):
     pairs = [Pair(Item(f"the number {n}"), (Item(f"an image of {n}"),), source=f"pairs.csv line {n}") for n in range(6)]
     pairs.insert(3, Pair(bad[kind][0], (Item("what is shown"),), source="pairs.csv line 99"))
-    options = TrainConfig(num_latents=2, batch_size=4, max_steps=1, validation=0)
+    options = TrainConfig(num_latents=2, batch_size=4, max_steps=1, validation_split=0)
     train(pairs, miniature, tmp_path / "run", options, show_progress=False)
     assert Adapter.load(tmp_path / "run").training["pairs"] == 6
     (left_out,) = (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()

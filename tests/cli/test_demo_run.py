@@ -17,7 +17,7 @@ demo_module = sys.modules["slq.demo.run"]  # `slq.demo.run` the name is the func
 def test_the_demo_runs_twice_and_tells_the_truth(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_module, "TRAINING_IMAGES", 60)
     monkeypatch.setattr(demo_module, "TEST_IMAGES", 200)
-    monkeypatch.setattr(demo_module, "RECIPE", replace(demo_module.RECIPE, epochs=1, batch_size=16, validation=4))
+    monkeypatch.setattr(demo_module, "RECIPE", replace(demo_module.RECIPE, epochs=1, batch_size=16, validation_size=4))
     out = tmp_path / "demo"
     for _ in range(2):
         demo(out)

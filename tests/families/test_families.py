@@ -181,7 +181,7 @@ def test_bfloat16_gives_nearly_the_same_embeddings(folder, model, latents):
 def test_training_changes_the_latents_and_nothing_else(folder, model, tmp_path):
     before = parameter_hash(model.model)
     pairs = [Pair(Item(f"number {number} of six"), (ITEMS[number],)) for number in range(6)]
-    options = TrainConfig(num_latents=4, batch_size=3, max_steps=2, validation=0, init="prompt", learning_rate=1e-2)
+    options = TrainConfig(num_latents=4, batch_size=3, max_steps=2, validation_split=0, init="prompt", learning_rate=1e-2)
     learned = {}
     for prefix_caching in (True, False):
         chosen = replace(options, prefix_caching=prefix_caching)

@@ -36,7 +36,7 @@ def run(folder: Path) -> dict[str, Any]:
         write_world(folder / "train", "train", 60)
         write_world(folder / "test", "test", 40)
         model = load_model(device="cpu", dtype="float32")
-        options = TrainConfig(max_steps=STEPS, epochs=STEPS, batch_size=16, validation=0, seed=0, cache_bytes=1 << 30)
+        options = TrainConfig(max_steps=STEPS, epochs=STEPS, batch_size=16, validation_split=0, seed=0, cache_memory_gb=1)
         train(read_pairs(folder / "train" / "captions.jsonl").pairs, model, folder / "adapter", options, show_progress=False)
         encoder = LatentEncoder.from_pretrained(folder / "adapter", model)
         return numbers_of(encoder, folder)

@@ -28,7 +28,7 @@ from slq.training.batches import Batches
 from slq.training.methods import fresh_learner, fresh_queries
 from slq.types import Item
 
-OPTIONS = TrainConfig(num_latents=4, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
+OPTIONS = TrainConfig(num_latents=4, epochs=2, batch_size=8, validation_size=8, save_steps=2, learning_rate=5e-3)
 TUNED = ["lora", "full"]
 
 
@@ -154,16 +154,16 @@ def test_a_damaged_or_foreign_tuned_model(tuned, model, tmp_path):
 
 
 def test_options_of_latents_are_refused_where_there_are_none():
-    with pytest.raises(InputError, match="groups is of latent queries, and method lora has none"):
-        TrainConfig(method="lora", groups=(1,))
-    with pytest.raises(InputError, match="train_vision_encoder is of method full"):
+    with pytest.raises(InputError, match="multi_vector_sizes is an option of latent queries, and method lora has none"):
+        TrainConfig(method="lora", multi_vector_sizes=(1,))
+    with pytest.raises(InputError, match="train_vision_encoder is for method full"):
         TrainConfig(method="lora", train_vision_encoder=True)
 
 
 @pytest.mark.parametrize("method", [*TUNED, "latents"])
 def test_the_end_keeps_a_share_of_the_start(method, pairs, model, items, tmp_path):
     options = OPTIONS if method == "latents" else tuning(method)
-    learned, kept = (run(pairs, model, tmp_path / str(share), replace(options, max_steps=3, start_share=share)) for share in (0.0, 0.25))
+    learned, kept = (run(pairs, model, tmp_path / str(alpha), replace(options, max_steps=3, wise_ft_alpha=alpha)) for alpha in (1.0, 0.75))
     if method == "latents":
         start = fresh_queries(model, options).latents
         assert_close(kept.queries.latents, 0.75 * learned.queries.latents + 0.25 * start, steps=ROUNDED)
@@ -220,10 +220,16 @@ FORMS = [
 ]
 
 
+def as_options(form: dict) -> dict:
+    """What `LatentQueries` calls by one name and the options by another."""
+    names = {"readout": "hidden_state", "groups": "multi_vector_sizes", "generation_prompt": "add_generation_prompt"}
+    return {names.get(name, name): value for name, value in form.items()}
+
+
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_forms_train_and_survive_saving(form, pairs, model, items, tmp_path):
-    found = run(pairs, model, tmp_path / "fast", replace(OPTIONS, max_steps=2, **form))
-    slow = run(pairs, model, tmp_path / "slow", replace(OPTIONS, max_steps=2, prefix_caching=False, **form))
+    found = run(pairs, model, tmp_path / "fast", replace(OPTIONS, max_steps=2, **as_options(form)))
+    slow = run(pairs, model, tmp_path / "slow", replace(OPTIONS, max_steps=2, prefix_caching=False, **as_options(form)))
     assert_close(found.queries.latents, slow.queries.latents, steps=TRAINING)
     again = LatentEncoder.from_pretrained(tmp_path / "fast", model)
     assert again.queries.form == found.queries.form == {**LatentQueries(4, 8, generation_prompt=False).form, **form}
@@ -254,7 +260,7 @@ def test_forms_that_do_not_exist(form, message):
     with pytest.raises(ValueError, match=message):
         LatentQueries(4, 8, **form)
     with pytest.raises(InputError):
-        TrainConfig(num_latents=4, **form)
+        TrainConfig(num_latents=4, **as_options(form))
 
 
 def test_an_adapter_of_format_2_is_still_read(model, tmp_path):
@@ -297,13 +303,13 @@ def test_late_interaction_loss_in_closed_form():
 def test_with_one_vector_it_is_info_nce(pairs, model):
     ((batch,),) = Batches(pairs, 8, 2, seed=0).from_step(0, 1)
     options = replace(OPTIONS, num_latents=1, false_negative_margin=0.1)
-    plain, grouped = (fresh_learner(model, replace(options, groups=groups))(batch) for groups in ((), (1,)))
+    plain, grouped = (fresh_learner(model, replace(options, multi_vector_sizes=groups))(batch) for groups in ((), (1,)))
     assert grouped.item() == pytest.approx(2 * plain.item(), rel=1e-5)
 
 
 def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     ((batch,),) = Batches(pairs, 8, 1, seed=0).from_step(0, 1)
-    learner = fresh_learner(model, replace(OPTIONS, matryoshka=(16, 64)))
+    learner = fresh_learner(model, replace(OPTIONS, matryoshka_dims=(16, 64)))
     whole, losses = learner(batch), []
     original = learner.pool
     for width in (model.dim, 16, 64):
@@ -315,7 +321,7 @@ def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
 
 
 def test_late_interaction_is_scored_where_it_was_trained(pairs, model, tmp_path):
-    options = replace(OPTIONS, groups=(1, 4), epochs=3)
+    options = replace(OPTIONS, multi_vector_sizes=(1, 4), epochs=3)
     encoder = LatentEncoder(model, run(pairs, model, tmp_path / "run", options).queries)
     late = LateInteraction(encoder, 4)
     embedded = late.encode([pairs[0].query, *pairs[0].positives], ["p", "a", "b"])

@@ -157,7 +157,7 @@ def test_command_writes_pairs_with_negatives(mined, encoder, world):
 
 def test_training_takes_the_negatives(mined, model, tmp_path):
     pairs = read_pairs(mined[0]).pairs
-    options = TrainConfig(num_latents=2, batch_size=8, max_steps=2, validation=0)
+    options = TrainConfig(num_latents=2, batch_size=8, max_steps=2, validation_split=0)
     with_negatives = train(pairs, model, tmp_path / "with", options, show_progress=False)
     without = train([replace(pair, negatives=()) for pair in pairs], model, tmp_path / "without", options, show_progress=False)
     latents = [one.queries.latents.detach().numpy() for one in (with_negatives, without)]

@@ -25,8 +25,9 @@ from slq.training import TrainConfig, train
 
 world, out, *how = sys.argv[1:]
 options = TrainConfig(
-    num_latents=4, epochs=2, batch_size=9, validation=6, save_every=2, learning_rate=5e-3, orthogonality=0.5, positives_per_query=2,
-    mini_batch_tokens=300 if "parts" in how else 10**6, cache_level="features" if "features" in how else "states",
+    num_latents=4, epochs=2, batch_size=9, validation_size=6, save_steps=2, learning_rate=5e-3,
+    loss=["info_nce", "orthogonality:weight=0.5"], positives_per_query=2,
+    mini_batch_tokens=300 if "parts" in how else 10**6, cache_level="vision" if "features" in how else "kv",
 )
 train(
     slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), options,

@@ -14,14 +14,14 @@ from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, OutputExistsError
 from slq.io.provenance import parameter_hash
-from slq.training import PAPER, TrainConfig, train
+from slq.training import PRESETS, TrainConfig, train
 from slq.training.batches import Batches
 from slq.training.loop import split_validation
 from slq.training.methods import learning_rate
 from slq.types import Item, Pair
 
 # A random start, from which eight steps already lead somewhere.
-OPTIONS = TrainConfig(**PAPER | {"num_latents": 4}, epochs=2, batch_size=8, validation=8, save_every=2, learning_rate=5e-3)
+OPTIONS = TrainConfig(**PRESETS["paper"] | {"num_latents": 4}, epochs=2, batch_size=8, validation_size=8, save_steps=2, learning_rate=5e-3)
 
 
 def learned(folder):
@@ -78,7 +78,7 @@ def test_a_killed_checkpoint_is_passed_over(unbroken, pairs, model, tmp_path):
 
 def test_slow_twin_learns_the_same(unbroken, pairs, model, tmp_path):
     run(pairs, model, tmp_path / "slow", prefix_caching=False)
-    run(pairs, model, tmp_path / "nothing kept", cache_bytes=0)
+    run(pairs, model, tmp_path / "nothing kept", cache_memory_gb=0)
     wanted = learned(unbroken[0])["latents"]
     for name in ("slow", "nothing kept"):
         assert_close(learned(tmp_path / name)["latents"], wanted, steps=TRAINING)
@@ -97,7 +97,7 @@ def test_an_output_folder_that_exists(pairs, model, unbroken):
 
 def test_too_few_pairs(pairs, model, tmp_path):
     with pytest.raises(InputError, match="too few"):
-        run(pairs[:1], model, tmp_path / "run", validation=0)
+        run(pairs[:1], model, tmp_path / "run", validation_split=0, validation_size=None)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,8 @@ def test_too_few_pairs(pairs, model, tmp_path):
     [
         ({"batch_size": 1}, "at least 2"),
         ({"num_latents": 0}, "at least 1"),
-        ({"init": "ones"}, "Unknown init"),
-        ({"validation": -1}, "share or a number"),
-        ({"orthogonality": -0.1}, "not be below 0"),
+        ({"init": "ones"}, "one of prompt, normal, zeros"),
+        ({"validation_split": -1}, "at least 0"),
     ],
 )
 def test_settings_that_cannot_work(setting, message):
@@ -119,7 +118,7 @@ def test_the_learning_rate_is_in_step_with_the_start(model):
     prompt = model.prompt_embeddings()
     size = (prompt.square().sum() / prompt.numel()).sqrt().item()
     assert learning_rate(model, TrainConfig()) == pytest.approx(0.1 * size)
-    assert learning_rate(model, TrainConfig(**PAPER)) == pytest.approx(0.1 / model.dim**0.5)
+    assert learning_rate(model, TrainConfig(**PRESETS["paper"])) == pytest.approx(0.1 / model.dim**0.5)
     assert learning_rate(model, TrainConfig(method="lora")) == 1e-4
     assert learning_rate(model, TrainConfig(learning_rate=0.5)) == 0.5
 
@@ -135,11 +134,11 @@ def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, mo
 def test_every_lever_runs(pairs, model, tmp_path):
     hard = [replace(pair, negatives=pairs[number - 1].positives[:1]) for number, pair in enumerate(pairs)]
     levers = {
-        "orthogonality": 0.5,
+        "loss": ("info_nce", "orthogonality:weight=0.5"),
         "false_negative_margin": 0.1,
         "positives_per_query": 2,
         "init": "prompt",
-        "generation_prompt": False,
+        "add_generation_prompt": False,
         "max_steps": 2,
     }
     plain = run(pairs, model, tmp_path / "plain", max_steps=2)
@@ -150,7 +149,7 @@ def test_every_lever_runs(pairs, model, tmp_path):
 
 def test_tensorboard_files_appear(pairs, model, tmp_path):
     pytest.importorskip("tensorboard")
-    run(pairs, model, tmp_path / "run", max_steps=2, tensorboard=True)
+    run(pairs, model, tmp_path / "run", max_steps=2, report_to="tensorboard")
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
 
 
@@ -185,11 +184,11 @@ def test_a_single_left_over_pair_is_left_out(pairs):
 
 
 def test_validation_pairs_are_set_aside(pairs):
-    training, validation = split_validation(pairs, 0.25, seed=1)
+    training, validation = split_validation(pairs, TrainConfig(validation_split=0.25, seed=1))
     assert len(training) == 30 and len(validation) == 10
     assert not {pair.query.content_hash for pair in training} & {pair.query.content_hash for pair in validation}
-    assert split_validation(pairs, 0.25, seed=1)[1] == validation
-    assert len(split_validation(pairs[:3], 10, seed=0)[0]) == 2
+    assert split_validation(pairs, TrainConfig(validation_split=0.25, seed=1))[1] == validation
+    assert len(split_validation(pairs[:3], TrainConfig(validation_size=10))[0]) == 2
 
 
 @pytest.mark.parametrize("raw", [-50.0, 50.0])
@@ -215,7 +214,7 @@ def test_latents_start_as_named(model):
 
 def test_pairs_of_text_alone_train_too(model, tmp_path):
     texts = [Pair(Item(f"{number} apples"), (Item(f"apples: {number}"),)) for number in range(8)]
-    assert run(texts, model, tmp_path / "run", max_steps=1, validation=2).queries.num_latents == 4
+    assert run(texts, model, tmp_path / "run", max_steps=1, validation_size=2).queries.num_latents == 4
 
 
 def test_bad_items_are_left_out_and_listed(pairs, model, tmp_path, capsys):
@@ -227,7 +226,7 @@ def test_bad_items_are_left_out_and_listed(pairs, model, tmp_path, capsys):
         replace(pairs[2], negatives=(Item(image=tmp_path / "missing.png"),), source="row 2"),
         *pairs[3:20],
     ]
-    run(bad, model, tmp_path / "run", max_steps=1, validation=2)
+    run(bad, model, tmp_path / "run", max_steps=1, validation_size=2)
     listed = [json.loads(line)["item"] for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
     assert listed == ["row 0", "row 1", "row 2"]
     assert "missing.png" in capsys.readouterr().err

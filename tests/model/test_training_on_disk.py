@@ -25,8 +25,8 @@ world, out, folder, *how = sys.argv[1:]
 if "full" in how:  # what a write past the limit gets is what a full disk gives: an error half-way
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
 options = TrainConfig(
-    num_latents=2, epochs=2, batch_size=16, validation=0, learning_rate=5e-3, cache_bytes=0, cache_folder=folder,
-    cache_level="none" if "none" in how else "states", workers=1 if "ahead" in how else 0,
+    num_latents=2, epochs=2, batch_size=16, validation_split=0, learning_rate=5e-3, cache_memory_gb=0, cache_dir=folder,
+    cache_level="none" if "none" in how else "kv", num_workers=1 if "ahead" in how else 0,
 )
 train(slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), options, resume="resume" in how, show_progress=False)
 """

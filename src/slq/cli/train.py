@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,17 @@ from slq.cli import loading
 from slq.cli.leakage import keeping, warn_of_overlap
 from slq.cli.shared import OVERWRITE, WORKERS, list_failures
 
+# Fields of TrainConfig and the options that give them.
+RENAMED = {
+    "add_generation_prompt": "generation_prompt",
+    "hidden_state": "readout",
+    "multi_vector_sizes": "group",
+    "matryoshka_dims": "matryoshka",
+    "save_steps": "save_every",
+    "cache_memory_gb": "cache_gb",
+    "cache_disk_gb": "cache_dir_gb",
+    "num_workers": "workers",
+}
 # Panels of --help.
 LATENTS, SCHEDULE, MEMORY = "Latent queries", "Data and schedule", "Memory and speed"
 OTHERS = "Other methods, to compare with"
@@ -189,26 +201,26 @@ def train(
         slq train --pairs shop.csv --out shop-adapter --model OpenGVLab/InternVL3-1B-hf --epochs 3
     """
     given = locals()  # the options by their names
-    from dataclasses import fields
-
+    from slq.config import PRESETS, TrainConfig
     from slq.data import read_pairs
     from slq.runtime import check_free
-    from slq.training import PAPER, TrainConfig
     from slq.training import train as run
 
-    same = {field.name: given[field.name] for field in fields(TrainConfig) if given.get(field.name) is not None}
-    options = TrainConfig(
-        **(PAPER if paper else {})
-        | same
-        | {
-            "groups": tuple(group or ()),
-            "matryoshka": tuple(matryoshka or ()),
-            "cache_bytes": None if cache_gb is None else int(cache_gb * 2**30),
-            "cache_device_bytes": int(cache_device_gb * 2**30),
-            "cache_folder": None if cache_dir is None else str(cache_dir),
-            "cache_disk_bytes": None if cache_dir_gb is None else int(cache_dir_gb * 2**30),
-        }
-    )
+    same = {
+        field.name: given[RENAMED.get(field.name, field.name)]
+        for field in fields(TrainConfig)
+        if RENAMED.get(field.name, field.name) in given
+    }
+    other = {
+        "wise_ft_alpha": 1 - start_share,
+        "loss": ("info_nce", f"orthogonality:weight={orthogonality}") if orthogonality else ("info_nce",),
+        "validation_split" if validation < 1 else "validation_size": validation if validation < 1 else int(validation),
+        "cache_level": {"states": "kv", "features": "vision"}.get(cache_level, cache_level),
+        "kv_cache_dtype": "int8" if cache_eight_bit else "auto",
+        "report_to": ("tensorboard",) if tensorboard else (),
+    }
+    known = {name: value for name, value in (same | other).items() if value is not None}
+    options = TrainConfig(**{**(PRESETS["paper"] if paper else {}), **known})
     file = read_pairs(pairs)
     list_failures(file.failures)
     check_free(out, overwrite or resume, keep=pairs)

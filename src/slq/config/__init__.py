@@ -5,7 +5,7 @@ from slq.config.fields import NamedOptions, from_values
 from slq.config.files import Sources, dump_config, read_config
 from slq.config.index import EmbedConfig, SearchConfig
 from slq.config.model import ModelConfig, PreprocessingConfig
-from slq.config.tools import BenchmarksConfig, CacheClearConfig, CacheInfoConfig, DemoConfig, SampleDataConfig
+from slq.config.tools import BenchmarksConfig, CacheClearConfig, CacheInfoConfig, CommonConfig, DemoConfig, SampleDataConfig
 from slq.config.train import PRESETS, TrainConfig
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "BenchmarksConfig",
     "CacheClearConfig",
     "CacheInfoConfig",
+    "CommonConfig",
     "CompareConfig",
     "DemoConfig",
     "DoctorConfig",

@@ -141,16 +141,16 @@ class RetentionConfig:
 class LeakageConfig:
     """Which training and test sets `slq leakage` compares."""
 
-    train: Path | None = option(None, help="Training pairs, as `slq train` reads them.", panel=DATA, positional=True)
+    train: Path | None = option(None, help="Training pairs, as `slq train` reads them.", panel=DATA, positional=True, required=True)
     test: Path | None = option(
-        None, help="Pairs, or a folder in BEIR layout. Of Karpathy splits: val and test.", panel=DATA, positional=True
+        None, help="Pairs, or a folder in BEIR layout. Of Karpathy splits: val and test.", panel=DATA, positional=True, required=True
     )
     split: str = option("test", help="Split of a BEIR folder (qrels/SPLIT.tsv).", panel=DATA)
     max_hamming_distance: int = option(
         MAX_HAMMING_DISTANCE,
         help="Bits of 256 in which the hashes of near-duplicate images may differ; 0 finds only equal hashes.",
         minimum=0,
-        maximum=256,
+        maximum=64,
         panel=SCORING,
     )
     output: Path | None = result_file("everything found")
@@ -163,9 +163,14 @@ class LeakageConfig:
 class MiningConfig:
     """Which hard negatives `slq mine` adds to pairs."""
 
-    data: Path | None = option(None, help="Pairs, as `slq train` reads them.", panel=DATA, positional=True)
+    data: Path | None = option(None, help="Pairs, as `slq train` reads them.", panel=DATA, positional=True, required=True)
     output: Path | None = option(
-        None, help="JSONL file for the pairs with their negatives.", panel=RUN, flags=("--output", "-o"), affects_result=False
+        None,
+        help="JSONL file for the pairs with their negatives.",
+        panel=RUN,
+        flags=("--output", "-o"),
+        affects_result=False,
+        required=True,
     )
     num_negatives: int = option(3, help="Negatives a pair, at most.", minimum=1, panel=SCORING)
     range_min: int = option(0, help="How many of the highest-ranked candidates to skip.", minimum=0, panel=SCORING)

@@ -82,6 +82,7 @@ class Option:
     recorded: bool = True  # stands in the config.toml that repeats a run
     explicit: bool = False  # a config file that merely lies in the working folder may not set it
     positional: bool = False
+    required: bool = False  # on the command line; in Python the call that uses it says so
     model_reference: bool = False  # a folder or a name on the hub
     name: str = ""
     type: Any = None

@@ -90,6 +90,10 @@ class Sources:
         for name, each in options_of(config).items():
             if name in flags:
                 given[name] = checked(each, given[name], each.flag)
+            elif each.required and given.get(name) is None:
+                called = name.upper() if each.positional else each.flag
+                place = f" or {name} under [{section}] of a config file" if section else ""
+                raise ConfigError(f"{called} is missing: give it on the command line{place}.")
         if given.get("trust_remote_code"):
             self._check_trusted(flags)
         return from_values(config, given)

@@ -16,8 +16,12 @@ INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
 class EmbedConfig:
     """What `slq embed` encodes, and where to."""
 
-    items: Path | None = option(None, help="Folder of images, or a table with text or image columns or both.", panel=INPUT, positional=True)
-    output: Path | None = option(None, help="Folder for the embeddings.", panel=OUTPUT, flags=("--output", "-o"), affects_result=False)
+    items: Path | None = option(
+        None, help="Folder of images, or a table with text or image columns or both.", panel=INPUT, positional=True, required=True
+    )
+    output: Path | None = option(
+        None, help="Folder for the embeddings.", panel=OUTPUT, flags=("--output", "-o"), affects_result=False, required=True
+    )
     batch_size: int = batch_size(32)
     num_workers: int | None = option(
         None,

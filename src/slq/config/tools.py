@@ -1,4 +1,4 @@
-"""Options of the smaller commands: sample data, the demo, caches, benchmarks, and adapters on the hub."""
+"""Options of every command, and of the smaller ones: sample data, the demo, caches, benchmarks, and adapters on the hub."""
 
 from __future__ import annotations
 
@@ -7,13 +7,30 @@ from pathlib import Path
 
 from slq.config.fields import option, validate
 
+COMMON = "Common"  # panel of --help
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig:
+    """What every command takes."""
+
+    config: Path | None = option(
+        None, help="TOML file with options; flags come before it, slq.toml in the working folder after it.", panel=COMMON
+    )
+    json: bool = option(False, help="Print the result as JSON on stdout.", panel=COMMON)
+    quiet: bool = option(False, help="No notes and no progress on stderr.", panel=COMMON, flags=("--quiet", "-q"))
+    verbose: bool = option(False, help="More notes; errors with their traceback.", panel=COMMON, flags=("--verbose", "-v"))
+
+    def __post_init__(self) -> None:
+        validate(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleDataConfig:
     """What `slq sample-data` draws."""
 
     output: Path | None = option(
-        None, help="Folder for the images, captions.jsonl and the BEIR sets; with --contact-sheet a file.", positional=True
+        None, help="Folder for the images, captions.jsonl and the BEIR sets; with --contact-sheet a file.", positional=True, required=True
     )
     split: str = option(
         "test",
@@ -47,7 +64,7 @@ class DemoConfig:
 class CacheInfoConfig:
     """Which cache folder is looked into."""
 
-    folder: Path | None = option(None, help="The folder given as --cache-dir.", environment="SLQ_CACHE_DIR", positional=True)
+    folder: Path | None = option(None, help="The folder given as --cache-dir.", environment="SLQ_CACHE_DIR", positional=True, required=True)
     verify: bool = option(False, help="Read every entry, and remove those that are corrupt.")
 
     def __post_init__(self) -> None:
@@ -58,7 +75,7 @@ class CacheInfoConfig:
 class CacheClearConfig:
     """Which cache folder is emptied."""
 
-    folder: Path | None = option(None, help="The folder given as --cache-dir.", environment="SLQ_CACHE_DIR", positional=True)
+    folder: Path | None = option(None, help="The folder given as --cache-dir.", environment="SLQ_CACHE_DIR", positional=True, required=True)
 
     def __post_init__(self) -> None:
         validate(self)

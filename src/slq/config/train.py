@@ -31,6 +31,7 @@ class DataConfig:
         panel=DATA,
         affects_result=False,
         positional=True,
+        required=True,
     )
     validation_split: float = option(
         DEFAULT_SPLIT, help="Fraction of the pairs split off for validation, 500 pairs at most.", minimum=0, below=1, panel=DATA
@@ -214,6 +215,7 @@ class LoggingConfig:
         panel=RUN,
         flags=("--output", "-o"),
         affects_result=False,
+        required=True,
     )
     overwrite: bool = option(False, help="Replace what an earlier run wrote there.", panel=RUN, affects_result=False, recorded=False)
     resume: bool = option(False, help="Continue from the newest checkpoint in --output.", panel=RUN, affects_result=False, recorded=False)

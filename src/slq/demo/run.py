@@ -34,7 +34,7 @@ TRAINING_IMAGES = 1500
 TEST_IMAGES = 500
 # Chosen on the validation split (docs/design/0006-adapting-keeps-knowledge.md): a high rate, then half of the way back, finds both what
 # captions name and what they do not.
-RECIPE = TrainConfig(epochs=4, learning_rate=0.08, start_share=0.5, validation=100)
+RECIPE = TrainConfig(epochs=4, learning_rate=0.08, wise_ft_alpha=0.5, validation_size=100)
 NEXT_COMMAND = "slq train --model OpenGVLab/InternVL3-1B-hf --pairs my.jsonl --out my-adapter"
 TOP = 5
 

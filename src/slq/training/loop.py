@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE
+from slq.config import TrainConfig
+from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
 from slq.encoders.finetuned import TUNED_FILE
 from slq.encoders.latent import Prefetched
@@ -32,7 +34,6 @@ from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
 from slq.training.methods import Learner, fresh_learner, learning_rate
-from slq.training.options import TrainConfig
 from slq.training.screening import screen_pairs
 from slq.types import Item, Pair
 
@@ -48,7 +49,7 @@ def train(
     pairs: Sequence[Pair],
     model: FrozenModel,
     out: Path,
-    options: TrainConfig | None = None,
+    config: TrainConfig | None = None,
     validation_pairs: Sequence[Pair] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -56,43 +57,43 @@ def train(
     stop_after: int | None = None,
     after_step: Callable[[int, int, Encoder], None] = lambda step, total, encoder: None,
 ) -> Encoder:
-    """Learn by `options.method` on pairs and save what was learned in `out`, beside `log.jsonl` and the newest checkpoint.
+    """Learn by `config.method` on pairs and save what was learned in `out`, beside `log.jsonl` and the newest checkpoint.
 
     Returns the encoder of latent queries, whose adapter `out` then holds; for the other methods the tuned copy of the model.
 
-    validation_pairs: default, some of `pairs` set aside by `options.validation`. resume: go on from the newest checkpoint in `out`;
+    validation_pairs: default, some of `pairs` set aside by `config.validation`. resume: go on from the newest checkpoint in `out`;
     on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. after_step: called
     with the steps done, those in all, and the encoder as it is then. Items that cannot be used are left out and listed in
     `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
     `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
     """
-    options = options or TrainConfig()
-    options = replace(options, learning_rate=learning_rate(model, options))
-    accelerator = _accelerator(out, options)
+    config = config or TrainConfig()
+    config = replace(config, learning_rate=learning_rate(model, config))
+    accelerator = _accelerator(out, config)
     main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
     check_free(out, overwrite or resume)
     accelerator.wait_for_everyone()  # before the first one makes the folder
     pairs, failures = _usable(pairs, model, show_progress)
     if validation_pairs is None:
-        pairs, validation_pairs = split_validation(pairs, options.validation, options.seed)
-    batches = Batches(pairs, options.batch_size, options.positives_per_query, options.seed)
+        pairs, validation_pairs = split_validation(pairs, config)
+    batches = Batches(pairs, config.batch_size, config.positives_per_query, config.seed)
     if batches.steps_per_epoch == 0:
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
-    total = min(options.epochs * batches.steps_per_epoch, options.max_steps or 10**12)
+    total = min(config.epochs * batches.steps_per_epoch, config.max_steps or 10**12)
     if main:
-        described = {**options.that_decide_the_weights(), "pairs": len(pairs), "backbone": model.identity.to_dict()}
+        described = {**result_settings(config), "pairs": len(pairs), "backbone": model.identity.to_dict()}
         _open_folder(out, described, failures, resume, overwrite)
     accelerator.wait_for_everyone()
 
-    seed_everything(options.seed)
-    learner = fresh_learner(model, options, accelerator.process_index, accelerator.num_processes)
+    seed_everything(config.seed)
+    learner = fresh_learner(model, config, accelerator.process_index, accelerator.num_processes)
     own = partial(shard, rank=accelerator.process_index, processes=accelerator.num_processes)
-    workers = default_num_workers(model.device) if options.workers is None else options.workers
+    workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
     _prefill(learner, own(_items([*pairs, *validation_pairs])), workers, show_progress)
-    network, optimiser, schedule = _prepare(accelerator, learner, options, total)
+    network, optimiser, schedule = _prepare(accelerator, learner, config, total)
     start = _resume(accelerator, out) if resume else 0
-    log = _Log(accelerator, out, total, start, options, show_progress)
-    log.begin(f"{len(pairs)} pairs, effective batch {options.batch_size}, {batches.steps_per_epoch} steps an epoch, {total} in all")
+    log = _Log(accelerator, out, total, start, config, show_progress)
+    log.begin(f"{len(pairs)} pairs, effective batch {config.batch_size}, {batches.steps_per_epoch} steps an epoch, {total} in all")
     with log:
         steps = _steps(learner, batches, start, min(total, stop_after or total), own, workers)
         for step, (batch, ahead) in enumerate(steps, start + 1):
@@ -102,15 +103,15 @@ def train(
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-            if step == total and options.start_share:
-                learner.interpolate_to_start(options.start_share)
+            if step == total and config.wise_ft_alpha < 1:
+                learner.interpolate_to_start(1 - config.wise_ft_alpha)
             due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
             log.step(step, loss, norm, learner, batch, _validate(learner.encoder, validation_pairs) if due and main else {})
-            if step % options.save_every == 0 or step in (total, stop_after):
+            if step % config.save_steps == 0 or step in (total, stop_after):
                 checkpoints.save(accelerator, out, step)
             after_step(step, total, learner.encoder)
     if stop_after is None or stop_after >= total:
-        training = {**asdict(options), "pairs": len(pairs), "steps": total, "final_scores": log.scores, **provenance(options.seed)}
+        training = {**result_settings(config), "pairs": len(pairs), "steps": total, "final_scores": log.scores, **provenance(config.seed)}
         if main:
             learner.save(out, training)
     accelerator.wait_for_everyone()
@@ -118,10 +119,10 @@ def train(
     return learner.encoder
 
 
-def split_validation(pairs: Sequence[Pair], validation: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Split pairs into training and validation; a share never takes more than 500."""
-    count = round(validation) if validation >= 1 else min(500, int(validation * len(pairs)))
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
+def split_validation(pairs: Sequence[Pair], config: TrainConfig) -> tuple[list[Pair], list[Pair]]:
+    """Split pairs into training and validation; a fraction never takes more than 500."""
+    count = min(500, int(config.validation_split * len(pairs))) if config.validation_size is None else config.validation_size
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(config.seed)).tolist()
     chosen = set(order[: min(count, max(0, len(pairs) - 2))])
     return [pair for i, pair in enumerate(pairs) if i not in chosen], [pairs[i] for i in sorted(chosen)]
 
@@ -144,19 +145,19 @@ def _open_folder(out: Path, described: dict[str, Any], failures: Sequence[Failur
         write_jsonl(out / LEFT_OUT_FILE, map(asdict, failures))
 
 
-def _accelerator(out: Path, options: TrainConfig) -> Accelerator:
+def _accelerator(out: Path, config: TrainConfig) -> Accelerator:
     return Accelerator(
-        log_with="tensorboard" if options.tensorboard else None,
+        log_with="tensorboard" if "tensorboard" in config.report_to else None,
         project_dir=str(out),
         step_scheduler_with_optimizer=False,  # else the schedule goes on by as many steps as there are processes
     )
 
 
-def _prepare(accelerator: Accelerator, learner: Learner, options: TrainConfig, total: int) -> tuple[Any, Any, Any]:
+def _prepare(accelerator: Accelerator, learner: Learner, config: TrainConfig, total: int) -> tuple[Any, Any, Any]:
     """The learner made ready, AdamW, and a schedule of linear warm-up and linear fall."""
-    assert options.learning_rate is not None
-    optimiser = torch.optim.AdamW(learner.groups_of_parameters(options.learning_rate), weight_decay=options.weight_decay)
-    warmup = max(1, min(options.warmup_steps, total // 10))
+    assert config.learning_rate is not None
+    optimiser = torch.optim.AdamW(learner.groups_of_parameters(config.learning_rate), weight_decay=config.weight_decay)
+    warmup = max(1, min(config.warmup_steps, total // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
     )
@@ -221,14 +222,14 @@ def _bar(show: bool) -> Progress:
 class _Log:
     """One line a step in `log.jsonl`, a progress bar, and TensorBoard where asked for."""
 
-    def __init__(self, accelerator: Accelerator, out: Path, total: int, start: int, options: TrainConfig, show: bool):
+    def __init__(self, accelerator: Accelerator, out: Path, total: int, start: int, config: TrainConfig, show: bool):
         self.accelerator, self.file, self.show = accelerator, out / LOG_FILE, show
         self.bar = _bar(show)
         self.task = self.bar.add_task("adapting", total=total, completed=start)
         self.clock = time.perf_counter()
         self.scores: dict[str, float] = {}
         self._forget_after(start)
-        if options.tensorboard:
+        if "tensorboard" in config.report_to:
             accelerator.init_trackers("tensorboard")
 
     def _forget_after(self, start: int) -> None:

@@ -17,16 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slq.adapters.latents import LatentQueries, pool, temperature_of
+from slq.cache import KVCache
+from slq.config import TrainConfig
+from slq.config.fields import check_names
 from slq.encoders import FineTunedModel
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder, Prefetched
+from slq.errors import ConfigError
 from slq.losses import info_nce, late_interaction_nce, orthogonality_penalty
 from slq.models import FrozenModel
 from slq.training.batches import ContrastiveBatch
 from slq.training.distributed import gather_states
-from slq.training.options import TrainConfig
 from slq.types import Item
 
+CACHE_LEVELS = {"kv": "states", "vision": "features", "none": "none"}
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 SHARE_OF_START = 0.1  # of latents: their learning rate is this share of the size of their start
 
@@ -39,9 +43,10 @@ class Learner(nn.Module, ABC):
 
     encoder: Encoder
 
-    def __init__(self, options: TrainConfig, rank: int = 0, processes: int = 1):
+    def __init__(self, config: TrainConfig, rank: int = 0, processes: int = 1):
         super().__init__()
-        self.options, self._place = options, (rank, processes)
+        self.config, self._place = config, (rank, processes)
+        self._orthogonality = orthogonality_weight(config)
 
     @property
     @abstractmethod
@@ -81,9 +86,9 @@ class Learner(nn.Module, ABC):
         states_BND = gather_states(batch.items, partial(self.states, ahead=ahead or {}), *self._place)
         sizes = [len(batch.queries), len(batch.candidates)]
         positives_BC = batch.positives.to(states_BND.device)
-        margin = self.options.false_negative_margin
+        margin = self.config.false_negative_margin
         queries_BD, candidates_CD = self.pool(states_BND).split(sizes)
-        widths = [queries_BD.shape[1], *self.options.matryoshka]
+        widths = [queries_BD.shape[1], *self.config.matryoshka_dims]
         loss = torch.stack(
             [
                 info_nce(
@@ -96,15 +101,15 @@ class Learner(nn.Module, ABC):
                 for width in widths
             ]
         ).mean()
-        if self.options.groups:
+        if self.config.multi_vector_sizes:
             queries_BND, candidates_CND = functional.normalize(states_BND.float(), dim=-1).split(sizes)
             by_group = [
                 late_interaction_nce(queries_BND[:, :group], candidates_CND[:, :group], positives_BC, self.temperature, margin)
-                for group in self.options.groups
+                for group in self.config.multi_vector_sizes
             ]
             loss = loss + torch.stack(by_group).mean()
-        if self.options.orthogonality:
-            loss = loss + self.options.orthogonality * orthogonality_penalty(states_BND)
+        if self._orthogonality:
+            loss = loss + self._orthogonality * orthogonality_penalty(states_BND)
         return loss
 
 
@@ -113,8 +118,8 @@ class LatentLearner(Learner):
 
     encoder: LatentEncoder
 
-    def __init__(self, encoder: LatentEncoder, options: TrainConfig, rank: int = 0, processes: int = 1):
-        super().__init__(options, rank, processes)
+    def __init__(self, encoder: LatentEncoder, config: TrainConfig, rank: int = 0, processes: int = 1):
+        super().__init__(config, rank, processes)
         self.encoder = encoder
         self.queries = encoder.queries
         self._start = encoder.queries.latents.detach().clone()
@@ -150,8 +155,8 @@ class TunedLearner(Learner):
     The temperature has the learning rate that it has beside the paper's latent queries: at that of a whole model it would hardly move.
     """
 
-    def __init__(self, tuned: FineTunedModel, options: TrainConfig, rank: int = 0, processes: int = 1):
-        super().__init__(options, rank, processes)
+    def __init__(self, tuned: FineTunedModel, config: TrainConfig, rank: int = 0, processes: int = 1):
+        super().__init__(config, rank, processes)
         self.encoder = self.tuned = tuned
         self.weights = nn.ParameterList(tuned.trainable)  # not the model: a checkpoint is to hold what is learned alone
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07), device=tuned.model.device))
@@ -175,38 +180,71 @@ class TunedLearner(Learner):
         self.tuned.save(out)
 
 
-def fresh_learner(model: FrozenModel, options: TrainConfig, rank: int = 0, processes: int = 1) -> Learner:
+def fresh_learner(model: FrozenModel, config: TrainConfig, rank: int = 0, processes: int = 1) -> Learner:
     """What a run with these options starts from, with an empty cache."""
-    if options.method != "latents":
+    if config.method != "latents":
         tuned = FineTunedModel(
-            model, options.method, options.lora_rank, options.lora_alpha, options.mini_batch_tokens, options.train_vision_encoder
+            model, config.method, config.lora_rank, config.lora_alpha, config.mini_batch_tokens, config.train_vision_encoder
         )
-        return TunedLearner(tuned, options, rank, processes)
-    cache = options.kv_cache(model.device) if options.prefix_caching else None
-    queries = fresh_queries(model, options)
-    encoder = LatentEncoder(model, queries, cache, options.prefix_caching, mini_batch_tokens=options.mini_batch_tokens)
-    return LatentLearner(encoder, options, rank, processes)
+        return TunedLearner(tuned, config, rank, processes)
+    cache = kv_cache(config, model.device) if config.prefix_caching else None
+    queries = fresh_queries(model, config)
+    encoder = LatentEncoder(model, queries, cache, config.prefix_caching, mini_batch_tokens=config.mini_batch_tokens)
+    return LatentLearner(encoder, config, rank, processes)
 
 
-def fresh_queries(model: FrozenModel, options: TrainConfig) -> LatentQueries:
+def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
     """The latent queries a run with these options starts from; also the untrained control of its results."""
     return LatentQueries.create(
-        options.num_latents,
+        config.num_latents,
         model.dim,
-        options.init,
-        model.prompt_embeddings() if options.init == "prompt" else None,
-        torch.Generator().manual_seed(options.seed),
-        generation_prompt=options.generation_prompt,
-        pooling=options.pooling,
-        readout=options.readout,
-        modality_specific=options.modality_specific,
-        groups=options.groups,
+        config.init,
+        model.prompt_embeddings() if config.init == "prompt" else None,
+        torch.Generator().manual_seed(config.seed),
+        generation_prompt=config.add_generation_prompt,
+        pooling=config.pooling,
+        readout=config.hidden_state,
+        modality_specific=config.modality_specific,
+        groups=config.multi_vector_sizes,
     )
 
 
-def learning_rate(model: FrozenModel, options: TrainConfig) -> float:
+def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
+    """The cache that a run with these options keeps its prefixes in."""
+    return KVCache(
+        _bytes(config.cache_memory_gb),
+        device_budget=_bytes(config.cache_device_gb) or 0,
+        device=str(device),
+        folder=config.cache_dir,
+        disk_budget=_bytes(config.cache_disk_gb),
+        level=CACHE_LEVELS[config.cache_level],
+        eight_bit=config.kv_cache_dtype == "int8",
+    )
+
+
+def orthogonality_weight(config: TrainConfig) -> float:
+    """The weight of the orthogonality regulariser, by default 1 where it is asked for.
+
+    Raises:
+        ConfigError: for an option that a loss does not have, or a weight that is no number from 0 on.
+    """
+    weight = 0.0
+    for loss in config.loss:
+        check_names(loss.options, ["weight"] if loss.name == "orthogonality" else [], f"loss {loss.name}")
+        given = loss.options.get("weight", 1.0)
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < math.inf:
+            raise ConfigError(f"loss {loss.name}: weight must be a number, at least 0, not {given!r}.")
+        weight += given if loss.name == "orthogonality" else 0.0
+    return weight
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 2**30)
+
+
+def learning_rate(model: FrozenModel, config: TrainConfig) -> float:
     """The learning rate of a run: the one that was chosen, or the method's own; for latents a tenth of the size of their start."""
-    return options.learning_rate or LEARNING_RATES.get(options.method) or SHARE_OF_START * size_of_start(model, options.init)
+    return config.learning_rate or LEARNING_RATES.get(config.method) or SHARE_OF_START * size_of_start(model, config.init)
 
 
 def size_of_start(model: FrozenModel, init: str) -> float:
