@@ -1,14 +1,21 @@
-"""What many tests share: the built-in model, a few scenes as items, and folders of small files."""
+"""What many tests share, made once a run and only read: the built-in model, sample data, a trained adapter, and a few scenes as items."""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
+# Before torch and the hub's library are imported: they read these once. With one thread small models run as fast, and sums do not wait
+# for a second core that is busy elsewhere.
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "SLQ_LOAD_PLUGINS": ""}
+
 import pytest
 from folder import Folder
+from golden import recorded
 
+from slq.encoders.latent import LatentEncoder
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
 from slq.models import FrozenModel, load_model
@@ -18,6 +25,25 @@ from slq.types import Item, Pair
 @pytest.fixture(scope="session")
 def model() -> FrozenModel:
     return load_model(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """Sample data: train/ with 60 images and test/ with 40 others, each with captions and judged sets."""
+    folder = tmp_path_factory.mktemp("sample")
+    recorded.write_sample(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter(sample, model) -> Path:
+    """Latent queries after 20 steps on the sample: the golden run, which tests/golden compares with what was recorded."""
+    return recorded.train_adapter(sample, model)
+
+
+@pytest.fixture(scope="session")
+def encoder(adapter, model) -> LatentEncoder:
+    return LatentEncoder.from_pretrained(adapter, model)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from slq.data import read_beir, read_items, read_pairs
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import evaluate
 from slq.miniature.export import write_world
-from slq.models import load_model
+from slq.models import FrozenModel, load_model
 from slq.training import TrainConfig, train
 
 FILE = Path(__file__).with_name("golden.json")
@@ -32,24 +32,35 @@ STEPS = 20
 
 def run(folder: Path) -> dict[str, Any]:
     """Train 20 steps on sample data in `folder`, embed ten items, rank one set: the numbers, as arrays and plain values."""
+    write_sample(folder)
+    model = load_model(device="cpu", dtype="float32")
+    return numbers_of(LatentEncoder.from_pretrained(train_adapter(folder, model), model), folder)
+
+
+def write_sample(folder: Path) -> None:
+    """60 images to train on and 40 others, with captions and judged sets."""
+    write_world(folder / "train", "train", 60)
+    write_world(folder / "test", "test", 40)
+
+
+def train_adapter(folder: Path, model: FrozenModel) -> Path:
+    """Train 20 steps on the sample in `folder`; returns the adapter's folder."""
+    options = TrainConfig(max_steps=STEPS, epochs=STEPS, batch_size=16, validation_split=0, seed=0, cache_memory_gb=1)
     with one_thread():
-        write_world(folder / "train", "train", 60)
-        write_world(folder / "test", "test", 40)
-        model = load_model(device="cpu", dtype="float32")
-        options = TrainConfig(max_steps=STEPS, epochs=STEPS, batch_size=16, validation_split=0, seed=0, cache_memory_gb=1)
         train(read_pairs(folder / "train" / "captions.jsonl").pairs, model, folder / "adapter", options, show_progress=False)
-        encoder = LatentEncoder.from_pretrained(folder / "adapter", model)
-        return numbers_of(encoder, folder)
+    return folder / "adapter"
 
 
 def numbers_of(encoder: LatentEncoder, folder: Path) -> dict[str, Any]:
     """Latents, embeddings of five images and five texts, and the ranks of the knowledge set in `folder`."""
     images = list(read_items(folder / "test" / "images").items.values())[:5]
     texts = [pair.positives[0] for pair in read_pairs(folder / "test" / "captions.jsonl").pairs[:5]]
-    ranked = evaluate(encoder, [read_beir(folder / "test" / "knowledge")])[0]
+    with one_thread():
+        ranked = evaluate(encoder, [read_beir(folder / "test" / "knowledge")])[0]
+        embeddings = encoder.encode([*images, *texts]).vectors
     return {
         "latents": encoder.queries.latents.detach().numpy(),
-        "embeddings": encoder.encode([*images, *texts]).vectors,
+        "embeddings": embeddings,
         "ranks": {query.id: [int(rank) for rank in query.ranks.values()] for query in ranked.queries},
     }
 

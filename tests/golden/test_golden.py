@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-_spec = importlib.util.spec_from_file_location("golden_recorded", Path(__file__).with_name("recorded.py"))
-recorded = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recorded)
+from golden import recorded
 
 # Of the largest value. Between torch's plain and AVX2 instructions on one processor 2e-6 and 7e-7 were seen; another maker's matrix
 # products add to that, and 20 steps of AdamW carry it on.
@@ -20,8 +15,8 @@ RANKS_THAT_MAY_MOVE = 0.02  # of all: two scores that are equal up to rounding c
 
 
 @pytest.fixture(scope="module")
-def numbers(tmp_path_factory):
-    return recorded.run(tmp_path_factory.mktemp("golden"))
+def numbers(encoder, sample):
+    return recorded.numbers_of(encoder, sample)
 
 
 @pytest.fixture(scope="module")

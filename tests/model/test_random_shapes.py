@@ -149,7 +149,9 @@ def test_saved_as_a_folder_it_comes_back_with_its_still_processor(thin, mixed, t
     thin.processor.save_pretrained(tmp_path)
     again = load_model(str(tmp_path), device="cpu")
     assert type(again.processor) is type(thin.processor)
-    assert torch.equal(again.forward_reference(again.prepare(mixed), latents(again)), thin.forward_reference(thin.prepare(mixed), latents(thin)))
+    assert torch.equal(
+        again.forward_reference(again.prepare(mixed), latents(again)), thin.forward_reference(thin.prepare(mixed), latents(thin))
+    )
 
 
 def test_it_answers(thin, mixed):
