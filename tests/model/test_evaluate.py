@@ -64,14 +64,8 @@ def asked(
 
 
 def score(encoder: Encoder, one: RetrievalSet) -> Evaluation:
-    (result,) = evaluate(encoder, [one])
+    (result,) = evaluate(encoder, [one], top_k=1000)  # all that are ranked
     return result
-
-
-@pytest.fixture(autouse=True)
-def lists_are_long(monkeypatch):
-    """The first places of a query are then all that are ranked."""
-    monkeypatch.setattr("slq.evaluation.evaluate.TOP", 1000)
 
 
 def unranked(result: Evaluation) -> dict[str, list[str]]:
@@ -97,7 +91,7 @@ def test_each_category_has_the_scores_of_its_queries(compass):
 
 def test_results_files_hold_the_categories_where_there_are_any(compass):
     result = score(compass, asked(ANSWERS, CATEGORIES))
-    sure = {"confidence": {name: list(ends) for name, ends in result.confidence.items()}}
+    sure = {"confidence": {name: list(ends) for name, ends in result.confidence.items()}, "clusters": 6}
     by_category = {
         name: {**metrics, "confidence": {metric: list(ends) for metric, ends in result.confidence_by_category[name].items()}}
         for name, metrics in result.by_category.items()
@@ -204,6 +198,19 @@ def test_depths_are_those_of_the_set(compass):
     assert [name for name in result.metrics if name.startswith("hit@")] == ["hit@2", "hit@4"]
     assert (result.metrics["hit@2"], result.metrics["hit@4"]) == (3 / 6, 4 / 6)
     assert result.by_category["tools"].keys() == result.metrics.keys() and set(result.confidence) == set(result.values)
+
+
+def test_queries_of_one_cluster_are_resampled_together(compass):
+    plain = score(compass, asked(ANSWERS, CATEGORIES))
+    together = replace(asked(ANSWERS, CATEGORIES), clusters=dict.fromkeys(("saw", "dog", "axe", "awl"), "one image"))
+    result = score(compass, together)
+    assert result.metrics == plain.metrics and plain.clusters is None and len(set(result.clusters)) == 3
+    low, high = result.confidence["hit@1"]
+    assert (low, high) != plain.confidence["hit@1"] and 0 <= low < result.metrics["hit@1"] < high <= 1
+    assert result.confidence_by_category["tools"]["hit@5"] == pytest.approx((1 / 3, 1 / 3)), "its three queries are one cluster"
+    written = as_json([result], per_query=True)["degrees"]
+    assert written["clusters"] == 3 and written["cluster_of"]["axe"] == written["cluster_of"]["saw"] != written["cluster_of"]["cat"]
+    assert "cluster_of" not in as_json([plain], per_query=True)["degrees"] and as_json([plain])["degrees"]["clusters"] == 6
 
 
 def test_results_files_hold_ranks_where_asked(compass):

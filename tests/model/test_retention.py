@@ -54,16 +54,16 @@ class Counted:
     """A model that counts what it is really asked, and stops where a run is to be cut off."""
 
     def __init__(self, model: FrozenModel, stop_after: int | None = None):
-        self.model, self.stop_after, self.batches = model, stop_after, 0
+        self.wrapped, self.stop_after, self.batches = model, stop_after, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+        return getattr(self.wrapped, name)
 
     def generate(self, conversations: Sequence, max_new_tokens: int = 32) -> list[str]:
         if self.batches == self.stop_after:
             raise KeyboardInterrupt
         self.batches += 1
-        return self.model.generate(conversations, max_new_tokens)
+        return self.wrapped.generate(conversations, max_new_tokens)
 
 
 def test_latent_queries_change_no_answer_and_no_weight(latents_report, model):

@@ -59,6 +59,18 @@ def test_without_the_same_queries_nothing_is_tested(other):
     assert {(one.ends, one.p) for one in compare(result([1, 2]), other)} == {(None, None)}
 
 
+def test_captions_of_one_image_are_tested_as_one():
+    """Eight images gain with all their five captions: forty queries that go one way are no more than eight."""
+    first, second = result([2] * 40), result([1] * 40)
+    (alone, *_) = compare(first, second)
+    for one in (first, second):
+        one["scores"]["text to image"]["cluster_of"] = {f"q{n}": f"image {n // 5}" for n in range(40)}
+    (together, *_) = compare(first, second)
+    assert alone.p == pytest.approx(1 / 10_001) and together.p == pytest.approx(2 / 2**8, abs=0.003) and together.change == alone.change
+    del second["scores"]["text to image"]["cluster_of"]  # written before clusters were recorded
+    assert compare(first, second)[0].p == together.p
+
+
 def test_several_answers_and_gains_are_read_back():
     """The metrics made of a file's ranks are those in the file."""
     one = result([1, 1])

@@ -112,11 +112,13 @@ def _sets(queries: Sequence[Query], images: Images, wordings: Mapping[str, str])
     qrels = {each.id: {each.target: 1} if each.target else {} for each in queries}
     failures = images.failures()
     masked = {each.id: frozenset({each.reference}) for each in queries}
-    whole = RetrievalSet(NAMES["recall"], asked, gallery, qrels, failures, masked=masked, depths=(1, 5, 10, 50))
+    of = {each.id: each.reference for each in queries}
+    whole = RetrievalSet(NAMES["recall"], asked, gallery, qrels, failures, masked=masked, depths=(1, 5, 10, 50), clusters=of)
     if not all(each.others for each in queries):
         return (whole,)
     candidates = {each.id: tuple(images.found(each.others)) for each in queries}
-    return whole, RetrievalSet(NAMES["recall_subset"], asked, gallery, qrels, failures, candidates=candidates, depths=(1, 2, 3))
+    subset = RetrievalSet(NAMES["recall_subset"], asked, gallery, qrels, failures, candidates=candidates, depths=(1, 2, 3), clusters=of)
+    return whole, subset
 
 
 def _caption(query: Query, wordings: Mapping[str, str]) -> str:

@@ -117,9 +117,10 @@ def _both_ways(
     to_image = {caption_id: {id_: 1} for id_, caption_ids in own.items() for caption_id in caption_ids}
     to_text = {id_: {like: 1 for text in texts for like in alike[text]} for id_, texts in captions.of_image.items()}
     failures = images.failures()
+    image_of = {caption_id: id_ for id_, caption_ids in own.items() for caption_id in caption_ids}
     return (
-        RetrievalSet(names[0], dict(words), gallery, to_image, failures),
-        RetrievalSet(names[1], asked, dict(words), to_text, failures),
+        RetrievalSet(names[0], dict(words), gallery, to_image, failures, clusters=image_of),
+        RetrievalSet(names[1], asked, dict(words), to_text, failures, clusters={id_: id_ for id_ in asked}),
     )
 
 

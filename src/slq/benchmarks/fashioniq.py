@@ -98,7 +98,9 @@ def _set(category: Category, gallery: str, wordings: Mapping[str, str]) -> Retri
     corpus_template = _template(wordings, "corpus", category)
     corpus = corpus_of(category.images, ids, lambda item: prompted(item, corpus_template))
     qrels = {f"{category.name} {number}": {query.target: 1} for number, query in enumerate(category.queries)}
-    return RetrievalSet(category.name, _asked(category, wordings), corpus, qrels, category.images.failures(ids), depths=(10, 50))
+    garment_of = {f"{category.name} {number}": query.candidate for number, query in enumerate(category.queries)}
+    failures = category.images.failures(ids)
+    return RetrievalSet(category.name, _asked(category, wordings), corpus, qrels, failures, depths=(10, 50), clusters=garment_of)
 
 
 def _swapped(one: RetrievalSet, category: Category, wordings: Mapping[str, str]) -> RetrievalSet:

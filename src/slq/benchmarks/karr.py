@@ -55,7 +55,7 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
     asked = {id_: gallery.get(id_) or prompted(images.item(id_), wordings.get("image")) for id_ in images.paths if id_ in answers}
     category_of = {queries.images[id_]: category for id_, category in reversed(queries.categories.items())}
     sets = (
-        RetrievalSet("text to image", words, gallery, judged, images.failures(), queries.categories),
+        RetrievalSet("text to image", words, gallery, judged, images.failures(), queries.categories, clusters=queries.images),
         RetrievalSet(
             "image to text",
             asked,
@@ -63,6 +63,7 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
             {id_: answers[id_] for id_ in asked},
             images.failures(),
             {id_: category for id_, category in category_of.items() if id_ in asked},
+            clusters={id_: id_ for id_ in asked},
         ),
     )
     positives = f"judgements of {files[1].name}" if files[1:] else "a query's one answer is its own image"

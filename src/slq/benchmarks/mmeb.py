@@ -172,7 +172,8 @@ def _set(name: str, task: Task, folders: ImageFolders) -> RetrievalSet:
         ids = [id_ for id_ in dict.fromkeys(id_of[key] for key in keys) if id_ in corpus]
         random.Random(f"{name} {number} {SEED}").shuffle(ids)
         candidates[query_id] = tuple(ids)
-    return RetrievalSet(name, queries, corpus, qrels, tuple(failures), candidates=candidates, depths=(1,))
+    image_of = {f"query {number}": f"{name} {image}" for number, (_, image) in enumerate(task.queries) if image}
+    return RetrievalSet(name, queries, corpus, qrels, tuple(failures), candidates=candidates, depths=(1,), clusters=image_of)
 
 
 def _item(key: Key, images: Images) -> Item:

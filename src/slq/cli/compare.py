@@ -22,7 +22,8 @@ def compare(
     ] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare also results of different data or protocols, with a warning.")] = False,
 ) -> None:
-    """Compare results: differences, their 95 % intervals, and how likely such a difference is by chance (paired permutation test).
+    """Compare results: differences, their 95 % intervals, and how likely such a difference is by chance (paired permutation test by
+    cluster: the captions of one image are not independent).
 
     The tests need files written with --per-query. Each p-value stands alone: among many, some are small by chance.
 

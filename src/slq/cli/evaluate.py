@@ -80,7 +80,7 @@ def evaluate(
     Without --adapter a zero-shot readout, --readout, is scored: what the frozen model gives by itself. In a BEIR folder's queries.jsonl
     a `category` is also scored apart, and `masked` lists corpus ids to leave out of that query's ranking.
 
-    In brackets stand 95 % intervals, by drawing the queries anew.
+    In brackets stand 95 % intervals, by cluster bootstrap: the captions of one image are resampled together.
 
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
         slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/

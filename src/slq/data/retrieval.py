@@ -30,7 +30,8 @@ class RetrievalSet:
     Every query has judgements. A judged corpus id may be absent from `corpus` if its item is among the failures: it can then
     not be found, and a score must count it as missed. categories: query id -> the group it is also scored in. masked: query id ->
     corpus ids left out of its ranking, such as the image that a composed query starts from. candidates: query id -> the only corpus ids
-    that it is ranked against, where a protocol gives each query its own list. depths: the k of hit@k and recall@k.
+    that it is ranked against, where a protocol gives each query its own list. depths: the k of hit@k and recall@k. clusters: query id ->
+    the image or whatever else it shares with queries that are found or missed with it, such as the captions of one image.
     """
 
     name: str
@@ -42,6 +43,7 @@ class RetrievalSet:
     masked: Mapping[str, frozenset[str]] = field(default_factory=dict)
     candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     depths: tuple[int, ...] = (1, 5, 10)
+    clusters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,15 @@ class _Items:
     failures: list[Failure]
     categories: dict[str, str]
     masked: dict[str, frozenset[str]]
+    clusters: dict[str, str]
 
 
 def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalSet:
     """Read `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` of a folder; unjudged queries are dropped.
 
     Rows have `_id`, `text` and optionally `title` (corpus only, put before the text) and `image` (a path relative to the folder);
-    queries may have a `category` to be scored by, and `masked`, a list of corpus ids to leave out of their ranking.
+    queries may have a `category` to be scored by, `masked`, a list of corpus ids to leave out of their ranking, and a `cluster`, which
+    queries share that are not independent (without, those that show one image are a cluster).
     Items that cannot be used become failures; negative scores, which some sets use for spam, become 0.
 
     Raises DataError if a file is missing, an id appears twice, or a judgement is broken or names an unknown id.
@@ -83,6 +87,7 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
         failures=tuple(corpus.failures + queries.failures),
         categories={query_id: name for query_id, name in queries.categories.items() if query_id in judged},
         masked=_known_masks(folder / "queries.jsonl", queries, corpus, judged),
+        clusters={query_id: name for query_id, name in queries.clusters.items() if query_id in judged},
     )
 
 
@@ -123,12 +128,14 @@ def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:
     qrels: dict[str, dict[str, int]]
     if direction == "text_to_image":
         qrels = {caption_id: dict(images_of_text[item.text or ""]) for caption_id, item in texts.items()}
-        return RetrievalSet(pair_file.path.name, texts, images, qrels, pair_file.failures)
+        image_of = {caption_id: image_id for image_id, own in captions.items() for caption_id in own}
+        return RetrievalSet(pair_file.path.name, texts, images, qrels, pair_file.failures, clusters=image_of)
     qrels = {image_id: {} for image_id in images}
     for image_id, own in captions.items():
         for item in own.values():
             qrels[image_id].update(captions_of_text[item.text or ""])
-    return RetrievalSet(pair_file.path.name, images, texts, qrels, pair_file.failures)
+    own_images = {image_id: image_id for image_id in images}
+    return RetrievalSet(pair_file.path.name, images, texts, qrels, pair_file.failures, clusters=own_images)
 
 
 def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, split: str = "test") -> None:
@@ -153,7 +160,7 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
         _write_items(folder / "corpus.jsonl", retrieval_set.corpus)
         # What is masked but not in the corpus (an item that failed) could not be read back.
         masked = {query_id: ids & retrieval_set.corpus.keys() for query_id, ids in retrieval_set.masked.items()}
-        _write_items(folder / "queries.jsonl", retrieval_set.queries, retrieval_set.categories, masked)
+        _write_items(folder / "queries.jsonl", retrieval_set.queries, retrieval_set.categories, masked, retrieval_set.clusters)
         _write_qrels(folder / "qrels" / f"{split}.tsv", retrieval_set.qrels)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -163,7 +170,7 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
 
 def _read_items(path: Path, asked: bool = False) -> _Items:
     """The rows of a corpus, or (`asked`) of queries, which alone have categories and masks."""
-    found = _Items({}, {}, [], {}, {})
+    found = _Items({}, {}, [], {}, {}, {})
     for source, row in read_rows(path):
         if isinstance(row, DataError):
             found.failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
@@ -182,21 +189,24 @@ def _read_items(path: Path, asked: bool = False) -> _Items:
             found.failures.append(Failure(source, f"{item_id!r}: {error}"))
         if not asked:
             continue
-        if category := _category(row, source):
+        if category := _name(row, "category", source):
             found.categories[item_id] = category
+        image = row.get("image")
+        if cluster := _name(row, "cluster", source) or (image if isinstance(image, str) else None):
+            found.clusters[item_id] = cluster
         if masked := _mask(row, source):
             found.masked[item_id] = masked
     return found
 
 
-def _category(row: Row, source: str) -> str | None:
-    """The row's category; None without one."""
-    category = row.get("category")
-    if category is None or (isinstance(category, str) and not category.strip()):
+def _name(row: Row, column: str, source: str) -> str | None:
+    """The name that a column holds; None without one."""
+    name = row.get(column)
+    if name is None or (isinstance(name, str) and not name.strip()):
         return None
-    if not isinstance(category, str | int) or isinstance(category, bool):
-        raise DataError(f"{source}: 'category' must be a name, not {category!r}")
-    return str(category)
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise DataError(f"{source}: {column!r} must be a name, not {name!r}")
+    return str(name)
 
 
 def _mask(row: Row, source: str) -> frozenset[str]:
@@ -244,7 +254,11 @@ def _relative_id(image: Path, folder: Path) -> str:
 
 
 def _write_items(
-    path: Path, items: Mapping[str, Item], categories: Mapping[str, str] = {}, masked: Mapping[str, frozenset[str]] = {}
+    path: Path,
+    items: Mapping[str, Item],
+    categories: Mapping[str, str] = {},
+    masked: Mapping[str, frozenset[str]] = {},
+    clusters: Mapping[str, str] = {},
 ) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for item_id, item in items.items():
@@ -255,6 +269,8 @@ def _write_items(
                 row["category"] = categories[item_id]
             if masked.get(item_id):
                 row["masked"] = sorted(masked[item_id])
+            if item_id in clusters:
+                row["cluster"] = clusters[item_id]
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from slq.errors import DataError, InputError
 from slq.evaluation.metrics import RelevantRanks, values_by_query
 from slq.evaluation.results import FORMAT
-from slq.evaluation.statistics import interval, paired_test
+from slq.evaluation.statistics import QueryValues, interval, paired_test
 
 PUBLISHED = Path(__file__).with_name("published.toml")
 _COUNTED = re.compile(r"hit@(\d+)")
@@ -95,6 +95,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Differe
     """Each metric that both results have, set by set and then group by group.
 
     Where both files hold ranks of the same queries, the difference has an interval and a p-value; of a group, where all its sets do.
+    Queries of one cluster are resampled and permuted together; the clusters are those that the files record.
     Raises InputError if the two share no set.
     """
     names = [name for name in first["scores"] if name in second["scores"]]
@@ -142,10 +143,8 @@ def _tested(
     plain = [Difference(name, metric, ours[metric], theirs[metric]) for metric in metrics]
     if not (metrics and sets and all(_paired(*each) for each in sets)):
         return plain
-    parts_MQ = [_differences(metrics, *each) for each in sets]
-    ends = interval(parts_MQ)
-    # Each query weighs as in the mean over sets of their means.
-    ps = paired_test(np.concatenate([part_MQ / (len(parts_MQ) * part_MQ.shape[1]) for part_MQ in parts_MQ], axis=1))
+    differences = [QueryValues(_differences(metrics, *each), _clusters(*each)) for each in sets]
+    ends, ps = interval(differences), paired_test(differences)
     return [
         Difference(name, one.metric, one.first, one.second, (float(low), float(high)), float(p))
         for one, (low, high), p in zip(plain, ends, ps, strict=True)
@@ -158,6 +157,12 @@ def _differences(metrics: Sequence[str], ours: Mapping[str, Any], theirs: Mappin
     queries = list(ours["ranks"])
     values = [values_by_query([_places(scores, query) for query in queries], depths or [1]) for scores in (ours, theirs)]
     return np.stack([values[1][metric] - values[0][metric] for metric in metrics])
+
+
+def _clusters(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str] | None:
+    """Each query's cluster as either result tells it; None where none does, as in results of before clusters were recorded."""
+    told = ours.get("cluster_of") or theirs.get("cluster_of")
+    return [told.get(query, f"query {query}") for query in ours["ranks"]] if told else None
 
 
 def _places(scores: Mapping[str, Any], query: str) -> RelevantRanks:

@@ -15,10 +15,9 @@ from slq.encoders.base import Encoder
 from slq.errors import Failure
 from slq.evaluation.metrics import RelevantRanks, from_ranks, values_by_query
 from slq.evaluation.ranking import rank
-from slq.evaluation.statistics import interval
+from slq.evaluation.statistics import QueryValues, interval
 from slq.evaluation.vectors import Vectors, encode_once
 
-TOP = 10
 SEED = 0  # of the confidence intervals
 
 
@@ -27,7 +26,8 @@ class QueryResult:
     """What one query found.
 
     ranks: the rank of each relevant candidate, best first; inf for one that is never found. gains: how relevant each is. top: the first
-    places, as (corpus id, score), equal scores in the order of the corpus. candidates: how many it was ranked among.
+    places, as (corpus id, score), equal scores in the order of the corpus. candidates: how many it was ranked among. cluster: what it
+    shares with queries that it is not independent of, such as the image it was written for; None where the data says nothing.
     """
 
     id: str
@@ -35,6 +35,7 @@ class QueryResult:
     gains: Mapping[str, int]
     top: tuple[tuple[str, float], ...]
     candidates: int
+    cluster: str | None = None
 
     @property
     def first_hit(self) -> float:
@@ -71,8 +72,13 @@ class Evaluation:
 
     @cached_property
     def confidence(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of each averaged metric, by drawing the queries anew."""
-        return _confidence(self.values)
+        """The 95 % interval of each averaged metric, by cluster bootstrap over the queries."""
+        return _confidence(self.values, self.clusters)
+
+    @cached_property
+    def clusters(self) -> tuple[str, ...] | None:
+        """The cluster of each query that has a relevant candidate; None if they are independent."""
+        return clusters_of([query for query in self.queries if query.ranks])
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, float]]:
@@ -82,8 +88,11 @@ class Evaluation:
     @cached_property
     def confidence_by_category(self) -> dict[str, dict[str, tuple[float, float]]]:
         """As `confidence`, of each category's queries."""
-        places = {category: [query.places for query in queries] for category, queries in self.categories.items()}
-        return {category: _confidence(values_by_query(of_category, self.depths)) for category, of_category in places.items()}
+        found = {}
+        for category, queries in self.categories.items():
+            judged = [query for query in queries if query.ranks]
+            found[category] = _confidence(values_by_query([query.places for query in judged], self.depths), clusters_of(judged))
+        return found
 
 
 def evaluate(
@@ -93,15 +102,16 @@ def evaluate(
     progress: Callable[[int], None] = lambda count: None,
     keep: Path | None = None,
     dims: int | None = None,
+    top_k: int = 10,
 ) -> list[Evaluation]:
     """Score retrieval sets one after the other; an item that stands in several is embedded once.
 
     keep: a folder in which embeddings are kept, so that a run that was stopped, or one over more sets, embeds only what is missing. dims:
-    score by so many leading numbers of each vector, at length 1 again (Matryoshka).
+    score by so many leading numbers of each vector, at length 1 again (Matryoshka). top_k: how many first places of each query are noted.
     Items that cannot be used are listed in `failures` and stay in: as candidates they are never found, as queries they find nothing.
     """
     vectors = encode_once(encoder, sets, batch_size, progress, keep)
-    return [_ranked(one, vectors, dims) for one in sets]
+    return [_ranked(one, vectors, dims, top_k) for one in sets]
 
 
 def scores_over(queries: Sequence[QueryResult], depths: Sequence[int]) -> dict[str, float]:
@@ -109,8 +119,8 @@ def scores_over(queries: Sequence[QueryResult], depths: Sequence[int]) -> dict[s
     return from_ranks([query.places for query in queries], depths, [query.candidates for query in queries])
 
 
-def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None) -> Evaluation:
-    results = _results(one, vectors, dims)
+def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None, top_k: int) -> Evaluation:
+    results = _results(one, vectors, dims, top_k)
     categories: dict[str, list[QueryResult]] = {}
     for query in results:
         if query.id in one.categories:
@@ -125,12 +135,19 @@ def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None) -> Evaluation
     return Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, scored, one.depths)
 
 
-def _confidence(values: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    ends = interval([np.stack([*values.values()])], SEED)
+def clusters_of(queries: Sequence[QueryResult]) -> tuple[str, ...] | None:
+    """The cluster of each query, one of its own for a query without; None if no query has one."""
+    if all(query.cluster is None for query in queries):
+        return None
+    return tuple(f"query {query.id}" if query.cluster is None else f"cluster {query.cluster}" for query in queries)
+
+
+def _confidence(values: Mapping[str, np.ndarray], clusters: Sequence[str] | None) -> dict[str, tuple[float, float]]:
+    ends = interval([QueryValues(np.stack([*values.values()]), clusters)], SEED)
     return {name: (low, high) for name, (low, high) in zip(values, ends.tolist(), strict=True)}
 
 
-def _results(one: RetrievalSet, vectors: Vectors, dims: int | None) -> list[QueryResult]:
+def _results(one: RetrievalSet, vectors: Vectors, dims: int | None, top_k: int) -> list[QueryResult]:
     corpus_ids = tuple(one.corpus)
     column = {id_: place for place, id_ in enumerate(corpus_ids)}
     answers = {query_id: {id_: gain for id_, gain in one.qrels.get(query_id, {}).items() if gain > 0} for query_id in one.queries}
@@ -145,7 +162,7 @@ def _results(one: RetrievalSet, vectors: Vectors, dims: int | None) -> list[Quer
         [{column[id_]: gain for id_, gain in judged.items() if id_ in column} for judged in answers.values()],
         masked=columns(one.masked),
         candidates=columns(one.candidates),
-        top=TOP,
+        top=top_k,
         dims=dims,
     )
     # An answer whose row failed is no longer in the corpus; it counts as never found rather than as never asked for.
@@ -157,7 +174,7 @@ def _results(one: RetrievalSet, vectors: Vectors, dims: int | None) -> list[Quer
         top = tuple((corpus_ids[place], score) for place, score in zip(ranking.top_K.tolist(), ranking.scores_K.tolist(), strict=True))
         own = one.candidates.get(query_id)
         size = len(corpus_ids) + len(lost) if own is None else len(judged.keys() | set(own))
-        results.append(QueryResult(query_id, dict(ranks), judged, top, size))
+        results.append(QueryResult(query_id, dict(ranks), judged, top, size, one.clusters.get(query_id)))
     return results
 
 

@@ -15,7 +15,7 @@ from slq.data import RetrievalSet
 from slq.encoders.base import Encoder
 from slq.errors import InputError
 from slq.evaluation.evaluate import SEED, Evaluation
-from slq.evaluation.statistics import interval
+from slq.evaluation.statistics import QueryValues, interval
 from slq.io.provenance import provenance
 from slq.types import Item
 
@@ -77,7 +77,8 @@ def group_scores(evaluations: Sequence[Evaluation], groups: Mapping[str, Sequenc
         sets = [by_name[name] for name in names]
         shared = [metric for metric in sets[0].values if all(metric in one.values for one in sets)]
         means = {metric: math.fsum(one.metrics[metric] for one in sets) / len(sets) for metric in shared}
-        ends = interval([np.stack([one.values[metric] for metric in shared]) for one in sets], SEED) if shared else np.zeros((0, 2))
+        values = [QueryValues(np.stack([one.values[metric] for metric in shared]), one.clusters) for one in sets if shared]
+        ends = interval(values, SEED) if shared else np.zeros((0, 2))
         found[group] = {**means, "sets": list(names), "confidence": dict(zip(shared, ends.tolist(), strict=True))}
     return found
 
@@ -110,6 +111,7 @@ def _content(item: Item) -> str:
 def _of_set(one: Evaluation) -> dict[str, Any]:
     return {
         **one.metrics,
+        "clusters": one.metrics["queries"] if one.clusters is None else len(set(one.clusters)),
         "confidence": {name: list(ends) for name, ends in one.confidence.items()},
         **({"by_category": {name: _of_category(one, name) for name in one.by_category}} if one.by_category else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
@@ -127,4 +129,5 @@ def _by_query(one: Evaluation) -> dict[str, Any]:
     ranks = {query.id: {id_: int(rank) if math.isfinite(rank) else None for id_, rank in query.ranks.items()} for query in judged}
     gains = {query.id: dict(query.gains) for query in judged if any(gain != 1 for gain in query.gains.values())}
     top = {query.id: [[id_, round(score, 6)] for id_, score in query.top] for query in judged}
-    return {"ranks": ranks, "top": top, **({"gains": gains} if gains else {})}
+    clusters = {} if one.clusters is None else dict(zip((query.id for query in judged), one.clusters, strict=True))
+    return {"ranks": ranks, "top": top, **({"gains": gains} if gains else {}), **({"cluster_of": clusters} if clusters else {})}

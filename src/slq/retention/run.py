@@ -16,7 +16,7 @@ import transformers
 
 from slq.encoders.base import Encoder
 from slq.errors import Failure
-from slq.evaluation.statistics import interval, paired_test
+from slq.evaluation.statistics import QueryValues, interval, paired_test
 from slq.io.provenance import parameter_hash
 from slq.models import FrozenModel, attention
 from slq.retention.ask import BATCH_SIZE, Answer, Asker, CachedAnswers, Task, as_item, content_hash
@@ -156,7 +156,7 @@ def _reported(task: Task, first: Side, second: Side | None) -> TaskReport:
     change = Change(
         difference=float(change_Q.mean()),
         ends=_ends(change_Q),
-        p=float(paired_test(change_Q[None])[0]),
+        p=float(paired_test([QueryValues(change_Q[None])])[0]),
         answers=sum(one.given != other.given for one, other in both),
         lost=int(((ours_Q > 0.5) & (theirs_Q <= 0.5)).sum()),
         gained=int(((ours_Q <= 0.5) & (theirs_Q > 0.5)).sum()),
@@ -173,5 +173,5 @@ def _score(scores_Q: np.ndarray) -> Score:
 
 
 def _ends(values_Q: np.ndarray) -> tuple[float, float]:
-    ((low, high),) = interval([values_Q[None]])
+    ((low, high),) = interval([QueryValues(values_Q[None])])
     return float(low), float(high)

@@ -221,6 +221,7 @@ def test_round_trip_of_categories_and_masks(folder):
         categories={"a.png#0": "dogs", "c.png#0": "日本"},
         masked={"a.png#0": frozenset({"c.png", "sub/b.png"}), "a.png#1": frozenset({"a.png"})},
     )
+    assert set(written.clusters.values()) == set(written.corpus) and written.clusters["a.png#1"] == "a.png"
     write_beir(folder.path, written)
     assert read_beir(folder.path) == replace(written, name=folder.path.name)
     rows = [json.loads(line) for line in (folder.path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
