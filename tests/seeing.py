@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from slq.miniature.world.concepts import concepts
-from slq.miniature.world.language import NUMBERS, noun
+from slq.miniature.world.language import NUMBERS, object_name
 from slq.miniature.world.scenes import BACKGROUNDS, MAX_COUNT, SIGN, Group, Scene, recolour, render, sample_scene
 
 OPENINGS = ("there is ", "there are ", "a picture of ", "we see ")
@@ -69,7 +69,7 @@ def read_caption(text: str) -> tuple[list[str], bool | None, str]:
 
 def true_answer(scene: Scene, question: str, answer: str) -> str:
     """What the scene says to a question, read from its words; `answer` where several neighbours would do."""
-    groups = {noun(group): group for group in scene.groups}
+    groups = {object_name(group): group for group in scene.groups}
     plurals = {concepts()[group.concept].plural: group for group in scene.groups if group.concept != SIGN}
     if question == "what is shown?":
         return " and ".join(group.concept for group in scene.groups)
@@ -112,26 +112,26 @@ def told_apart(first: Scene, second: Scene) -> set[str]:
     return parts
 
 
-def check_twin(scene: Scene, other: Scene, respect: str) -> None:
-    """A twin differs from its scene in its respect, in how it is drawn, and in nothing else."""
+def check_minimal_pair(scene: Scene, other: Scene, differs_in: str) -> None:
+    """The scenes of a minimal pair differ in one thing, in their seeds, and in nothing else."""
     apart = told_apart(scene, other) - {"seed"}
     assert other.seed != scene.seed
-    if respect == "recoloured":
+    if differs_in == "recoloured":
         assert apart == {"0 colour"} and len(scene.groups) == 1
-    elif respect == "exchanged":
+    elif differs_in == "exchanged":
         assert apart == {"0 colour", "1 colour"}
         assert [group.colour for group in other.groups] == [group.colour for group in reversed(scene.groups)]
-    elif respect == "rearranged":
+    elif differs_in == "rearranged":
         assert other == replace(scene, groups=(scene.groups[1], scene.groups[0]), seed=other.seed)
-    elif respect == "recounted":
+    elif differs_in == "recounted":
         (place,) = (place for place in range(len(scene.groups)) if f"{place} count" in apart)
         before, after = scene.groups[place], other.groups[place]
         assert abs(before.count - after.count) == 1 and 1 <= after.count <= MAX_COUNT
         assert apart == {f"{place} count"} | ({f"{place} small"} if before.small else set()) and not after.small
-    elif respect == "replaced":
+    elif differs_in == "replaced":
         (place,) = (place for place in range(len(scene.groups)) if f"{place} concept" in apart)
         assert apart == {f"{place} concept"}
         before, after = (concepts()[shown.groups[place].concept] for shown in (scene, other))
         assert before.kind == after.kind and after.name not in {group.concept for group in scene.groups}
     else:
-        raise AssertionError(f"an unknown respect: {respect}")
+        raise AssertionError(f"an unknown difference: {differs_in}")

@@ -31,7 +31,7 @@ from slq.config.fields import result_settings
 from slq.data import read_pairs
 from slq.demo.run import RECIPE, TRAINING_IMAGES
 from slq.losses import info_nce
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import load_model
 from slq.training import TrainConfig, train
 from slq.training.batches import ContrastiveBatch
@@ -61,7 +61,7 @@ def main() -> None:
     one = replace(RECIPE, epochs=options.epochs, seed=options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_world(folder / "world", "train", options.images)
+        write_sample_data(folder / "world", "train", options.images)
         kept = replace(one, cache_dir=folder / "kept", cache_memory_gb=0)
         ways = {
             "ours": one,

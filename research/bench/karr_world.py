@@ -36,7 +36,7 @@ from slq.encoders import LastTokenReadout
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, evaluate
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import load_model
 
 sys.path.append(str(ROOT / "packages" / "slq-karr" / "tests"))  # the endpoint that knows the world is also what the builder is tested with
@@ -60,7 +60,7 @@ def main() -> None:
 def run(scratch: Path, images: int, count: int, seed: int, adapter: Path | None) -> dict[str, Any]:
     """All figures, as they stand in the result file; scores in percent."""
     world, made, out = scratch / "world", scratch / "set", scratch / "out"
-    write_world(world, "test", images, seed)
+    write_sample_data(world, "test", images, seed)
     with ScriptedEndpoint(PictureBook(world)) as server, closing(Endpoint(server.url, "knowledge cards")) as network:
         clock = time.perf_counter()
         wanted = Options(count, max_positives=images, seed=seed)

@@ -2,7 +2,7 @@
 
     python -m research.bench.leakage
 
-Different images: scenes of the picture-book world, every fourth with a twin that differs in one respect, and smooth noise that has the
+Different images: scenes of the picture-book world, every fifth making a minimal pair with the one before, and smooth noise that has the
 spectrum of photographs; every pair of each kind is compared. Copies: saved as JPEG, scaled, brightened. Writes
 research/results/leakage.json.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     images = {
-        "scenes": [render(drawn.scene) for drawn in split_scenes("train", options.scenes, options.seed)],
+        "scenes": [render(one.scene) for one in split_scenes("train", options.scenes, options.seed)],
         "photographs": [smooth_noise(np.random.default_rng((options.seed, number))) for number in range(options.photographs)],
     }
     result = {

@@ -3,7 +3,7 @@
     python -m research.bench.miniature         writes research/results/miniature.json and docs/images/adapting.png
 
 Scores are of scenes that no training saw: 500 images in the styles of training, 500 in the style held out of it. Every fifth image
-is the twin of another and differs from it in one respect, so that knowing the words but not their order is not enough.
+makes a minimal pair with another, so that the right words in the wrong order are not enough.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate, scores_over
 from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.io.provenance import parameter_hash, provenance
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.miniature.suites import SUITES, score
-from slq.miniature.world.twins import RESPECTS
+from slq.miniature.world.minimal_pairs import DIFFERENCES
 from slq.models import FrozenModel, load_model
 from slq.training import fresh_queries, train
 
@@ -132,19 +132,19 @@ class Worlds:
     """The training pairs, and the test sets that every readout is scored on."""
 
     def __init__(self, scratch: Path):
-        write_world(scratch / "train", "train", TRAINING_IMAGES)
-        write_world(scratch / "known", "test", TEST_IMAGES)
-        write_world(scratch / "held_out", "test", TEST_IMAGES, held_out_style=True)
+        write_sample_data(scratch / "train", "train", TRAINING_IMAGES)
+        write_sample_data(scratch / "known", "test", TEST_IMAGES)
+        write_sample_data(scratch / "held_out", "test", TEST_IMAGES, held_out_style=True)
         self.pairs = read_pairs(scratch / "train").pairs
         self.lines = [json.loads(line) for line in (scratch / "known" / "captions.jsonl").read_text().splitlines()]
         self.sets = bidirectional_sets(read_pairs(scratch / "known"))
-        self.sets += [replace(read_beir(scratch / "known" / name), name=name) for name in ("knowledge", "composed", "drawn")]
-        self.twins = self._twins()
+        self.sets += [replace(read_beir(scratch / "known" / name), name=name) for name in ("knowledge", "composed", "rendered")]
+        self.minimal_pairs = self._minimal_pairs()
         self.held_out = [replace(one, name=f"held out {one.name}") for one in bidirectional_sets(read_pairs(scratch / "held_out"))]
 
     def scores(self, encoder: Encoder) -> Tree:
         """Everything that is measured of one readout, as fractions."""
-        found = {one.name: one for one in evaluate(encoder, [*self.sets, self.twins, *self.held_out])}
+        found = {one.name: one for one in evaluate(encoder, [*self.sets, self.minimal_pairs, *self.held_out])}
         known, knowledge = {way: found[name] for way, name in WAYS.items()}, found["knowledge"]
         return {
             "explicit": {
@@ -152,10 +152,10 @@ class Worlds:
                 "held_out": {way: hits(found[f"held out {name}"].metrics) for way, name in WAYS.items()},
                 "tiers": {tier: {way: self._of_tier(one, groups) for way, one in known.items()} for tier, groups in TIERS.items()},
             },
-            "twins": {respect: found["twins"].by_category[respect]["hit@1"] for respect in RESPECTS},
+            "minimal_pairs": {name: found["minimal_pairs"].by_category[name]["hit@1"] for name in DIFFERENCES},
             "knowledge": {**hits(knowledge.metrics), "by_category": {name: one["hit@5"] for name, one in knowledge.by_category.items()}},
             "composed": hits(found["composed"].metrics),
-            "drawn": hits(found["drawn"].metrics),
+            "rendered": hits(found["rendered"].metrics),
         }
 
     def _of_tier(self, one: Evaluation, groups: int) -> Tree:
@@ -163,20 +163,20 @@ class Worlds:
         chosen = [query for query, line in zip(one.queries, self.lines, strict=True) if len(line["concepts"]) == groups]
         return hits(scores_over(chosen, (1, 5)))
 
-    def _twins(self) -> RetrievalSet:
-        """Captions of twins, each against its own image and its twin's alone, by what the two differ in; chance is half."""
+    def _minimal_pairs(self) -> RetrievalSet:
+        """Captions of minimal pairs, each against the pair's two images alone, by what the two differ in; chance is half."""
         whole = self.sets[0]
         place = {line["image"]: number for number, line in enumerate(self.lines)}
         captions, images = list(whole.queries), list(whole.corpus)
-        candidates, respects = {}, {}
+        candidates, differences = {}, {}
         for second, line in enumerate(self.lines):
-            if "twin_of" in line:
-                first = place[line["twin_of"]]
+            if "pair_of" in line:
+                first = place[line["pair_of"]]
                 for own in (first, second):
-                    candidates[captions[own]], respects[captions[own]] = (images[first], images[second]), line["respect"]
+                    candidates[captions[own]], differences[captions[own]] = (images[first], images[second]), line["differs_in"]
         queries = {caption: whole.queries[caption] for caption in candidates}
         qrels = {captions[own]: {images[own]: 1} for own in range(len(captions)) if captions[own] in candidates}
-        return RetrievalSet("twins", queries, whole.corpus, qrels, (), respects, candidates=candidates)
+        return RetrievalSet("minimal_pairs", queries, whole.corpus, qrels, (), differences, candidates=candidates)
 
     def chance(self) -> Tree:
         """hit@5 of a random ranking."""

@@ -24,7 +24,7 @@ from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.data import read_pairs
 from slq.encoders.latent import LatentEncoder
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel, Preprocessing, load_model
 from slq.training import PRESETS, TrainConfig, train
 from slq.types import Item
@@ -104,7 +104,7 @@ def epochs(model: FrozenModel) -> dict[str, dict[int, float]]:
     recipe = TrainConfig(**PRESETS["paper"], validation_split=0, seed=SEED)
     found: dict[str, dict[int, float]] = {"naive": {}, "prefixes kept": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        write_world(Path(scratch) / "world", "train", 256)
+        write_sample_data(Path(scratch) / "world", "train", 256)
         data = read_pairs(Path(scratch) / "world").pairs
         for count in EPOCHS:
             for way in found:

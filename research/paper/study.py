@@ -29,7 +29,7 @@ from slq.errors import InputError
 from slq.evaluation import bidirectional_sets, evaluate
 from slq.io.files import write_json
 from slq.io.provenance import provenance
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel, load_model
 from slq.training import TrainConfig, train
 from slq.types import Pair
@@ -52,7 +52,7 @@ class Size:
     batch_size: int = 128
 
 
-QUICK = Size(training=40, validation_size=20, test=24, questions=12, seeds=(0, 1), epochs=1, batch_size=16)
+QUICK = Size(training=40, validation=20, test=24, questions=12, seeds=(0, 1), epochs=1, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Study:
         folder = self.out / "world" / f"{split}-{counts[split]}"
         if not folder.exists():
             partial = folder.with_name(folder.name + ".partial")
-            write_world(partial, split, counts[split], overwrite=partial.exists())
+            write_sample_data(partial, split, counts[split], overwrite=partial.exists())
             partial.rename(folder)
         return folder
 

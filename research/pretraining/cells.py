@@ -13,7 +13,7 @@ from research.pretraining.architecture import IMAGE_TOKENS
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.language import NUMBERS, PLACES, where
 from slq.miniature.world.lettering import WORDS
-from slq.miniature.world.scenes import IMAGE_SIZE, SIGN, Scene, placed_things
+from slq.miniature.world.scenes import IMAGE_SIZE, SIGN, Scene, placed_objects
 from slq.miniature.world.styles import COLOURS
 
 UNKNOWN = -100  # as IGNORED in batches: torch's own index to ignore
@@ -36,7 +36,7 @@ def cell_labels(scene: Scene) -> dict[str, Tensor]:
     of_groups = [group_labels(scene, place) for place in range(len(scene.groups))]
     step = IMAGE_SIZE / SIDE
     centres = (torch.arange(SIDE) + 0.5) * step
-    for thing in placed_things(scene):
+    for thing in placed_objects(scene):
         sign = scene.groups[thing.group].concept == SIGN
         across, down = 0.42 * thing.size, (0.16 if sign else 0.42) * thing.size
         covered = ((centres - thing.y).abs() <= down)[:, None] & ((centres - thing.x).abs() <= across)[None, :]

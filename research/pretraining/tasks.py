@@ -6,7 +6,7 @@ import random
 from typing import NamedTuple
 
 from slq.miniature.world.concepts import Fact, all_facts, concepts
-from slq.miniature.world.language import caption, change_of_colour, compose, names, phrase, questions
+from slq.miniature.world.language import caption, change_of_colour, compose, object_names, phrase, questions
 from slq.miniature.world.scenes import SIGN, Scene, sample_scene, split_of
 
 
@@ -37,7 +37,7 @@ def training_scene(rng: random.Random, num_groups: int, first_concept: str | Non
 
 def image_tasks(scene: Scene, rng: random.Random, count: int) -> list[Task]:
     """`count` tasks about one scene; the first is the bare image, the form that retrieval reads."""
-    tasks = [Task("", names(scene) if rng.random() < 0.5 else caption(scene))]
+    tasks = [Task("", object_names(scene) if rng.random() < 0.5 else caption(scene))]
     if rng.random() < 0.3:
         tasks.append(Task("describe the picture.", caption(scene)))
     change = change_of_colour(scene, rng)
@@ -76,7 +76,7 @@ def word_task(rng: random.Random, facts: list[Fact]) -> Task:
         return _riddle(scene, rng)
     words = caption(scene, rng)
     if draw < 0.88:
-        return Task(words, names(scene) if rng.random() < 0.5 else caption(scene))
+        return Task(words, object_names(scene) if rng.random() < 0.5 else caption(scene))
     if draw < 0.92:
         change = change_of_colour(scene, rng)
         return Task(f"{words} {change[0]}", caption(change[1])) if change else Task(words, caption(scene))
@@ -90,14 +90,14 @@ def _riddle(scene: Scene, rng: random.Random) -> Task:
     """A caption that tells a fact instead of a name; answered with the names, or with the caption that names it."""
     known = [place for place, group in enumerate(scene.groups) if group.concept != SIGN]
     if not known:
-        return Task(caption(scene, rng), names(scene))
+        return Task(caption(scene, rng), object_names(scene))
     place = rng.choice(known)
     concept = concepts()[scene.groups[place].concept]
     phrases = [phrase(group) for group in scene.groups]
     told = rng.choice(rng.choice(concept.facts).training_phrasings)
     riddle = compose(scene, [*phrases[:place], told, *phrases[place + 1 :]], rng)
     answer = compose(scene, [*phrases[:place], concept.singular, *phrases[place + 1 :]])
-    return Task(riddle, names(scene) if rng.random() < 0.5 else answer, told, concept.name)
+    return Task(riddle, object_names(scene) if rng.random() < 0.5 else answer, told, concept.name)
 
 
 def _with_gaps(told: str, rng: random.Random) -> str:

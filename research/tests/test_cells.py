@@ -18,7 +18,7 @@ from research.pretraining.cells import CLASSES, SIDE, UNKNOWN, cell_labels, grou
 from research.pretraining.objective import Readers
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.lettering import WORDS
-from slq.miniature.world.scenes import IMAGE_SIZE, SIGN, Group, Scene, placed_things
+from slq.miniature.world.scenes import IMAGE_SIZE, SIGN, Group, Scene, placed_objects
 from slq.miniature.world.styles import COLOURS
 
 CELL = IMAGE_SIZE // SIDE
@@ -59,7 +59,7 @@ def test_cells_hold_the_class_of_what_is_placed_over_them():
     """Cell by cell and thing by thing: the middle of a cell lies in the heart of a thing, or the middle of a thing in the cell."""
     seen: dict[str, int] = {"sign": 0, "small": 0, "several": 0, "unknown": 0}
     for scene in sampled(150, seed=20):
-        named, things = grids(scene), placed_things(scene)
+        named, things = grids(scene), placed_objects(scene)
         for row in range(SIDE):
             for column in range(SIDE):
                 over = {thing.group for thing in things if stands_over(scene, thing, row, column)}
@@ -86,7 +86,7 @@ def test_every_thing_has_a_cell_however_small_it_is():
     alone = set()
     for scene in sampled(200, seed=21):
         things = grids(scene)["things"]
-        for thing in placed_things(scene):
+        for thing in placed_objects(scene):
             assert things[int(thing.y / CELL)][int(thing.x / CELL)] == scene.groups[thing.group].concept
         for group in scene.groups:
             if group.small and sum(row.count(group.concept) for row in things) == 1:

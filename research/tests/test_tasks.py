@@ -11,7 +11,7 @@ from seeing import POSITION, plain_scene, read_caption, sampled, true_answer
 
 from research.pretraining.tasks import GAPS, SHARES, SIGNS, WHOLE, _riddle, _with_gaps, image_tasks, training_scene, word_task
 from slq.miniature.world.concepts import all_facts, concepts
-from slq.miniature.world.language import caption, names, phrase, questions
+from slq.miniature.world.language import caption, object_names, phrase, questions
 from slq.miniature.world.scenes import BACKGROUNDS, SIGN, Group, Scene, recolour, split_of, with_sign
 
 TWO = Scene((Group("cat", "red", 2), Group("dog", "blue")), across=True, background="on grass", style="flat", seed=0)
@@ -48,8 +48,8 @@ def test_as_many_tasks_as_wished_and_the_bare_image_first(count):
         tasks = image_tasks(scene, rng, count)
         assert len(tasks) == count
         question, answer, *_ = tasks[0]
-        assert question == "" and answer in (names(scene), caption(scene))
-        first[answer == names(scene)] += 1
+        assert question == "" and answer in (object_names(scene), caption(scene))
+        first[answer == object_names(scene)] += 1
     assert min(first.values()) > 60, "names and captions about equally often"
 
 
@@ -99,7 +99,7 @@ def test_training_scenes_are_of_the_training_split_and_keep_the_wished_concept()
     assert {split_of(scene) for scene in scenes} == {"train"}
     signed = [scene for scene in scenes if any(group.concept == SIGN for group in scene.groups)]
     assert abs(len(signed) / len(scenes) - SIGNS) < 0.08
-    assert all("owl" in names(scene) for scene in scenes if scene not in signed)
+    assert all("owl" in object_names(scene) for scene in scenes if scene not in signed)
 
 
 # Words
@@ -110,7 +110,7 @@ def test_a_riddle_tells_one_training_fact_in_place_of_its_things_name():
     answered: Counter[str] = Counter()
     for scene in (training_scene(rng, rng.choice([1, 2, 3])) for _ in range(600)):
         riddle, answer, *_ = _riddle(scene, rng)
-        if names(scene) == SIGN:
+        if object_names(scene) == SIGN:
             assert (riddle, answer) == (answer_of_sign(riddle, scene), SIGN)
             continue
         place, told = told_in(riddle, scene)
@@ -118,7 +118,7 @@ def test_a_riddle_tells_one_training_fact_in_place_of_its_things_name():
         phrases = [phrase(group) for group in scene.groups]
         across = scene.across if len(phrases) > 1 else None
         for text, instead in ((riddle.replace(told, "it"), "it"), (answer, concepts()[fact.concept].singular)):
-            if text == names(scene):
+            if text == object_names(scene):
                 answered["names"] += 1
             else:
                 assert read_caption(text) == ([*phrases[:place], instead, *phrases[place + 1 :]], across, scene.background)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from card_texts import plain, runs
+from fact_sheet_texts import plain, runs
 
 from research.pretraining.tasks import corpus, image_tasks, word_task
 from slq.miniature.world.concepts import all_facts

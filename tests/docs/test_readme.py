@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,8 +19,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_python_block_runs(tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len(block.splitlines()) == 10
-    write_world(tmp_path / "world" / "train", "train", 24)
-    write_world(tmp_path / "world" / "test", "test", 12)
+    write_sample_data(tmp_path / "world" / "train", "train", 24)
+    write_sample_data(tmp_path / "world" / "test", "test", 12)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     printed = re.findall(r"'(\d{4}\.png)'", capsys.readouterr().out)
@@ -48,7 +48,7 @@ ROWS = {
     "the same two": ["explicit.held_out.t2i.hit@5", "explicit.held_out.i2t.hit@5"],
     "knowledge": ["knowledge.hit@5"],
     "an image and a change": ["composed.hit@5"],
-    "a name drawn": ["drawn.hit@5"],
+    "a name drawn": ["rendered.hit@5"],
 }
 
 

@@ -22,7 +22,7 @@ import torch
 from slq.data import read_beir, read_items, read_pairs
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import evaluate
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel, load_model
 from slq.training import TrainConfig, train
 
@@ -39,8 +39,8 @@ def run(folder: Path) -> dict[str, Any]:
 
 def write_sample(folder: Path) -> None:
     """60 images to train on and 40 others, with captions and judged sets."""
-    write_world(folder / "train", "train", 60)
-    write_world(folder / "test", "test", 40)
+    write_sample_data(folder / "train", "train", 60)
+    write_sample_data(folder / "test", "test", 40)
 
 
 def train_adapter(folder: Path, model: FrozenModel) -> Path:

@@ -1,4 +1,4 @@
-"""The picture-book world: every thing has a drawing and a card, and no fact gives away what it tells of."""
+"""The picture-book world: every object has a drawing and a fact sheet, and no fact names its object."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import resvg_py
-from card_texts import plain
+from fact_sheet_texts import FACT_CATEGORIES, plain
 from PIL import Image
 
-from slq.miniature.world.concepts import FACT_CATEGORIES, Concept, all_facts, concepts
+from slq.miniature.world.concepts import Concept, all_facts, concepts
 from slq.miniature.world.styles import STYLES, SVG, Paint, draw
 
 WORLD = files("slq.miniature.world")
@@ -29,7 +29,7 @@ SIZE = 96
 
 
 def report(offenders: dict[str, list[str]]) -> str:
-    """Every drawing or card that breaks a rule, one a line."""
+    """Every drawing or fact sheet that breaks a rule, one a line."""
     return "\n".join(f"{name}: {'; '.join(found)}" for name, found in offenders.items() if found)
 
 
@@ -47,7 +47,7 @@ def red_pixels(concept: str) -> np.ndarray:
 
 
 def forms(word: str) -> set[str]:
-    """A noun with its plurals and possessive."""
+    """A name with its plurals and possessive."""
     found = {word, f"{word}s", f"{word}es", f"{word}'s", word.replace(" ", "-"), word.replace(" ", ""), word.replace("-", " ")}
     for end, plural in (("y", "ies"), ("f", "ves"), ("fe", "ves"), ("man", "men")):
         if word.endswith(end):
@@ -57,8 +57,8 @@ def forms(word: str) -> set[str]:
 
 def naming(concept: Concept) -> re.Pattern[str]:
     """Matches whatever names a concept: its name, plural, synonyms, and words made of them (`milked` is not `milk`-named)."""
-    nouns = (concept.name, concept.plural, concept.singular.split(" ", 1)[1], *concept.synonyms)
-    words = sorted(set().union(*(forms(noun) for noun in nouns)), key=len, reverse=True)
+    names = (concept.name, concept.plural, concept.singular.split(" ", 1)[1], *concept.synonyms)
+    words = sorted(set().union(*(forms(name) for name in names)), key=len, reverse=True)
     return re.compile(r"(?<![a-z])(" + "|".join(map(re.escape, words)) + r")(ed|ing|like|ish|let)?(?![a-z])")
 
 
@@ -66,9 +66,9 @@ def stems(folder: str, ending: str) -> set[str]:
     return {path.name.removesuffix(ending) for path in WORLD.joinpath(folder).iterdir() if path.name.endswith(ending)}
 
 
-def test_every_card_has_its_drawing_and_every_drawing_its_card():
-    assert stems("cards", ".toml") == {path.name for path in WORLD.joinpath("drawings").iterdir()}, "kinds differ"
-    drawings = {(kind, name) for kind in stems("cards", ".toml") for name in stems(f"drawings/{kind}", ".svg")}
+def test_every_fact_sheet_has_its_drawing_and_every_drawing_its_fact_sheet():
+    assert stems("fact_sheets", ".toml") == {path.name for path in WORLD.joinpath("drawings").iterdir()}, "kinds differ"
+    drawings = {(kind, name) for kind in stems("fact_sheets", ".toml") for name in stems(f"drawings/{kind}", ".svg")}
     assert drawings == {(concept.kind, concept.name.replace(" ", "-")) for concept in concepts().values()}
 
 
@@ -147,7 +147,7 @@ def test_no_two_drawings_look_alike():
     assert distance.min() > 12, f"{names[first]} and {names[second]} differ by {distance.min():.1f} grey levels only"
 
 
-def broken_card(concept: Concept) -> Iterator[str]:
+def broken_fact_sheet(concept: Concept) -> Iterator[str]:
     categories = {fact.category for fact in concept.facts}
     if len(concept.facts) < 5 or len(categories) < 4:
         yield f"{len(concept.facts)} facts of {len(categories)} categories"
@@ -155,7 +155,7 @@ def broken_card(concept: Concept) -> Iterator[str]:
     for fact in concept.facts:
         first = fact.phrasings[0]
         if fact.concept != concept.name:
-            yield f"told of {fact.concept}: {first}"
+            yield f"a fact about {fact.concept}: {first}"
         if len(fact.phrasings) != 4 or len({plain(phrasing) for phrasing in fact.phrasings}) != 4:
             yield f"not four phrasings: {first}"
         if fact.training_phrasings != fact.phrasings[:3] or fact.benchmark_phrasing != fact.phrasings[3]:
@@ -173,15 +173,15 @@ def odd_phrasings(concept: Concept) -> Iterator[str]:
 
 
 def given_away(concept: Concept) -> Iterator[str]:
-    """Phrasings that name what they tell of."""
+    """Phrasings that name their object."""
     names = naming(concept)
     for phrasing in (phrasing for fact in concept.facts for phrasing in fact.phrasings):
         if match := names.search(phrasing):
             yield f"{match.group()!r} in {phrasing!r}"
 
 
-@pytest.mark.parametrize("rule", [broken_card, odd_phrasings, given_away], ids=lambda rule: rule.__name__)
-def test_every_card_keeps_the_rule(rule: Callable[[Concept], Iterator[str]]):
+@pytest.mark.parametrize("rule", [broken_fact_sheet, odd_phrasings, given_away], ids=lambda rule: rule.__name__)
+def test_every_fact_sheet_keeps_the_rule(rule: Callable[[Concept], Iterator[str]]):
     offenders = {name: list(rule(concept)) for name, concept in concepts().items()}
     assert not any(offenders.values()), report(offenders)
 
@@ -207,6 +207,6 @@ def test_naming_sees_plurals_synonyms_and_compounds():
     assert not naming(concepts()["cat"]).search("a catalogue of education")
 
 
-def test_no_phrasing_is_told_of_two_things_or_twice():
+def test_no_phrasing_is_of_two_objects_or_comes_twice():
     told = Counter(plain(phrasing) for fact in all_facts() for phrasing in fact.phrasings)
     assert [phrasing for phrasing, times in told.items() if times > 1] == []

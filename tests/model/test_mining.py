@@ -17,7 +17,7 @@ from slq.adapters.latents import LatentQueries
 from slq.data import read_pairs, write_pairs
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel
 from slq.training import TrainConfig, train
 from slq.training.mining import items_of, mine
@@ -32,7 +32,7 @@ def encoder(model: FrozenModel) -> LatentEncoder:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mining") / "world"
-    write_world(folder, "train", 24)
+    write_sample_data(folder, "train", 24)
     return folder
 
 

@@ -18,7 +18,7 @@ from slq.encoders.latent import LatentEncoder
 from slq.errors import BadItemsError, InputError, MissingExtraError
 from slq.evaluation import evaluate
 from slq.integrations.mteb import MtebEncoder, items_of
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel
 from slq.types import Item
 
@@ -33,7 +33,7 @@ def encoder(model: FrozenModel) -> LatentEncoder:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mteb") / "world"
-    write_world(folder, "test", 40)
+    write_sample_data(folder, "test", 40)
     return folder
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tolerance import TRAINING, assert_close
 
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.training.distributed import gather_states, rank_of
 from slq.types import Item
 
@@ -40,7 +40,7 @@ train(
 def world(tmp_path_factory) -> Path:
     """38 pairs: 32 to train on, so that the fourth batch of an epoch holds five, and no batch divides by two."""
     folder = tmp_path_factory.mktemp("world") / "train"
-    write_world(folder, "train", 38)
+    write_sample_data(folder, "train", 38)
     return folder / "captions.jsonl"
 
 

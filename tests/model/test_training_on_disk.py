@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tolerance import FORWARD, assert_close
 
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 
 pytestmark = pytest.mark.slow
 SCRIPT = """
@@ -35,7 +35,7 @@ train(slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), opti
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "train"
-    write_world(folder, "train", 48)
+    write_sample_data(folder, "train", 48)
     return folder / "captions.jsonl"
 
 

@@ -18,7 +18,7 @@ from slq.data.pairs import PairFile
 from slq.errors import InputError
 from slq.evaluation import leakage
 from slq.evaluation.leakage import find_leakage, image_id, normalised
-from slq.miniature.export import split_scenes, write_world
+from slq.miniature.export import split_scenes, write_sample_data
 from slq.miniature.world.scenes import render
 from slq.types import Item, Pair
 
@@ -48,8 +48,8 @@ def opened(images: list[Image.Image], prefix: str = "") -> PairFile:
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ of 60 images; test/ of 12 others, and with copies of training images in copies/."""
     folder = tmp_path_factory.mktemp("leakage")
-    write_world(folder / "train", "train", 60)
-    write_world(folder / "test", "test", 12)
+    write_sample_data(folder / "train", "train", 60)
+    write_sample_data(folder / "test", "test", 12)
     (folder / "copies").mkdir()
     for number, (name, save) in enumerate(COPIES.items()):
         with Image.open(folder / "train" / "images" / f"{7 * number:04d}.png") as image:
@@ -78,8 +78,8 @@ def test_other_scenes_with_the_same_names_are_not(worlds):
 
 
 def test_different_scenes_do_not_fall_together():
-    """500 scenes with their twins, which differ in one respect, and as many of photograph-like noise: every pair is compared."""
-    scenes = [render(drawn.scene) for drawn in split_scenes("train", 500, seed=11)]
+    """500 scenes with minimal pairs among them, and as many of photograph-like noise: every pair is compared."""
+    scenes = [render(one.scene) for one in split_scenes("train", 500, seed=11)]
     assert find_leakage(opened(scenes[::2]), opened(scenes[1::2])).images == ()
     draw = np.random.default_rng(0)
     noise = [Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((160, 120)) for _ in range(500)]

@@ -9,7 +9,7 @@ from building import run
 from picture_book import PictureBook
 from slq_karr.build import Built
 
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel, load_model
 
 
@@ -21,7 +21,7 @@ def model() -> FrozenModel:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("karr") / "world"
-    write_world(folder, "test", 40)
+    write_sample_data(folder, "test", 40)
     return folder
 
 

@@ -22,7 +22,7 @@ from slq import cli
 from slq.benchmarks import load_benchmark
 from slq.data import read_beir
 from slq.errors import DataError, OutputExistsError
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 
 SETTINGS = {
     "images": "photos",
@@ -187,7 +187,7 @@ def stand_in(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_from_the_command_line_to_scores(tmp_path):
-    write_world(tmp_path / "world", "test", 16)
+    write_sample_data(tmp_path / "world", "test", 16)
     made, out = tmp_path / "set", tmp_path / "out"
     with ScriptedEndpoint(PictureBook(tmp_path / "world")) as server:
         asked = (

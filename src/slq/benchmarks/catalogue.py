@@ -102,7 +102,7 @@ _ALL = (
     Benchmark(
         name="miniature",
         title="The picture-book world",
-        shows="everything above in small, without a download: captions, knowledge, composed queries, drawn names",
+        shows="everything above in small, without a download: captions, knowledge, composed queries, rendered names",
         protocol="500 images of the test split; captions both ways, knowledge by category, composed with the query's own image masked.",
         source="drawn on this machine, as by `slq world`",
         licence="Apache-2.0",

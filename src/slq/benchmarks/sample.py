@@ -16,7 +16,7 @@ from slq.data.pairs import read_pairs
 from slq.data.retrieval import from_pairs, read_beir
 from slq.errors import DataError, InputError
 
-SUITES = ("knowledge", "composed", "drawn")
+SUITES = ("knowledge", "composed", "rendered")
 
 
 def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
@@ -41,7 +41,7 @@ def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str
         digest(read),
         {},
         f"The miniature's picture-book world, {count:,} images: captions both ways, facts that never name the thing, an image and a "
-        "change (its own image masked), names drawn as images.",
+        "change (its own image masked), names rendered as images.",
     )
 
 
@@ -64,9 +64,9 @@ def _refuse(name: str, prompts: bool, revision: str | None) -> None:
 
 
 def _draw(folder: Path) -> None:
-    from slq.miniature.export import write_world
+    from slq.miniature.export import write_sample_data
 
-    write_world(folder, "test")
+    write_sample_data(folder, "test")
 
 
 def _drawn_world() -> Path:

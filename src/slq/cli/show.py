@@ -25,7 +25,7 @@ def world(
     """Write the picture-book world as ordinary files, to train, evaluate and search on without any download.
 
     Beside captions.jsonl stand three BEIR sets over the same images: knowledge/ (facts that never name what is shown), composed/ (a
-    image and a change: "but blue") and drawn/ (names drawn as images).
+    image and a change: "but blue") and rendered/ (names rendered as images).
 
         slq world --split test --out world/test
 
@@ -41,8 +41,8 @@ def world(
         typer.echo(f"Contact sheet written to {out}.")
         return
     with progress_bar("drawing", count or export.DEFAULT_COUNTS.get(split, 0)) as advance:
-        written = export.write_world(out, split, count, seed, held_out_style, overwrite, advance)
-    typer.echo(f"{written} images in {out}, beside them captions.jsonl, knowledge/, composed/ and drawn/.")
+        written = export.write_sample_data(out, split, count, seed, held_out_style, overwrite, advance)
+    typer.echo(f"{written} images in {out}, beside them captions.jsonl, knowledge/, composed/ and rendered/.")
 
 
 def demo(

@@ -24,7 +24,7 @@ from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate
 from slq.index import save_embeddings, search
 from slq.io.provenance import parameter_hash
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.models import load_model
 from slq.runtime import new_folder
 from slq.training import TrainConfig, fresh_queries, train
@@ -118,7 +118,7 @@ def _draw(out: Path) -> None:
     with Progress(TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
         task = bar.add_task("drawing", total=TRAINING_IMAGES + TEST_IMAGES)
         for split, count in (("train", TRAINING_IMAGES), ("test", TEST_IMAGES)):
-            write_world(out / "world" / split, split, count, progress=lambda done: bar.advance(task, done))
+            write_sample_data(out / "world" / split, split, count, progress=lambda done: bar.advance(task, done))
 
 
 def _evaluate(encoder: Encoder, sets: Sequence[RetrievalSet], what: str) -> list[Evaluation]:

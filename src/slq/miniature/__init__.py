@@ -1,1 +1,1 @@
-"""The built-in model: a small multimodal LLM that knows a picture-book world, its weights, and the script that trained it."""
+"""The built-in model: a small multimodal LLM pre-trained on the picture-book world, its weights, and the world as sample data."""

@@ -1,7 +1,7 @@
-"""Understanding suites: what the miniature knows, sees and reads, asked through its own `generate` on held-out scenes and phrasings.
+"""Understanding suites: questions with one right answer about held-out scenes and phrasings, answered by the model's own `generate`.
 
 knowledge   what is <a fact in a phrasing no training uses>?     -> the concept
-spatial     colour, count, position, yes/no about an image      -> a word
+spatial     colour, count, position, yes/no about an image       -> a word
 reading     what does the sign say?                              -> the word
 """
 
@@ -24,7 +24,13 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, with or without an image, and the one right answer."""
+    """A question, with or without an image, and the one right answer.
+
+    Attributes:
+        kind: what it is scored under besides all.
+        item: the question's text, and its image if it has one.
+        answer: lower case, without a full stop.
+    """
 
     kind: str
     item: Item
@@ -32,7 +38,7 @@ class Question:
 
 
 def knowledge_suite(count: int, seed: int = 0) -> list[Question]:
-    """Facts in their benchmark phrasing, in question form."""
+    """`count` facts in their benchmark phrasing, as questions."""
     facts = random.Random(f"knowledge {seed}").sample(all_facts(), count)
     return [Question(fact.category, Item(f"what is {fact.benchmark_phrasing}?"), concepts()[fact.concept].singular) for fact in facts]
 
@@ -40,29 +46,29 @@ def knowledge_suite(count: int, seed: int = 0) -> list[Question]:
 def spatial_suite(count: int, seed: int = 0) -> list[Question]:
     """As many questions of each kind, about scenes of the test split."""
     rng = random.Random(f"spatial {seed}")
-    asked: list[Question] = []
-    for place, drawn in enumerate(split_scenes("test", 3 * count, seed)):
-        kind = SPATIAL_KINDS[len(asked) % len(SPATIAL_KINDS)]
-        fitting = [(text, answer) for found, text, answer in questions(drawn.scene, rng) if found == kind]
-        if fitting and len(asked) < count and place % 2 == 0:
+    chosen: list[Question] = []
+    for place, sample in enumerate(split_scenes("test", 3 * count, seed)):
+        kind = SPATIAL_KINDS[len(chosen) % len(SPATIAL_KINDS)]
+        fitting = [(text, answer) for found, text, answer in questions(sample.scene, rng) if found == kind]
+        if fitting and len(chosen) < count and place % 2 == 0:
             text, answer = rng.choice(fitting)
-            asked.append(Question(kind, Item(text, render(drawn.scene)), answer))
-    return asked
+            chosen.append(Question(kind, Item(text, render(sample.scene)), answer))
+    return chosen
 
 
 def reading_suite(count: int, seed: int = 0) -> list[Question]:
-    """Scenes of the test split with a sign in the place of one group, as many of one, two and three groups.
+    """Scenes of the test split with a sign in place of one group, as many of one, two and three groups.
 
-    A sign alone has few contents (words times backgrounds), so the same one may come twice, drawn otherwise.
+    A sign alone has few contents (words times backgrounds), so that one may come twice, with another seed.
     """
     rng = random.Random(f"reading {seed}")
-    asked: list[Question] = []
-    while len(asked) < count:
-        scene = sample_scene(rng, len(asked) % 3 + 1, signs=1.0)
+    chosen: list[Question] = []
+    while len(chosen) < count:
+        scene = sample_scene(rng, len(chosen) % 3 + 1, signs=1.0)
         if split_of(scene) == "test":
             word = next(group.word for group in scene.groups if group.word)
-            asked.append(Question("read", Item("what does the sign say?", render(scene)), word))
-    return asked
+            chosen.append(Question("read", Item("what does the sign say?", render(scene)), word))
+    return chosen
 
 
 SUITES: dict[str, Callable[[int, int], list[Question]]] = {
@@ -73,12 +79,21 @@ SUITES: dict[str, Callable[[int, int], list[Question]]] = {
 
 
 def score(
-    model: FrozenModel, asked: list[Question], progress: Callable[[int], None] = lambda count: None
+    model: FrozenModel, suite: list[Question], progress: Callable[[int], None] = lambda count: None
 ) -> tuple[float, dict[str, float]]:
-    """Share of greedy answers that are right to the letter: over all questions, and by kind."""
+    """Accuracy of greedy answers; an answer counts if it equals the right one letter for letter.
+
+    Args:
+        model: answers the questions.
+        suite: the questions.
+        progress: called with the number of questions of each batch.
+
+    Returns:
+        The accuracy over all questions, and by kind.
+    """
     right: dict[str, list[bool]] = {}
-    for start in range(0, len(asked), BATCH):
-        batch = asked[start : start + BATCH]
+    for start in range(0, len(suite), BATCH):
+        batch = suite[start : start + BATCH]
         answers = model.generate([[model.message(question.item)] for question in batch], max_new_tokens=12)
         for question, answer in zip(batch, answers, strict=True):
             right.setdefault(question.kind, []).append(answer == question.answer)

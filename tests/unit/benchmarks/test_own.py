@@ -7,16 +7,16 @@ from hand_scored import hit, write_lines
 
 from slq.benchmarks import load_benchmark, sample
 from slq.errors import DataError, InputError
-from slq.miniature.export import write_world
+from slq.miniature.export import write_sample_data
 from slq.types import Item
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_world_has_five_sets(tmp_path):
-    write_world(tmp_path, "test", 40)
+    write_sample_data(tmp_path, "test", 40)
     found = load_benchmark("miniature", tmp_path)
-    names = ["explicit, text to image", "explicit, image to text", "knowledge", "composed", "drawn"]
+    names = ["explicit, text to image", "explicit, image to text", "knowledge", "composed", "rendered"]
     assert [one.name for one in found.sets] == names
     knowledge, composed = found.sets[2:4]
     assert len(found.sets[0].corpus) == len(knowledge.corpus) == 40 and knowledge.categories
@@ -29,13 +29,13 @@ def test_a_world_has_five_sets(tmp_path):
 
 
 def test_it_is_drawn_where_there_is_none(tmp_path, own_cache, monkeypatch):
-    monkeypatch.setattr(sample, "_draw", lambda folder: write_world(folder, "test", 20))  # 500 take seconds
+    monkeypatch.setattr(sample, "_draw", lambda folder: write_sample_data(folder, "test", 20))  # 500 take seconds
     first = load_benchmark("miniature")
     (kept,) = (own_cache / "slq" / "benchmarks").iterdir()
     assert kept.name.startswith("miniature-") and len(first.sets[0].corpus) == 20
     monkeypatch.setattr(sample, "_draw", lambda folder: pytest.fail("it is there already"))
     assert load_benchmark("miniature").revision == first.revision
-    monkeypatch.setattr(sample, "_draw", lambda folder: write_world(folder, "test", 20))
+    monkeypatch.setattr(sample, "_draw", lambda folder: write_sample_data(folder, "test", 20))
     assert load_benchmark("miniature", tmp_path / "world").revision == first.revision
     assert (tmp_path / "world" / "captions.jsonl").is_file()
 

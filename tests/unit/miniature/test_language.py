@@ -8,7 +8,7 @@ import re
 from seeing import OPENINGS, PLACES, POSITION, plain_scene, read_caption, sampled, true_answer
 
 from slq.miniature.world.concepts import concepts
-from slq.miniature.world.language import NUMBERS, caption, change_of_colour, compose, names, noun, phrase, questions
+from slq.miniature.world.language import NUMBERS, caption, change_of_colour, compose, object_name, object_names, phrase, questions
 from slq.miniature.world.scenes import BACKGROUNDS, MAX_COUNT, SIGN, Group, recolour
 from slq.miniature.world.styles import COLOURS
 
@@ -49,7 +49,7 @@ def test_phrases():
     assert phrase(Group("glasses", "red")) == "a red pair of glasses"
     assert phrase(Group("glasses", "orange", 2)) == "two orange pairs of glasses"
     assert phrase(Group(SIGN, "", word="exit")) == "a sign saying exit"
-    assert names(plain_scene(Group("cat", "red"), Group(SIGN, "", word="exit"))) == "cat and sign"
+    assert object_names(plain_scene(Group("cat", "red"), Group(SIGN, "", word="exit"))) == "cat and sign"
 
 
 def test_no_two_groups_are_told_alike():
@@ -85,7 +85,7 @@ def test_position_questions_agree_with_their_subject():
     for scene in sampled(200):
         for kind, question, _ in questions(scene, random.Random(0)):
             if found := kind == "position" and re.match(rf"(is|are) the (.+?) (?:{POSITION}) ", question):
-                subject = next(group for group in scene.groups if noun(group) == found[2])
+                subject = next(group for group in scene.groups if object_name(group) == found[2])
                 assert found[1] == ("is" if subject.count == 1 else "are"), question
 
 
@@ -113,7 +113,7 @@ def test_every_group_among_several_is_asked_for_its_place_once():
     for scene in sampled(200, seed=13):
         asked = [question for kind, question, _ in questions(scene, random.Random(0)) if kind == "where"]
         verbs = ["is" if group.count == 1 else "are" for group in scene.groups]
-        wanted = [f"where {verb} the {noun(group)}?" for verb, group in zip(verbs, scene.groups, strict=True)]
+        wanted = [f"where {verb} the {object_name(group)}?" for verb, group in zip(verbs, scene.groups, strict=True)]
         assert asked == (wanted if len(scene.groups) > 1 else [])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from seeing import NAMED_PLACES, POSITION, centre, pixels, plain_scene, read_caption, sampled, where
 
-from slq.miniature.world.language import caption, noun, phrase, questions
+from slq.miniature.world.language import caption, object_name, phrase, questions
 from slq.miniature.world.lettering import BOARD_HEIGHT, BOARD_WIDTH, STROKES, WORDS, draw_word
 from slq.miniature.world.scenes import (
     BACKGROUNDS,
@@ -21,7 +21,7 @@ from slq.miniature.world.scenes import (
     SIGN,
     Group,
     Scene,
-    placed_things,
+    placed_objects,
     recolour,
     render,
     sample_scene,
@@ -150,7 +150,7 @@ def test_captions_and_answers_tell_where_things_are_in_the_pixels(across, number
 
 
 def concept_of(scene: Scene, words: str) -> str:
-    return next(group.concept for group in scene.groups if noun(group) == words)
+    return next(group.concept for group in scene.groups if object_name(group) == words)
 
 
 def seen_place(coordinates: dict[str, float], concept: str, across: bool) -> str:
@@ -165,7 +165,7 @@ def seen_place(coordinates: dict[str, float], concept: str, across: bool) -> str
 def test_things_are_drawn_where_they_are_placed():
     sizes = set()
     for scene in sampled(60, seed=9):
-        placed = placed_things(scene)
+        placed = placed_objects(scene)
         assert [thing.group for thing in placed] == [number for number, group in enumerate(scene.groups) for _ in range(group.count)]
         drawn = [
             re.findall(r"-?[\d.]+", thing.get("transform", "")) for thing in list(ET.fromstring(to_svg(scene)).findall(f"{{{SVG}}}g")[-1])
@@ -178,14 +178,14 @@ def test_things_are_drawn_where_they_are_placed():
             assert abs(thing.degrees) <= (3.2 if scene.groups[thing.group].concept == SIGN else 8)
             sizes.add(scene.groups[thing.group].small)
     assert sizes == {True, False}
-    alone = [thing for scene in sampled(200, seed=11) if len(scene.groups) == scene.groups[0].count == 1 for thing in placed_things(scene)]
+    alone = [thing for scene in sampled(200, seed=11) if len(scene.groups) == scene.groups[0].count == 1 for thing in placed_objects(scene)]
     assert np.mean([(thing.x, thing.y) for thing in alone], axis=0) == pytest.approx([IMAGE_SIZE / 2] * 2, abs=1.5)
 
 
 def test_what_is_painted_lies_around_where_it_is_placed():
     for scene in sampled(40, seed=10):
         scene = replace(scene, style="flat", background="")
-        placed = placed_things(scene)
+        placed = placed_objects(scene)
         for number, group in enumerate(scene.groups):
             mask = where(scene, number)
             around = np.zeros_like(mask)

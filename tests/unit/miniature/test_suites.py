@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from fact_sheet_texts import FACT_CATEGORIES
 from PIL import Image
 from seeing import true_answer
 
 from slq.miniature.export import split_scenes
 from slq.miniature.suites import SPATIAL_KINDS, SUITES, Question, knowledge_suite, reading_suite, score, spatial_suite
-from slq.miniature.world.concepts import FACT_CATEGORIES, all_facts, concepts
+from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.lettering import WORDS
 from slq.miniature.world.scenes import SIGN, Scene, render, split_of
 from slq.models import FrozenModel
@@ -44,7 +45,7 @@ def test_knowledge_is_asked_in_phrasings_that_no_training_uses():
 
 
 def test_spatial_questions_are_true_of_scenes_of_the_test_split():
-    scenes = {render(drawn.scene).tobytes(): drawn.scene for drawn in split_scenes("test", 3 * 40)}
+    scenes = {render(one.scene).tobytes(): one.scene for one in split_scenes("test", 3 * 40)}
     asked = spatial_suite(40)
     assert Counter(question.kind for question in asked) == {kind: 10 for kind in SPATIAL_KINDS}
     for question in asked:

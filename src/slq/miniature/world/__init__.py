@@ -1,1 +1,1 @@
-"""The picture-book world: things with drawings and knowledge cards, scenes made of them, and words about both."""
+"""The picture-book world: objects with drawings and fact sheets, scenes made of them, and texts about both."""

@@ -1,4 +1,4 @@
-"""The things of the picture-book world: a drawing and a knowledge card each, read from `drawings/` and `cards/`."""
+"""The objects of the picture-book world: a drawing and a fact sheet each, read from `drawings/` and `fact_sheets/`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-FACT_CATEGORIES = ("cultural", "utility", "contextual", "functional", "encyclopaedic", "logic")
-
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that is true of one concept, said in several ways that never name it.
+    """One fact about one concept, in several phrasings that never name it.
 
-    The last phrasing is kept for benchmark queries: no training ever shows it.
+    Attributes:
+        concept: name of the concept.
+        category: one of cultural, utility, contextual, functional, encyclopaedic, logic.
+        phrasings: the last one is for benchmark queries alone: no training ever shows it.
     """
 
     concept: str
@@ -23,16 +24,28 @@ class Fact:
 
     @property
     def training_phrasings(self) -> tuple[str, ...]:
+        """All phrasings but the last."""
         return self.phrasings[:-1]
 
     @property
     def benchmark_phrasing(self) -> str:
+        """The last phrasing."""
         return self.phrasings[-1]
 
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing one can draw, count and tell facts of."""
+    """An object that can be drawn and counted, and that facts are known about.
+
+    Attributes:
+        name: `cat`.
+        kind: the fact sheet and the folder of drawings it stands in: `animals`.
+        singular: with its article: `a cat`.
+        plural: `cats`.
+        drawing: SVG in a 100 x 100 box, its shapes of the classes that `styles` paints.
+        facts: in the order of the fact sheet.
+        synonyms: other names, which no fact may contain.
+    """
 
     name: str
     kind: str
@@ -49,21 +62,21 @@ def _singular(name: str) -> str:
 
 @cache
 def concepts() -> dict[str, Concept]:
-    """All concepts by name, in alphabetical order (the order is part of the world: samplers draw from it)."""
+    """All concepts by name, in alphabetical order (the order is part of the world: samplers choose from it)."""
     world = files(__package__)
     found: dict[str, Concept] = {}
-    for card_file in sorted(world.joinpath("cards").iterdir(), key=lambda path: path.name):
-        kind = card_file.name.removesuffix(".toml")
-        for key, card in tomllib.loads(card_file.read_text(encoding="utf-8")).items():
+    for file in sorted(world.joinpath("fact_sheets").iterdir(), key=lambda path: path.name):
+        kind = file.name.removesuffix(".toml")
+        for key, sheet in tomllib.loads(file.read_text(encoding="utf-8")).items():
             name = key.replace("-", " ")
             found[name] = Concept(
                 name=name,
                 kind=kind,
-                singular=card.get("article_name", _singular(name)),
-                plural=card["plural"],
+                singular=sheet.get("article_name", _singular(name)),
+                plural=sheet["plural"],
                 drawing=world.joinpath("drawings", kind, f"{key}.svg").read_text(encoding="utf-8"),
-                facts=tuple(Fact(name, fact["category"], tuple(fact["phrasings"])) for fact in card["facts"]),
-                synonyms=tuple(card["synonyms"]),
+                facts=tuple(Fact(name, fact["category"], tuple(fact["phrasings"])) for fact in sheet["facts"]),
+                synonyms=tuple(sheet["synonyms"]),
             )
     return dict(sorted(found.items()))
 

@@ -1,4 +1,4 @@
-"""Words about scenes: captions, questions with answers, and the change a composed query asks for."""
+"""Texts about scenes: captions, questions with answers, and the change that a composed query asks for."""
 
 from __future__ import annotations
 
@@ -13,38 +13,60 @@ PLACES = ("on the left", "on the right", "at the top", "at the bottom", "in the 
 
 
 def phrase(group: Group) -> str:
-    """`a small red cat`, `three blue apples`, `a sign saying exit`."""
+    """A group in words.
+
+    Example:
+        >>> phrase(Group("cat", "red", small=True)), phrase(Group("apple", "blue", count=3)), phrase(Group(SIGN, "", word="exit"))
+        ('a small red cat', 'three blue apples', 'a sign saying exit')
+    """
     if group.concept == SIGN:
         return f"a sign saying {group.word}"
     concept = concepts()[group.concept]
     words = f"{'small ' if group.small else ''}{group.colour} "
     if group.count > 1:
         return f"{NUMBERS[group.count]} {words}{concept.plural}"
-    _, noun = concept.singular.split(" ", 1)
+    _, name = concept.singular.split(" ", 1)
     article = "an" if words[0] in "aeiou" else "a"
-    return f"{article} {words}{noun}"
+    return f"{article} {words}{name}"
 
 
-def noun(group: Group) -> str:
-    """The group's bare noun: `cat`, `cats`, `sign`."""
+def object_name(group: Group) -> str:
+    """The name of the group's objects without an article: `cat`, `cats`, `sign`."""
     if group.concept == SIGN:
         return SIGN
     concept = concepts()[group.concept]
     return concept.plural if group.count > 1 else concept.singular.split(" ", 1)[1]
 
 
-def names(scene: Scene) -> str:
-    """The concepts shown, in reading order: `cat and apple`."""
+def object_names(scene: Scene) -> str:
+    """The scene's concepts in reading order: `cat and apple`."""
     return " and ".join(group.concept for group in scene.groups)
 
 
 def caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """What the image shows, in one fixed wording; with `rng`, in one of several that mean the same."""
+    """The caption of a scene.
+
+    Args:
+        scene: what the image shows.
+        rng: chooses one of several equivalent wordings; None for one fixed wording.
+
+    Returns:
+        A caption such as `a red cat left of two blue dogs on grass`.
+    """
     return compose(scene, [phrase(group) for group in scene.groups], rng)
 
 
 def compose(scene: Scene, phrases: list[str], rng: random.Random | None = None) -> str:
-    """A caption from one phrase a group, in the groups' order; with `rng`, in one of several wordings."""
+    """A caption from given phrases.
+
+    Args:
+        scene: gives the arrangement and the background.
+        phrases: one for each group, in the groups' order.
+        rng: chooses one of several equivalent wordings; None for one fixed wording.
+
+    Returns:
+        The caption.
+    """
     phrases = list(phrases)
     reverse = rng is not None and len(phrases) > 1 and rng.random() < 0.4
     if reverse:
@@ -67,20 +89,28 @@ def compose(scene: Scene, phrases: list[str], rng: random.Random | None = None) 
 
 
 def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
-    """(kind, question, answer) for one scene; kinds: colour, count, position, where, yes/no, name, read, background."""
-    asked: list[tuple[str, str, str]] = [("name", "what is shown?", names(scene))]
+    """Questions about one scene that have one right answer.
+
+    Args:
+        scene: what the image shows.
+        rng: chooses the objects and colours that yes/no questions ask for.
+
+    Returns:
+        Triples of kind, question and answer; the kinds are colour, count, position, where, yes/no, name, read and background.
+    """
+    asked: list[tuple[str, str, str]] = [("name", "what is shown?", object_names(scene))]
     if scene.background:
         asked.append(("background", "where is it?", scene.background))
     for place, group in enumerate(scene.groups):
         if place > 0:
             asked += _positions(scene, place)
         if len(scene.groups) > 1:
-            asked.append(("where", f"where {'is' if group.count == 1 else 'are'} the {noun(group)}?", where(scene, place)))
+            asked.append(("where", f"where {'is' if group.count == 1 else 'are'} the {object_name(group)}?", where(scene, place)))
         if group.concept == SIGN:
             asked.append(("read", "what does the sign say?", group.word))
             continue
         one = group.count == 1
-        asked.append(("colour", f"what colour {'is' if one else 'are'} the {noun(group)}?", group.colour))
+        asked.append(("colour", f"what colour {'is' if one else 'are'} the {object_name(group)}?", group.colour))
         plural = concepts()[group.concept].plural
         asked.append(("count", f"how many {plural} are there?", NUMBERS[group.count]))
         asked.append(_yes_no_colour(group, rng))
@@ -92,16 +122,16 @@ def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
 
 
 def _absent(scene: Scene, rng: random.Random) -> str:
-    """A concept that is not shown; half of the time one of the same kind as something shown, where there is one."""
-    shown = {group.concept for group in scene.groups}
-    kinds = {concepts()[name].kind for name in shown if name != SIGN}
-    others = [name for name in concepts() if name not in shown]
-    alike = [name for name in others if concepts()[name].kind in kinds]
-    return rng.choice(alike if alike and rng.random() < 0.5 else others)
+    """A concept that the scene lacks; half of the time one of the same kind as one of its own, where there is one."""
+    present = {group.concept for group in scene.groups}
+    kinds = {concepts()[name].kind for name in present if name != SIGN}
+    others = [name for name in concepts() if name not in present]
+    same_kind = [name for name in others if concepts()[name].kind in kinds]
+    return rng.choice(same_kind if same_kind and rng.random() < 0.5 else others)
 
 
 def where(scene: Scene, place: int) -> str:
-    """Which place of two or three a group has, one of `PLACES`."""
+    """Where the group with index `place` stands among two or three: one of `PLACES`."""
     left, right, top, bottom, middle = PLACES
     first, last = (left, right) if scene.across else (top, bottom)
     return first if place == 0 else last if place == len(scene.groups) - 1 else middle
@@ -111,7 +141,7 @@ def _yes_no_colour(group: Group, rng: random.Random) -> tuple[str, str, str]:
     truth = rng.random() < 0.5
     colour = group.colour if truth else rng.choice([name for name in COLOURS if name != group.colour])
     verb = "is" if group.count == 1 else "are"
-    return "yes/no", f"{verb} the {noun(group)} {colour}?", "yes" if truth else "no"
+    return "yes/no", f"{verb} the {object_name(group)} {colour}?", "yes" if truth else "no"
 
 
 def _positions(scene: Scene, place: int) -> list[tuple[str, str, str]]:
@@ -121,25 +151,30 @@ def _positions(scene: Scene, place: int) -> list[tuple[str, str, str]]:
     """
     first, second = scene.groups[place - 1], scene.groups[place]
     before, after = ("left of", "right of") if scene.across else ("above", "below")
-    is_first, is_second = (f"{'is' if group.count == 1 else 'are'} the {noun(group)}" for group in (first, second))
+    is_first, is_second = (f"{'is' if group.count == 1 else 'are'} the {object_name(group)}" for group in (first, second))
     asked = [
-        ("position", f"{is_first} {before} the {noun(second)}?", "yes"),
-        ("position", f"{is_first} {after} the {noun(second)}?", "no"),
-        ("position", f"{is_second} {before} the {noun(first)}?", "no"),
-        ("position", f"{is_second} {after} the {noun(first)}?", "yes"),
+        ("position", f"{is_first} {before} the {object_name(second)}?", "yes"),
+        ("position", f"{is_first} {after} the {object_name(second)}?", "no"),
+        ("position", f"{is_second} {before} the {object_name(first)}?", "no"),
+        ("position", f"{is_second} {after} the {object_name(first)}?", "yes"),
     ]
     if len(scene.groups) == 2:
         asked += 2 * [
-            ("position", f"what is {before} the {noun(second)}?", first.concept),
-            ("position", f"what is {after} the {noun(first)}?", second.concept),
+            ("position", f"what is {before} the {object_name(second)}?", first.concept),
+            ("position", f"what is {after} the {object_name(first)}?", second.concept),
         ]
     return asked
 
 
 def change_of_colour(scene: Scene, rng: random.Random) -> tuple[str, Scene] | None:
-    """A change to ask for (`but blue`) and the scene it leads to; None where nothing can be recoloured.
+    """A change to ask for, and the scene it leads to.
 
-    Only scenes of one group are changed, so that the words are never ambiguous.
+    Args:
+        scene: only a scene of one group is changed, so that the text is never ambiguous.
+        rng: chooses the new colour.
+
+    Returns:
+        A text such as `but blue`, and the recoloured scene; None where nothing can be recoloured.
     """
     if len(scene.groups) > 1 or scene.groups[0].concept == SIGN:
         return None

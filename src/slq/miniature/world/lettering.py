@@ -1,4 +1,4 @@
-"""A stroke alphabet of our own, so that words can be drawn without any font on the machine."""
+"""An alphabet of strokes, so that words can be rendered without any font on the machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STROKES = {
     "z": ["00 40 06 46"],
 }
 
-# What signs in the world say.
+# What signs can say.
 WORDS = (
     "bank bath boat book cafe cash coat cold dance east exit farm fire fish food free game gate gift gold hall help "
     "hotel inn jump keep lake lost mail menu milk music news north open park play pool post pull push quiet rest road "
@@ -44,9 +44,18 @@ BOARD_WIDTH, BOARD_HEIGHT = 96, 56
 
 
 def draw_word(word: str, height: float = BOARD_HEIGHT, colour: str = "#222222") -> str:
-    """The word as an SVG fragment in a 100 x 100 box: a board 96 wide and `height` high, as large a word on it as fits.
+    """A word on a board, as an SVG fragment in a 100 x 100 box.
 
-    Raises KeyError for anything but the letters a to z.
+    Args:
+        word: letters a to z.
+        height: of the board, which is 96 wide; the word is as large as fits.
+        colour: of the letters.
+
+    Returns:
+        SVG elements without a root.
+
+    Raises:
+        KeyError: for anything but the letters a to z.
     """
     advance = 5.4
     scale = min((BOARD_WIDTH - 12) / (advance * len(word) - 1.4), (height - 15) / 6, 6.5)

@@ -1,4 +1,6 @@
-"""Scenes: one to three groups of things with colour, count, size, place and background; and their images."""
+"""Scenes: one to three groups of objects with colour, count, size, position and background; and their images.
+
+Which split a scene belongs to is a hash over the printed form of its groups: the name and the fields of `Group` must stay as they are."""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from slq.miniature.world.styles import COLOURS, FILTERS, STYLES, SVG, TRAINING_S
 
 IMAGE_SIZE = 96
 MAX_COUNT = 4
-SIGN = "sign"  # the one thing without a card: a board with a printed word
+SIGN = "sign"  # the one object without a fact sheet: a board with a printed word
 
 BACKGROUNDS = {
     "": '<rect width="96" height="96" fill="#fdfdfb"/>',
@@ -32,7 +34,7 @@ BACKGROUNDS = {
 
 @dataclass(frozen=True)
 class Group:
-    """`count` equal things of one colour; or, for a sign, the word printed on it."""
+    """`count` equal objects of one colour; or, for a sign, the word printed on it."""
 
     concept: str
     colour: str
@@ -43,7 +45,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an image shows. `across` tells whether groups stand left to right or top to bottom (always so beside a sign)."""
+    """What an image shows.
+
+    Attributes:
+        groups: one to three, in reading order.
+        across: whether the groups stand from left to right; else from top to bottom, as always beside a sign.
+        background: a key of `BACKGROUNDS`.
+        style: a key of `STYLES`.
+        seed: of everything that a caption does not tell, such as the exact position and angle of each object.
+    """
 
     groups: tuple[Group, ...]
     across: bool
@@ -53,11 +63,11 @@ class Scene:
 
     @property
     def content(self) -> tuple:
-        """Everything a caption could tell; two scenes with equal content differ only in how they are drawn."""
+        """Everything that a caption could tell; two scenes of equal content differ in style and seed alone."""
         return (self.groups, self.across or len(self.groups) == 1, self.background)
 
 
-# A scene's content decides its split, so no content is in two of them. Shares out of ten.
+# A scene's content decides its split, so no content is in two of them. Ranges of a hash modulo ten.
 SPLITS = {"train": range(2, 10), "validation": range(1, 2), "test": range(0, 1)}
 
 
@@ -69,10 +79,11 @@ def without_colour(scene: Scene) -> tuple:
 def split_of(scene: Scene) -> str:
     """The split a scene belongs to; recolouring never changes it."""
     place = int(hashlib.sha256(repr(without_colour(scene)).encode()).hexdigest(), 16) % 10
-    return next(split for split, share in SPLITS.items() if place in share)
+    return next(split for split, hashes in SPLITS.items() if place in hashes)
 
 
 def sample_group(rng: random.Random, concept: str, max_count: int) -> Group:
+    """A group of one concept in a random colour, count and size."""
     count = rng.choice([1, 1, 1, 2, 3, 4][: 2 + max_count]) if max_count > 1 else 1
     return Group(concept, rng.choice(list(COLOURS)), count, small=count == 1 and rng.random() < 0.25)
 
@@ -84,7 +95,18 @@ def sample_scene(
     first_concept: str | None = None,
     signs: float = 0.0,
 ) -> Scene:
-    """A random scene. `signs`: chance that one group is a sign; `first_concept` sets one group's concept."""
+    """A random scene.
+
+    Args:
+        rng: source of every choice.
+        num_groups: 1 to 3.
+        styles: to choose from.
+        first_concept: a concept that one of the groups must be of.
+        signs: probability that one group is a sign.
+
+    Returns:
+        A scene whose groups are of different concepts.
+    """
     names = list(concepts())
     chosen = rng.sample(names, num_groups)
     if first_concept is not None and first_concept not in chosen:
@@ -103,7 +125,7 @@ def sample_scene(
 
 
 def with_sign(scene: Scene, rng: random.Random) -> Scene:
-    """The same scene with a sign in the place of one group, and room for its word: groups stand one above another."""
+    """The same scene with a sign in place of one group, and room for its word: groups stand one above another."""
     groups = list(scene.groups)
     groups[rng.randrange(len(groups))] = Group(SIGN, "", word=rng.choice(WORDS))
     return replace(scene, groups=tuple(groups), across=False)
@@ -117,7 +139,7 @@ def recolour(scene: Scene, place: int, colour: str) -> Scene:
 
 
 def _boxes(scene: Scene) -> list[tuple[float, float, float, float]]:
-    """x, y, width, height of each group's cell in the 96 x 96 image."""
+    """x, y, width and height in pixels of each group's cell in the 96 x 96 image."""
     parts = len(scene.groups)
     if parts == 1:
         return [(4, 4, 88, 88)]
@@ -128,7 +150,7 @@ def _boxes(scene: Scene) -> list[tuple[float, float, float, float]]:
 
 
 def _places(count: int, width: float, height: float) -> list[tuple[float, float, float]]:
-    """Centre x, centre y and size of each thing inside a cell."""
+    """Centre x, centre y and size of each object inside a cell."""
     rows_columns = {1: (1, 1), 2: (1, 2), 3: (2, 2), 4: (2, 2)}[count]
     rows, columns = rows_columns if width >= height else rows_columns[::-1]
     if width > 1.8 * height and count > 2:
@@ -147,8 +169,16 @@ def _places(count: int, width: float, height: float) -> list[tuple[float, float,
 
 
 @dataclass(frozen=True)
-class Placed:
-    """One drawn thing: which group it is of, its centre and size in pixels, how it is turned."""
+class PlacedObject:
+    """One object of the image.
+
+    Attributes:
+        group: index of its group.
+        x, y: its centre in pixels.
+        size: of its box in pixels.
+        degrees: how far it is turned.
+        flipped: whether it is mirrored.
+    """
 
     group: int
     x: float
@@ -158,10 +188,10 @@ class Placed:
     flipped: bool
 
 
-def placed_things(scene: Scene) -> list[Placed]:
-    """Where each thing of the scene is drawn."""
+def placed_objects(scene: Scene) -> list[PlacedObject]:
+    """Where each object of the scene stands, in the groups' order."""
     rng = random.Random(f"places {scene.seed}")
-    things = []
+    placed = []
     for number, (group, (left, top, width, height)) in enumerate(zip(scene.groups, _boxes(scene), strict=True)):
         sign = group.concept == SIGN
         flipped = rng.random() < 0.5 and not sign
@@ -170,8 +200,8 @@ def placed_things(scene: Scene) -> list[Placed]:
             shift = 0.02 if sign else 0.05
             x += left + rng.uniform(-shift, shift) * size
             y += top + rng.uniform(-shift, shift) * size
-            things.append(Placed(number, x, y, size, rng.uniform(-8, 8) * (0.4 if sign else 1), flipped))
-    return things
+            placed.append(PlacedObject(number, x, y, size, rng.uniform(-8, 8) * (0.4 if sign else 1), flipped))
+    return placed
 
 
 def to_svg(scene: Scene) -> str:
@@ -185,11 +215,11 @@ def to_svg(scene: Scene) -> str:
         else:
             fragments.append(draw(group.concept, Paint.mix(group.colour, style, rng), style, f"g{number}"))
     parts = []
-    for thing in placed_things(scene):
-        scale = thing.size / 100
+    for one in placed_objects(scene):
+        scale = one.size / 100
         parts.append(
-            f'<g transform="translate({thing.x:.2f} {thing.y:.2f}) rotate({thing.degrees:.1f}) '
-            f'scale({-scale if thing.flipped else scale:.4f} {scale:.4f}) translate(-50 -50)">{fragments[thing.group]}</g>'
+            f'<g transform="translate({one.x:.2f} {one.y:.2f}) rotate({one.degrees:.1f}) '
+            f'scale({-scale if one.flipped else scale:.4f} {scale:.4f}) translate(-50 -50)">{fragments[one.group]}</g>'
         )
     filtered, defs = "", ""
     if style.filter:

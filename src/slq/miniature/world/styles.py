@@ -30,10 +30,15 @@ COLOURS = {
 class Style:
     """Rules that turn a drawing's classes into paint.
 
-    stroke: width of the contour in drawing units (0: none) and whether it is `ink` or the `paint` colour.
-    hollow: fill painted shapes with a pale tint, so that only contours carry colour.
-    filter: name of an SVG filter in `FILTERS`.
-    saturation, brightness: factors on the paint (a palette).
+    Attributes:
+        name: key in `STYLES`.
+        stroke: width of the contour in drawing units; 0 for none.
+        stroke_colour: of the contour: `ink`, `paint` or `dark`.
+        hollow: whether painted shapes are filled with a pale tint, so that contours alone carry colour.
+        gradient: whether paint is a gradient from light to dark.
+        filter: name of an SVG filter in `FILTERS`; empty for none.
+        saturation: factor on the paint's saturation.
+        brightness: factor on the paint's lightness.
     """
 
     name: str
@@ -75,7 +80,7 @@ FILTERS = {
 
 @dataclass(frozen=True)
 class Paint:
-    """The colours one object is drawn with; hex strings."""
+    """The colours that one group is painted with; hex strings."""
 
     paint: str
     dark: str
@@ -83,7 +88,7 @@ class Paint:
 
     @classmethod
     def mix(cls, colour: str, style: Style, rng: random.Random) -> Paint:
-        """The named colour in the style's palette, jittered a little so that no two reds are alike."""
+        """The named colour in the style's palette, jittered a little so that no two reds are equal."""
         red, green, blue = (int(COLOURS[colour][i : i + 2], 16) / 255 for i in (1, 3, 5))
         hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
         hue = (hue + rng.uniform(-0.012, 0.012)) % 1
@@ -110,7 +115,14 @@ def _shapes(concept: str) -> ET.Element:
 def draw(concept: str, paint: Paint, style: Style, gradient_id: str) -> str:
     """One concept as an SVG fragment in a 100 x 100 box, painted in a style.
 
-    Returns the fragment and, for styles with a gradient, its definition in front.
+    Args:
+        concept: its name.
+        paint: the colours.
+        style: the rules.
+        gradient_id: id of the gradient, unique in the document.
+
+    Returns:
+        The fragment, with the definition of its gradient in front where the style has one.
     """
     group = ET.fromstring(ET.tostring(_shapes(concept)))
     fills = {"paint": paint.paint, "dark": paint.dark, "light": paint.light, "ink": "#222222", "white": "#ffffff"}

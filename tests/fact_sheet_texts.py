@@ -1,9 +1,11 @@
-"""Texts of cards, compared whatever their punctuation."""
+"""Categories and texts of fact sheets; texts are compared whatever their punctuation."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+
+FACT_CATEGORIES = ("cultural", "utility", "contextual", "functional", "encyclopaedic", "logic")
 
 
 def plain(text: str) -> str:
