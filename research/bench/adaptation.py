@@ -26,13 +26,13 @@ from unittest.mock import patch
 from torch import Tensor
 
 from research.bench.measuring import statistics_of, write_result
-from slq.adapters.latents import pool
 from slq.config.fields import result_settings
 from slq.data import read_pairs
 from slq.demo.run import RECIPE, TRAINING_IMAGES
 from slq.losses import info_nce
 from slq.miniature.export import write_sample_data
 from slq.models import load_model
+from slq.pooling import MeanPooling
 from slq.training import TrainConfig, train
 from slq.training.batches import ContrastiveBatch
 from slq.training.methods import LatentLearner
@@ -44,7 +44,7 @@ class RowForEachCaption(LatentLearner):
     def forward(self, batch: ContrastiveBatch, ahead: object = None) -> Tensor:
         times = batch.positives.sum(dim=1)
         rows = [query for query, count in zip(batch.queries, times.tolist(), strict=True) for _ in range(count)]
-        rows_RD, candidates_CD = pool(self.encoder.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
+        rows_RD, candidates_CD = MeanPooling()(self.encoder.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
         queries_BD = rows_RD.new_zeros(len(times), rows_RD.shape[1])
         of_row = times.new_tensor(range(len(times))).repeat_interleave(times)
         queries_BD = queries_BD.index_add(0, of_row, rows_RD) / times[:, None]

@@ -22,13 +22,14 @@ from rich.table import Table
 from torch import Tensor
 
 from research.bench.measuring import agreed_items, console, statistics_of, timed_in_turns, write_result
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import seed_everything
 from slq.losses import info_nce
 from slq.models import FrozenModel, load_model
 from slq.models.batching import bucketed_batches
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 WAYS = ("naive", "nothing kept", "features kept", "prefixes kept")
@@ -117,7 +118,7 @@ class Step:
         return self.encoder.states(self.batch)
 
     def loss(self) -> Tensor:
-        images, captions = pool(self.states()).chunk(2)
+        images, captions = MeanPooling()(self.states()).chunk(2)
         return info_nce(images, captions, torch.eye(len(images), dtype=torch.bool, device=images.device), self.queries.temperature)
 
     def gradient(self) -> tuple[float, Tensor]:

@@ -10,10 +10,11 @@ from family_items import ITEMS, KEEPING, OFF, SPLITTING, error, families, full, 
 from tiny_models import FAMILIES
 from tolerance import FORWARD, GRADIENT, TRAINING, assert_close
 
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import parameter_hash
 from slq.models import PrefixKV, VisionFeatures, join, load_model
+from slq.pooling import MeanPooling
 from slq.training import TrainConfig, train
 from slq.types import Item, Pair
 
@@ -31,7 +32,7 @@ def test_capabilities(folder, model):
 def test_prefix_split_equals_concatenated(model, latents):
     fast, slow = split(model, ITEMS, latents), full(model, ITEMS, latents)
     assert_close(fast, slow, steps=FORWARD)
-    assert_close(gradient(pool(fast), latents), gradient(pool(slow), latents), steps=GRADIENT)
+    assert_close(gradient(MeanPooling()(fast), latents), gradient(MeanPooling()(slow), latents), steps=GRADIENT)
     in_place = model.prepare(ITEMS, generation_prompt=False)  # the latents in the place of the prompt at which it would answer
     assert_close(model.decode_latents(model.prefill(in_place), latents), model.forward_reference(in_place, latents), steps=FORWARD)
 
@@ -47,8 +48,8 @@ def test_states_before_the_last_mlp_on_both_paths(model, latents):
         )
     )
     assert_close(fast, slow, steps=FORWARD)
-    assert_close(gradient(pool(fast), latents), gradient(pool(slow), latents), steps=GRADIENT)
-    assert error(pool(fast), pool(split(model, ITEMS, latents))) > OFF, "the last MLP counts"
+    assert_close(gradient(MeanPooling()(fast), latents), gradient(MeanPooling()(slow), latents), steps=GRADIENT)
+    assert error(MeanPooling()(fast), MeanPooling()(split(model, ITEMS, latents))) > OFF, "the last MLP counts"
     assert_close(split(model, ITEMS, latents), full(model, ITEMS, latents), steps=FORWARD, why="and is there again afterwards")
 
 
@@ -73,13 +74,13 @@ def test_prefix_states_serve_many_suffixes_unchanged(model, latents):
 
 @families(FAMILIES)
 def test_every_item_and_every_latent_matters(model, latents):
-    embeddings = pool(full(model, ITEMS, latents))
+    embeddings = MeanPooling()(full(model, ITEMS, latents))
     distances = torch.cdist(embeddings, embeddings) + torch.eye(len(ITEMS))
     assert distances.min() > OFF
     for number in range(len(latents)):
         changed = latents.detach().clone()
         changed[number] *= -1
-        assert error(pool(full(model, ITEMS, changed)), embeddings) > OFF
+        assert error(MeanPooling()(full(model, ITEMS, changed)), embeddings) > OFF
 
 
 WRONGS = {
@@ -169,7 +170,7 @@ def test_batch_equals_single_items_in_any_order(model, latents):
 def test_bfloat16_gives_nearly_the_same_embeddings(folder, model, latents):
     rounded = load_model(str(folder), dtype="bfloat16", device="cpu")
     for path in paths(model):
-        exact, found = pool(path(model, ITEMS, latents)), pool(path(rounded, ITEMS, latents))
+        exact, found = MeanPooling()(path(model, ITEMS, latents)), MeanPooling()(path(rounded, ITEMS, latents))
         assert rounded.model.dtype == torch.bfloat16 and not torch.equal(exact, found)
         assert (exact * found).sum(dim=1).min() >= 0.999
 
@@ -201,4 +202,4 @@ def test_the_retriever_embeds_every_kind_of_item(model, latents):
     queries = LatentQueries(len(latents), model.dim)
     queries.latents = latents
     vectors = LatentEncoder(model, queries).encode(ITEMS).vectors
-    assert_close(torch.from_numpy(vectors), pool(full(model, ITEMS, latents)).detach(), steps=FORWARD)
+    assert_close(torch.from_numpy(vectors), MeanPooling()(full(model, ITEMS, latents)).detach(), steps=FORWARD)

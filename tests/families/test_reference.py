@@ -16,9 +16,9 @@ from tolerance import FORWARD, GRADIENT, assert_close
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from slq.adapters.latents import pool
 from slq.losses import info_nce
 from slq.models import FrozenModel, load_model
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 NUM_LATENTS, TEMPERATURE = 5, 0.07
@@ -163,7 +163,7 @@ def symmetric_loss(embedded_BD: torch.Tensor) -> torch.Tensor:
 def ours(model: FrozenModel, latents_ND: torch.Tensor, fast: bool) -> tuple[torch.Tensor, torch.Tensor]:
     prepared = model.prepare(QUERIES + CANDIDATES)
     states = model.decode_latents(model.prefill(prepared), latents_ND) if fast else model.forward_reference(prepared, latents_ND)
-    embedded = pool(states)
+    embedded = MeanPooling()(states)
     queries, candidates = embedded.chunk(2)
     return embedded, info_nce(queries, candidates, torch.eye(len(QUERIES), dtype=torch.bool), TEMPERATURE)
 

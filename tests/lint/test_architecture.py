@@ -16,7 +16,7 @@ LAYERS = (
     ("types", "registry", "io", "console"),
     ("config", "data", "runtime"),
     ("models",),
-    ("cache", "losses", "adapters"),
+    ("cache", "pooling", "losses", "adapters"),
     ("encoders",),
     ("evaluation", "miniature"),
     ("training", "index", "benchmarks", "retention"),

@@ -10,12 +10,13 @@ import pytest
 import torch
 from tolerance import FORWARD, GRADIENT, assert_close
 
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.errors import InputError, ModelError
 from slq.io.provenance import parameter_hash
 from slq.miniature.world.concepts import concepts
 from slq.miniature.world.scenes import render, sample_scene
 from slq.models import join, load_model
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 
@@ -37,28 +38,28 @@ def test_prefix_split_equals_concatenated(model, items, init, num_latents):
     split = model.decode_latents(model.prefill(prepared), latents)
     whole = model.forward_reference(prepared, latents)
     assert_close(split, whole, steps=FORWARD)
-    assert_close(pool(split), pool(whole), steps=FORWARD)
-    assert_close(gradient(pool(split), latents), gradient(pool(whole), latents), steps=GRADIENT)
+    assert_close(MeanPooling()(split), MeanPooling()(whole), steps=FORWARD)
+    assert_close(gradient(MeanPooling()(split), latents), gradient(MeanPooling()(whole), latents), steps=GRADIENT)
 
 
 def test_latents_matter(model, items):
     prepared = model.prepare(items[:2])
-    first, second = (pool(model.forward_reference(prepared, fresh(model, seed=seed))) for seed in (0, 1))
+    first, second = (MeanPooling()(model.forward_reference(prepared, fresh(model, seed=seed))) for seed in (0, 1))
     assert (first - second).abs().max() > 1e-2
 
 
 def test_batched_equals_single(model, items):
     latents = fresh(model)
     for embed in (model.forward_reference, lambda prepared, q: model.decode_latents(model.prefill(prepared), q)):
-        together = pool(embed(model.prepare(items), latents))
-        alone = torch.cat([pool(embed(model.prepare([item]), latents)) for item in items])
+        together = MeanPooling()(embed(model.prepare(items), latents))
+        alone = torch.cat([MeanPooling()(embed(model.prepare([item]), latents)) for item in items])
         assert_close(together, alone, steps=FORWARD)
 
 
 def test_order_in_the_batch_does_not_matter(model, items):
     latents = fresh(model)
-    forward = pool(model.forward_reference(model.prepare(items), latents))
-    backward = pool(model.forward_reference(model.prepare(items[::-1]), latents)).flip(0)
+    forward = MeanPooling()(model.forward_reference(model.prepare(items), latents))
+    backward = MeanPooling()(model.forward_reference(model.prepare(items[::-1]), latents)).flip(0)
     assert_close(forward, backward, steps=FORWARD)
 
 
@@ -77,8 +78,8 @@ def test_split_and_joined_prefixes_equal_the_batch(model, items):
     states = model.prefill(model.prepare(items))
     kept = states.split()
     shuffled = [7, 0, 9, 3]
-    joined = pool(model.decode_latents(join([kept[i] for i in shuffled], model.device), latents))
-    assert_close(joined, pool(model.decode_latents(states, latents))[shuffled], steps=FORWARD)
+    joined = MeanPooling()(model.decode_latents(join([kept[i] for i in shuffled], model.device), latents))
+    assert_close(joined, MeanPooling()(model.decode_latents(states, latents))[shuffled], steps=FORWARD)
 
 
 def test_last_token_is_what_the_model_answers_from(model, items):
@@ -91,8 +92,8 @@ def test_last_token_is_what_the_model_answers_from(model, items):
 def test_nothing_of_the_model_trains(model, items):
     before = parameter_hash(model.model)
     latents = fresh(model)
-    pool(model.forward_reference(model.prepare(items), latents)).sum().backward()
-    pool(model.decode_latents(model.prefill(model.prepare(items)), latents)).sum().backward()
+    MeanPooling()(model.forward_reference(model.prepare(items), latents)).sum().backward()
+    MeanPooling()(model.decode_latents(model.prefill(model.prepare(items)), latents)).sum().backward()
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.model.parameters())
     assert parameter_hash(model.model) == before
 

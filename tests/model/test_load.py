@@ -15,10 +15,11 @@ import transformers.dynamic_module_utils
 from tolerance import FORWARD, assert_close
 from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration
 
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import FingerprintMismatchError, MissingExtraError, ModelError
 from slq.models import FrozenModel, load_model
+from slq.pooling import MeanPooling
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -49,7 +50,7 @@ def rewrite(file: Path, **changes: object) -> None:
 def embed(model: FrozenModel, items) -> torch.Tensor:
     queries = LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
-        return pool(model.decode_latents(model.prefill(model.prepare(items)), queries.latents))
+        return MeanPooling()(model.decode_latents(model.prefill(model.prepare(items)), queries.latents))
 
 
 # --- options --------------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def test_the_end_keeps_a_share_of_the_start(method, pairs, model, items, tmp_pat
             assert_close(one.get_delta_weight("default"), 0.75 * other.get_delta_weight("default"), steps=ROUNDED)
     if method == "latents":  # without prefixes that training read in other company, which rounds otherwise
         kept = LatentEncoder(model, kept.queries)
-    assert torch.equal(embed(load_encoder(tmp_path / "0.25", model), items), embed(kept, items)), "and that is what is saved"
+    assert torch.equal(embed(load_encoder(tmp_path / "0.75", model), items), embed(kept, items)), "and that is what is saved"
 
 
 def layers(tuned):
@@ -250,15 +250,12 @@ def test_each_modality_has_its_own_latents(model, items):
         assert_close(found[place], embed(own, [item])[0], steps=FORWARD)
 
 
-def test_last_pooling_is_the_last_latents_state():
-    states = torch.randn(2, 3, 5)
-    assert_close(LatentQueries(3, 5, pooling="last").pool(states), torch.nn.functional.normalize(states[:, -1], dim=-1), steps=FORWARD)
-
-
-@pytest.mark.parametrize(("form", "message"), [({"pooling": "max"}, "Pooling is one of"), ({"groups": (5,)}, "between 1 and 4")])
-def test_forms_that_do_not_exist(form, message):
+@pytest.mark.parametrize(
+    ("form", "message"), [({"pooling": "max"}, "Unknown name 'max' in slq.poolings"), ({"groups": (5,)}, "between 1 and 4")]
+)
+def test_forms_that_do_not_exist(form, message, model):
     with pytest.raises(ValueError, match=message):
-        LatentQueries(4, 8, **form)
+        LatentEncoder(model, LatentQueries(4, model.dim, **form))
     with pytest.raises(InputError):
         TrainConfig(num_latents=4, **as_options(form))
 
@@ -311,10 +308,10 @@ def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     ((batch,),) = Batches(pairs, 8, 1, seed=0).from_step(0, 1)
     learner = fresh_learner(model, replace(OPTIONS, matryoshka_dims=(16, 64)))
     whole, losses = learner(batch), []
-    original = learner.pool
+    original = learner.encoder.pooling
     for width in (model.dim, 16, 64):
         single = fresh_learner(model, OPTIONS)
-        single.pool = lambda states, width=width: torch.nn.functional.normalize(original(states)[:, :width], dim=-1)
+        single.encoder.pooling = lambda states, width=width: torch.nn.functional.normalize(original(states)[:, :width], dim=-1)
         losses.append(single(batch).item())
     assert whole.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert len({round(loss, 3) for loss in losses}) == 3

@@ -12,11 +12,12 @@ from PIL import Image
 from tolerance import FORWARD, GRADIENT, assert_close
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
 from slq.models import FrozenModel, load_model
 from slq.models.shapes import REVISION, SHAPES, draw_weights
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 # What is published of each, in millions to the last digit given. internvl3-1b: the InternVL 2.5 report's table of models (same shape);
@@ -103,7 +104,10 @@ def test_user_text_is_never_read_as_control(thin, name):
 
 def test_fast_path_equals_its_slow_twin(thin, mixed):
     queries, prepared = latents(thin), thin.prepare(mixed)
-    split, whole = pool(thin.decode_latents(thin.prefill(prepared), queries)), pool(thin.forward_reference(prepared, queries))
+    split, whole = (
+        MeanPooling()(thin.decode_latents(thin.prefill(prepared), queries)),
+        MeanPooling()(thin.forward_reference(prepared, queries)),
+    )
     assert_close(split, whole, steps=FORWARD)
     weights = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1))
     fast, slow = (torch.autograd.grad((each * weights).sum(), queries)[0] for each in (split, whole))
@@ -111,7 +115,7 @@ def test_fast_path_equals_its_slow_twin(thin, mixed):
 
 
 def test_weights_tell_items_apart(thin, mixed):
-    embeddings_BD = pool(thin.forward_reference(thin.prepare(mixed), latents(thin)))
+    embeddings_BD = MeanPooling()(thin.forward_reference(thin.prepare(mixed), latents(thin)))
     assert torch.isfinite(embeddings_BD).all()
     alike = embeddings_BD @ embeddings_BD.T - torch.eye(len(mixed))
     assert alike.max() < 0.9999  # a few words beside 256 random image tokens hardly count
@@ -131,7 +135,7 @@ def test_one_seed_gives_one_model_in_every_dtype(thin, name):
 def test_attention_can_be_chosen(thin, name, mixed):
     eager = load_model(f"random:{name}", device="cpu", attn_implementation="eager")
     assert eager.model.config.get_text_config()._attn_implementation == "eager"
-    found, wanted = (pool(each.forward_reference(each.prepare(mixed), latents(each))) for each in (eager, thin))
+    found, wanted = (MeanPooling()(each.forward_reference(each.prepare(mixed), latents(each))) for each in (eager, thin))
     assert_close(found, wanted, steps=FORWARD)
 
 

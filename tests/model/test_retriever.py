@@ -12,12 +12,13 @@ from tolerance import FORWARD, GRADIENT, ROUNDED, assert_close
 
 import slq
 from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE, Adapter
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.encoders import LastTokenReadout
 from slq.encoders.latent import LatentEncoder
 from slq.errors import AdapterError, BadItemsError, FingerprintMismatchError, InputError, OutputExistsError
 from slq.losses import info_nce, orthogonality_penalty
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 
@@ -248,7 +249,7 @@ def test_parts_give_the_gradient_of_the_whole_batch_at_the_memory_of_one(model, 
         cache = KVCache() if path == "kept" else None
         encoder = LatentEncoder(model, queries, cache, prefix_caching=path != "slow twin", mini_batch_tokens=mini_batch_tokens)
         states, held = kept_for_gradients(lambda: encoder.states(many))
-        embedded = pool(states)
+        embedded = MeanPooling()(states)
         loss = info_nce(embedded, embedded.roll(1, 0), torch.eye(len(many), dtype=torch.bool), queries.temperature)
         loss = loss + 0.5 * orthogonality_penalty(states)
         return loss, torch.autograd.grad(loss, [queries.latents, queries.log_temperature]), held
@@ -272,7 +273,7 @@ def test_an_image_run_once_teaches_what_it_teaches_run_for_each_caption(model, q
 
     def learn(shown, loss_of):
         encoder = LatentEncoder(model, queries, KVCache() if kept else None)
-        embedded = pool(encoder.states([*shown, *captions]))
+        embedded = MeanPooling()(encoder.states([*shown, *captions]))
         loss = loss_of(embedded[: len(shown)], embedded[len(shown) :])
         return loss, torch.autograd.grad(loss, [queries.latents, queries.log_temperature])
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 INITS = ("normal", "zeros", "prompt")
-POOLINGS = ("mean", "last")
 READOUTS = ("final", "pre_mlp")
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
 
@@ -22,7 +21,7 @@ class LatentQueries(nn.Module):
 
     `latents` (N, D) float32, or (2, N, D) with modality_specific; `log_temperature` scalar. The rest is how they stand and are read, by
     default as in the paper. generation_prompt: whether they stand after the prompt at which the model would answer (SLQ's code), or in its
-    place. pooling: `mean` of their states, or the `last` one's. readout: their `final` states, or those `pre_mlp` of the last layer.
+    place. pooling: the name of a `slq.pooling.Pooling`. readout: their `final` states, or those `pre_mlp` of the last layer.
     modality_specific: other latents for items with an image than for words alone. groups: how many leading latents are also trained as
     vectors of their own, compared by late interaction. Method: SLQ section 3; starts at normal with std 1/sqrt(D). Raises ValueError for a
     form that does not exist.
@@ -43,8 +42,8 @@ class LatentQueries(nn.Module):
         super().__init__()
         if num_latents < 1:
             raise ValueError(f"num_latents must be at least 1, not {num_latents}.")
-        if pooling not in POOLINGS or readout not in READOUTS:
-            raise ValueError(f"Pooling is one of {', '.join(POOLINGS)}, readout one of {', '.join(READOUTS)}: not {pooling}, {readout}.")
+        if readout not in READOUTS:
+            raise ValueError(f"readout is one of {', '.join(READOUTS)}, not {readout}.")
         if any(not 1 <= group <= num_latents for group in groups):
             raise ValueError(f"Groups are leading latents, so between 1 and {num_latents}: not {', '.join(map(str, groups))}.")
         self.generation_prompt, self.pooling, self.readout = generation_prompt, pooling, readout
@@ -114,16 +113,7 @@ class LatentQueries(nn.Module):
         """Move the latents back by a share of their way from `start`: 0 leaves them, 1 is the start."""
         self.latents.lerp_(start.to(self.latents), share)
 
-    def pool(self, states_BND: Tensor) -> Tensor:
-        """States of the latents (B, N, D) -> embeddings of length 1 (B, D), float32."""
-        return pool(states_BND if self.pooling == "mean" else states_BND[:, -1:])
-
 
 def temperature_of(log_temperature: Tensor) -> Tensor:
     """The divisor of the logits that a learned logarithm stands for, clamped to [0.01, 1]."""
     return log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
-
-
-def pool(states_BND: Tensor) -> Tensor:
-    """States (B, N, D) -> embeddings of length 1 (B, D), float32: mean, then L2."""
-    return nn.functional.normalize(states_BND.float().mean(dim=1), dim=-1)

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slq.adapters.latents import pool
 from slq.cache import KVCache
 from slq.doctor.subject import SEED, Measured, Subject, largest
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import parameter_hash
 from slq.models.attention import implementation
+from slq.pooling import MeanPooling
 
 
 class Skipped(Exception):
@@ -56,7 +56,7 @@ def prefix_caching(subject: Subject) -> list[Measured]:
 
 def _gradient(states_BND: Tensor, latents_ND: Tensor) -> Tensor:
     """Gradient (N, D) of a fixed random projection of the embeddings, so that every dimension counts."""
-    embeddings_BD = pool(states_BND)
+    embeddings_BD = MeanPooling()(states_BND)
     weights_BD = torch.randn(embeddings_BD.shape, generator=torch.Generator().manual_seed(SEED)).to(embeddings_BD.device)
     return torch.autograd.grad((embeddings_BD * weights_BD).sum(), latents_ND)[0]
 

@@ -16,12 +16,13 @@ import torch
 from PIL import ImageOps
 from torch import Tensor
 
-from slq.adapters.latents import LatentQueries, pool
+from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import parameter_hash
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
 from slq.models import FrozenModel, PreparedBatch
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 Value = TypeVar("Value")
@@ -109,7 +110,7 @@ class Subject:
 
     @property
     def embeddings(self) -> Tensor:
-        return pool(self.states)
+        return MeanPooling()(self.states)
 
     @torch.no_grad()
     def encode(self, places: Sequence[int]) -> Tensor:

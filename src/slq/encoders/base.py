@@ -17,21 +17,23 @@ from torch.utils.checkpoint import checkpoint
 from slq.errors import BadItemsError, Failure, InputError
 from slq.models import FrozenModel, PreparedBatch, default_num_workers, prefetch_batches
 from slq.models.batching import TEMPLATE_TOKENS, bucketed_batches, estimate_tokens, image_tokens
+from slq.pooling import Pooling
 from slq.types import Embeddings, Item
 
 BATCH_SIZE = 32
 
 
 class Encoder(ABC):
-    """A model with a way of reading embeddings off it; subclasses say how in `encode_prepared`."""
+    """A model, the states that are read off it, and their pooling; subclasses say which states in `states_of`."""
 
     model: FrozenModel
+    pooling: Pooling
     name: str  # what is read, in a word or few, for tables and results
 
     @property
     def vector_shape(self) -> tuple[int, ...]:
         """Of one item's embedding: (D,), or (G, D) where late interaction compares several vectors."""
-        return (self.model.dim,)
+        return self.pooling.vector_shape(self.model.dim)
 
     @property
     def generation_prompt(self) -> bool:
@@ -39,8 +41,12 @@ class Encoder(ABC):
         return True
 
     @abstractmethod
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
+        """States (B, N, D) of a batch that `model.prepare` has turned into tensors, with gradient where there is something to train."""
+
     def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
         """Embeddings (B, *vector_shape) of length 1, float32, with gradient where there is something to train."""
+        return self.pooling(self.states_of(prepared))
 
     @property
     @abstractmethod

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from slq.adapters.latents import LatentQueries
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.models import FrozenModel, PreparedBatch
+from slq.pooling import LastPooling, MeanPooling, Pooling
 from slq.types import Item
 
 ONE_WORD = "in one word:"  # as E5-V asks
@@ -24,6 +25,7 @@ class LastTokenReadout(Encoder):
     """
 
     kind = "last token"
+    pooling: Pooling = LastPooling()
 
     def __init__(self, model: FrozenModel, instruction: str = ""):
         self.model = model
@@ -33,9 +35,9 @@ class LastTokenReadout(Encoder):
         """The item with the instruction behind its text."""
         return _instructed(item, self.instruction)
 
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
-        """Embeddings of length 1 (B, D), float32."""
-        return nn.functional.normalize(self.model.last_token(prepared).float(), dim=-1)
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
+        """Final states of each item's last token (B, 1, D)."""
+        return self.model.last_token(prepared)[:, None]
 
     @property
     def fingerprint(self) -> str:
@@ -46,12 +48,12 @@ class MeanReadout(LastTokenReadout):
     """The mean of the final states of all of an item's tokens, its template's among them."""
 
     kind = "mean of tokens"
+    pooling = MeanPooling()
 
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
-        """Embeddings of length 1 (B, D), float32."""
-        states_BTD = self.model.token_states(prepared).float()
-        mask_BT = prepared.inputs["attention_mask"].to(states_BTD.device)
-        return nn.functional.normalize((states_BTD * mask_BT[..., None]).sum(dim=1), dim=-1)  # the length falls away
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
+        """Final states of each item's tokens (B, T, D), 0 where a row is padded."""
+        states_BTD = self.model.token_states(prepared)
+        return states_BTD * prepared.inputs["attention_mask"].to(states_BTD.device)[..., None]
 
 
 class ZeroTokenReadout(LatentEncoder):

@@ -70,13 +70,10 @@ class FineTunedModel(LastTokenReadout):
 
     def states(self, items: Sequence[Item]) -> Tensor:
         """Final states of each item's last token (B, 1, D), with gradient to the trainable weights."""
-        return run_in_mini_batches(self._states_of, self, items, self.mini_batch_tokens)
+        return run_in_mini_batches(self.states_of, self, items, self.mini_batch_tokens)
 
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
-        """Embeddings of length 1 (B, D), float32."""
-        return nn.functional.normalize(self._states_of(prepared)[:, 0].float(), dim=-1)
-
-    def _states_of(self, prepared: PreparedBatch) -> Tensor:
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
+        """Final states of each item's last token (B, 1, D), with gradient to the trainable weights."""
         halved = self.method == "full" and self.computed_in != torch.float32
         with torch.autocast(self.model.device.type, self.computed_in, enabled=halved):
             return self.model.last_token(prepared)[:, None]

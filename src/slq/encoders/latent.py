@@ -27,6 +27,7 @@ from slq.models.batching import (
     length_buckets,
     max_tokens_that_fit,
 )
+from slq.pooling import poolings
 from slq.runtime import new_folder
 from slq.types import Item
 
@@ -57,6 +58,7 @@ class LatentEncoder(Encoder):
     ):
         self.model = model
         self.queries = queries.to(model.device)
+        self.pooling = poolings.get(queries.pooling)()
         self.prefix_caching = prefix_caching and model.supports_two_pass
         self.cache = cache if self.prefix_caching and model.supports_kv_cache else None
         self.training = training or {}
@@ -119,11 +121,7 @@ class LatentEncoder(Encoder):
 
         Texts, images and both may stand in one batch. Raises InputError for the first item that is wrong. Source: SLQ section 3.
         """
-        return self.queries.pool(self.states(items))
-
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
-        """Embeddings (B, D) of a batch that `model.prepare` has turned into tensors; the cache plays no part."""
-        return self.queries.pool(self.states_of(prepared))
+        return self.pooling(self.states(items))
 
     def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         if self.cache is None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError
 from slq.models import PreparedBatch
+from slq.pooling import MultiVectorPooling
 
 
 class LateInteraction(Encoder):
@@ -27,19 +28,16 @@ class LateInteraction(Encoder):
             known = f"with groups of {', '.join(map(str, trained))} latents" if trained else "without any (`slq train --group`)"
             raise InputError(f"This adapter cannot be compared by late interaction over {group} latents: it was trained {known}.")
         self.encoder, self.model, self.group = encoder, encoder.model, group
+        self.pooling = MultiVectorPooling(group)
         self.name = f"late interaction of {group} latents"
-
-    @property
-    def vector_shape(self) -> tuple[int, ...]:
-        return self.group, self.model.dim
 
     @property
     def generation_prompt(self) -> bool:
         return self.encoder.generation_prompt
 
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
-        """Vectors of length 1 (B, G, D), float32."""
-        return nn.functional.normalize(self.encoder.states_of(prepared)[:, : self.group].float(), dim=-1)
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
+        """States of the adapter's latent queries (B, N, D)."""
+        return self.encoder.states_of(prepared)
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slq.adapters.latents import LatentQueries, pool, temperature_of
+from slq.adapters.latents import LatentQueries, temperature_of
 from slq.cache import KVCache
 from slq.config import TrainConfig
 from slq.config.fields import check_names
@@ -65,10 +65,6 @@ class Learner(nn.Module, ABC):
     def interpolate_to_start(self, share: float) -> None:
         """Move what was learned back by a share of its way from where it started."""
 
-    def pool(self, states_BND: Tensor) -> Tensor:
-        """Embeddings of length 1 (B, D) from the states."""
-        return pool(states_BND)
-
     def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
         """What the optimiser is given."""
         return [{"params": list(self.parameters()), "lr": learning_rate}]
@@ -87,7 +83,7 @@ class Learner(nn.Module, ABC):
         sizes = [len(batch.queries), len(batch.candidates)]
         positives_BC = batch.positives.to(states_BND.device)
         margin = self.config.false_negative_margin
-        queries_BD, candidates_CD = self.pool(states_BND).split(sizes)
+        queries_BD, candidates_CD = self.encoder.pooling(states_BND).split(sizes)
         widths = [queries_BD.shape[1], *self.config.matryoshka_dims]
         loss = torch.stack(
             [
@@ -133,9 +129,6 @@ class LatentLearner(Learner):
 
     def interpolate_to_start(self, share: float) -> None:
         self.queries.toward(self._start, share)
-
-    def pool(self, states_BND: Tensor) -> Tensor:
-        return self.queries.pool(states_BND)
 
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], workers: int) -> str:
         self.encoder.prefill(items, progress, workers)

@@ -1,0 +1,90 @@
+"""Pooling: how the states of one item become its embedding.
+
+Shapes: B batch, N states of an item (latent queries or tokens), G vectors of an embedding, D hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.nn import functional
+
+from slq.registry import Registry
+
+
+@runtime_checkable
+class Pooling(Protocol):
+    """States of items to embeddings; a class whose objects are made without arguments, found by name in `poolings`.
+
+    A distribution adds one by an entry point of the group `slq.poolings`.
+    """
+
+    def __call__(self, states_BND: Tensor) -> Tensor:
+        """Pool the states of a batch.
+
+        Args:
+            states_BND: (B, N, D), of any float type.
+
+        Returns:
+            (B, D) or (B, G, D) float32, each vector of length 1, with the states' gradient.
+        """
+        ...
+
+    def vector_shape(self, dim: int) -> tuple[int, ...]:
+        """The shape of one embedding, (D,) or (G, D), for a hidden size of `dim`."""
+        ...
+
+
+poolings: Registry[type[Pooling]] = Registry("slq.poolings", Pooling)
+
+
+@poolings.register("mean")
+@dataclass(frozen=True)
+class MeanPooling:
+    """The direction of the mean of all states.
+
+    States that are 0, such as those of masked positions, count for nothing: only the direction is kept.
+
+    Example:
+        >>> import torch
+        >>> MeanPooling()(torch.tensor([[[3.0, 0.0], [0.0, 4.0]]]))
+        tensor([[0.6000, 0.8000]])
+    """
+
+    def __call__(self, states_BND: Tensor) -> Tensor:
+        return functional.normalize(states_BND.float().mean(dim=1), dim=-1)
+
+    def vector_shape(self, dim: int) -> tuple[int, ...]:
+        return (dim,)
+
+
+@poolings.register("last")
+@dataclass(frozen=True)
+class LastPooling:
+    """The direction of the last state: the last latent query's, or of left-padded tokens the last token's."""
+
+    def __call__(self, states_BND: Tensor) -> Tensor:
+        return functional.normalize(states_BND[:, -1].float(), dim=-1)
+
+    def vector_shape(self, dim: int) -> tuple[int, ...]:
+        return (dim,)
+
+
+@poolings.register("multi_vector")
+@dataclass(frozen=True)
+class MultiVectorPooling:
+    """The directions of the first states as vectors of their own, to be compared by late interaction.
+
+    Args:
+        size: how many of them.
+    """
+
+    size: int = 1
+
+    def __call__(self, states_BND: Tensor) -> Tensor:
+        return functional.normalize(states_BND[:, : self.size].float(), dim=-1)
+
+    def vector_shape(self, dim: int) -> tuple[int, ...]:
+        return (self.size, dim)
