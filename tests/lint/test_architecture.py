@@ -38,7 +38,7 @@ TOLERATED = {
     ("__signature__", "cli/loading.py"),
     ("locals()", "cli/train.py"),
 }
-LONG_TESTS = {"cli/test_bad_input.py", "model/test_prefix_cache.py"}
+LONG_TESTS = {"model/test_prefix_cache.py"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 TESTS = Path(__file__).parents[1]
