@@ -16,8 +16,7 @@ from tolerance import FORWARD, assert_close
 from transformers import Qwen2Config, Qwen2ForCausalLM, T5Config, T5ForConditionalGeneration
 
 from slq.adapters.latents import LatentQueries
-from slq.encoders.latent import LatentEncoder
-from slq.errors import FingerprintMismatchError, MissingExtraError, ModelError
+from slq.errors import MissingExtraError, ModelError
 from slq.models import FrozenModel, load_model
 from slq.pooling import MeanPooling
 
@@ -167,28 +166,3 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
 
 
 # --- adapters -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def adapter(model, tmp_path) -> Path:
-    LatentEncoder(model, LatentQueries(4, model.dim)).save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter"
-
-
-def test_an_adapter_stays_with_its_weights_and_template(model, adapter, folder):
-    def refused_over_folder() -> str:
-        with pytest.raises(FingerprintMismatchError) as caught:
-            LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu"))
-        return str(caught.value)
-
-    shipped = Path(model.processor.tokenizer.name_or_path)
-    (folder / "config.json").write_bytes((shipped / "config.json").read_bytes())
-    (folder / "model.safetensors").write_bytes((shipped / "model.safetensors").read_bytes())
-    LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu"))  # a copy under another name will do
-    template = folder / "chat_template.jinja"
-    template.write_text("Look: " + template.read_text())
-    assert f"template {model.identity.template!r}" in refused_over_folder()
-    weights = bytearray((folder / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(weights)
-    assert f"revision {model.identity.revision!r}" in refused_over_folder()

@@ -155,7 +155,10 @@ def test_an_adapter_folder_is_not_overwritten_by_chance(encoder, tmp_path):
 
 @pytest.mark.parametrize(
     "field",
-    ["revision", "template", "dim", *(f"preprocessing {each}" for each in ("name", "max_text_tokens", "instruction", "images resample"))],
+    [
+        *("weights_sha256", "config_sha256", "tokenizer_sha256", "chat_template_sha256", "processor image_mean", "dim"),
+        *(f"preprocessing {each}" for each in ("name", "max_text_tokens", "instruction", "image_kwargs resample")),
+    ],
 )
 def test_an_adapter_of_another_model_is_refused(model, encoder, tmp_path, field):
     encoder.save_pretrained(tmp_path / "adapter")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from slq.adapters.latents import LatentQueries
 from slq.errors import AdapterError, FingerprintMismatchError
 from slq.io.files import write_atomic, write_json
-from slq.models import FrozenModel, Preprocessing, load_model
+from slq.models import FrozenModel, ModelIdentity, Preprocessing, check_identity, load_model
 
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -71,25 +71,9 @@ class Adapter:
         queries.load_state_dict(tensors)
         return cls(queries, model, training)
 
-    def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse a model that is not the one the adapter was learned on; see `check_identity`."""
+    def check(self, identity: ModelIdentity) -> None:
+        """Refuse a model that is not the one the adapter was learned on; see `models.check_identity`."""
         check_identity(self.model, identity)
-
-
-def check_identity(learned_on: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Refuse a model that is not the one something was learned on.
-
-    Raises FingerprintMismatchError naming what differs. The dtype may differ (it only changes rounding), and so may the name where the
-    revision, a hash of the weights or a commit, is equal.
-    """
-    ignored = {"dtype"} if learned_on["revision"] == "unknown" else {"dtype", "name"}
-    at_hand = _flat(identity)
-    for key, wanted in _flat(learned_on).items():
-        if key not in ignored and at_hand.get(key) != wanted:
-            raise FingerprintMismatchError(
-                f"This adapter was learned on the model {learned_on['name']!r} with {key} {wanted!r}, but the model at hand "
-                f"is {identity['name']!r} with {key} {at_hand.get(key)!r}: load the one it was learned on, or train a new adapter."
-            )
 
 
 def load_learned_on(learned_on: Mapping[str, Any], loading: Mapping[str, Any]) -> FrozenModel:
@@ -112,11 +96,3 @@ def _form(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["format_version"] > 2:
         form |= {name: config[name] for name in ("readout", "modality_specific")} | {"groups": tuple(config["groups"])}
     return form
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings inside settings as one level, `preprocessing max_pixels`, so that a difference can be named."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= {f"{key} {inner}": each for inner, each in _flat(value).items()} if isinstance(value, Mapping) else {key: value}
-    return flat

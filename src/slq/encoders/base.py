@@ -99,6 +99,7 @@ class Encoder(ABC):
             else:
                 vectors[batch] = found.cpu().numpy()
             progress(len(batch))
+        self.model.item_processor.warn_truncated()
         listed = tuple(failures[i] for i in sorted(failures))
         if listed and not skip_bad:
             raise BadItemsError(listed)

@@ -22,12 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slq.adapters.files import check_identity, load_learned_on
+from slq.adapters.files import load_learned_on
 from slq.encoders.base import run_in_mini_batches
 from slq.encoders.baselines import LastTokenReadout
 from slq.errors import AdapterError, MissingExtraError, ModelError
 from slq.io.files import map_os_errors, write_json
-from slq.models import FrozenModel, PreparedBatch
+from slq.models import FrozenModel, PreparedBatch, check_identity
 from slq.models.batching import max_tokens_that_fit
 from slq.types import Item
 
@@ -125,7 +125,7 @@ class FineTunedModel(LastTokenReadout):
             raise AdapterError(f"The tuned model in {path} is damaged ({error}): save or train it again.") from error
         if model is None:
             model = load_learned_on(learned_on, loading)
-        check_identity(learned_on, model.identity.to_dict())
+        check_identity(learned_on, model.identity)
         tuned = cls(model, method, training["lora_rank"], training["lora_alpha"], train_vision_encoder=training["train_vision_encoder"])
         tuned.training = training
         try:

@@ -6,6 +6,7 @@ Shapes: B batch, D hidden size.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class LatentEncoder(Encoder):
         adapter = Adapter.load(folder)
         if model is None:
             model = load_learned_on(adapter.model, loading)
-        adapter.check(model.identity.to_dict())
+        adapter.check(model.identity)
         return cls(model, adapter.queries, training=dict(adapter.training))
 
     def save_pretrained(self, path: str | Path, overwrite: bool = False) -> None:
@@ -111,7 +112,7 @@ class LatentEncoder(Encoder):
         """Hash of the latent queries and the model's identity: equal fingerprints, comparable embeddings."""
         digest = hashlib.sha256(self.queries.latents.detach().cpu().numpy().tobytes())
         digest.update(repr(sorted(self.queries.form.items())).encode())
-        digest.update(repr(sorted((k, v) for k, v in self.model.identity.to_dict().items() if k != "dtype")).encode())
+        digest.update(json.dumps(self.model.identity.content(), sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     # --- embedding --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The frozen multimodal LLM behind one contract: prepare, prefix, suffix, and full (the slow twin)."""
+"""The frozen multimodal LLM behind one contract: prepare, prefill, decode_latents, and forward_reference (the reference path)."""
 
 from slq import compat  # noqa: F401  (before anything of transformers)
-from slq.models.frozen import FrozenModel, ModelIdentity
+from slq.models.frozen import FrozenModel
+from slq.models.identity import ModelIdentity, check_identity
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch, join
 from slq.models.loading import MINIATURE, load_model
 from slq.models.prefetch import default_num_workers, prefetch_batches
@@ -17,6 +18,7 @@ __all__ = [
     "PreparedBatch",
     "Preprocessing",
     "VisionFeatures",
+    "check_identity",
     "default_num_workers",
     "join",
     "load_model",

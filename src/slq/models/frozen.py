@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property, wraps
+from pathlib import Path
 from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,8 +32,9 @@ from transformers.cache_utils import DynamicLayer
 
 from slq.errors import InputError, ModelError
 from slq.io.provenance import parameter_hash
-from slq.models import attention, packing, vision
+from slq.models import attention, identity, packing, vision
 from slq.models.families import Family
+from slq.models.identity import UNKNOWN, ModelIdentity
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch
 from slq.models.preprocessing import Preprocessing
 from slq.models.processor import ItemProcessor
@@ -41,25 +44,6 @@ from slq.types import Item
 P = ParamSpec("P")
 R = TypeVar("R")
 RERANK_QUESTION = "Query: {query}\nCandidate: {candidate}\nDoes the candidate match the query? Answer yes or no."
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What an adapter is bound to: equal identities give equal embeddings.
-
-    name: hub id, folder name or `miniature`; revision: commit, or hash of the weight files; template: hash of the rendered prompt;
-    preprocessing: the settings, and under `images` what follows from them for the family.
-    """
-
-    name: str
-    revision: str
-    template: str
-    preprocessing: dict[str, Any]
-    dim: int
-    dtype: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _alone(method: Callable[Concatenate[FrozenModel, P], R]) -> Callable[Concatenate[FrozenModel, P], R]:
@@ -80,7 +64,16 @@ class FrozenModel:
     Threads may share one; their passes over the model take turns. Raises ModelError for preprocessing that the family does not have.
     """
 
-    def __init__(self, model: Any, processor: Any, family: Family, name: str, revision: str, preprocessing: Preprocessing | None = None):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        family: Family,
+        name: str,
+        revision: str = UNKNOWN,
+        preprocessing: Preprocessing | None = None,
+        folder: Path | None = None,
+    ):
         self._lock = RLock()  # one for all that `with_model` makes of it, since they may share weights
         self.model = model.eval().requires_grad_(False)
         attention.install(model)
@@ -89,13 +82,20 @@ class FrozenModel:
         self.verified = family.verified
         self.supports_two_pass = not getattr(model, "_is_stateful", False)
         self.embedding = model.get_input_embeddings()
+        dated = identity.asks_for_the_date(processor)
         self.identity = ModelIdentity(
             name=name,
             revision=revision,
-            template=self.item_processor.template_hash(),
+            weights_sha256=None if folder is None else identity.weights_sha256(folder),
+            config_sha256=None if folder is None else identity.config_sha256(folder),
+            processor=identity.processor_settings(processor),
+            tokenizer_sha256=identity.tokenizer_sha256(processor.tokenizer),
+            chat_template_sha256=identity.template_sha256(processor),
             preprocessing=self.preprocessing.to_dict() | {"image_kwargs": self.item_processor.image_kwargs},
             dim=self.embedding.weight.shape[1],
             dtype=str(model.dtype).removeprefix("torch."),
+            earlier=({} if dated else {"template": identity.earlier_template(processor)})
+            | ({"revision": identity.earlier_revision(folder)} if folder is not None and revision == UNKNOWN else {}),
         )
 
     def with_model(self, model: Any, name: str) -> FrozenModel:
@@ -104,7 +104,14 @@ class FrozenModel:
         other.__dict__.pop("fingerprint", None)
         other.model, other.embedding = model.eval(), model.get_input_embeddings()
         attention.install(model)
-        other.identity = replace(self.identity, name=name, revision="unknown", dtype=str(model.dtype).removeprefix("torch."))
+        other.identity = replace(
+            self.identity,
+            name=name,
+            revision=UNKNOWN,
+            weights_sha256=None,
+            dtype=str(model.dtype).removeprefix("torch."),
+            earlier={},
+        )
         return other
 
     @property
@@ -138,8 +145,10 @@ class FrozenModel:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that prefix states depend on beside the item; for weights without a revision of the weights themselves."""
-        weights = parameter_hash(self.model) if self.identity.revision == "unknown" else self.identity.revision
-        return hashlib.sha256(f"{weights} {sorted(self.identity.to_dict().items())}".encode()).hexdigest()[:16]
+        known = self.identity.weights_sha256 or self.identity.revision
+        weights = parameter_hash(self.model) if known == UNKNOWN else known
+        content = json.dumps([weights, self.identity.content(), self.identity.dtype], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     # --- items to tensors -------------------------------------------------------------------------------------------------
 

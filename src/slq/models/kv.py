@@ -17,15 +17,21 @@ from transformers import DynamicCache
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """A batch as the model takes it: left-padded `inputs` (input_ids and attention_mask (B, T), pixel values, ...)."""
+    """A batch as the model takes it.
+
+    Attributes:
+        inputs: left-padded input_ids and attention_mask (B, T), pixel values, and what else the model takes.
+        truncated: positions of the items whose text was cut.
+    """
 
     inputs: dict[str, Tensor]
+    truncated: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.inputs["input_ids"].shape[0]
 
     def to(self, device: torch.device) -> PreparedBatch:
-        return PreparedBatch({name: value.to(device) for name, value in self.inputs.items()})
+        return PreparedBatch({name: value.to(device) for name, value in self.inputs.items()}, self.truncated)
 
 
 @dataclass(frozen=True)

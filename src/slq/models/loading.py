@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from importlib.resources import files
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import is_offline_mode
+from huggingface_hub import is_offline_mode, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from transformers import (
@@ -29,6 +28,7 @@ from slq.io.device import choose_device, choose_dtype
 from slq.models import shapes
 from slq.models.families import family_of
 from slq.models.frozen import FrozenModel
+from slq.models.identity import UNKNOWN
 from slq.models.invariance import probe
 from slq.models.preprocessing import Preprocessing
 from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
@@ -91,9 +91,9 @@ def load_model(
         raise
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         raise ModelError(f"Cannot load the model {name!r}: {_reason(error)}") from error
-    found = _folder_hash(Path(path)) if Path(path).is_dir() else (getattr(config, "_commit_hash", None) or revision or "unknown")
+    commit = getattr(config, "_commit_hash", None) or revision or UNKNOWN
     family = family_of(config.model_type)
-    model = FrozenModel(network, processor, family, name, found, preprocessing)
+    model = FrozenModel(network, processor, family, name, commit, preprocessing, _folder(path, commit))
     if not family.verified:
         probe(model)
     if quantization is not None:
@@ -172,14 +172,9 @@ def _reason(error: BaseException) -> str:
     return (text.split("\n")[0] or type(error).__name__).rstrip(".") + "."
 
 
-def _folder_hash(folder: Path) -> str:
-    """What stands for a revision where there is no commit: a hash of the config and of each weight file's size and ends."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for weights in sorted(folder.glob("*.safetensors")):
-        size = weights.stat().st_size
-        digest.update(f"{weights.name} {size}".encode())
-        with weights.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
+def _folder(path: str, commit: str) -> Path | None:
+    """Where a model's files are: its folder, or its snapshot in the hub's cache."""
+    if Path(path).is_dir():
+        return Path(path)
+    config = try_to_load_from_cache(path, "config.json", revision=commit)
+    return Path(config).parent if isinstance(config, str) else None

@@ -38,7 +38,10 @@ def prefetch_batches(
     )
     with _tokenizers_expect_a_fork():
         prepared = iter(loader)
-    yield from prepared
+    for position, batch in enumerate(prepared):
+        if workers and isinstance(batch, PreparedBatch):
+            processor.note_truncated(batches[position], batch)
+        yield batch
 
 
 class _Prepare(Dataset):

@@ -5,8 +5,9 @@ Apart from the model, so that processes of their own can prepare the next batche
 
 from __future__ import annotations
 
-import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 
@@ -17,6 +18,7 @@ from slq.data.images import open_image
 from slq.data.texts import check_text
 from slq.errors import InputError
 from slq.models.families import Family
+from slq.models.identity import undated_template
 from slq.models.kv import PreparedBatch
 from slq.models.preprocessing import Preprocessing
 from slq.types import Item
@@ -38,42 +40,88 @@ class ItemProcessor:
         self.variable_resolution = family.variable_resolution or not (family.single_tile_kwargs and preprocessing.name == "paper")
         self.tokens_per_tile: int | None = getattr(processor, "image_seq_length", None) or getattr(processor, "image_seq_len", None)
         processor.tokenizer.padding_side = "left"
+        self._template = undated_template(processor)
+        self._truncated: set[str] = set()  # texts that were cut
+        self._told = 0  # of how many of them a warning was given
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
 
     def message(self, item: Item) -> dict[str, Any]:
         """The item as one user turn: its image, then its text, then the instruction if there is one.
 
-        Raises ImageError, TextError, or InputError for an item without either.
+        Raises:
+            ImageError: for an image that cannot be opened.
+            TextError: for a text that is none.
+            InputError: for an item without either.
         """
-        parts = self.parts(item)
-        if self.preprocessing.instruction:
-            words = parts.pop()["text"] + "\n" if item.text is not None else ""
-            parts.append({"type": "text", "text": words + self.preprocessing.instruction})
-        return {"role": "user", "content": parts}
+        return self._turn(item)[0]
 
     def parts(self, item: Item) -> list[dict[str, Any]]:
-        """An image and a text as parts of a message."""
+        """An image and a text as parts of a message; raises what `message` raises."""
+        return self._parts(item)[0]
+
+    def _turn(self, item: Item) -> tuple[dict[str, Any], bool]:
+        """The item as one user turn, and whether its text was cut."""
+        parts, is_cut = self._parts(item)
+        if self.preprocessing.instruction:
+            text = parts.pop()["text"] + "\n" if item.text is not None else ""
+            parts.append({"type": "text", "text": text + self.preprocessing.instruction})
+        return {"role": "user", "content": parts}, is_cut
+
+    def _parts(self, item: Item) -> tuple[list[dict[str, Any]], bool]:
         parts: list[dict[str, Any]] = []
+        is_cut = False
         if item.image is not None:
             parts.append({"type": "image", "image": self._shape_image(open_image(item.image))})
         if item.text is not None:
-            parts.append({"type": "text", "text": self._truncate(self._escape_control_tokens(check_text(item.text)))})
+            whole = self._escape_control_tokens(check_text(item.text))
+            text = self._truncate(whole)
+            is_cut = text != whole
+            parts.append({"type": "text", "text": text})
         if not parts:
             raise InputError("An item needs a text, an image, or both: this one has neither.")
-        return parts
+        return parts, is_cut
 
     def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> PreparedBatch:
         """Items to left-padded tensors on the CPU: the user's turn, then the generation prompt (SLQ code) if wanted.
 
-        Raises what `message` raises for the first item that is wrong; callers that must go on check items one by one.
+        Args:
+            items: texts, images, and both.
+            generation_prompt: whether the prompt at which the model would answer comes behind each item.
+
+        Returns:
+            The batch; it says which of its texts were cut.
+
+        Raises:
+            InputError: what `message` raises for the first item that is wrong; callers that must go on check items one by one.
         """
-        return self.prepare_messages([[self.message(item)] for item in items], generation_prompt)
+        turns = [self._turn(item) for item in items]
+        batch = self.prepare_messages([[message] for message, _ in turns], generation_prompt)
+        batch = replace(batch, truncated=tuple(position for position, (_, is_cut) in enumerate(turns) if is_cut))
+        self.note_truncated(items, batch)
+        return batch
+
+    def note_truncated(self, items: Sequence[Item], batch: PreparedBatch) -> None:
+        """Count the texts of a batch that were cut, each once however often it is prepared, here or in another process."""
+        with self._lock:
+            self._truncated.update(items[position].text or "" for position in batch.truncated)
+
+    def warn_truncated(self) -> None:
+        """Warn, at the end of a run, of texts that were cut since the last warning: how many, and where."""
+        with self._lock:
+            count, self._told = len(self._truncated) - self._told, len(self._truncated)
+        if count:
+            limit = self.preprocessing.max_text_tokens
+            warnings.warn(
+                f"{count} text(s) had more than {limit} tokens; only their first {limit} were read. Raise max_text_tokens to read more.",
+                stacklevel=3,
+            )
 
     def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> PreparedBatch:
         """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
         with self._lock:
             inputs = self.processor.apply_chat_template(
                 list(conversations),
+                **self._template,
                 add_generation_prompt=generation_prompt,
                 tokenize=True,
                 return_dict=True,
@@ -123,12 +171,6 @@ class ItemProcessor:
     def _tokenize(self, text: str | list[str], **options: bool) -> Any:
         with self._lock:
             return self.processor.tokenizer(text, add_special_tokens=False, verbose=False, **options)
-
-    def template_hash(self) -> str:
-        """Hash of the rendered chat template."""
-        probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
-        rendered = self.processor.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
-        return hashlib.sha256(rendered.encode()).hexdigest()[:16]
 
     # A lock cannot be handed to another process, and one that a thread holds while a process is forked is never free there.
 

@@ -174,6 +174,7 @@ def _steps(
     """The batch of each step, with those of this process's items that must be read for it, prepared while the model ran."""
     for epoch in batches.from_step(start, stop):
         yield from zip(epoch, learner.prefetch_batches([own(batch.items) for batch in epoch], workers), strict=True)
+    learner.encoder.model.item_processor.warn_truncated()
 
 
 def _prefill(learner: Learner, items: Sequence[Item], workers: int, show_progress: bool) -> None:

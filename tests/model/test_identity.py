@@ -1,0 +1,199 @@
+"""What decides embeddings is the identity: every byte of the weights, the processor, the vocabulary, the template; and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slq.adapters.latents import LatentQueries
+from slq.encoders.latent import LatentEncoder
+from slq.errors import FingerprintMismatchError
+from slq.models import FrozenModel, load_model
+from slq.models.families import family_of
+from slq.models.identity import (
+    REMEMBERED_BYTES,
+    TEMPLATE_DAY,
+    config_sha256,
+    digests_file,
+    earlier_revision,
+    earlier_template,
+    file_sha256,
+    weight_files,
+    weights_sha256,
+)
+from slq.types import Item
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    """A copy of the miniature that may be changed."""
+    return Path(shutil.copytree(Path(model.processor.tokenizer.name_or_path), tmp_path / "copy"))
+
+
+@pytest.fixture
+def adapter(model, tmp_path) -> Path:
+    LatentEncoder(model, LatentQueries(4, model.dim)).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def change_json(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def refused(adapter: Path, folder: Path) -> str:
+    with pytest.raises(FingerprintMismatchError) as caught:
+        LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu"))
+    return str(caught.value)
+
+
+def test_a_copy_under_another_name_is_the_same_model(model, adapter, folder):
+    change_json(folder / "config.json", lambda config: config.update(transformers_version="9", _name_or_path="elsewhere"))
+    copy = LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu"))
+    assert copy.model.identity.name != model.identity.name and copy.model.identity.content() == model.identity.content()
+    assert copy.fingerprint == LatentEncoder.from_pretrained(adapter, model).fingerprint
+    assert copy.model.fingerprint == model.fingerprint
+
+
+def test_a_byte_in_the_middle_of_the_weights(adapter, folder):
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    assert len(weights) > 3 << 20, "the ends alone would have been read before"
+    weights[len(weights) // 2] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert "weights_sha256" in refused(adapter, folder)
+
+
+def test_a_setting_of_the_model(adapter, folder):
+    change_json(folder / "config.json", lambda config: config["text_config"].update(rms_norm_eps=1e-3))
+    assert "config_sha256" in refused(adapter, folder)
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_mean", [0.4, 0.5, 0.5]), ("image_std", [1, 1, 1]), ("do_normalize", False)])
+def test_a_setting_of_the_processor(adapter, folder, name, value):
+    def change(content: dict) -> None:
+        settings = content.get("image_processor", content)
+        assert settings[name] != value
+        settings[name] = value
+
+    where = next(path for path in (folder / "processor_config.json", folder / "preprocessor_config.json") if name in path.read_text())
+    change_json(where, change)
+    assert f"processor {name}" in refused(adapter, folder)
+
+
+def test_two_tokens_that_changed_places(adapter, folder):
+    def swap(content: dict) -> None:
+        vocabulary = content["model"]["vocab"]
+        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+
+    change_json(folder / "tokenizer.json", swap)
+    assert "tokenizer_sha256" in refused(adapter, folder)
+
+
+def test_a_tokenizer_that_was_used_is_the_same(model):
+    again = load_model(device="cpu")
+    again.prepare([Item("a cat"), Item("a cat on a mat")])
+    again.processor.tokenizer("a cat", truncation=True, max_length=4, padding="max_length")
+    copy = FrozenModel(again.model, again.processor, family_of("internvl"), "again")
+    assert copy.identity.tokenizer_sha256 == model.identity.tokenizer_sha256
+
+
+def test_a_template_that_prints_the_date_is_the_same_every_day(model, adapter, folder):
+    template = folder / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }} " + template.read_text(encoding="utf-8"), encoding="utf-8")
+    dated = load_model(str(folder), device="cpu")
+    text = dated.processor.tokenizer.decode(dated.prepare([Item("a cat")]).inputs["input_ids"][0])
+    assert TEMPLATE_DAY.strftime("%d%b%Y").lower() in text.replace(" ", "") and "a cat" in text
+    assert "template" not in dated.identity.earlier, "what earlier versions stated of it was true for one day"
+    LatentEncoder(dated, LatentQueries(4, dated.dim)).save_pretrained(adapter, overwrite=True)
+    assert LatentEncoder.from_pretrained(adapter, load_model(str(folder), device="cpu")).model.identity == dated.identity
+    assert "chat_template_sha256" in refused(adapter, Path(model.processor.tokenizer.name_or_path))
+
+
+# Files
+
+
+def shards(folder: Path, parts: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, content in parts.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_the_files_that_are_read_count_and_no_others(tmp_path):
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}).encode()
+    parts = {"model-1.safetensors": b"one", "model-2.safetensors": b"two", "model.safetensors.index.json": index}
+    both = shards(tmp_path / "both", {**parts, "consolidated.safetensors": b"x", "pytorch_model.bin": b"y"})
+    assert [path.name for path in weight_files(both)] == ["model-1.safetensors", "model-2.safetensors"]
+    assert weights_sha256(both) == weights_sha256(shards(tmp_path / "alone", parts))
+    assert weights_sha256(both) != weights_sha256(shards(tmp_path / "other", {**parts, "model-2.safetensors": b"twO"}))
+    old = shards(tmp_path / "old", {"pytorch_model.bin": b"one", "training_args.bin": b"z"})
+    assert [path.name for path in weight_files(old)] == ["pytorch_model.bin"]
+    assert weights_sha256(shards(tmp_path / "none", {"notes.txt": b"x"})) is None and config_sha256(tmp_path / "none") is None
+
+
+def test_a_byte_in_the_middle_of_a_big_shard_is_seen_and_an_unchanged_one_is_not_read_again(tmp_path, own_cache):
+    shard, long_ago = tmp_path / "model.safetensors", 1_700_000_000
+    with shard.open("wb") as file:
+        file.truncate(REMEMBERED_BYTES)
+    os.utime(shard, (long_ago, long_ago))
+    first = file_sha256(shard)
+    assert json.loads(digests_file().read_text())[str(shard.resolve())][-1] == first
+    remembered = digests_file().read_text().replace(first, "remembered")
+    digests_file().write_text(remembered)
+    assert file_sha256(shard) == "remembered"
+    with shard.open("r+b") as file:
+        file.seek(REMEMBERED_BYTES // 2)
+        file.write(b"x")
+    assert file_sha256(shard) not in (first, "remembered")
+    assert json.loads(digests_file().read_text())[str(shard.resolve())][-1] == "remembered", "it changed just now, and may again"
+    digests_file().write_text("not JSON")
+    os.utime(shard, (long_ago, long_ago + 1))
+    assert file_sha256(shard) == json.loads(digests_file().read_text())[str(shard.resolve())][-1]
+
+
+def test_what_the_hub_names_by_its_hash_is_not_read(tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (blobs / ("a" * 64)).write_bytes(b"any")
+    (blobs / ("b" * 40)).write_bytes(b"kept in git")
+    (tmp_path / "large").symlink_to(blobs / ("a" * 64))
+    (tmp_path / "small").symlink_to(blobs / ("b" * 40))
+    assert file_sha256(tmp_path / "large") == "a" * 64
+    assert file_sha256(tmp_path / "small") == file_sha256(blobs / ("b" * 40)) != "b" * 40
+
+
+# What earlier versions saved
+
+
+def stated_before(model, folder: Path, **changes: object) -> dict:
+    """The identity of a folder as adapters of formats 2 and 3 state it."""
+    settings = dict(model.preprocessing.to_dict())
+    settings["pictures"] = model.identity.preprocessing["image_kwargs"]
+    found = {"name": "miniature", "revision": earlier_revision(folder), "template": earlier_template(model.processor)}
+    return {**found, "preprocessing": settings, "dim": model.dim, "dtype": "float32", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, None),
+        ({"name": "elsewhere", "dtype": "bfloat16"}, None),
+        ({"revision": "another"}, "revision 'another'"),
+        ({"template": "another"}, "template 'another'"),
+        ({"dim": 7}, "dim 7"),
+    ],
+)
+def test_adapters_of_earlier_formats_are_held_to_what_they_state(model, adapter, changes, named):
+    folder = Path(model.processor.tokenizer.name_or_path)
+    change_json(adapter / "adapter_config.json", lambda content: content.update(backbone=stated_before(model, folder, **changes)))
+    if named is None:
+        assert LatentEncoder.from_pretrained(adapter, model).queries.num_latents == 4
+    else:
+        with pytest.raises(FingerprintMismatchError, match=named):
+            LatentEncoder.from_pretrained(adapter, model)
