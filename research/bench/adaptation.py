@@ -29,7 +29,7 @@ from research.bench.measuring import statistics_of, write_result
 from slq.config.fields import result_settings
 from slq.data import read_pairs
 from slq.demo.run import RECIPE, TRAINING_IMAGES
-from slq.losses import info_nce
+from slq.losses.info_nce import info_nce
 from slq.miniature.export import write_sample_data
 from slq.models import load_model
 from slq.pooling import MeanPooling

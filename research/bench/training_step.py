@@ -26,7 +26,7 @@ from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import seed_everything
-from slq.losses import info_nce
+from slq.losses.info_nce import info_nce
 from slq.models import FrozenModel, load_model
 from slq.models.batching import bucketed_batches
 from slq.pooling import MeanPooling

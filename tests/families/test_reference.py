@@ -16,7 +16,7 @@ from tolerance import FORWARD, GRADIENT, assert_close
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from slq.losses import info_nce
+from slq.losses.info_nce import info_nce
 from slq.models import FrozenModel, load_model
 from slq.pooling import MeanPooling
 from slq.types import Item

@@ -22,7 +22,8 @@ from slq.errors import AdapterError, FingerprintMismatchError, InputError
 from slq.evaluation import evaluate
 from slq.evaluation.ranking import rank
 from slq.io.provenance import parameter_hash
-from slq.losses import info_nce, late_interaction, late_interaction_nce
+from slq.losses.info_nce import info_nce
+from slq.losses.late_interaction import late_interaction, late_interaction_nce
 from slq.training import TrainConfig, train
 from slq.training.batches import Batches
 from slq.training.methods import fresh_learner, fresh_queries

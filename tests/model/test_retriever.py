@@ -17,7 +17,8 @@ from slq.cache import KVCache
 from slq.encoders import LastTokenReadout
 from slq.encoders.latent import LatentEncoder
 from slq.errors import AdapterError, BadItemsError, FingerprintMismatchError, InputError, OutputExistsError
-from slq.losses import info_nce, orthogonality_penalty
+from slq.losses.info_nce import info_nce
+from slq.losses.orthogonality import orthogonality_penalty
 from slq.pooling import MeanPooling
 from slq.types import Item
 

@@ -10,7 +10,8 @@ from tolerance import FORWARD, assert_close
 from torch import Tensor
 from torch.nn import functional
 
-from slq.losses import info_nce, orthogonality_penalty
+from slq.losses.info_nce import info_nce
+from slq.losses.orthogonality import orthogonality_penalty
 
 MARGIN = 0.1
 

@@ -67,6 +67,7 @@ class AdapterConfig:
         "mean",
         help="How the states of the latent queries become one embedding.",
         choices=("mean", "last"),
+        plugin_group="slq.poolings",
         panel=ADAPTER,
     )
     hidden_state: str = option(
@@ -249,6 +250,8 @@ class TrainConfig(LoggingConfig, CacheConfig, OptimConfig, MethodConfig, LossCon
             raise ConfigError(f"train_vision_encoder is for method full: {self.method} leaves the vision encoder as it is.")
         if not self.loss:
             raise ConfigError("loss is empty: name at least one, such as info_nce.")
+        if all(loss.name == "orthogonality" for loss in self.loss):
+            raise ConfigError("loss orthogonality compares no query with a candidate: name another beside it, such as info_nce.")
         if self.method in ("lora", "full"):
             self._refuse_options_of_latents()
 

@@ -14,17 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from slq.adapters.latents import LatentQueries, temperature_of
 from slq.cache import KVCache
 from slq.config import TrainConfig
-from slq.config.fields import check_names
 from slq.encoders import FineTunedModel
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder, Prefetched
-from slq.errors import ConfigError
-from slq.losses import info_nce, late_interaction_nce, orthogonality_penalty
+from slq.losses import LossBatch, compose_loss
 from slq.models import FrozenModel
 from slq.training.batches import ContrastiveBatch
 from slq.training.distributed import gather_states
@@ -46,7 +43,7 @@ class Learner(nn.Module, ABC):
     def __init__(self, config: TrainConfig, rank: int = 0, processes: int = 1):
         super().__init__()
         self.config, self._place = config, (rank, processes)
-        self._orthogonality = orthogonality_weight(config)
+        self.loss = compose_loss(config)
 
     @property
     @abstractmethod
@@ -78,35 +75,13 @@ class Learner(nn.Module, ABC):
         yield from ({} for _ in batches)
 
     def forward(self, batch: ContrastiveBatch, ahead: Prefetched | None = None) -> Tensor:
-        """The loss of a batch: InfoNCE of the pooled embeddings, and what the options add to it."""
+        """The loss of a batch."""
         states_BND = gather_states(batch.items, partial(self.states, ahead=ahead or {}), *self._place)
         sizes = [len(batch.queries), len(batch.candidates)]
         positives_BC = batch.positives.to(states_BND.device)
-        margin = self.config.false_negative_margin
+        queries_BND, candidates_CND = states_BND.split(sizes)
         queries_BD, candidates_CD = self.encoder.pooling(states_BND).split(sizes)
-        widths = [queries_BD.shape[1], *self.config.matryoshka_dims]
-        loss = torch.stack(
-            [
-                info_nce(
-                    functional.normalize(queries_BD[:, :width], dim=-1) if width < widths[0] else queries_BD,
-                    functional.normalize(candidates_CD[:, :width], dim=-1) if width < widths[0] else candidates_CD,
-                    positives_BC,
-                    self.temperature,
-                    false_negative_margin=margin,
-                )
-                for width in widths
-            ]
-        ).mean()
-        if self.config.multi_vector_sizes:
-            queries_BND, candidates_CND = functional.normalize(states_BND.float(), dim=-1).split(sizes)
-            by_group = [
-                late_interaction_nce(queries_BND[:, :group], candidates_CND[:, :group], positives_BC, self.temperature, margin)
-                for group in self.config.multi_vector_sizes
-            ]
-            loss = loss + torch.stack(by_group).mean()
-        if self._orthogonality:
-            loss = loss + self._orthogonality * orthogonality_penalty(states_BND)
-        return loss
+        return self.loss(LossBatch(queries_BND, candidates_CND, queries_BD, candidates_CD, positives_BC, self.temperature))
 
 
 class LatentLearner(Learner):
@@ -213,22 +188,6 @@ def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
         level=CACHE_LEVELS[config.cache_level],
         eight_bit=config.kv_cache_dtype == "int8",
     )
-
-
-def orthogonality_weight(config: TrainConfig) -> float:
-    """The weight of the orthogonality regulariser, by default 1 where it is asked for.
-
-    Raises:
-        ConfigError: for an option that a loss does not have, or a weight that is no number from 0 on.
-    """
-    weight = 0.0
-    for loss in config.loss:
-        check_names(loss.options, ["weight"] if loss.name == "orthogonality" else [], f"loss {loss.name}")
-        given = loss.options.get("weight", 1.0)
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < math.inf:
-            raise ConfigError(f"loss {loss.name}: weight must be a number, at least 0, not {given!r}.")
-        weight += given if loss.name == "orthogonality" else 0.0
-    return weight
 
 
 def _bytes(gigabytes: float | None) -> int | None:

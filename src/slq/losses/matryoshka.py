@@ -1,0 +1,39 @@
+"""Matryoshka: the first dimensions of an embedding are trained to stand alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from slq.losses.base import Loss, LossBatch, losses
+from slq.losses.info_nce import InfoNCE
+
+
+@losses.register("matryoshka")
+@dataclass(frozen=True)
+class Matryoshka:
+    """The mean of another loss over whole embeddings and over their first dimensions, brought to length 1 again.
+
+    Args:
+        loss: the loss to wrap; it reads the pooled embeddings.
+        dims: how many of the first dimensions, one number for each width that is to be usable.
+
+    Source: Kusupati et al. 2022.
+    """
+
+    loss: Loss = field(default_factory=InfoNCE)
+    dims: tuple[int, ...] = ()
+
+    def __call__(self, batch: LossBatch) -> Tensor:
+        return torch.stack([self.loss(batch), *(self.loss(_truncated(batch, dim)) for dim in self.dims)]).mean()
+
+
+def _truncated(batch: LossBatch, dim: int) -> LossBatch:
+    """The batch with the first dimensions of its embeddings; itself where they have no more."""
+    if dim >= batch.queries_BD.shape[1]:
+        return batch
+    queries_BD, candidates_CD = (functional.normalize(each[:, :dim], dim=-1) for each in (batch.queries_BD, batch.candidates_CD))
+    return replace(batch, queries_BD=queries_BD, candidates_CD=candidates_CD)
