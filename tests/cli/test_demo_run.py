@@ -1,4 +1,4 @@
-"""The demo itself, on a smaller world: it ends, it leaves a page, and it replaces only its own folder."""
+"""The demo itself, on less sample data: it ends, it leaves a page, and it replaces only its own folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ demo_module = sys.modules["slq.demo.run"]  # `slq.demo.run` the name is the func
 
 
 @pytest.mark.slow
-def test_the_demo_runs_twice_and_tells_the_truth(tmp_path, monkeypatch, capsys):
+def test_the_demo_runs_twice_and_writes_its_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_module, "TRAINING_IMAGES", 60)
     monkeypatch.setattr(demo_module, "TEST_IMAGES", 200)
     monkeypatch.setattr(demo_module, "RECIPE", replace(demo_module.RECIPE, epochs=1, batch_size=16, validation_size=4))
@@ -23,7 +23,9 @@ def test_the_demo_runs_twice_and_tells_the_truth(tmp_path, monkeypatch, capsys):
         demo(out)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.count("Knowledge queries") >= 1 and page.count("<img") >= 5 * 2 * 13
-    assert all((out / name).exists() for name in ("adapter/adapter.safetensors", "index/embeddings.json", "world/test/captions.jsonl"))
+    assert all(
+        (out / name).exists() for name in ("adapter/adapter.safetensors", "index/embeddings.json", "sample-data/test/captions.jsonl")
+    )
     printed = capsys.readouterr().out
     assert "bit-identical" in printed and printed.count("$ slq search") == 6
     assert printed.rstrip().endswith(demo_module.NEXT_COMMAND)

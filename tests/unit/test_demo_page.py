@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from slq.demo.page import Example, Page, Score, Shown, draw_curve, render_page, ticks_between, write_page
+from slq.demo.page import Example, Page, ResultCard, ScoreRow, draw_curve, render_page, ticks_between, write_page
 from slq.errors import OutputError
 
 MINUS = "\N{MINUS SIGN}"
@@ -60,22 +60,22 @@ class Parsed(HTMLParser):
         return [attributes for attributes in self.of(tag) if name in attributes.get("class", "").split()]
 
 
-def shown(right: bool, image: str = "images/1.png", caption: str = "a red cat", score: float = 0.5) -> Shown:
-    return Shown(image, caption, score, right)
+def result(right: bool, image: str = "images/1.png", caption: str = "a red cat", score: float = 0.5) -> ResultCard:
+    return ResultCard(image, caption, score, right)
 
 
-def score(before: float, after: float, name: str = "text to image, hit@5") -> Score:
-    return Score(name, before, 0.03, after, 0.005, "1,000 queries")
+def score(before: float, after: float, name: str = "text to image, hit@5") -> ScoreRow:
+    return ScoreRow(name, before, 0.03, after, 0.005, "1,000 queries")
 
 
 EXAMPLES = (
-    Example("explicit", "a red cat", None, (shown(False), shown(True)), (shown(True), shown(True), shown(False))),
-    Example("knowledge", "the animal that gives milk", None, (shown(False), shown(False, score=-0.25)), (shown(True),)),
-    Example("composed", "but blue", "images/query.png", (), (shown(False),)),
+    Example("explicit", "a red cat", None, (result(False), result(True)), (result(True), result(True), result(False))),
+    Example("knowledge", "the animal that gives milk", None, (result(False), result(False, score=-0.25)), (result(True),)),
+    Example("composed", "but blue", "images/query.png", (), (result(False),)),
 )
 PAGE = Page(
     title="Adapted in two minutes",
-    facts=(("Backbone", "the miniature, frozen"), ("Training pairs", "4,000")),
+    facts=(("model", "the miniature, frozen"), ("Training pairs", "4,000")),
     scores=(score(0.1, 0.85), score(0.412, 0.368, "composed query to image, hit@5")),
     examples=EXAMPLES,
     training_curve=((10, 4.2), (20, 1.5), (30, 0.5)),
@@ -89,8 +89,8 @@ def test_hostile_text_is_escaped_everywhere():
     page = Page(
         title=HOSTILE,
         facts=((HOSTILE, HOSTILE),),
-        scores=(Score(HOSTILE, 0.1, 0.1, 0.2, 0.0, HOSTILE),),
-        examples=(Example("explicit", HOSTILE, HOSTILE, (Shown(HOSTILE, HOSTILE, 0.1, True),), ()),),
+        scores=(ScoreRow(HOSTILE, 0.1, 0.1, 0.2, 0.0, HOSTILE),),
+        examples=(Example("explicit", HOSTILE, HOSTILE, (ResultCard(HOSTILE, HOSTILE, 0.1, True),), ()),),
         training_curve=(),
         next_command=HOSTILE,
         provenance=HOSTILE,
@@ -117,7 +117,7 @@ def test_html_is_well_formed_and_its_links_lead_somewhere(page):
 
 
 def test_nothing_is_fetched_from_outside():
-    images = (shown(True, "http://example.com/a.png"), shown(True, "//example.com/a.png"), shown(True, "javascript:alert(1)"))
+    images = (result(True, "http://example.com/a.png"), result(True, "//example.com/a.png"), result(True, "javascript:alert(1)"))
     text = render_page(replace(PAGE, examples=(Example("explicit", "x", None, images, ()),)))
     parsed = Parsed(text)
     addresses = [attributes[key] for _, attributes in parsed.tags for key in ("src", "href", "srcset") if key in attributes]
@@ -141,7 +141,7 @@ def test_each_image_is_marked_right_or_wrong_by_word_and_frame():
 def test_each_row_tells_its_outcome():
     text = Parsed(render_page(PAGE)).text
     rows = re.findall(r"(?:Before zero-shot, last token|After with the latent queries) (.*?)(?= ✗| ✓| Nothing)", text)
-    assert rows[:4] == ["1 right, in place 2", "2 right, the first in place 1", "none of 2 right", "1 right, in place 1"]
+    assert rows[:4] == ["1 right, at rank 2", "2 right, the first at rank 1", "none of 2 right", "1 right, at rank 1"]
     assert "Before zero-shot, last token Nothing was retrieved." in text
 
 
@@ -161,7 +161,7 @@ def test_a_worse_score_is_shown_as_plainly_as_a_better_one():
 
 
 def test_bars_start_at_zero_and_are_as_long_as_the_numbers_beside_them():
-    parsed = Parsed(render_page(replace(PAGE, scores=(Score("s", 0.412, 0.03, 1.2, 0.05, ""),))))
+    parsed = Parsed(render_page(replace(PAGE, scores=(ScoreRow("s", 0.412, 0.03, 1.2, 0.05, ""),))))
     assert [bar["style"] for bar in parsed.classed("span", "bar")] == ["width: 41.20%", "width: 3.00%", "width: 100.00%"]
     assert [mark["style"] for mark in parsed.classed("span", "chance-mark")] == ["left: 5.00%"] * 3
     assert "before 41.2% untrained 3.0% after 120.0% chance 5.0%" in parsed.text
@@ -169,7 +169,7 @@ def test_bars_start_at_zero_and_are_as_long_as_the_numbers_beside_them():
 
 def test_image_paths_are_quoted():
     path = "my images/scene #1?ü%20.png"
-    image = Parsed(render_page(replace(PAGE, examples=(Example("explicit", "x", None, (), (shown(True, path),)),)))).of("img")[0]
+    image = Parsed(render_page(replace(PAGE, examples=(Example("explicit", "x", None, (), (result(True, path),)),)))).of("img")[0]
     assert image["src"] == "./my%20images/scene%20%231%3F%C3%BC%2520.png"
     assert unquote(urlsplit(image["src"]).path) == "./" + path
 
@@ -197,7 +197,7 @@ def test_examples_are_grouped_by_kind():
 @pytest.mark.parametrize(("num_latents", "words"), [(20, "20 vectors were learned."), (1, "1 vector was learned.")])
 def test_the_lead_tells_how_many_vectors_were_learned(num_latents, words):
     text = Parsed(render_page(replace(PAGE, num_latents=num_latents))).text
-    assert f"The model’s weights did not change by a bit; {words}" in text  # noqa: RUF001
+    assert f"The model’s weights are bit-identical; {words}" in text  # noqa: RUF001
 
 
 def test_the_curve_falls_where_the_loss_falls():
@@ -245,11 +245,10 @@ def test_write_page_replaces_the_old_page_as_a_whole(tmp_path: Path, monkeypatch
     write_page(PAGE, path)
     assert path.read_text(encoding="utf-8") == render_page(PAGE)
 
-    def disk_fails(partial: Path, text: str, **_: str) -> int:
-        partial.write_bytes(text.encode()[:100])
+    def disk_fails(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Path, "write_text", disk_fails)
+    monkeypatch.setattr("os.replace", disk_fails)
     with pytest.raises(OutputError, match=r"index\.html"):
         write_page(BARE, path)
     assert path.read_text(encoding="utf-8") == render_page(PAGE)

@@ -1,4 +1,4 @@
-"""`slq demo`: the whole path on the built-in miniature, in minutes, ending with a page of results."""
+"""`slq demo`: the whole path on the built-in miniature, in minutes, with a page of results at the end."""
 
 from slq.demo.run import run
 

@@ -21,8 +21,15 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One retrieved image: its path relative to the page, its caption, its cosine with the query, and whether it is relevant."""
+class ResultCard:
+    """One image of a result.
+
+    Attributes:
+        image: its path, relative to the page.
+        caption: what it shows.
+        score: its cosine with the query.
+        right: whether it is relevant.
+    """
 
     image: str
     caption: str
@@ -32,24 +39,38 @@ class Shown:
 
 @dataclass(frozen=True)
 class Example:
-    """One query and what came first: `before` zero-shot from the last token, `after` with the latent queries.
+    """One query and what came first.
 
-    `image` belongs to the query (composed queries: this image, but changed as the text says).
+    Attributes:
+        kind: a key of `KINDS`.
+        text: of the query.
+        image: of the query, if it has one (composed queries: this image, but changed as the text says).
+        before: first results of the last token, zero-shot.
+        after: first results with the latent queries.
     """
 
     kind: str
     text: str
     image: str | None
-    before: tuple[Shown, ...]
-    after: tuple[Shown, ...]
+    before: tuple[ResultCard, ...]
+    after: tuple[ResultCard, ...]
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, f"{self.kind!r} is none of {', '.join(KINDS)}"
 
 
 @dataclass(frozen=True)
-class Score:
-    """One measure as fractions: zero-shot, with untrained latent queries, with trained ones, and by chance."""
+class ScoreRow:
+    """One metric as fractions.
+
+    Attributes:
+        name: of the metric.
+        before: of the last token, zero-shot.
+        untrained: with randomly initialised latent queries.
+        after: with trained latent queries.
+        chance: of a random ranking.
+        note: what the reader should know about it.
+    """
 
     name: str
     before: float
@@ -60,11 +81,12 @@ class Score:
 
     @property
     def change(self) -> float:
-        """Percentage points from before to after, rounded as shown, so that the verdict never contradicts the number."""
+        """Percentage points from before to after, rounded as displayed, so that the verdict never contradicts the number."""
         return round(100 * (self.after - self.before), 1)
 
     @property
     def verdict(self) -> str:
+        """`better`, `worse`, `same`, or `unknown` where there is no number."""
         if math.isnan(self.change):
             return "unknown"
         return "better" if self.change > 0 else "worse" if self.change < 0 else "same"
@@ -72,11 +94,22 @@ class Score:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the page tells. `training_curve` holds (step, loss)."""
+    """The content of the page.
+
+    Attributes:
+        title: of the page.
+        facts: names and values of the settings.
+        scores: one row for each metric.
+        examples: grouped by kind on the page.
+        training_curve: (step, loss).
+        next_command: what to run next.
+        provenance: how the page was made.
+        num_latents: how many latent queries were learned.
+    """
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreRow, ...]
     examples: tuple[Example, ...]
     training_curve: tuple[tuple[int, float], ...]
     next_command: str
@@ -86,7 +119,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on an axis: where it stands in the drawing and what it says."""
+    """A mark on an axis: its coordinate in the figure, and its label."""
 
     at: float
     label: str
@@ -94,7 +127,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """The training curve in the drawing's own units: a frame of `left`, `top`, `right`, `bottom` with a line and ticks inside."""
+    """The training curve in the units of its SVG: a frame of `left`, `top`, `right`, `bottom` with a line and ticks inside."""
 
     line: str
     x_ticks: tuple[Tick, ...]
@@ -112,8 +145,9 @@ class Curve:
 def ticks_between(low: float, high: float) -> list[float]:
     """About five round numbers from at or below `low` to at or above `high`, in steps of 1, 2 or 5 times a power of ten.
 
-    >>> ticks_between(0, 4.2)
-    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    Example:
+        >>> ticks_between(0, 4.2)
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     """
     if high <= low:
         high = low + 1
@@ -148,23 +182,25 @@ def draw_curve(points: tuple[tuple[int, float], ...]) -> Curve | None:
     )
 
 
-def outcome(images: tuple[Shown, ...]) -> str:
-    """What came out of one search. It tells the place, for where one image is relevant `1 of 5` would be the best result.
+def outcome(images: tuple[ResultCard, ...]) -> str:
+    """How many results of one search are relevant, and the rank of the first: with one relevant image, `1 of 5` would be the best result.
 
-    >>> outcome((Shown("a.png", "a cat", 0.9, False), Shown("b.png", "a dog", 0.8, True)))
-    '1 right, in place 2'
+    Example:
+        >>> outcome((ResultCard("a.png", "a cat", 0.9, False), ResultCard("b.png", "a dog", 0.8, True)))
+        '1 right, at rank 2'
     """
-    places = [place for place, shown in enumerate(images, start=1) if shown.right]
-    if not places:
+    ranks = [rank for rank, card in enumerate(images, start=1) if card.right]
+    if not ranks:
         return f"none of {len(images)} right"
-    return f"{len(places)} right, {'the first ' if len(places) > 1 else ''}in place {places[0]}"
+    return f"{len(ranks)} right, {'the first ' if len(ranks) > 1 else ''}at rank {ranks[0]}"
 
 
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, and a true minus sign.
 
-    >>> signed(12.34), signed(0.0)
-    ('+12.3', '±0.0')
+    Example:
+        >>> signed(12.34), signed(0.0)
+        ('+12.3', '±0.0')
     """
     if not math.isfinite(value):
         return "n/a"
@@ -174,11 +210,12 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction as the page shows it: `32.1%`."""
+    """A fraction as the page displays it: `32.1%`."""
     return f"{100 * fraction:.1f}%".replace("-", MINUS) if math.isfinite(fraction) else "n/a"
 
 
 def cosine(score: float) -> str:
+    """A cosine with three decimals, and a true minus sign."""
     return f"{score:.3f}".replace("-", MINUS) if math.isfinite(score) else "n/a"
 
 

@@ -2,8 +2,8 @@
 
     mteb.evaluate(MtebEncoder.from_pretrained("my-adapter"), mteb.get_tasks(["VisualNewsI2TRetrieval"]))
 
-It follows mteb's encoder protocol, so that every task that asks a model for embeddings runs. Prompts of tasks are not used: an adapter
-embeds each item as it was trained to, with the instruction that it was saved with.
+It follows mteb's encoder protocol, so that every task that needs embeddings runs. Prompts of tasks are not used: an adapter
+encodes each item as it was trained to, with the instruction that it was saved with.
 """
 
 from __future__ import annotations
@@ -27,14 +27,21 @@ from slq.types import Item
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
 
-AHEAD = 512  # items embedded at once, sorted by length: more fill batches better, and more images are held open
+WINDOW = 512  # items encoded at once, sorted by length: more fill batches better, and more images are held open
 
 
 class MtebEncoder:
     """An encoder behind mteb's encoder protocol.
 
-    name: under which mteb files the results, as `organisation/model`; default, `slq/` with the model's name. The revision is the
-    encoder's fingerprint, so that results of different adapters are not taken for one another. Raises MissingExtraError without mteb.
+    The revision is the encoder's fingerprint, so that results of different adapters are not taken for one another.
+
+    Args:
+        encoder: what encodes.
+        name: under which mteb files the results, as `organisation/model`; None for `slq/` with the model's name.
+
+    Raises:
+        MissingExtraError: without mteb.
+        InputError: for a name of another form.
     """
 
     def __init__(self, encoder: LatentEncoder, name: str | None = None):
@@ -46,13 +53,26 @@ class MtebEncoder:
 
     @classmethod
     def from_pretrained(cls, path: str, name: str | None = None, **loading: Any) -> MtebEncoder:
-        """The adapter in a folder or hub repository; `loading` as for `LatentEncoder.from_pretrained`."""
+        """Load an adapter.
+
+        Args:
+            path: its folder or hub repository.
+            name: under which mteb files the results.
+            **loading: as for `LatentEncoder.from_pretrained`.
+
+        Returns:
+            The encoder.
+
+        Raises:
+            MissingExtraError: without mteb.
+            AdapterError: if there is no adapter that can be read.
+        """
         _import_mteb()  # before a model is loaded in vain
         return cls(LatentEncoder.from_pretrained(path, **loading), name)
 
     @cached_property
     def mteb_model_meta(self) -> ModelMeta:
-        """What mteb writes beside results, and by which it tells which tasks the model can do."""
+        """What mteb writes beside results, and reads to find which tasks the model can run."""
         mteb = _import_mteb()
         size = sum(parameter.numel() for parameter in self.encoder.model.model.parameters())
         return mteb.models.ModelMeta(
@@ -77,35 +97,53 @@ class MtebEncoder:
         )
 
     def encode(self, inputs: Iterable[Mapping[str, Any]], *, batch_size: int = BATCH_SIZE, **_: Any) -> np.ndarray:
-        """Embeddings (C, D), float32, of the rows of mteb's batches: `text`, `image` or both.
+        """Encode the rows of mteb's batches.
 
-        Raises BadItemsError that lists the rows that cannot be embedded: mteb has no place for an item without an embedding.
+        Args:
+            inputs: batches with the columns `text`, `image` or both.
+            batch_size: items in one forward pass.
+
+        Returns:
+            (C, D) float32, each row of length 1.
+
+        Raises:
+            BadItemsError: that lists the rows that cannot be encoded: mteb has no place for an item without an embedding.
         """
         rows = (item for batch in inputs for item in items_of(batch))
         parts = [np.zeros((0, self.encoder.model.dim), dtype=np.float32)]
         done = 0
-        while chunk := list(islice(rows, AHEAD)):
+        while chunk := list(islice(rows, WINDOW)):
             ids = [f"row {done + i}" for i in range(len(chunk))]
             parts.append(self.encoder.encode(chunk, ids, batch_size).vectors)
             done += len(chunk)
         return np.concatenate(parts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosine similarities of each with each."""
+        """(A, B) cosine similarities of (A, D) and (B, D)."""
         return _unit(embeddings1) @ _unit(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosine similarities of the first with the first, the second with the second, and so on."""
+        """(A,) cosine similarities of the rows of (A, D) and (A, D), pair by pair."""
         return (_unit(embeddings1) * _unit(embeddings2)).sum(dim=-1)
 
 
 def items_of(batch: Mapping[str, Any]) -> Iterator[Item]:
-    """The rows of one of mteb's batches: columns `text` and `image`, of which either may be absent or empty in a row."""
+    """The rows of one of mteb's batches as items.
+
+    Args:
+        batch: the columns `text` and `image`, of which either may be absent, or empty in a row.
+
+    Yields:
+        One item for each row.
+
+    Raises:
+        InputError: if an image is not one PIL image.
+    """
     texts, images = batch.get("text"), batch.get("image")
     count = len(texts if texts is not None else images if images is not None else ())
     for text, image in zip(texts or [None] * count, images or [None] * count, strict=True):
         if isinstance(text, str) and not text.strip() and image is not None:
-            text = None  # an image alone, in a set where others have words
+            text = None  # an image alone, in a set where others have text
         if image is not None and not isinstance(image, Image.Image):
             raise InputError(f"A row's image is of {type(image).__name__}: only tasks with one PIL image a row can be run.")
         yield as_item({"text": text, "image": image})

@@ -27,8 +27,15 @@ ITEM_KEYS = {"text", "image"}
 def as_item(value: Any) -> Item:
     """What `encode` accepts, as an Item.
 
-    str: words. PIL image or pathlib.Path: an image. {"text": ..., "image": ...}: either or both, the image a PIL image, a Path or
-    a path string. Raises InputError for anything else.
+    Args:
+        value: a string (text), a PIL image or pathlib.Path (an image), or {"text": ..., "image": ...} with one or both, whose image is a
+            PIL image, a Path or the string of a path.
+
+    Returns:
+        The item.
+
+    Raises:
+        InputError: for anything else.
     """
     if isinstance(value, Item):
         return value
@@ -40,17 +47,18 @@ def as_item(value: Any) -> Item:
         image = value.get("image")
         return Item(text=value.get("text"), image=Path(image) if isinstance(image, str) else image)
     raise InputError(
-        f"Cannot embed {type(value).__name__}: give a string, a PIL image, a pathlib.Path to an image, or "
+        f"Cannot encode {type(value).__name__}: give a string, a PIL image, a pathlib.Path to an image, or "
         '{"text": ..., "image": ...} with one or both.'
     )
 
 
 def shorten(text: str, most: int = 60) -> str:
+    """The text, cut to `most` characters."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class LatentQueryModule(InputModule):
-    """The one module of a Sentence Transformers model made of an encoder: preprocess reads items, forward embeds them."""
+    """The one module of a Sentence Transformers model made from an encoder: `preprocess` reads items, `forward` encodes them."""
 
     def __init__(self, encoder: LatentEncoder):
         super().__init__()
@@ -61,12 +69,21 @@ class LatentQueryModule(InputModule):
 
     @property
     def modalities(self) -> list:
+        """What Sentence Transformers may pass on to `preprocess`."""
         return ["text", "image", "message"]
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """Inputs to tensors; a prompt is put in front of the words.
+        """Inputs to tensors.
 
-        Raises BadItemsError that shows every input of the batch that is wrong (not its place: `encode` sorts by length first).
+        Args:
+            inputs: what `as_item` accepts.
+            prompt: put in front of each text.
+
+        Returns:
+            What `forward` takes.
+
+        Raises:
+            BadItemsError: that shows every input of the batch that is wrong (not its index: `encode` sorts by length first).
         """
         messages, failures = [], []
         for value in inputs:
@@ -83,10 +100,11 @@ class LatentQueryModule(InputModule):
         return dict(self.encoder.model.prepare_messages(messages, generation_prompt).inputs)
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """Adds `sentence_embedding` (B, D) float32, each of length 1."""
+        """The features with `sentence_embedding` added: (B, D) float32, each row of length 1."""
         return {**features, "sentence_embedding": self.encoder.encode_prepared(PreparedBatch(features))}
 
     def get_embedding_dimension(self) -> int:
+        """Width D of an embedding."""
         return self.encoder.model.dim
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
@@ -101,15 +119,27 @@ class LatentQueryModule(InputModule):
 
 
 def as_sentence_transformer(encoder: LatentEncoder) -> SentenceTransformer:
-    """The encoder with Sentence Transformers' own surface."""
+    """The encoder with the methods of Sentence Transformers."""
     model = SentenceTransformer(modules=[LatentQueryModule(encoder)], device=str(encoder.model.device))
     return model.eval()
 
 
 def load(path: str, device: str | None = None) -> SentenceTransformer:
-    """Load an adapter from a folder or hub repository as a Sentence Transformers model.
+    """Load an adapter as a Sentence Transformers model.
 
     `encode` takes strings, images (PIL or pathlib.Path) and {"text", "image"} dicts, mixed in one batch; `similarity` compares. The
-    core is at `model[0].encoder`. Raises AdapterError, ModelError or FingerprintMismatchError.
+    encoder itself is at `model[0].encoder`.
+
+    Args:
+        path: the adapter's folder or hub repository.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the first accelerator, or the CPU.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        AdapterError: if there is no adapter that can be read.
+        ModelError: if the model that it names cannot be loaded.
+        FingerprintMismatchError: if that model is not the one that the adapter was trained on.
     """
     return as_sentence_transformer(LatentEncoder.from_pretrained(path, device=device))
