@@ -36,6 +36,7 @@ TOKENS = (16, 32, 64, 128, 256, 512)
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
 ITEMS = (100, 200, 400, 800)
 EPOCHS = (1, 2, 4, 8)
+TRAINING_IMAGES = 256
 
 
 def main() -> None:
@@ -100,11 +101,11 @@ def reading(model: FrozenModel, count: int, repeats: int) -> dict[str, float]:
 
 
 def epochs(model: FrozenModel) -> dict[str, dict[int, float]]:
-    """Seconds of whole trainings on 256 images of the miniature's world."""
+    """Seconds of whole trainings on images of the miniature's world."""
     recipe = TrainConfig(**PRESETS["paper"], validation_split=0, seed=SEED)
     found: dict[str, dict[int, float]] = {"naive": {}, "prefixes kept": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        write_sample_data(Path(scratch) / "world", "train", 256)
+        write_sample_data(Path(scratch) / "world", "train", TRAINING_IMAGES)
         data = read_pairs(Path(scratch) / "world").pairs
         for count in EPOCHS:
             for way in found:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tolerance import FORWARD, assert_close
 from typer.testing import CliRunner
 
 from research.paper import ablations, controls, scratch, tuning
@@ -78,7 +79,7 @@ def test_attention_is_the_models_own(items):
     with torch.no_grad():
         attentions = model.model.get_decoder()(inputs_embeds=whole, output_attentions=True).attentions
     by_hand = torch.stack([layer[0].mean(dim=0)[-3:, : len(shown)][:, shown] for layer in attentions]).mean(dim=0)
-    assert torch.allclose(found[0], by_hand, atol=1e-5)
+    assert_close(found[0], by_hand, steps=FORWARD)
 
 
 def test_attention_needs_a_model_that_hands_it_out(model, items):
@@ -89,6 +90,7 @@ def test_attention_needs_a_model_that_hands_it_out(model, items):
 # Studies
 
 
+@pytest.mark.slow
 def test_a_training_is_done_once_whatever_it_is_called(study):
     options = study.options(max_steps=1, num_latents=2)
     first = study.trained("one name", options)
@@ -102,6 +104,7 @@ def test_a_training_is_done_once_whatever_it_is_called(study):
     assert first.measured["learned_numbers"] == 2 * study.model.dim
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on(study):
     options = study.options(max_steps=2, num_latents=3, save_steps=1)
     whole = study.trained("whole", options)

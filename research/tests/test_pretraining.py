@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import math
 import random
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors import safe_open
 from seeing import plain_scene
+from tolerance import FORWARD, ROUNDED, assert_close
 from torch import Tensor, nn
 from transformers import InternVLForConditionalGeneration
 
-from research.pretraining.__main__ import main
 from research.pretraining.architecture import IMAGE_TOKENS, build_model, build_processor, train_tokenizer
 from research.pretraining.batches import IGNORED, PretrainingBatches, Row, collate
 from research.pretraining.cells import CLASSES, UNKNOWN
@@ -27,7 +20,6 @@ from research.pretraining.objective import READING_WEIGHT, Objective
 from research.pretraining.tasks import Task, corpus, image_tasks, word_task
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.scenes import IMAGE_SIZE, Group, Scene, render, sample_scene
-from slq.models import load_model
 from slq.models.processors import InternVLStillProcessor
 
 IMAGE_TASKS, WORD_TASKS = 4, 2
@@ -40,7 +32,7 @@ def processor() -> InternVLStillProcessor:
 
 
 @pytest.fixture(scope="module")
-def model(processor: InternVLStillProcessor) -> InternVLForConditionalGeneration:
+def untrained(processor: InternVLStillProcessor) -> InternVLForConditionalGeneration:
     """Random, but with larger weights than a fresh model's, so that what a token sees shows in its logits."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -87,15 +79,16 @@ def branches(row: Row) -> Iterator[tuple[slice, bool]]:
 # The packed row
 
 
-def test_a_packed_row_gives_what_separate_passes_give(processor, model, batches):
+@pytest.mark.slow
+def test_a_packed_row_gives_what_separate_passes_give(processor, untrained, batches):
     rows = [batches._row(*tasks_of(seed)) for seed in (0, 1)]
     full = collate(rows, processor.tokenizer.pad_token_id)
     assert len(rows[0].ids) != len(rows[1].ids), "one of them should be padded"
     images = torch.stack([batches._pixels(render(sample_scene(random.Random(seed), 2)), Still()) for seed in (0, 1)])
     labels = full.pop("labels")
     with torch.no_grad():
-        packed = model(**full, pixel_values=images).logits
-        causal = model(**{**full, "attention_mask": None}, pixel_values=images).logits
+        packed = untrained(**full, pixel_values=images).logits
+        causal = untrained(**{**full, "attention_mask": None}, pixel_values=images).logits
     compared, blurred = 0, 0.0
     for number, row in enumerate(rows):
         trunk = row.ids[: row.segment.count(0)]
@@ -103,11 +96,11 @@ def test_a_packed_row_gives_what_separate_passes_give(processor, model, batches)
             own = row.ids[place]
             ids = torch.tensor([trunk + own if sees_image else own])
             with torch.no_grad():
-                alone = model(input_ids=ids, **({"pixel_values": images[number : number + 1]} if sees_image else {})).logits
+                alone = untrained(input_ids=ids, **({"pixel_values": images[number : number + 1]} if sees_image else {})).logits
             alone = alone[0, -len(own) :]
             wanted = labels[number, place] != IGNORED
             assert wanted.any()
-            assert (alone[wanted] - packed[number, place][wanted]).abs().max() <= 1e-4
+            assert_close(packed[number, place][wanted], alone[wanted], steps=FORWARD)
             blurred = max(blurred, (alone[wanted] - causal[number, place][wanted]).abs().max().item())
             compared += 1
     assert compared == 2 * (IMAGE_TASKS + WORD_TASKS)
@@ -135,20 +128,6 @@ def test_labels_stand_at_the_token_before_and_only_in_answers(processor, batches
 def spaced(processor: InternVLStillProcessor, text: str) -> list[str]:
     """Words as they come back from the tokenizer, which parts digits."""
     return processor.tokenizer.decode(processor.tokenizer(text, add_special_tokens=False)["input_ids"]).split()
-
-
-def test_padding_is_seen_by_nobody_and_asks_nothing(processor):
-    short, long = Row(), Row()
-    short.add([5, 6], [], 0, False)
-    long.add([5, 6], [], 0, False)
-    long.add([7], [8, 9], 2, True)
-    batch = collate([short, long], pad=0)
-    assert batch["input_ids"].tolist() == [[5, 6, 0, 0, 0], [5, 6, 7, 8, 9]]
-    assert batch["position_ids"].tolist() == [[0, 1, 0, 0, 0], [0, 1, 2, 3, 4]]
-    assert batch["labels"].tolist() == [[IGNORED] * 5, [IGNORED, IGNORED, 8, 9, IGNORED]]
-    mask = batch["attention_mask"][:, 0]
-    assert not mask[0, :2, 2:].any() and not mask[0, 2:, :2].any()
-    assert torch.equal(mask[1], torch.ones(5, 5, dtype=torch.bool).tril())
 
 
 def test_branches_see_the_image_as_wished_and_never_each_other():
@@ -181,19 +160,6 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(processor, batches):
     assert not torch.equal(first["pixel_values"], make_batches(processor, seed=1)[2]["pixel_values"])
 
 
-def test_shapes_of_a_batch(processor, batches):
-    batch = batches[7]
-    rows, length = batch["input_ids"].shape
-    assert rows == 2
-    assert batch["attention_mask"].shape == (rows, 1, length, length) and batch["attention_mask"].dtype == torch.bool
-    assert batch["pixel_values"].shape == (rows, 3, IMAGE_SIZE, IMAGE_SIZE)
-    assert ((batch["input_ids"] == processor.image_token_id).sum(1) == IMAGE_TOKENS).all()
-    for kind, names in CLASSES.items():
-        cells = batch[f"cell_{kind}"]
-        assert cells.shape == (rows, IMAGE_TOKENS) and cells.max() < len(names)
-        assert ((cells >= 0) | (cells == UNKNOWN)).all()
-
-
 def test_cells_of_a_batch_are_those_of_its_images(processor, batches):
     """What the cells name is what the answer about the bare image names."""
     for step in range(8):
@@ -209,23 +175,11 @@ def test_cells_of_a_batch_are_those_of_its_images(processor, batches):
                 assert name in answer or (name in concepts() and concepts()[name].plural in answer), (name, answer)
 
 
-def test_easy_steps_show_fewer_things_and_leave_the_later_ones_alone(processor):
-    hard, easy = (make_batches(processor, rows=8, easy_steps=steps) for steps in (0, 4))
-    shown: dict[bool, list[int]] = {True: [], False: []}
-    for step in range(8):
-        batch = easy[step]
-        for row in batch["cell_things"]:
-            shown[step < 4].append(len(set(row.tolist()) - {UNKNOWN}))
-        assert torch.equal(batch["cell_things"], hard[step]["cell_things"]) == (step >= 4)
-    assert max(shown[True]) == 2 and max(shown[False]) == 3
-    assert sum(number == 1 for number in shown[True]) > 1.4 * sum(number == 1 for number in shown[False])
-
-
 def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
     image = render(sample_scene(random.Random(4), 2))
     theirs = processor.image_processor(image, return_tensors="pt")["pixel_values"]
     assert theirs.shape == (1, 3, IMAGE_SIZE, IMAGE_SIZE)
-    assert (batches._pixels(image, Still()) - theirs[0]).abs().max() <= 1e-5
+    assert_close(batches._pixels(image, Still()), theirs[0], steps=ROUNDED)
     noisy = batches._pixels(image, np.random.default_rng(0))
     difference = (noisy - theirs[0]).abs()
     assert 0.01 < difference.mean() < 0.6
@@ -234,7 +188,7 @@ def test_pixels_are_the_processors_own_but_for_the_noise(processor, batches):
 # The prompt
 
 
-@pytest.mark.parametrize("question", ["", "what colour is the cat?", "how many bunches of grapes are there?"])
+@pytest.mark.parametrize("question", ["", "how many bunches of grapes are there?"])
 def test_prompts_beside_an_image_are_the_chat_template(processor, batches, question):
     image = render(sample_scene(random.Random(4), 1))
     row = batches._row(sample_scene(random.Random(4), 1), [Task(question, "two red cats")], [])
@@ -248,7 +202,7 @@ def test_prompts_beside_an_image_are_the_chat_template(processor, batches, quest
     assert row.ids[: first_label + 1] == list(prompt)
 
 
-@pytest.mark.parametrize("text", ["the animal with (2+7) lives", "three red cats left of a cake. how many cats are there?", "cat"])
+@pytest.mark.parametrize("text", ["the animal with (2+7) lives"])
 @pytest.mark.parametrize("as_parts", [True, False], ids=["parts", "string"])
 def test_prompts_of_words_are_the_chat_template(processor, batches, text, as_parts):
     row = batches._row(sample_scene(random.Random(4), 1), [], [Task(text, "cat")])
@@ -303,19 +257,19 @@ def mean_loss(lines: list[tuple[Tensor, Tensor]]) -> float:
     return sum(-torch.log_softmax(line, -1)[label].item() for line, label in lines) / max(1, len(lines))
 
 
-def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_readers(model, batches):
-    objective, batch = Objective(model), batches[0]
+def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_readers(untrained, batches):
+    objective, batch = Objective(untrained), batches[0]
     kept = dict(batch)
     with torch.no_grad():
         loss, measured = objective(batch)
-        output = model(**{name: batch[name] for name in INPUTS}, output_hidden_states=True)
-        images = model.get_image_features(batch["pixel_values"]).pooler_output
+        output = untrained(**{name: batch[name] for name in INPUTS}, output_hidden_states=True)
+        images = untrained.get_image_features(batch["pixel_values"]).pooler_output
         cells = objective.cells(images, {kind: batch[f"cell_{kind}"] for kind in CLASSES})
     assert batch.keys() == kept.keys(), "the batch given was changed"
     chosen = [(output.logits[row, place], batch["labels"][row, place]) for row, place in (batch["labels"] != IGNORED).nonzero().tolist()]
     answers = mean_loss(chosen)
     states = output.hidden_states[2]
-    pictured = (batch["input_ids"] == model.config.image_token_id).nonzero().tolist()
+    pictured = (batch["input_ids"] == untrained.config.image_token_id).nonzero().tolist()
     halfway = 0.0
     for kind, reader in objective.halfway.heads.items():
         read = reader(nn.functional.layer_norm(states, states.shape[-1:])).detach()
@@ -329,124 +283,12 @@ def test_the_objective_is_the_loss_of_the_answers_and_a_share_of_that_of_the_rea
         assert kind in ("words", "places") or (len(told) > 2 and len(shown) > 5)
         halfway += mean_loss(told) + mean_loss(shown)
     assert measured.keys() == {"loss", "token_accuracy", "cell_loss", "halfway_loss"}
-    assert measured["halfway_loss"].item() == pytest.approx(halfway, abs=1e-4)
+    assert_close(measured["halfway_loss"].item(), halfway, steps=FORWARD)
     assert images.shape[:2] == (2, IMAGE_TOKENS)
-    assert measured["loss"].item() == pytest.approx(answers, abs=1e-4)
-    assert measured["cell_loss"].item() == pytest.approx(cells.item(), abs=1e-4) and cells > 1
-    assert loss.item() == pytest.approx(answers + READING_WEIGHT * (cells.item() + halfway), abs=1e-4) and READING_WEIGHT > 0
+    assert_close(measured["loss"].item(), answers, steps=FORWARD)
+    assert_close(measured["cell_loss"].item(), cells.item(), steps=FORWARD)
+    assert cells > 1
+    assert_close(loss.item(), answers + READING_WEIGHT * (cells.item() + halfway), steps=FORWARD)
+    assert READING_WEIGHT > 0
     right = sum(bool(line.argmax() == label) for line, label in chosen) / len(chosen)
-    assert measured["token_accuracy"].item() == pytest.approx(right, abs=1e-6)
-
-
-def test_cells_teach_the_vision_tower_and_their_heads_alone(model, batches):
-    """Without the answers' part, nothing of the decoder's layers is pulled."""
-    objective, batch = Objective(copy.deepcopy(model)), batches[1]
-    images = objective.model.get_image_features(batch["pixel_values"]).pooler_output
-    objective.cells(images, {kind: batch[f"cell_{kind}"] for kind in CLASSES}).backward()
-    taught = {name for name, parameter in objective.named_parameters() if parameter.grad is not None and parameter.grad.abs().max() > 0}
-    assert {"cells.heads.things.weight", "cells.heads.colours.bias"} <= taught
-    assert any("vision_tower.encoder.layer.0." in name for name in taught)
-    assert any("multi_modal_projector" in name for name in taught)
-    assert not [name for name in taught if "language_model" in name]
-
-
-# Whole runs
-
-
-@pytest.mark.parametrize(("size", "millions"), [("XS", 2.7), ("S", 6.3)])
-def test_models_are_as_large_as_their_size_tells(processor, size, millions):
-    with torch.device("meta"):
-        built = build_model(processor.tokenizer, size)
-        images = built.get_image_features(torch.empty(1, 3, IMAGE_SIZE, IMAGE_SIZE)).pooler_output
-    assert sum(parameter.numel() for parameter in built.parameters()) / 1e6 == pytest.approx(millions, rel=0.08)
-    assert images.shape == (1, IMAGE_TOKENS, built.get_input_embeddings().embedding_dim)
-
-
-def test_a_size_that_does_not_exist_is_refused(processor):
-    with pytest.raises(KeyError, match="L"):
-        build_model(processor.tokenizer, "L")
-
-
-def pretrain(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> None:
-    shared = "--steps 6 --rows 2 --workers 0 --image-tasks 2 --word-tasks 1 --save-every 100 --device cpu".split()
-    monkeypatch.setattr(sys, "argv", ["pretraining", "--out", str(folder), *shared, *options])
-    with torch.random.fork_rng():
-        main()
-
-
-@pytest.mark.research
-def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkeypatch):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    pretrain(monkeypatch, whole)
-    pretrain(monkeypatch, parts, "--stop-after", "3")
-    assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 3
-    halfway = (parts / "weights" / "model.safetensors").read_bytes()
-    pretrain(monkeypatch, parts)
-    first, second = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (whole, parts))
-    assert first["step"] == second["step"] == 6
-    assert all(torch.equal(value, second["objective"][name]) for name, value in first["objective"].items())
-    assert halfway != (whole / "weights" / "model.safetensors").read_bytes()
-    for name in ("model.safetensors", "tokenizer.json", "config.json", "processor_config.json"):
-        assert (whole / "weights" / name).read_bytes() == (parts / "weights" / name).read_bytes(), name
-
-    last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == 6
-    assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "halfway_loss", "gradient_norm", "images_per_second"}
-    assert math.isfinite(last["loss"]) and 0 < last["loss"] < 12
-    assert 1 < last["cell_loss"] < 25 and 0 <= last["token_accuracy"] <= 1
-    assert (whole / "curves.png").stat().st_size > 1000
-
-    model = load_model(str(whole / "weights"), device="cpu")
-    image = render(sample_scene(random.Random(0), 1))
-    turns = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "what is shown?"}]}]
-    inputs = model.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
-    assert inputs["input_ids"].shape[1] > IMAGE_TOKENS
-    with torch.no_grad():
-        written = model.model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert inputs["input_ids"].shape[1] < written.shape[1] <= inputs["input_ids"].shape[1] + 4
-    trained = model.model.get_input_embeddings().weight
-    assert torch.equal(trained, first["objective"]["model.model.language_model.embed_tokens.weight"].to(torch.bfloat16).to(trained.dtype))
-    with safe_open(whole / "weights" / "model.safetensors", "pt") as shipped:
-        assert {name.split(".")[0] for name in first["objective"]} == {"model", "cells", "halfway"}
-        assert not [name for name in shipped.keys() if {"heads", "halfway"} & {*name.split(".")}], "the readers do not ship"  # noqa: SIM118
-
-
-@pytest.mark.research
-def test_a_run_starts_from_weights_with_their_tokens_and_goes_on_from_its_own_checkpoint(tmp_path, monkeypatch):
-    """At a rate of zero nothing moves: what is saved is what was started from, whatever the seed would have given."""
-    given = tmp_path / "given"
-    processor = build_processor(train_tokenizer(corpus(0, samples=2000)))
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        build_model(processor.tokenizer).bfloat16().save_pretrained(given)
-    processor.save_pretrained(given)
-    start = ("--start-from", str(given))
-    pretrain(monkeypatch, tmp_path / "still", *start, "--seed", "1", "--rate", "0", "--stop-after", "1")
-    for name in ("model.safetensors", "tokenizer.json"):
-        assert (tmp_path / "still" / "weights" / name).read_bytes() == (given / name).read_bytes(), name
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    pretrain(monkeypatch, whole, *start, "--stop-after", "2")
-    pretrain(monkeypatch, parts, *start, "--stop-after", "1")
-    pretrain(monkeypatch, parts, *start, "--stop-after", "2")
-    first, second = (torch.load(folder / "checkpoint.pt", weights_only=True)["objective"] for folder in (whole, parts))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert (whole / "weights" / "model.safetensors").read_bytes() != (given / "model.safetensors").read_bytes()
-    assert (whole / "weights" / "tokenizer.json").read_bytes() == (given / "tokenizer.json").read_bytes()
-
-
-def test_weights_of_another_size_or_without_their_tokens_are_refused(tmp_path, monkeypatch, processor):
-    given = tmp_path / "given"
-    build_model(processor.tokenizer).save_pretrained(given)
-    with pytest.raises(SystemExit, match=r"given has no tokenizer\.json"):
-        pretrain(monkeypatch, tmp_path / "out", "--start-from", str(given))
-    processor.save_pretrained(given)
-    with pytest.raises(SystemExit, match=r"given are not of size XS: give the --size"):
-        pretrain(monkeypatch, tmp_path / "out", "--start-from", str(given), "--size", "XS")
-
-
-def test_images_are_prepared_as_in_pre_training(model):
-    """By Pillow, whether torchvision is installed or not: transformers would take torchvision's resizing where it is."""
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8))
-    trained_on = build_processor(model.processor.tokenizer).image_processor(image, return_tensors="pt")
-    assert torch.equal(model.processor.image_processor(image, return_tensors="pt")["pixel_values"], trained_on["pixel_values"])
+    assert_close(measured["token_accuracy"].item(), right, steps=ROUNDED)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tolerance import GRADIENT, assert_close, roundings
 from torch import Tensor
 
 from research.pretraining.__main__ import rate_factor
 from research.pretraining.architecture import build_model, train_tokenizer
 from research.pretraining.objective import Objective
-from research.pretraining.optimisers import Muon, build_optimisers, orthogonal
+from research.pretraining.optimisers import Muon, build_optimisers
 
 SHAPES = {"wide": (40, 96), "tall": (96, 40), "square": (64, 64)}
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -50,21 +51,6 @@ def test_our_muon_goes_where_torchs_goes(shape):
         assert distance(ours, moved(lambda parameters, other=other: torch_muon(parameters, **other), shape)) > 0.03, other
 
 
-@each_shape
-def test_an_update_is_about_orthogonal_whatever_its_scale(shape):
-    draw = torch.Generator().manual_seed(1)
-    gradients = torch.randn((3, *shape), generator=draw) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
-    updates = orthogonal(gradients)
-    assert updates.shape == gradients.shape
-    lengths = torch.linalg.svdvals(updates)
-    assert lengths.max() < 1.3 and lengths.quantile(0.05) > 0.6
-    if shape[0] != shape[1]:  # else directions that hardly count are not stretched in full
-        assert lengths.min() > 0.6
-        left, _, right = torch.linalg.svd(gradients[1], full_matrices=False)
-        assert distance(updates[1], left @ right) < 0.35
-    assert torch.allclose(orthogonal(gradients[1:2] * 7), updates[1:2], atol=1e-4)
-
-
 def test_matrices_of_one_shape_do_not_mix():
     draw = torch.Generator().manual_seed(2)
     starts = [torch.randn(shape, generator=draw) for shape in ((8, 6), (6, 8), (8, 6), (8, 6))]
@@ -78,41 +64,8 @@ def test_matrices_of_one_shape_do_not_mix():
         alone = torch.nn.Parameter(start.clone())
         alone.grad = gradient.clone()
         our_muon([alone]).step()
-        assert torch.allclose(parameter, alone, atol=1e-5)
-        assert not torch.allclose(parameter, start, atol=1e-3)
-
-
-def test_a_matrix_without_a_gradient_stays():
-    still, pushed = torch.nn.Parameter(torch.ones(3, 4)), torch.nn.Parameter(torch.ones(3, 4))
-    optimiser = our_muon([still, pushed])
-    pushed.grad = torch.eye(3, 4)
-    optimiser.step()
-    assert torch.equal(still, torch.ones(3, 4)) and not torch.equal(pushed, torch.ones(3, 4))
-    pushed.grad = torch.zeros(3, 4)
-    optimiser.step()
-    assert pushed.isfinite().all()
-
-
-def test_muon_goes_on_from_its_saved_state():
-    draw = torch.Generator().manual_seed(3)
-    gradients = [torch.randn(4, 6, generator=draw) for _ in range(4)]
-    whole = torch.nn.Parameter(torch.ones(4, 6))
-    optimiser = our_muon([whole])
-    for step, gradient in enumerate(gradients):
-        if step == 2:
-            part, saved = torch.nn.Parameter(whole.detach().clone()), optimiser.state_dict()
-            resumed = our_muon([part])
-            resumed.load_state_dict({**saved, "state": {key: {"mean": one["mean"].clone()} for key, one in saved["state"].items()}})
-            forgetful = torch.nn.Parameter(whole.detach().clone())
-            fresh = our_muon([forgetful])
-        whole.grad = gradient
-        optimiser.step()
-        if step >= 2:
-            part.grad, forgetful.grad = gradient.clone(), gradient.clone()
-            resumed.step()
-            fresh.step()
-    assert torch.equal(part, whole)
-    assert not torch.allclose(forgetful, whole, atol=1e-3)
+        assert_close(parameter, alone, steps=GRADIENT)
+        assert roundings(parameter, start) > 10 * GRADIENT
 
 
 def test_every_parameter_has_one_optimiser():

@@ -1,0 +1,114 @@
+"""Every benchmark script at its smallest size: it runs, and its result says what it is to say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from research.bench import karr_leaks, measuring, miniature, scaling
+from slq.miniature.world.concepts import all_facts
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a script and returns its result file; what it writes goes to a folder of the test's own."""
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+
+    def script(name: str, *options: object) -> dict[str, Any]:
+        module = import_module(f"research.bench.{name}")
+        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, options)])
+        module.main()
+        (path,) = tmp_path.glob("*.json")
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert {"command", "date"} <= result.keys()
+        return result
+
+    return script
+
+
+def test_scoring_ranks_every_answer(run):
+    result = run("scoring", "--queries", 4, "--corpus", 500, "--dim", 8)
+    assert result["command"] == "python -m research.bench.scoring --queries 4 --corpus 500 --dim 8"
+    assert result["hit@1000"] == 1 and 0 <= result["median_rank_over_corpus"] <= 1
+
+
+def test_leakage_takes_copies_for_copies_and_nothing_else(run):
+    result = run("leakage", "--scenes", 20, "--photographs", 4)
+    at = str(result["distance"])
+    assert result["scenes"]["different"]["pairs"] == 190 and result["scenes"]["different"]["taken_for_copies"][at] == 0
+    assert result["photographs"]["copies"]
+
+
+def test_karr_leaks_counts_every_error(run, tmp_path, monkeypatch):
+    examples = karr_leaks.EXAMPLES.read_text(encoding="utf-8").splitlines(keepends=True)
+    few = [line for part in ("development", "held-out") for line in [line for line in examples if json.loads(line)["part"] == part][:40]]
+    (tmp_path / "few.jsonl").write_text("".join(few), encoding="utf-8")
+    monkeypatch.setattr(karr_leaks, "EXAMPLES", tmp_path / "few.jsonl")
+    monkeypatch.setattr(karr_leaks, "all_facts", lambda: all_facts()[:10])
+    result = run("karr_leaks")
+    for part in ("development", "held-out"):
+        one = result[part]
+        right = sum(int(text.split(" of ")[0]) for text in one["right by kind"].values())
+        assert one["examples"] == 40 == right + len(one["errors"]) and one["precision"] > 0.7 < one["recall"]
+
+
+def test_karr_world_judges_as_people_do(run):
+    result = run("karr_world", "--images", 24, "--count", 6)
+    assert result["built"]["accepted"] == 6 and "last token, zero-shot" in result["hit@5"]
+
+
+@pytest.mark.slow
+def test_training_step_ways_agree(run):
+    result = run("training_step", "--model", "miniature", "--images", 2, "--image-size", 96, 96, "--num-latents", 2, "--repeats", 1)
+    assert all(difference <= 1e-4 for way in result["agreement"].values() for difference in way.values())
+
+
+@pytest.mark.slow
+def test_encoding_reads_the_same_last_token(run):
+    result = run("encoding", "--images", 4, "--texts", 8, "--repeats", 1, "--workers", 0)
+    assert all(cosine > 0.999 for cosine in result["same_last_token"].values())
+
+
+@pytest.mark.slow
+def test_adaptation_learns_the_same_weights_each_way(run):
+    result = run("adaptation", "--images", 24, "--epochs", 1, "--repeats", 1)
+    one = result["one caption in a step"]
+    assert set(one["speed_up"]) == {"ours", "naive", "ours, written to disk", "ours, found on disk", "ours, in 8 bits"}
+    exact = [difference for way, difference in one["largest_difference_of_weights"].items() if way != "ours, in 8 bits"]
+    assert max(exact) <= 1e-3 * one["largest_weight"]
+
+
+@pytest.mark.slow
+def test_scaling_measures_every_size(run, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    for name, value in {"ROOT": tmp_path, "IMAGES": 4, "LATENTS": (1, 2), "TOKENS": (16,), "BATCHES": (4,), "ITEMS": (4,)}.items():
+        monkeypatch.setattr(scaling, name, value)
+    monkeypatch.setattr(scaling, "EPOCHS", (1,))
+    monkeypatch.setattr(scaling, "TRAINING_IMAGES", 16)
+    result = run("scaling", "--repeats", 1)
+    assert set(result["seconds_a_step"]["latent queries"]) == {"1", "2"} and set(result["epochs"]) == {"naive", "prefixes kept"}
+    assert (tmp_path / "docs" / "images" / "scaling.png").stat().st_size > 1000
+
+
+@pytest.mark.research
+def test_miniature_scores_what_it_adapts(run, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(miniature, "TRAINING_IMAGES", 40)
+    monkeypatch.setattr(miniature, "TEST_IMAGES", 100)
+    monkeypatch.setattr(miniature, "RECIPE", replace(miniature.RECIPE, epochs=1, batch_size=16))
+    options = ("--seeds", 0, "--questions", 4, "--out", tmp_path / "miniature.json", "--curve", tmp_path / "curve.png")
+    result = run("miniature", *options)
+    assert result["model_bit_identical"] and result["seeds"] == [0]
+    assert set(result["controls"]) == {"last_token", "one_word_prompt", "untrained_latents"}
+    assert 0 <= result["explicit"]["known"]["t2i"]["hit@5"]["mean"] <= 100 and len(result["curve"]) >= 2
+    assert (tmp_path / "curve.png").stat().st_size > 1000
