@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from slq_karr.build import Built, build
+from slq_karr.candidates import read_own_rows
 from slq_karr.categories import CATEGORIES
 from slq_karr.export import WHOLE, export
 from slq_karr.gallery import read_gallery
-from slq_karr.lines import read_lines
+from slq_karr.limits import Limits
 from slq_karr.models import Endpoint
-from slq_karr.pace import Limits
 from slq_karr.prompts import load_prompts
 from slq_karr.settings import Options
 
@@ -90,7 +90,7 @@ def as_in_the_world(built: RetrievalSet, made: Path) -> RetrievalSet:
 
 def account(built: Built, made: Path, seconds: float, images: int) -> dict[str, Any]:
     """What the build did, and what it took."""
-    lines = [line for line in read_lines(made / "journal.jsonl") if "answer" in line]
+    lines = [line for line in read_own_rows(made / "requests.jsonl") if "answer" in line]
     asked = Counter(line["stage"] for line in lines)
     rejected = Counter(each.failed for each in built.candidates if each.failed)
     return {
@@ -98,7 +98,7 @@ def account(built: Built, made: Path, seconds: float, images: int) -> dict[str, 
         "written": len(built.candidates),
         "accepted": len(built.accepted),
         "rejected by": dict(rejected.most_common()),
-        "left out": len(built.left_out),
+        "left out": len(built.skipped),
         "by category": dict(Counter(each.category for each in built.accepted).most_common()),
         "requests": dict(asked.most_common()),
         "text tokens a request, at four characters each": {

@@ -28,9 +28,9 @@ def run(script: Script, images: Path, out: Path, *, asked: list[str] | None = No
             assert set(server.keys) <= {"Bearer secret"}
 
 
-def journal(out: Path) -> list[dict]:
+def requests_of(out: Path) -> list[dict]:
     """The lines of requests, without those that say that a run begins."""
-    return [line for line in lines(out / "journal.jsonl") if line["status"] != "begun"]
+    return [line for line in lines(out / "requests.jsonl") if line["status"] != "begun"]
 
 
 def lines(path: Path) -> list[dict]:

@@ -77,7 +77,7 @@ def test_unequal_numbers_are_refused():
 def test_agreement_is_of_what_all_decided_then_of_pairs():
     decisions = {"ada": {"q1": "a", "q2": "r", "q3": "a"}, "grace": {"q1": "a", "q2": "r"}, "mary": {"q2": "a", "q9": "a"}}
     everyone, *of_two = agreement(decisions)
-    assert everyone.reviewers == ("ada", "grace", "mary") and everyone.items == 1 and everyone.alike == 0.0
+    assert everyone.reviewers == ("ada", "grace", "mary") and everyone.items == 1 and everyone.observed == 0.0
     assert everyone.statistic == "Fleiss' kappa" and everyone.kappa == pytest.approx((1 / 3 - 5 / 9) / (4 / 9))
     assert [(each.reviewers, each.items, each.kappa) for each in of_two] == [
         (("ada", "grace"), 2, 1.0),
@@ -89,4 +89,4 @@ def test_agreement_is_of_what_all_decided_then_of_pairs():
 def test_agreement_without_company_or_shared_items():
     assert agreement({}) == agreement({"ada": {"q1": "a"}}) == []
     [row] = agreement({"ada": {"q1": "a"}, "grace": {"q2": "a"}})
-    assert (row.items, row.alike, row.kappa) == (0, None, None)
+    assert (row.items, row.observed, row.kappa) == (0, None, None)

@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from building import COUNT, journal, lines, run
+from building import COUNT, lines, requests_of, run
 from endpoint import Answer, ScriptedEndpoint, image_of, prompt_of
 from picture_book import FACT_OF, find_leaks, place, shown_in
 from slq_karr.candidates import CHECKS, read_candidates
 from slq_karr.categories import CATEGORIES, quotas
 from slq_karr.export import WHOLE, export
-from slq_karr.pace import Limits
+from slq_karr.limits import Limits
 from slq_karr.settings import Options
 
 from slq.data import read_beir
@@ -69,17 +69,17 @@ def test_a_set_scores_as_the_queries_that_people_wrote(whole, world, model, tmp_
 
 def test_files_are_as_described(whole):
     out, built, asked = whole
-    assert read_candidates(out) == list(built.candidates)
+    assert read_candidates(out) == (list(built.candidates), [])
     row = lines(out / "candidates.jsonl")[0]
     assert row.keys() >= {"id", "image", "caption", "target", "category", "query", "verdicts", "positives", "accepted"}
     assert row["id"] == "q0001" and row["verdicts"]["answerable"]["answer"] == row["target"]
     settings = json.loads((out / "settings.json").read_text())
     assert settings["model"] == "book" and set(settings["prompts"]) >= {"targets", "rewrite"} and settings["mix"] == CATEGORIES
-    kept = journal(out)
+    kept = requests_of(out)
     assert len(kept) == len(asked) and {line["status"] for line in kept} == {"answered"}
     assert [line["request"]["text"] in asked for line in kept] == [True] * len(kept)
     assert all(line["tokens_in"] and line["answer"] and line["time"] for line in kept)
-    assert "secret" not in (out / "journal.jsonl").read_text() + (out / "settings.json").read_text()
+    assert "secret" not in (out / "requests.jsonl").read_text() + (out / "settings.json").read_text()
 
 
 def test_a_finished_set_is_built_again_without_a_question(whole, world, book):
@@ -93,10 +93,10 @@ def test_another_set_may_use_what_was_paid_for(whole, world, book, tmp_path):
     out, _, _ = whole
     more, asked = tmp_path / "more", []
     more.mkdir()
-    shutil.copy(out / "journal.jsonl", more)
+    shutil.copy(out / "requests.jsonl", more)
     built = run(book, world / "captions.jsonl", more, options=Options(COUNT + 6), asked=asked)
     assert len(built.accepted) == COUNT + 6
-    assert 0 < len(asked) == len(journal(more)) - len(journal(out))
+    assert 0 < len(asked) == len(requests_of(more)) - len(requests_of(out))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_set_is_gone_on_with_as_it_was_begun(whole, world, book, change, compl
     out, _, asked = whole
     with pytest.raises(InputError, match=complaint):
         run(book, world / "captions.jsonl", out, options=Options(**{"count": COUNT, **change}), asked=(later := []))
-    assert later == [] and len(journal(out)) == len(asked)
+    assert later == [] and len(requests_of(out)) == len(asked)
 
 
 def test_other_images_are_another_set(whole, world, book, tmp_path):
@@ -124,7 +124,7 @@ sys.path.insert(0, {helpers!r})
 from picture_book import find_leaks
 from slq_karr.build import build
 from slq_karr.models import Endpoint
-from slq_karr.pace import Limits
+from slq_karr.limits import Limits
 from slq_karr.prompts import load_prompts
 from slq_karr.settings import Options
 build(Path({images!r}), Path({out!r}), Endpoint({url!r}, "book", key="secret"), load_prompts(), Options({count}), Limits(1), find_leaks)
@@ -141,7 +141,7 @@ def test_killed_half_way_and_gone_on_with_nothing_is_paid_twice(whole, world, bo
         if sum(served.values()) < at:
             return book(body)
         reached.set()
-        return Answer(status=500, hold=never)  # nothing is sent before the asker is gone
+        return Answer(status=500, hold=never)  # nothing is sent before the runner is gone
 
     with ScriptedEndpoint(stuck) as server:
         code = KILLED.format(helpers=str(Path(__file__).parent), images=str(images), out=str(out), url=server.url, count=COUNT)
@@ -150,9 +150,9 @@ def test_killed_half_way_and_gone_on_with_nothing_is_paid_twice(whole, world, bo
         process.send_signal(signal.SIGKILL)
         process.wait()
         never.set()
-    paid = Counter(line["request"]["text"] for line in journal(out))
+    paid = Counter(line["request"]["text"] for line in requests_of(out))
     assert sum(paid.values()) == at - 1
-    (out / "journal.jsonl").write_bytes((out / "journal.jsonl").read_bytes() + b'{"key": "torn')
+    (out / "requests.jsonl").write_bytes((out / "requests.jsonl").read_bytes() + b'{"key": "torn')
     asked: list[str] = []
     built = run(book, images, out, limits=Limits(1), asked=asked)
     assert built == whole[1], "as if nothing had happened"
@@ -187,7 +187,7 @@ def test_checks_reject_with_a_reason(whole, world, book, tmp_path):
     assert found[vague.caption].verdicts["answerable"] == {"passed": False, "why": "it was taken for nothing in particular", "answer": ""}
     assert found[wrong.caption].verdicts["true_of_image"] == {"passed": False, "why": "it is not there"}
     assert found[plain.caption].failed in ("surface", "leak")
-    assert found[leaks.caption].to_dict()["verdicts"]["answerable"] == {"passed": None, "why": "not asked: the check 'leak' failed before"}
+    assert found[leaks.caption].to_dict()["verdicts"]["answerable"] == {"passed": None, "why": "not made: the check 'leak' failed before"}
     assert not any(found[caption].accepted for caption in (leaks.caption, plain.caption, vague.caption, wrong.caption))
     assert len(built.accepted) == COUNT
 
@@ -214,7 +214,7 @@ def test_a_bare_folder_is_captioned_first(world, book, tmp_path):
     assert len(built.accepted) == 3
     assert all(each.caption == captions[f"images/{source[each.image]}"][0] for each in built.accepted), "the server saw the images"
     assert sum(prompt.startswith("Task: caption") for prompt in asked) == 12
-    reasons = {each.item: each.reason for each in built.left_out}
+    reasons = {each.item: each.reason for each in built.skipped}
     assert "broken.png (images)" in reasons and reasons["copy.png (images)"] == "the same image as 0000.png"
     again = run(book, bare, tmp_path / "set", options=Options(3), asked=(later := []))
     assert again == built and later == []
@@ -244,7 +244,7 @@ def test_a_stopped_run_over_a_finished_set_takes_nothing_from_it(whole, world, b
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(book, world / "captions.jsonl", out, watch=interrupted)
+        run(book, world / "captions.jsonl", out, on_progress=interrupted)
     assert (out / "candidates.jsonl").read_bytes() == before
 
 

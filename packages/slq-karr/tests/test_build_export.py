@@ -11,7 +11,7 @@ import pytest
 from endpoint import ScriptedEndpoint
 from picture_book import PictureBook, find_leaks
 from PIL import Image
-from slq_karr.candidates import CHECKS, Candidate, write_candidates
+from slq_karr.candidates import CHECKS, QueryCandidate, write_candidates
 from slq_karr.categories import CATEGORIES
 from slq_karr.cli.app import app as karr
 from slq_karr.export import export
@@ -34,11 +34,11 @@ SETTINGS = {
 }
 
 
-def candidate(number: int, query: str, target: str, positives: tuple[int, ...] = (), failed: str = "") -> Candidate:
+def candidate(number: int, query: str, target: str, positives: tuple[int, ...] = (), failed: str = "") -> QueryCandidate:
     image = f"images/{number:04d}.png"
     verdicts = {check: {"passed": check != failed, "why": ""} for check in CHECKS}
     shown = [image, *(f"images/{other:04d}.png" for other in positives)]
-    return Candidate(f"q{number:04d}", image, f"a {target}", target, (), "functional", query, verdicts, shown)
+    return QueryCandidate(f"q{number:04d}", image, f"a {target}", target, (), "functional", query, verdicts, shown)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_each_query_says_where_it_came_from(made, tmp_path):
     assert "2 queries, none of which names what it is after, over 2 images; 5 with those that have no query." in card
     assert "| functional | 2 | 100.0 % | 17.4 % |" in card and "| logic and maths | 0 | 0.0 % | 11.4 % |" in card
     assert "3 queries were written. The checks rejected: surface 1." in card
-    assert "People reviewed 1 of the 2 queries that were kept, 1.0 reviewers each, and edited 1." in card
+    assert "People reviewed 1 of the 2 selected queries, 1.0 reviewers each, and edited 1." in card
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_nothing_to_keep(made, tmp_path):
     review(made, *[(f"q000{n}", "ada", "reject", "") for n in (1, 2)])
     with pytest.raises(DataError, match="of 3 candidates none was accepted"):
         export(made, tmp_path / "out", find_leaks=find_leaks)
-    with pytest.raises(DataError, match="holds no candidates yet; build a set there"):
+    with pytest.raises(DataError, match=r"holds no candidates.jsonl"):
         export(tmp_path, tmp_path / "out", find_leaks=find_leaks)
 
 

@@ -1,4 +1,4 @@
-"""What does not work out while a set is built: answers, endpoints, costs, the journal."""
+"""What does not work out while a set is built: answers, endpoints, costs, the request log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 from collections import Counter
 
 import pytest
-from building import COUNT, journal, lines, run
+from building import COUNT, lines, requests_of, run
 from endpoint import Answer, prompt_of
 from picture_book import find_leaks, place
 from slq_karr.build import build
-from slq_karr.journal import Journal
+from slq_karr.limits import Limits
 from slq_karr.models import LocalModel
-from slq_karr.pace import Limits
 from slq_karr.prompts import load_prompts
+from slq_karr.request_log import RequestLog
 from slq_karr.settings import Options
 
 from slq.errors import DataError, InputError
@@ -34,13 +34,17 @@ def test_questions_that_never_get_a_usable_answer_are_left_out(whole, world, boo
         return book(body)
 
     built = run(script, world / "captions.jsonl", out, asked=asked, options=Options(COUNT, tries=1))
-    reasons = {row["item"].split(",")[0]: row["reason"] for row in lines(out / "left_out.jsonl")}
+    reasons = {row["id"].split(",")[0]: row["reason"] for row in lines(out / "skipped.jsonl")}
     assert reasons[bad.image] == "no usable answer in 3 tries; the last: 'query' must be a text"
     assert reasons[shy.image].startswith("no usable answer in 3 tries; the last: refused: I\u2019m sorry")
     assert len(built.accepted) == COUNT and not {bad.image, shy.image} & {each.image for each in built.accepted}
     told = [prompt for prompt in asked if "Your last answer could not be used: 'query' must be a text. Answer with" in prompt]
     assert len(told) == 2
-    assert Counter(line["status"] for line in journal(out))["malformed"] == 3 == Counter(line["status"] for line in journal(out))["refused"]
+    assert (
+        Counter(line["status"] for line in requests_of(out))["malformed"]
+        == 3
+        == Counter(line["status"] for line in requests_of(out))["refused"]
+    )
     assert run(script, world / "captions.jsonl", out, asked=(again := []), options=Options(COUNT, tries=1)) == built and again == []
 
 
@@ -73,7 +77,7 @@ def test_what_goes_wrong_once_is_asked_again(whole, world, book, tmp_path, first
     assert run(script, world / "captions.jsonl", tmp_path / "set", asked=asked, options=options).accepted == whole[1].accepted
     assert len(asked) == 2 * len(whole[2])
     free = first.status != 200 or first.raw is not None
-    kept = journal(tmp_path / "set")
+    kept = requests_of(tmp_path / "set")
     assert sum(line["status"] == "answered" for line in kept) == len(whole[2])
     assert all((line["cost"] == 0 and "answer" not in line) for line in kept if free and line["status"] != "answered")
 
@@ -98,8 +102,8 @@ def test_time_outs(whole, world, book, tmp_path):
     finally:
         release.set()
     assert len(built.accepted) == COUNT
-    assert [(row["item"], row["reason"]) for row in lines(out / "left_out.jsonl")] == [(slow.image, "no answer: time-out after 0.3 s")]
-    assert sum(line["status"] == "time-out after 0.3 s" for line in journal(out)) >= 6
+    assert [(row["id"], row["reason"]) for row in lines(out / "skipped.jsonl")] == [(slow.image, "no answer: time-out after 0.3 s")]
+    assert sum(line["status"] == "time-out after 0.3 s" for line in requests_of(out)) >= 6
 
 
 def test_costs_never_exceed_their_cap(whole, world, book, tmp_path):
@@ -108,11 +112,11 @@ def test_costs_never_exceed_their_cap(whole, world, book, tmp_path):
     prices = {"price_in": 200.0, "price_out": 200.0}
     with pytest.raises(InputError, match=r"could exceed the cap: .* of 3.5 is spent.*run again with a higher --max-cost"):
         run(book, world / "captions.jsonl", out, limits=Limits(2, max_cost=cap, **prices), asked=asked)
-    spent = sum(line["cost"] for line in journal(out))
+    spent = sum(line["cost"] for line in requests_of(out))
     assert 0.5 * cap < spent <= cap and 0 < len(asked) < len(whole[2])
     built = run(book, world / "captions.jsonl", out, limits=Limits(4, max_cost=100, **prices), asked=asked)
     assert built.accepted == whole[1].accepted and len(asked) == len(whole[2])
-    tokens = sum(line["tokens_in"] + line["tokens_out"] for line in journal(out))
+    tokens = sum(line["tokens_in"] + line["tokens_out"] for line in requests_of(out))
     assert built.spent == pytest.approx(tokens * 200 / 1e6)
 
 
@@ -143,18 +147,18 @@ def test_a_request_that_the_endpoint_cannot_take_is_left_out_and_not_repeated(wh
         return Answer(status=400, raw="image too odd") if wrong else book(body)
 
     run(script, world / "captions.jsonl", out, asked=asked)
-    assert lines(out / "left_out.jsonl") == [{"item": odd.image, "stage": "targets", "reason": "no answer: http 400: image too odd"}]
+    assert lines(out / "skipped.jsonl") == [{"id": odd.image, "stage": "targets", "reason": "no answer: http 400: image too odd"}]
     run(script, world / "captions.jsonl", out, asked=(again := []))
     assert again == []
 
 
-def test_one_build_at_a_time_and_a_sound_journal(whole, world, book, tmp_path):
+def test_one_build_at_a_time_and_a_sound_request_log(whole, world, book, tmp_path):
     out = tmp_path / "set"
     out.mkdir()
-    with Journal(out / "journal.jsonl"), pytest.raises(InputError, match="Another build is writing"):
+    with RequestLog(out / "requests.jsonl"), pytest.raises(InputError, match="Another build is writing"):
         run(book, world / "captions.jsonl", out)
-    (out / "journal.jsonl").write_text('{"key": 1}\n{}\n')
-    with pytest.raises(DataError, match=r"journal\.jsonl line 1 is broken"):
+    (out / "requests.jsonl").write_text('{"key": 1}\n{}\n')
+    with pytest.raises(DataError, match=r"requests\.jsonl line 1 is broken"):
         run(book, world / "captions.jsonl", out)
 
 
@@ -166,6 +170,6 @@ def test_a_model_on_this_machine_is_asked_and_what_it_cannot_do_is_left_out(mode
     asked = LocalModel(model, max_tokens=8)
     built = build(few, tmp_path / "set", asked, load_prompts(), Options(2), find_leaks=find_leaks)
     assert built.accepted == [] and built.missing and built.spent == 0
-    assert [each.reason for each in built.left_out] == ["no usable answer in 3 tries; the last: it holds no JSON object"] * 2
-    kept = journal(tmp_path / "set")
+    assert [each.reason for each in built.skipped] == ["no usable answer in 3 tries; the last: it holds no JSON object"] * 2
+    kept = requests_of(tmp_path / "set")
     assert len(kept) == 6 and all(line["answer"] and line["cost"] == 0 for line in kept)

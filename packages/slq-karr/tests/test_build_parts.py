@@ -13,10 +13,10 @@ from slq_karr import answers
 from slq_karr.answers import Malformed, Target, parse_object
 from slq_karr.categories import CATEGORIES, label, parse_mix, quotas
 from slq_karr.gallery import find_source
+from slq_karr.limits import Budget, Limits, RateLimiter
 from slq_karr.models import Endpoint, _retry_after
-from slq_karr.pace import Limits, Pace, Purse
 from slq_karr.prompts import PLACES, load_prompts
-from slq_karr.rounds import Plan
+from slq_karr.schedule import Schedule
 from slq_karr.surface import Queries, Surface
 from slq_karr.verify import leaks_of, names_target
 
@@ -141,7 +141,7 @@ def test_surface_finds_what_repeats_a_caption_and_not_what_takes_knowledge():
     assert not surface.finds("the pet with (2+7) lives", 0) and not surface.finds("xyz", 0)
     assert surface.scores("a dog on the grass").argmax() == 1 and surface.scores("a dog on the grass")[1] == pytest.approx(2)
     assert not Surface([*CAPTIONS, CAPTIONS[0]]).finds("something on a bookshelf", 0), "two images that it cannot tell apart"
-    assert surface.alike(0).argmax() == 0
+    assert surface.similarities(0).argmax() == 0
 
 
 def test_queries_in_nearly_the_same_words():
@@ -167,18 +167,18 @@ def test_what_names_a_target():
 
 def test_rounds_meet_the_mix_by_what_is_accepted():
     """Every second query fails: the mix is met all the same, each image has one accepted query, and no task comes twice."""
-    plan = Plan({"functional": 6, "logic_maths": 3}, tries=3)
+    schedule = Schedule({"functional": 6, "logic_maths": 3}, tries=3)
     images = [f"{n}" for n in range(18)]
     targets = [Target(f"t{n % 4}", (), ("functional", "logic_maths") if n % 2 else ("functional",)) for n in range(18)]
-    plan.offers = {image: [target] for image, target in zip(images, targets, strict=True)}
+    schedule.offers = {image: [target] for image, target in zip(images, targets, strict=True)}
     seen, accepted, number = Counter(), [], 0
-    while tasks := plan.propose(images):
-        plan.begin(tasks)
+    while tasks := schedule.propose(images):
+        schedule.begin(tasks)
         seen.update((task.image, task.target.name, task.category) for task in tasks)
         good = [task for task in tasks if (number := number + 1) % 2]
-        plan.accept(good)
+        schedule.accept(good)
         accepted += good
-    assert Counter(task.category for task in accepted) == {"functional": 6, "logic_maths": 3} and plan.missing() == {
+    assert Counter(task.category for task in accepted) == {"functional": 6, "logic_maths": 3} and schedule.missing() == {
         "functional": 0,
         "logic_maths": 0,
     }
@@ -186,15 +186,15 @@ def test_rounds_meet_the_mix_by_what_is_accepted():
 
 
 def test_targets_are_spread_and_tries_bounded():
-    plan = Plan({"functional": 4}, tries=2)
+    schedule = Schedule({"functional": 4}, tries=2)
     both = [Target("person", (), ("functional",)), Target("kite", (), ("functional",)), Target("hat", (), ("functional",))]
-    plan.offers = {"a": both, "b": both}
-    (first, second) = plan.propose(["a", "b", "c"])
+    schedule.offers = {"a": both, "b": both}
+    (first, second) = schedule.propose(["a", "b", "c"])
     assert {first.target.name, second.target.name} == {"person", "kite"}
     for _ in range(5):
-        tasks = plan.propose(["a"])
-        plan.begin(tasks)
-    assert tasks == [] and plan.missing() == {"functional": 4}
+        tasks = schedule.propose(["a"])
+        schedule.begin(tasks)
+    assert tasks == [] and schedule.missing() == {"functional": 4}
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------------------
@@ -208,32 +208,32 @@ def test_waiting_as_the_endpoint_asks():
 
 def test_requests_go_out_at_even_distances(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("slq_karr.pace.time.monotonic", lambda: clock[0])
-    pace, left = Pace(requests_per_minute=30), []
+    monkeypatch.setattr("slq_karr.limits.time.monotonic", lambda: clock[0])
+    rate_limiter, left = RateLimiter(requests_per_minute=30), []
 
     def sleep(seconds: float) -> bool:
         clock[0] += seconds
         return True
 
-    monkeypatch.setattr(pace, "sleep", sleep)
+    monkeypatch.setattr(rate_limiter, "sleep", sleep)
     for _ in range(3):
-        assert pace.wait()
+        assert rate_limiter.wait()
         left.append(clock[0])
-    pace.hold(50)
-    pace.wait()
+    rate_limiter.hold(50)
+    rate_limiter.wait()
     assert left == [100, 102, 104] and clock[0] == 154
-    pace.stop()
-    assert not pace.wait()
+    rate_limiter.stop()
+    assert not rate_limiter.wait()
 
 
 def test_money_is_set_aside_for_what_is_under_way():
-    purse = Purse(Limits(price_in=1.0, max_cost=10), spent=4)
-    with purse.split_validation(5):
-        with pytest.raises(InputError, match=r"4\.0000 of 10 is spent, 5\.0000 under way"), purse.split_validation(2):
+    budget = Budget(Limits(price_in=1.0, max_cost=10), spent=4)
+    with budget.reserve(5):
+        with pytest.raises(InputError, match=r"4\.0000 of 10 is spent, 5\.0000 under way"), budget.reserve(2):
             pass
-        purse.pay(1)
-    with purse.split_validation(5):
-        assert purse.spent == 5
+        budget.charge(1)
+    with budget.reserve(5):
+        assert budget.spent == 5
 
 
 @pytest.mark.parametrize(

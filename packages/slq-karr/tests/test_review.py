@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from slq_karr.review.candidates import read_candidates
+from slq_karr.candidates import read_candidates
 from slq_karr.review.decisions import Decision, ReviewLog, read_decisions
 from slq_karr.review.server import ReviewServer
 from slq_karr.review.session import Review
@@ -244,7 +244,7 @@ def test_agreement_counts_first_decisions_on_what_both_decided(server):
     state = json.loads(request(server, "GET", "/state?reviewer=ada")[2])
     [row] = state["agreement"]
     assert row["reviewers"] == ["ada", "grace"] and row["items"] == 3
-    assert row["alike"] == pytest.approx(2 / 3) and row["kappa"] == pytest.approx(0.4)
+    assert row["observed"] == pytest.approx(2 / 3) and row["kappa"] == pytest.approx(0.4)
     assert state["progress"] == {"ada": 4, "grace": 3}
 
 

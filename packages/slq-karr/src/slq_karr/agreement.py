@@ -12,20 +12,20 @@ from slq.errors import InputError
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of some reviewers on the items that all of them decided: the share decided alike by all, and kappa.
+    """Of some reviewers on the items that all of them decided: the fraction decided alike by all, and kappa.
 
     `kappa` is None where it is not defined: no shared item, or a single decision for everything.
     """
 
     reviewers: tuple[str, ...]
     items: int
-    alike: float | None
+    observed: float | None
     kappa: float | None
     statistic: str
 
 
 def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
-    """(p - e) / (1 - e): p the share of items decided alike, e what two reviewers with these habits reach by chance.
+    """(p - e) / (1 - e): p the fraction of items decided alike, e what two reviewers with these habits reach by chance.
 
     None where chance alone is certain to agree, or there is nothing to compare. Raises InputError for unequal lengths.
     """
@@ -35,9 +35,9 @@ def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
         return None
     total = len(one)
     habits, other_habits = Counter(one), Counter(other)
-    alike = sum(a == b for a, b in zip(one, other, strict=True)) / total
+    observed = sum(a == b for a, b in zip(one, other, strict=True)) / total
     chance = sum(count * other_habits[label] for label, count in habits.items()) / total**2
-    return _beyond_chance(alike, chance)
+    return _beyond_chance(observed, chance)
 
 
 def fleiss_kappa(ratings: Sequence[Sequence[str]]) -> float | None:
@@ -69,11 +69,11 @@ def agreement(decisions: Mapping[str, Mapping[str, str]]) -> list[Agreement]:
 def _of_group(group: tuple[str, ...], decisions: Mapping[str, Mapping[str, str]]) -> Agreement:
     shared = sorted(set.intersection(*(set(decisions[reviewer]) for reviewer in group)))
     rows = [[decisions[reviewer][item] for reviewer in group] for item in shared]
-    alike = sum(len(set(row)) == 1 for row in rows) / len(rows) if rows else None
+    observed = sum(len(set(row)) == 1 for row in rows) / len(rows) if rows else None
     if len(group) == 2:
-        return Agreement(group, len(rows), alike, cohen_kappa([row[0] for row in rows], [row[1] for row in rows]), "Cohen's kappa")
-    return Agreement(group, len(rows), alike, fleiss_kappa(rows), "Fleiss' kappa")
+        return Agreement(group, len(rows), observed, cohen_kappa([row[0] for row in rows], [row[1] for row in rows]), "Cohen's kappa")
+    return Agreement(group, len(rows), observed, fleiss_kappa(rows), "Fleiss' kappa")
 
 
-def _beyond_chance(alike: float, chance: float) -> float | None:
-    return (alike - chance) / (1 - chance) if chance < 1 else None
+def _beyond_chance(observed: float, chance: float) -> float | None:
+    return (observed - chance) / (1 - chance) if chance < 1 else None

@@ -1,6 +1,6 @@
 """Building a set: images -> captions -> targets -> queries -> checks -> the other images that answer them.
 
-The journal is the only state. Everything else is derived from it, in the same order every time, so that a build which was stopped goes on
+The request log is the only state. Everything else is derived from it, in the same order every time, so that a stopped build continues
 where it was by running through the same steps: what was answered before is read, not asked.
 """
 
@@ -14,16 +14,15 @@ from pathlib import Path
 from slq.errors import Failure, InputError
 from slq.io.files import map_os_errors
 from slq_karr.answers import read_caption, read_query, read_targets, read_truth
-from slq_karr.asking import Asker, Request, Watch
-from slq_karr.candidates import CANDIDATES, LEFT_OUT, Candidate, write_candidates
+from slq_karr.candidates import CANDIDATES, SKIPPED, QueryCandidate, read_own_rows, write_candidates
 from slq_karr.categories import label, quotas
-from slq_karr.gallery import Shown, find_source, gather
-from slq_karr.journal import Journal
-from slq_karr.lines import read_lines
+from slq_karr.gallery import GalleryImage, find_source, gather
+from slq_karr.limits import Limits
 from slq_karr.models import Model
-from slq_karr.pace import Limits
 from slq_karr.prompts import Prompts
-from slq_karr.rounds import Plan, Task
+from slq_karr.request_log import RequestLog
+from slq_karr.request_runner import Progress, Request, RequestRunner
+from slq_karr.schedule import QueryPlan, Schedule
 from slq_karr.settings import Options, settle
 from slq_karr.surface import Queries, Surface, mentions
 from slq_karr.verify import FindLeaks, check_words, judge_answerable, judge_true, own_leaks
@@ -35,13 +34,13 @@ READ_AHEAD = 1.5  # images whose targets are looked for, to each query that lack
 class Built:
     """What a build gave. missing: category -> accepted queries that it lacks, where the images did not have more. spent: of all runs."""
 
-    candidates: tuple[Candidate, ...]
-    left_out: tuple[Failure, ...]
+    candidates: tuple[QueryCandidate, ...]
+    skipped: tuple[Failure, ...]
     missing: Mapping[str, int]
     spent: float
 
     @property
-    def accepted(self) -> list[Candidate]:
+    def accepted(self) -> list[QueryCandidate]:
         return [each for each in self.candidates if each.accepted]
 
 
@@ -53,7 +52,7 @@ def build(
     options: Options | None = None,
     limits: Limits | None = None,
     find_leaks: FindLeaks | None = None,
-    watch: Watch = lambda *_: None,
+    on_progress: Progress = lambda *_: None,
     backoff: float = 1.0,
     endpoint: str = "",
 ) -> Built:
@@ -79,25 +78,27 @@ def build(
     }
     with map_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    with Journal(out / "journal.jsonl") as journal:
+    with RequestLog(out / "requests.jsonl") as log:
         settle(out, settings)
         gallery, failures = gather(source, out)
-        asker = Asker(model, journal, limits, backoff, watch)
-        run = _Build(out, gallery, asker, prompts, options, find_leaks)
-        run.left_out += [{"item": each.item, "stage": "images", "reason": each.reason} for each in failures]
+        runner = RequestRunner(model, log, limits, backoff, on_progress)
+        run = _Build(out, gallery, runner, prompts, options, find_leaks)
+        run.skipped += [{"id": each.item, "stage": "images", "reason": each.reason} for each in failures]
         return run.all_stages()
 
 
 class _Build:
     """One run through all stages."""
 
-    def __init__(self, out: Path, gallery: list[Shown], asker: Asker, prompts: Prompts, options: Options, find_leaks: FindLeaks):
-        self.out, self.asker, self.prompts, self.options, self.find_leaks = out, asker, prompts, options, find_leaks
+    def __init__(
+        self, out: Path, gallery: list[GalleryImage], runner: RequestRunner, prompts: Prompts, options: Options, find_leaks: FindLeaks
+    ):
+        self.out, self.runner, self.prompts, self.options, self.find_leaks = out, runner, prompts, options, find_leaks
         self.shown = {shown.image: shown for shown in gallery}
-        self.candidates: list[Candidate] = []
-        self.left_out: list[dict[str, str]] = []
-        self.plan = Plan({}, options.tries)
-        self.before = len(read_lines(out / CANDIDATES))
+        self.candidates: list[QueryCandidate] = []
+        self.skipped: list[dict[str, str]] = []
+        self.schedule = Schedule({}, options.tries)
+        self.before = len(read_own_rows(out / CANDIDATES))
 
     def all_stages(self) -> Built:
         try:
@@ -108,9 +109,9 @@ class _Build:
             self._save()
             raise
         self._save(whole=True)
-        left_out = tuple(Failure(f"{each['item']} ({each['stage']})", each["reason"]) for each in self.left_out)
-        missing = {name: count for name, count in self.plan.missing().items() if count}
-        return Built(tuple(self.candidates), left_out, missing, self.asker.purse.spent)
+        skipped = tuple(Failure(f"{each['id']} ({each['stage']})", each["reason"]) for each in self.skipped)
+        missing = {name: count for name, count in self.schedule.missing().items() if count}
+        return Built(tuple(self.candidates), skipped, missing, self.runner.budget.spent)
 
     def _write_captions(self) -> None:
         """Captions for images that came without."""
@@ -119,51 +120,51 @@ class _Build:
             raise InputError("Without captions the model must see the images: leave out --captions-only, or give a captions file.")
         text = self.prompts.fill("caption")
         requests = [self._request("caption", shown.image, text, shown) for shown in bare]
-        for shown, found in zip(bare, self.asker.ask_all(requests, read_caption), strict=True):
+        for shown, found in zip(bare, self.runner.ask_all(requests, read_caption), strict=True):
             if isinstance(found, Failure):
-                self._leave_out("caption", found)
+                self._skip("caption", found)
                 del self.shown[shown.image]
             else:
                 self.shown[shown.image] = replace(shown, captions=(found,))
         if not self.shown:
-            raise InputError(f"None of the {len(bare)} images got a caption: see {self.out / LEFT_OUT}.")
+            raise InputError(f"None of the {len(bare)} images got a caption: see {self.out / SKIPPED}.")
 
     def _write_queries(self) -> None:
         """Rounds of targets, queries and checks, until every category has what it is to have or the images give no more."""
         order = list(self.shown)
         random.Random(self.options.seed).shuffle(order)
         unseen = list(order)
-        self.plan = Plan(quotas(dict(self.options.mix), self.options.count or len(order)), self.options.tries)
+        self.schedule = Schedule(quotas(dict(self.options.mix), self.options.count or len(order)), self.options.tries)
         self.places = {image: place for place, image in enumerate(self.shown)}
         self.surface = Surface([shown.captions for shown in self.shown.values()])
         queries = Queries()
-        while lacking := sum(self.plan.missing().values()):
-            tasks = self.plan.propose(order)
-            while unseen and len(tasks) < lacking:
-                ahead = max(self.asker.limits.concurrency, round(READ_AHEAD * (lacking - len(tasks))))
+        while lacking := sum(self.schedule.missing().values()):
+            plans = self.schedule.propose(order)
+            while unseen and len(plans) < lacking:
+                ahead = max(self.runner.limits.concurrency, round(READ_AHEAD * (lacking - len(plans))))
                 self._find_targets(unseen[:ahead])
                 del unseen[:ahead]
-                tasks = self.plan.propose(order)
-            if not tasks:
+                plans = self.schedule.propose(order)
+            if not plans:
                 return
-            self.plan.begin(tasks)
-            self.plan.accept(self._round(tasks, queries))
+            self.schedule.begin(plans)
+            self.schedule.accept(self._round(plans, queries))
             self._save()
 
     def _find_positives(self) -> None:
         """Of the other images that show the target, by captions and targets, those whose scene is most alike; the model judges them."""
         accepted = [each for each in self.candidates if each.accepted]
-        asked: list[tuple[Candidate, Shown]] = []
-        names = {image: [name for target in targets for name in target.every_name] for image, targets in self.plan.offers.items()}
+        asked: list[tuple[QueryCandidate, GalleryImage]] = []
+        names = {image: [name for target in targets for name in target.every_name] for image, targets in self.schedule.offers.items()}
         words = {image: "\n".join([*shown.captions, *names.get(image, ())]) for image, shown in self.shown.items()}
         for each in accepted:
             likely = self._likely(each, words)
             each.unjudged = max(0, len(likely) - self.options.max_positives)
             asked += [(each, self.shown[image]) for image in likely[: self.options.max_positives]]
         requests = [self._truth("positives", each, shown) for each, shown in asked]
-        for (each, shown), found in zip(asked, self.asker.ask_all(requests, read_truth), strict=True):
+        for (each, shown), found in zip(asked, self.runner.ask_all(requests, read_truth), strict=True):
             if isinstance(found, Failure):
-                self._leave_out("positives", found)
+                self._skip("positives", found)
             elif found[0]:
                 each.positives.append(shown.image)
 
@@ -173,72 +174,72 @@ class _Build:
         requests = [
             self._request("targets", image, self.prompts.targets(self.shown[image].captions[0]), self.shown[image]) for image in images
         ]
-        for image, found in zip(images, self.asker.ask_all(requests, read_targets), strict=True):
+        for image, found in zip(images, self.runner.ask_all(requests, read_targets), strict=True):
             if isinstance(found, Failure):
-                self._leave_out("targets", found)
+                self._skip("targets", found)
             elif not found:
-                self._leave_out("targets", Failure(image, "the model saw nothing in it that a query could be about"))
+                self._skip("targets", Failure(image, "the model saw nothing in it that a query could be about"))
             else:
-                self.plan.offers[image] = found
+                self.schedule.offers[image] = found
 
-    def _round(self, tasks: Sequence[Task], queries: Queries) -> list[Task]:
-        """Write a query for each task and check it; the tasks whose query is accepted."""
-        drafted = self._draft(tasks)
+    def _round(self, plans: Sequence[QueryPlan], queries: Queries) -> list[QueryPlan]:
+        """Write a query for each plan and check it; the plans whose query is accepted."""
+        drafted = self._draft(plans)
         for each in drafted.values():
             check_words(each, self.places[each.image], self.find_leaks, self.surface, queries)
         left = [each for each in drafted.values() if not each.failed]
-        judge_answerable(left, self.asker.ask_all, self.prompts, self.find_leaks)
+        judge_answerable(left, self.runner.ask_all, self.prompts, self.find_leaks)
         left = [each for each in left if not each.failed]
-        judge_true(left, [self._truth("true_of_image", each, self.shown[each.image]) for each in left], self.asker.ask_all)
-        return [task for task in tasks if task.image in drafted and drafted[task.image].accepted]
+        judge_true(left, [self._truth("true_of_image", each, self.shown[each.image]) for each in left], self.runner.ask_all)
+        return [plan for plan in plans if plan.image in drafted and drafted[plan.image].accepted]
 
-    def _draft(self, tasks: Sequence[Task]) -> dict[str, Candidate]:
-        """A candidate for each task whose query the model could write, by image."""
-        requests = [Request("rewrite", f"{task.image}, {task.target.name}, {label(task.category)}", self._rewrite(task)) for task in tasks]
-        drafted: dict[str, Candidate] = {}
-        for task, request, found in zip(tasks, requests, self.asker.ask_all(requests, read_query), strict=True):
+    def _draft(self, plans: Sequence[QueryPlan]) -> dict[str, QueryCandidate]:
+        """A candidate for each plan whose query the model could write, by image."""
+        requests = [Request("rewrite", f"{plan.image}, {plan.target.name}, {label(plan.category)}", self._rewrite(plan)) for plan in plans]
+        drafted: dict[str, QueryCandidate] = {}
+        for plan, request, found in zip(plans, requests, self.runner.ask_all(requests, read_query), strict=True):
             if isinstance(found, Failure) or not found:
-                self._leave_out("rewrite", found or Failure(request.item, "the model knew no query of this category"))
+                self._skip("rewrite", found or Failure(request.item, "the model knew no query of this category"))
                 continue
-            target, caption = task.target, self.shown[task.image].captions[0]
+            target, caption = plan.target, self.shown[plan.image].captions[0]
             id_ = f"q{len(self.candidates) + 1:04d}"
-            drafted[task.image] = Candidate(
-                id_, task.image, caption, target.name, target.names, task.category, found, positives=[task.image]
+            drafted[plan.image] = QueryCandidate(
+                id_, plan.image, caption, target.name, target.names, plan.category, found, positives=[plan.image]
             )
-            self.candidates.append(drafted[task.image])
+            self.candidates.append(drafted[plan.image])
         return drafted
 
-    def _rewrite(self, task: Task) -> str:
+    def _rewrite(self, plan: QueryPlan) -> str:
         return self.prompts.fill(
             "rewrite",
-            caption=self.shown[task.image].captions[0],
-            target=task.target.name,
-            names=", ".join(task.target.every_name),
-            category=label(task.category),
-            description=self.prompts.descriptions[task.category],
+            caption=self.shown[plan.image].captions[0],
+            target=plan.target.name,
+            names=", ".join(plan.target.every_name),
+            category=label(plan.category),
+            description=self.prompts.descriptions[plan.category],
         )
 
-    def _likely(self, candidate: Candidate, words: Mapping[str, str]) -> list[str]:
+    def _likely(self, candidate: QueryCandidate, words: Mapping[str, str]) -> list[str]:
         """Other images whose words bear one of the target's names, those of the most similar captions first."""
         named = mentions([candidate.target, *candidate.names])
-        alike = dict(zip(self.shown, self.surface.alike(self.places[candidate.image]), strict=True))
+        similarity = dict(zip(self.shown, self.surface.similarities(self.places[candidate.image]), strict=True))
         likely = [image for image, text in words.items() if image != candidate.image and named.search(text)]
-        return sorted(likely, key=lambda image: -alike[image])
+        return sorted(likely, key=lambda image: -similarity[image])
 
-    def _truth(self, stage: str, candidate: Candidate, shown: Shown) -> Request:
+    def _truth(self, stage: str, candidate: QueryCandidate, shown: GalleryImage) -> Request:
         """Whether a query is true of an image, its own or another: asked in the same words."""
         text = self.prompts.fill("true_of_image", caption=shown.captions[0], query=candidate.query, target=candidate.target)
         return self._request(stage, f"{candidate.id} {shown.image}", text, shown)
 
-    def _request(self, stage: str, item: str, text: str, shown: Shown) -> Request:
+    def _request(self, stage: str, item: str, text: str, shown: GalleryImage) -> Request:
         if self.options.captions_only:
             return Request(stage, item, text)
         return Request(stage, item, text, self.out / shown.image, shown.sha256)
 
-    def _leave_out(self, stage: str, failure: Failure) -> None:
-        self.left_out.append({"item": failure.item, "stage": stage, "reason": failure.reason})
+    def _skip(self, stage: str, failure: Failure) -> None:
+        self.skipped.append({"id": failure.item, "stage": stage, "reason": failure.reason})
 
     def _save(self, whole: bool = False) -> None:
         """Write both lists; of a set that is not whole, only if this run has come further than the one before."""
         if whole or len(self.candidates) > self.before:
-            write_candidates(self.out, self.candidates, self.left_out)
+            write_candidates(self.out, self.candidates, self.skipped)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from slq.errors import DataError
-from slq_karr.lines import read_lines, write_lines
+from slq.data import read_rows
+from slq.errors import DataError, Failure
+from slq.io.files import write_jsonl
 
-CANDIDATES, LEFT_OUT = "candidates.jsonl", "left_out.jsonl"
+CANDIDATES, SKIPPED = "candidates.jsonl", "skipped.jsonl"
 CHECKS = ("leak", "true_of_image", "surface", "answerable", "duplicate")
+_TEXTS = ("id", "image", "caption", "target", "category", "query")
+_NEEDED = ("id", "image", "query")  # texts that may not be empty
 
 
 @dataclass
-class Candidate:
-    """One query. names: other names of the target. positives: the images that answer it, its own first. unjudged: how many more were
-    likely to, but over the number that is judged.
+class QueryCandidate:
+    """One query.
 
-    verdicts: check -> {"passed": true, false, or null where it was not asked for, "why": ...}.
+    Args:
+        id: of the query in its set.
+        image: path of the image that the query is for, relative to the set.
+        caption: of that image.
+        target: what the query is about and must not name.
+        names: other names of the target.
+        category: the kind of knowledge that leads to the target.
+        query: the text.
+        verdicts: check -> `{"passed": true, false, or null where it was not made, "why": ...}`.
+        positives: the images that answer it, its own first.
+        unjudged: how many more images were likely to, beyond the number that is judged.
     """
 
     id: str
@@ -44,10 +56,12 @@ class Candidate:
         return next((check for check, verdict in self.verdicts.items() if verdict["passed"] is False), "")
 
     def judge(self, check: str, passed: bool, why: str = "", **more: Any) -> None:
+        """Record what a check said."""
         self.verdicts[check] = {"passed": passed, "why": why, **more}
 
     def to_dict(self) -> dict[str, Any]:
-        missing = {"passed": None, "why": f"not asked: the check {self.failed!r} failed before" if self.failed else "not asked yet"}
+        """The candidate as a line of candidates.jsonl, with every check, made or not."""
+        missing = {"passed": None, "why": f"not made: the check {self.failed!r} failed before" if self.failed else "not made yet"}
         return {
             "id": self.id,
             "image": self.image,
@@ -63,32 +77,77 @@ class Candidate:
         }
 
 
-def write_candidates(out: Path, candidates: Sequence[Candidate], left_out: Sequence[dict[str, str]]) -> None:
-    """Write both lists of a set, each in one go."""
-    write_lines(out / CANDIDATES, (candidate.to_dict() for candidate in candidates))
-    write_lines(out / LEFT_OUT, left_out)
+def write_candidates(out: Path, candidates: Sequence[QueryCandidate], skipped: Sequence[Mapping[str, str]]) -> None:
+    """Write both lists of a set, each whole or not at all."""
+    write_jsonl(out / CANDIDATES, (candidate.to_dict() for candidate in candidates))
+    write_jsonl(out / SKIPPED, skipped)
 
 
-def read_candidates(out: Path) -> list[Candidate]:
-    """The candidates of a set; raises DataError if there are none yet, or a line is broken."""
-    rows = read_lines(out / CANDIDATES)
-    if not rows:
-        raise DataError(f"{out} holds no candidates yet; build a set there with slq karr build")
-    try:
-        return [
-            Candidate(
-                row["id"],
-                row["image"],
-                row["caption"],
-                row["target"],
-                tuple(row.get("names") or ()),
-                row["category"],
-                row["query"],
-                {check: verdict for check, verdict in row["verdicts"].items() if verdict["passed"] is not None},
-                list(row["positives"]),
-                int(row.get("unjudged") or 0),
-            )
-            for row in rows
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{out / CANDIDATES} holds a line that is no candidate ({error!r}); build the set again") from None
+def read_candidates(folder: Path) -> tuple[list[QueryCandidate], list[Failure]]:
+    """Read the candidates of a set.
+
+    Args:
+        folder: of the set.
+
+    Returns:
+        The candidates in the file's order, and the lines that cannot be used.
+
+    Raises:
+        DataError: if the file is missing, or no line of it can be used.
+    """
+    path = folder / CANDIDATES
+    if not path.is_file() or not path.stat().st_size:
+        raise DataError(f"{folder} holds no {CANDIDATES}: name the folder of a set that `slq karr build` made.")
+    found: dict[str, QueryCandidate] = {}
+    failures = []
+    for place, row in read_rows(path):
+        try:
+            if isinstance(row, DataError):
+                raise row
+            candidate = _parse(row)
+            if candidate.id in found:
+                raise DataError(f"the id {candidate.id} again")
+            found[candidate.id] = candidate
+        except DataError as error:
+            failures.append(Failure(place, str(error)))
+    if not found:
+        raise DataError(f"{path} has no candidate that can be used{f': {failures[0]}' if failures else ''}.")
+    return list(found.values()), failures
+
+
+def read_own_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that slq-karr wrote; a missing or empty file has none.
+
+    Raises:
+        DataError: if a row is broken.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    rows = []
+    for _, row in read_rows(path):
+        if isinstance(row, DataError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def _parse(row: Mapping[str, Any]) -> QueryCandidate:
+    """A candidate from its JSON object."""
+    wrong = [key for key in _TEXTS if not isinstance(row.get(key), str) or (key in _NEEDED and not row[key])]
+    if wrong:
+        raise DataError(f"{', '.join(wrong)}: a text is needed")
+    path = PurePosixPath(row["image"].replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise DataError(f"the image {row['image']} lies outside of the set")
+    verdicts = row.get("verdicts") or {}
+    if not isinstance(verdicts, Mapping) or not all(isinstance(each, Mapping) and "passed" in each for each in verdicts.values()):
+        raise DataError("verdicts: check -> {passed, why} is needed")
+    made = {check: dict(verdict) for check, verdict in verdicts.items() if verdict["passed"] is not None}
+    names, positives, unjudged = row.get("names") or [], row.get("positives") or [row["image"]], row.get("unjudged") or 0
+    if not all(isinstance(listed, list) and all(isinstance(each, str) for each in listed) for listed in (names, positives)):
+        raise DataError("names, positives: a list of texts is needed")
+    if not isinstance(unjudged, int):
+        raise DataError("unjudged: a number is needed")
+    return QueryCandidate(
+        **{key: row[key] for key in _TEXTS}, names=tuple(names), verdicts=made, positives=list(positives), unjudged=unjudged
+    )

@@ -8,36 +8,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slq_karr.candidates import CHECKS, Candidate
+from slq_karr.candidates import CHECKS, QueryCandidate
 from slq_karr.categories import CATEGORIES, label
-from slq_karr.keeping import Kept
+from slq_karr.selection import SelectedQuery
 
 
 def data_card(
-    settings: Mapping[str, Any], candidates: Sequence[Candidate], kept: Sequence[Kept], gallery: Sequence[str], asked: int
+    settings: Mapping[str, Any], candidates: Sequence[QueryCandidate], selected: Sequence[SelectedQuery], gallery: Sequence[str], asked: int
 ) -> str:
     """The card as Markdown. gallery: all images of the set; asked: how many of them have a query."""
-    positives = [len(each.candidate.positives) for each in kept]
-    unjudged = sum(each.candidate.unjudged > 0 for each in kept)
-    reviewed = [each for each in kept if each.reviews]
-    edited = sum(each.query != each.candidate.query for each in kept)
+    total = len(selected)
+    positives = [len(each.candidate.positives) for each in selected]
+    unjudged = sum(each.candidate.unjudged > 0 for each in selected)
+    reviewed = [each for each in selected if each.reviews]
+    edited = sum(each.query != each.candidate.query for each in selected)
     reviewers = f"{statistics.mean(each.reviews for each in reviewed):.1f}" if reviewed else "no"
     rejected = Counter(each.failed for each in candidates if each.failed)
     lines = [
         "# A set of knowledge-aware retrieval queries",
         "",
-        f"{len(kept)} queries, none of which names what it is after, over {asked} images; {len(gallery)} with those that have no query.",
+        f"{total} queries, none of which names what it is after, over {asked} images; {len(gallery)} with those that have no query.",
         "",
-        "| category | queries | share | wanted |",
+        "| category | queries | fraction | wanted |",
         "|---|---|---|---|",
-        *_categories(kept, settings["mix"]),
+        *_categories(selected, settings["mix"]),
         "",
         "## How it came about",
         "",
         f"- Images: {Path(settings['images']).name}{'' if not settings['captions_only'] else '; the model saw captions only'}.",
         f"- Written and judged by `{settings['model']}`, prompts {_listed(settings['prompts'])}.",
         f"- {len(candidates)} queries were written. {_rejections(rejected)}",
-        f"- People reviewed {len(reviewed)} of the {len(kept)} queries that were kept, {reviewers} reviewers each, and edited {edited}.",
+        f"- People reviewed {len(reviewed)} of the {total} selected queries, {reviewers} reviewers each, and edited {edited}.",
         f"- Positives: {statistics.mean(positives):.1f} images a query; {unjudged} queries have further images that show the target by "
         f"their captions and were not judged (over {settings['max_positives']} a query).",
         "",
@@ -58,10 +59,10 @@ def data_card(
     return "\n".join(lines)
 
 
-def _categories(kept: Sequence[Kept], mix: Mapping[str, float]) -> list[str]:
-    counts = Counter(each.candidate.category for each in kept)
+def _categories(selected: Sequence[SelectedQuery], mix: Mapping[str, float]) -> list[str]:
+    counts = Counter(each.candidate.category for each in selected)
     return [
-        f"| {label(name)} | {counts[name]} | {100 * counts[name] / len(kept):.1f} % | {100 * mix.get(name, 0.0):.1f} % |"
+        f"| {label(name)} | {counts[name]} | {100 * counts[name] / len(selected):.1f} % | {100 * mix.get(name, 0.0):.1f} % |"
         for name in CATEGORIES
         if counts[name] or mix.get(name)
     ]

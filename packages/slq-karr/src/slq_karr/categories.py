@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from slq.errors import InputError
 
-# Shares of KARR-Bench's 2,915 queries.
+# Fractions of KARR-Bench's 2,915 queries.
 CATEGORIES: dict[str, float] = {
     "cultural_symbolism": 0.194,
     "tool_utility": 0.188,
@@ -32,7 +32,7 @@ def label(category: str) -> str:
 
 
 def parse_mix(text: str) -> dict[str, float]:
-    """Shares from `logic_maths=1,functional=2`: weights of any size, categories that are not named get nothing.
+    """Fractions from `logic_maths=1,functional=2`: weights of any size, categories that are not named get nothing.
 
     Raises InputError for an unknown category, a weight that is none, or no weight above 0.
     """
@@ -52,7 +52,7 @@ def parse_mix(text: str) -> dict[str, float]:
 def quotas(mix: Mapping[str, float], count: int) -> dict[str, int]:
     """How many of `count` queries each category gets: whole numbers closest to the mix, that add up (largest remainders)."""
     total = sum(mix.values())
-    exact = {name: count * share / total for name, share in mix.items()}
+    exact = {name: count * fraction / total for name, fraction in mix.items()}
     whole = {name: int(value) for name, value in exact.items()}
     left = sorted(exact, key=lambda name: whole[name] - exact[name])[: count - sum(whole.values())]
     return {name: value + (name in left) for name, value in whole.items()}

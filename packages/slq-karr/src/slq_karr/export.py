@@ -18,15 +18,14 @@ from typing import Any
 from slq.data import RetrievalSet, write_beir
 from slq.data.tables import read_json
 from slq.errors import DataError
-from slq.io.files import map_os_errors
+from slq.io.files import map_os_errors, write_jsonl
 from slq.runtime import new_folder
 from slq.types import Item
-from slq_karr.candidates import LEFT_OUT, read_candidates
+from slq_karr.candidates import SKIPPED, read_candidates, read_own_rows
 from slq_karr.card import data_card
 from slq_karr.categories import CATEGORIES
-from slq_karr.gallery import Shown, link_or_copy, read_gallery
-from slq_karr.keeping import Kept, keep, read_reviews
-from slq_karr.lines import read_lines, write_lines
+from slq_karr.gallery import GalleryImage, link_or_copy, read_gallery
+from slq_karr.selection import SelectedQuery, read_reviews, select_queries
 from slq_karr.settings import SETTINGS
 from slq_karr.verify import FindLeaks, leaks_of, own_leaks
 
@@ -50,64 +49,66 @@ def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool
     find_leaks: looks for targets in edited queries; by default slq_karr.leaks. Raises DataError if the set holds nothing to keep,
     OutputExistsError if the folder holds something, unless it is an earlier export and `overwrite` is given.
     """
-    candidates = read_candidates(folder)
+    candidates, damaged = read_candidates(folder)
+    if damaged:
+        raise DataError(f"{folder} holds candidates that cannot be used, {damaged[0]}; build the set again")
     reviews, broken = read_reviews(folder)
-    kept = keep(candidates, reviews, reviewed_only)
-    if not kept:
+    selected = select_queries(candidates, reviews, reviewed_only)
+    if not selected:
         raise DataError(f"{folder} holds no query to keep: of {len(candidates)} candidates none was accepted")
     settings = read_json(folder / SETTINGS, "build the set again", "build the set again")
-    uncaptioned = {row["item"] for row in read_lines(folder / LEFT_OUT) if row["stage"] == "caption"}
+    uncaptioned = {row["id"] for row in read_own_rows(folder / SKIPPED) if row["stage"] == "caption"}
     shown = {each.image: each for each in read_gallery(folder)[0] if each.image not in uncaptioned}
-    asked = [image for image in shown if image in {each.candidate.image for each in kept}]
-    warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(kept, find_leaks)]
+    asked = [image for image in shown if image in {each.candidate.image for each in selected}]
+    warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(selected, find_leaks)]
     new_folder(out, overwrite, [TABLE, "README.md", *shown, *BEIR_FILES, *(f"{WHOLE}/{name}" for name in BEIR_FILES)])
     with map_os_errors(out):
         (out / "images").mkdir()
         for image in shown:
             link_or_copy(folder / image, out / image)
-        write_lines(out / TABLE, (_row(each, shown[each.candidate.image], settings) for each in kept))
-        write_beir(out, _retrieval_set(out, kept, asked))
-        write_beir(out / WHOLE, _retrieval_set(out, kept, list(shown)))
-        card = data_card(settings, candidates, kept, list(shown), len(asked))
+        write_jsonl(out / TABLE, (_row(each, shown[each.candidate.image], settings) for each in selected))
+        write_beir(out, _retrieval_set(out, selected, asked))
+        write_beir(out / WHOLE, _retrieval_set(out, selected, list(shown)))
+        card = data_card(settings, candidates, selected, list(shown), len(asked))
         (out / "README.md").write_text(card, encoding="utf-8")
-    counts = Counter(each.candidate.category for each in kept)
-    return Exported(len(kept), len(asked), {name: counts[name] for name in CATEGORIES if counts[name]}, tuple(warnings))
+    counts = Counter(each.candidate.category for each in selected)
+    return Exported(len(selected), len(asked), {name: counts[name] for name in CATEGORIES if counts[name]}, tuple(warnings))
 
 
-def _row(kept: Kept, shown: Shown, settings: Mapping[str, Any]) -> dict[str, Any]:
-    candidate = kept.candidate
+def _row(selected: SelectedQuery, shown: GalleryImage, settings: Mapping[str, Any]) -> dict[str, Any]:
+    candidate = selected.candidate
     return {
         "_id": candidate.id,
         "image": candidate.image,
-        "text": kept.query,
+        "text": selected.query,
         "category": candidate.category,
         "target": candidate.target,
         "caption": candidate.caption,
         "source": shown.source,
         "sha256": shown.sha256,
         "written_by": settings["model"],
-        **({"before_editing": candidate.query} if kept.query != candidate.query else {}),
+        **({"before_editing": candidate.query} if selected.query != candidate.query else {}),
         "checks": {check: verdict["passed"] for check, verdict in candidate.verdicts.items()},
-        "reviews": {"reviewers": kept.reviews, "approved": kept.approved},
+        "reviews": {"reviewers": selected.reviews, "approved": selected.approved},
     }
 
 
-def _retrieval_set(out: Path, kept: Sequence[Kept], gallery: Sequence[str]) -> RetrievalSet:
+def _retrieval_set(out: Path, selected: Sequence[SelectedQuery], gallery: Sequence[str]) -> RetrievalSet:
     inside = set(gallery)
     return RetrievalSet(
         name=out.name,
-        queries={each.candidate.id: Item(each.query) for each in kept},
+        queries={each.candidate.id: Item(each.query) for each in selected},
         corpus={image: Item(image=out / image) for image in gallery},
-        qrels={each.candidate.id: {image: 1 for image in each.candidate.positives if image in inside} for each in kept},
+        qrels={each.candidate.id: {image: 1 for image in each.candidate.positives if image in inside} for each in selected},
         failures=(),
-        categories={each.candidate.id: each.candidate.category for each in kept},
+        categories={each.candidate.id: each.candidate.category for each in selected},
     )
 
 
-def _edited_leaks(kept: Sequence[Kept], find_leaks: FindLeaks | None) -> list[str]:
+def _edited_leaks(selected: Sequence[SelectedQuery], find_leaks: FindLeaks | None) -> list[str]:
     """Edited queries that name their target: no check has seen them."""
     found = []
-    for each in kept:
+    for each in selected:
         if each.query == each.candidate.query:
             continue
         look = find_leaks or own_leaks()  # asked for only here: it needs dictionaries

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from slq.data import IMAGE_SUFFIXES, find_images, open_image, read_pairs
 from slq.errors import DataError, Failure, ImageError
-from slq.io.files import map_os_errors
-from slq_karr.lines import read_lines, write_lines
+from slq.io.files import map_os_errors, write_jsonl
+from slq_karr.candidates import read_own_rows
 
 IMAGES = "images.jsonl"
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryImage:
     """One image of the gallery. image: its path in the set. source: its name where it came from."""
 
     image: str
@@ -67,14 +67,14 @@ def find_source(source: Path) -> Source:
     return Source(tuple(found), read.failures)
 
 
-def gather(source: Source, out: Path) -> tuple[list[Shown], list[Failure]]:
+def gather(source: Source, out: Path) -> tuple[list[GalleryImage], list[Failure]]:
     """Bring the images into the set's folder; what an earlier run brought is taken as it is.
 
     An image that cannot be opened, or has the bytes of another, is a failure. Raises DataError if none is left.
     """
     if (out / IMAGES).is_file():
         return read_gallery(out)
-    gallery: list[Shown] = []
+    gallery: list[GalleryImage] = []
     failures, seen = list(source.failures), dict[str, str]()
     with map_os_errors(out):
         (out / "images").mkdir(parents=True, exist_ok=True)
@@ -91,23 +91,23 @@ def gather(source: Source, out: Path) -> tuple[list[Shown], list[Failure]]:
         seen[sha256] = name
         image = f"images/{len(gallery) + 1:04d}{path.suffix.lower()}"
         link_or_copy(path, out / image)
-        gallery.append(Shown(image, name, captions, sha256))
+        gallery.append(GalleryImage(image, name, captions, sha256))
     if not gallery:
         raise DataError(f"none of the {len(failures)} images can be used; the first is {failures[0]}")
-    left_out = [{"source": each.item, "left_out": each.reason} for each in failures]
-    write_lines(out / IMAGES, [*(asdict(shown) for shown in gallery), *left_out])
+    skipped = [{"source": each.item, "skipped": each.reason} for each in failures]
+    write_jsonl(out / IMAGES, [*(asdict(shown) for shown in gallery), *skipped])
     return gallery, failures
 
 
-def read_gallery(out: Path) -> tuple[list[Shown], list[Failure]]:
+def read_gallery(out: Path) -> tuple[list[GalleryImage], list[Failure]]:
     """The images of a set, and those of its source that were left out; raises DataError for a broken line."""
     found, failures = [], []
     try:
-        for row in read_lines(out / IMAGES):
-            if "left_out" in row:
-                failures.append(Failure(row["source"], row["left_out"]))
+        for row in read_own_rows(out / IMAGES):
+            if "skipped" in row:
+                failures.append(Failure(row["source"], row["skipped"]))
             else:
-                found.append(Shown(row["image"], row["source"], tuple(row["captions"]), row["sha256"]))
+                found.append(GalleryImage(row["image"], row["source"], tuple(row["captions"]), row["sha256"]))
     except (KeyError, TypeError):
         raise DataError(f"{out / IMAGES} holds a line that is no image of a set; build the set in a new folder") from None
     return found, failures

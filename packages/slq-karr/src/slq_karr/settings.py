@@ -21,7 +21,7 @@ LATEST = ("images", "endpoint")  # recorded; the same images or model may stand 
 class Options:
     """What is wanted of a set.
 
-    count: accepted queries; None: as many as there are images. mix: category -> share. tries: queries that are written for an image, at
+    count: accepted queries; None: as many as there are images. mix: category -> fraction. tries: queries that are written for an image, at
     most, until one is accepted. max_positives: other images that the model judges for each query, at most. captions_only: no image is
     sent, for a model without eyes. seed: the order in which images are taken.
     """
@@ -54,7 +54,7 @@ def settle(out: Path, wanted: Mapping[str, Any]) -> None:
             name = differ[0]
             raise InputError(
                 f"{out} was begun with {name} = {_short(before.get(name))}, not {_short(wanted[name])}. Give what it was begun with, or a "
-                f"new folder; copy {out / 'journal.jsonl'} there first, and what was paid for is not paid again."
+                f"new folder; copy {out / 'requests.jsonl'} there first, and what was paid for is not paid again."
             )
     write_json(path, wanted)
 

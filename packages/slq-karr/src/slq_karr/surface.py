@@ -37,7 +37,7 @@ class Surface:
         scores = self.scores(query)
         return bool(scores[own] > 0 and (scores[own] > np.delete(scores, own)).all())
 
-    def alike(self, own: int) -> np.ndarray:
+    def similarities(self, own: int) -> np.ndarray:
         """Similarity of each image's captions to an image's first one, (C,)."""
         return self._best_of(self._captions @ self._captions[[self._first[own]]].T)
 

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from slq.errors import Failure, TextError
 from slq_karr.answers import read_name, read_truth
-from slq_karr.asking import Request
-from slq_karr.candidates import Candidate
+from slq_karr.candidates import QueryCandidate
 from slq_karr.categories import label
 from slq_karr.prompts import Prompts
+from slq_karr.request_runner import Request
 from slq_karr.surface import Queries, Surface, mentions
+
+if TYPE_CHECKING:
+    from slq_karr.leaks import Leak
 
 _ARTICLES = re.compile(r"^(an?|the|some)\s+", re.IGNORECASE)
 
 
-class Leak(Protocol):
-    """A word of a query that names its target, and how."""
-
-    @property
-    def word(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
-
-
-FindLeaks = Callable[[str, str], Sequence[Leak]]
+FindLeaks = Callable[[str, str], "Sequence[Leak]"]
 AskAll = Callable[[Sequence[Request], Callable[[Mapping[str, Any]], Any]], list[Any]]
 
 
@@ -39,7 +32,7 @@ def own_leaks() -> FindLeaks:
     return find_leaks
 
 
-def check_words(candidate: Candidate, place: int, find_leaks: FindLeaks, surface: Surface, queries: Queries) -> None:
+def check_words(candidate: QueryCandidate, place: int, find_leaks: FindLeaks, surface: Surface, queries: Queries) -> None:
     """Leak, duplicate, surface: the first that fails ends it. place: of its image in the gallery. Adds the query to those so far."""
     leaks = leaks_of(candidate.query, candidate.names, candidate.target, find_leaks)
     candidate.judge("leak", not leaks, leaks)
@@ -81,7 +74,7 @@ def names_target(answer: str, names: Sequence[str], target: str, find_leaks: Fin
         return False
 
 
-def judge_answerable(candidates: Sequence[Candidate], ask_all: AskAll, prompts: Prompts, find_leaks: FindLeaks) -> None:
+def judge_answerable(candidates: Sequence[QueryCandidate], ask_all: AskAll, prompts: Prompts, find_leaks: FindLeaks) -> None:
     """The model, which sees a query and its category alone, must name the target."""
     requests = [
         Request(
@@ -100,7 +93,7 @@ def judge_answerable(candidates: Sequence[Candidate], ask_all: AskAll, prompts: 
         each.judge("answerable", named, why if named else f"it was taken for {answer or 'nothing in particular'}", answer=answer)
 
 
-def judge_true(candidates: Sequence[Candidate], requests: Sequence[Request], ask_all: AskAll) -> None:
+def judge_true(candidates: Sequence[QueryCandidate], requests: Sequence[Request], ask_all: AskAll) -> None:
     """The model must find each query true of its own image; one request for each."""
     for each, found in zip(candidates, ask_all(requests, read_truth), strict=True):
         if isinstance(found, Failure):

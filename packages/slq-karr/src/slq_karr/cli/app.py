@@ -69,8 +69,8 @@ def build(
     """Write and check queries with a model's help; about 5 requests a query, and as many more as other images are judged.
 
     Each query must not leak its target, not be findable by surface words, not repeat another, be answerable without the image, and be
-    true of it. All requests and answers are kept in SET/journal.jsonl: stop whenever you like, run the same command again, and nothing is
-    paid twice. What was left out stands with its reason in SET/left_out.jsonl.
+    true of it. All requests and answers are kept in SET/requests.jsonl: stop whenever you like, run the same command again, and nothing is
+    paid twice. What was left out stands with its reason in SET/skipped.jsonl.
 
         slq karr build --images coco/dataset_coco.json --out my-set --count 500 --endpoint https://api.example.com/v1 --model M
         --api-key-env MY_KEY --price-in 0.4 --price-out 1.6 --max-cost 5
@@ -82,8 +82,8 @@ def build(
     """
     from slq_karr.build import build as run
     from slq_karr.categories import CATEGORIES, parse_mix
+    from slq_karr.limits import Limits
     from slq_karr.models import Endpoint, LocalModel, parse_fields
-    from slq_karr.pace import Limits
     from slq_karr.prompts import load_prompts
     from slq_karr.settings import Options
 
@@ -102,8 +102,8 @@ def build(
             )
         else:
             asked = LocalModel(replace(wanted, max_text_tokens=PROMPT_TOKENS).model(model), max_tokens)
-        watch = open_until_built.enter_context(_watching())
-        built = run(images, out, asked, texts, options, limits, watch=watch, endpoint=endpoint or "")
+        on_progress = open_until_built.enter_context(_progress())
+        built = run(images, out, asked, texts, options, limits, on_progress=on_progress, endpoint=endpoint or "")
     _show(built, out, dict(options.mix))
 
 
@@ -150,7 +150,7 @@ def _key(variable: str | None) -> str | None:
 
 
 @contextmanager
-def _watching() -> Iterator[Callable[[str, int, int, float], None]]:
+def _progress() -> Iterator[Callable[[str, int, int, float], None]]:
     """A progress bar for the stage under way, and what the set has cost so far."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -158,10 +158,10 @@ def _watching() -> Iterator[Callable[[str, int, int, float], None]]:
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), cost, TimeElapsedColumn()) as bar:
         task = bar.add_task("", total=None, cost=0.0)
 
-        def watch(stage: str, done: int, total: int, spent: float) -> None:
+        def on_progress(stage: str, done: int, total: int, spent: float) -> None:
             bar.update(task, description=stage.replace("_", " "), completed=done, total=total, cost=spent)
 
-        yield watch
+        yield on_progress
 
 
 def _show(built: Built, out: Path, mix: dict[str, float]) -> None:
@@ -177,8 +177,8 @@ def _show(built: Built, out: Path, mix: dict[str, float]) -> None:
     failed = Counter(each.failed for each in built.candidates if each.failed)
     if failed:
         table(["check", "queries it rejected"], [[check.replace("_", " "), number] for check, number in failed.most_common()])
-    shown = built.left_out[:10]
-    list_failures([*shown, *([Failure("and", f"{len(built.left_out) - 10} more, in {out}/left_out.jsonl")] if built.left_out[10:] else [])])
+    shown = built.skipped[:10]
+    list_failures([*shown, *([Failure("and", f"{len(built.skipped) - 10} more, in {out}/skipped.jsonl")] if built.skipped[10:] else [])])
     typer.echo(f"{len(built.accepted)} of {len(built.candidates)} queries accepted in {out}; the set has cost {built.spent:.4f}.")
     if built.missing:
         typer.echo(

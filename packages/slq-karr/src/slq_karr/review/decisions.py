@@ -61,11 +61,11 @@ class Histories:
             del order[len(order) - 1 - order[::-1].index(line.candidate)]
 
     def latest(self, reviewer: str) -> dict[str, Decision]:
-        """Candidate -> the decision that counts."""
+        """Candidate id -> the decision that counts."""
         return {candidate: stack[-1] for candidate, stack in self._stacks.get(reviewer, {}).items() if stack}
 
     def first(self, reviewer: str) -> dict[str, Decision]:
-        """Candidate -> the decision made before seeing anybody else's."""
+        """Candidate id -> the decision made before seeing anybody else's."""
         return {candidate: stack[0] for candidate, stack in self._stacks.get(reviewer, {}).items() if stack}
 
     def reviewers(self) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from slq.errors import ImageError, InputError, MissingExtraError, TextError
 from slq_karr.agreement import agreement
+from slq_karr.candidates import CANDIDATES, QueryCandidate, read_candidates
 from slq_karr.leaks import find_leaks
-from slq_karr.review.candidates import FILE, Candidate, read_candidates
 from slq_karr.review.decisions import CHOICES, Decision, ReviewLog, now
 
 LONGEST_NAME, LONGEST_TEXT = 40, 2000  # characters
@@ -103,35 +103,38 @@ class Review:
             raise ImageError(f"{path} is no image that a browser shows: use PNG, JPEG, GIF, WebP or BMP.")
         return data, kind
 
-    def _candidate(self, name: str) -> Candidate:
+    def _candidate(self, name: str) -> QueryCandidate:
         with self._alone:
             self._reload()
         if name not in self.candidates:
-            raise InputError(f"There is no candidate {name!r} in {self.folder / FILE}.")
+            raise InputError(f"There is no candidate {name!r} in {self.folder / CANDIDATES}.")
         return self.candidates[name]
 
     def _reload(self) -> None:
         """Read the candidates again when a builder has replaced them."""
-        path = self.folder / FILE
+        path = self.folder / CANDIDATES
         stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
         if stamp != self._stamp or stamp is None:
             candidates, self.failures = read_candidates(self.folder)
             self.candidates = {candidate.id: candidate for candidate in candidates}
             self._stamp = stamp
 
-    def _changed(self, candidate: Candidate | None, reviewer: str) -> dict[str, Any]:
+    def _changed(self, candidate: QueryCandidate | None, reviewer: str) -> dict[str, Any]:
         latest = self._latest()
         return {"candidate": self._view(candidate, reviewer, latest) if candidate else None, **self._summary(latest)}
 
     def _latest(self) -> Latest:
         return {name: self.log.histories.latest(name) for name in self.log.histories.reviewers()}
 
-    def _view(self, candidate: Candidate, reviewer: str, latest: Latest) -> dict[str, Any]:
+    def _view(self, candidate: QueryCandidate, reviewer: str, latest: Latest) -> dict[str, Any]:
         """A candidate with the reviewer's decision, and those of the others once that is made."""
         own = latest.get(reviewer, {}).get(candidate.id)
         others = [decided[candidate.id] for name, decided in latest.items() if name != reviewer and candidate.id in decided]
         return {
-            **asdict(candidate),
+            **{key: getattr(candidate, key) for key in ("id", "image", "caption", "target", "category", "query")},
+            "verdicts": [
+                {"check": check, "passed": verdict["passed"], "why": _why(verdict)} for check, verdict in candidate.verdicts.items()
+            ],
             "category_label": candidate.category.replace("_", " ").capitalize(),
             "own": asdict(own) if own else None,
             "others": [asdict(other) for other in others] if own else [],
@@ -145,3 +148,9 @@ class Review:
             "progress": {name: sum(key in self.candidates for key in decided) for name, decided in latest.items()},
             "agreement": [asdict(each) for each in agreement(labels)],
         }
+
+
+def _why(verdict: Mapping[str, Any]) -> str:
+    """The reason of a check; where there is none, what else it noted ("answer: cat")."""
+    extra = (f"{key}: {value}" for key, value in verdict.items() if key not in ("passed", "why"))
+    return str(verdict.get("why") or "") or ", ".join(extra)

@@ -195,9 +195,9 @@ function summarise({ progress, agreement }) {
   $("no-rows").hidden = agreement.length > 0;
   $("rows").replaceChildren(...agreement.map((row) => {
     const line = element("tr");
-    const alike = row.alike === null ? "–" : `${Math.round(100 * row.alike)} %`;
+    const observed = row.observed === null ? "–" : `${Math.round(100 * row.observed)} %`;
     const kappa = row.kappa === null ? "–" : `${row.kappa.toFixed(2).replace("-", "−")} (${row.statistic.split("'")[0]})`;
-    line.append(...[row.reviewers.join(", "), row.items, alike, kappa].map((text) => element("td", text)));
+    line.append(...[row.reviewers.join(", "), row.items, observed, kappa].map((text) => element("td", text)));
     return line;
   }));
 }

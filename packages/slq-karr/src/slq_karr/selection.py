@@ -1,4 +1,4 @@
-"""Which candidates a set keeps, and in which words: by its checks, or by the people who reviewed them."""
+"""Which candidates a benchmark takes, and with which text: by its checks, or by the people who reviewed them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slq.errors import DataError, Failure
-from slq_karr.candidates import Candidate
+from slq_karr.candidates import QueryCandidate
 from slq_karr.review.decisions import Decision, Histories, read_decisions
 
 REVIEWS = "reviews.jsonl"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A candidate that stays. query: the text to use. reviews: how many reviewers decided, of whom `approved` accepted or edited."""
+class SelectedQuery:
+    """A candidate that is taken. query: the text to use. reviews: how many reviewers decided, of whom `approved` accepted or edited."""
 
-    candidate: Candidate
+    candidate: QueryCandidate
     query: str
     reviews: int = 0
     approved: int = 0
 
 
 def read_reviews(folder: Path) -> tuple[dict[str, list[Decision]], list[Failure]]:
-    """Candidate -> the decision that counts of each reviewer, the latest last; and the lines that are none."""
+    """Candidate id -> the decision that counts of each reviewer, the latest last; and the lines that are none."""
     decisions, failures = read_decisions(folder / REVIEWS)
     histories = Histories(decisions)
     found: dict[str, list[Decision]] = {}
@@ -34,7 +34,9 @@ def read_reviews(folder: Path) -> tuple[dict[str, list[Decision]], list[Failure]
     return {candidate: sorted(own, key=lambda each: each.time) for candidate, own in found.items()}, failures
 
 
-def keep(candidates: Sequence[Candidate], reviews: Mapping[str, Sequence[Decision]], reviewed_only: bool = False) -> list[Kept]:
+def select_queries(
+    candidates: Sequence[QueryCandidate], reviews: Mapping[str, Sequence[Decision]], reviewed_only: bool = False
+) -> list[SelectedQuery]:
     """Candidates that stay: reviewed ones if more than half of their reviewers accepted or edited, others if every check passed.
 
     The latest edit among those is the text to use. reviewed_only: nothing stays that nobody reviewed. Raises DataError for a review
@@ -43,11 +45,11 @@ def keep(candidates: Sequence[Candidate], reviews: Mapping[str, Sequence[Decisio
     unknown = reviews.keys() - {each.id for each in candidates}
     if unknown:
         raise DataError(f"{REVIEWS} reviews {min(unknown)!r}, which the set does not hold; it belongs to another set")
-    kept = []
+    selected = []
     for each in candidates:
         own = reviews.get(each.id, [])
         approving = [review for review in own if review.decision != "reject"]
         if len(approving) * 2 > len(own) if own else each.accepted and not reviewed_only:
             edits = [review.query for review in approving if review.decision == "edit" and review.query.strip()]
-            kept.append(Kept(each, edits[-1] if edits else each.query, len(own), len(approving)))
-    return kept
+            selected.append(SelectedQuery(each, edits[-1] if edits else each.query, len(own), len(approving)))
+    return selected

@@ -25,8 +25,8 @@ UNANSWERED = "unanswered"  # given up: time-outs, an endpoint that refuses this 
 BEGUN = "begun"  # a run; what the one before gave up last was perhaps its endpoint's fault, and is asked again
 
 
-class Journal:
-    """The journal of a set, open for one build at a time; threads may write together.
+class RequestLog:
+    """The request log of a set, open for one build at a time; threads may write together.
 
     spent: what all lines cost together. Raises InputError if another build has it open, DataError for a broken line; a last line
     that a crash tore is dropped.
@@ -53,7 +53,7 @@ class Journal:
             self._held.release()
             raise
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RequestLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

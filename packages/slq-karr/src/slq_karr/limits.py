@@ -35,7 +35,7 @@ class Limits:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
-class Pace:
+class RateLimiter:
     """Lets requests out at even distances, none before a moment that the endpoint named, and none once stopped."""
 
     def __init__(self, requests_per_minute: float | None = None):
@@ -73,7 +73,7 @@ class Pace:
         return self._stopped.is_set()
 
 
-class Purse:
+class Budget:
     """Keeps the costs below the cap: a request goes out only if what is under way, and it, could not exceed it."""
 
     def __init__(self, limits: Limits, spent: float):
@@ -82,7 +82,7 @@ class Purse:
         self._lock = threading.Lock()
 
     @contextmanager
-    def split_validation(self, most: float) -> Iterator[None]:
+    def reserve(self, most: float) -> Iterator[None]:
         """Money for one request; raises InputError where there is not enough left."""
         cap = self.limits.max_cost
         with self._lock:
@@ -98,6 +98,6 @@ class Purse:
             with self._lock:
                 self._under_way -= most
 
-    def pay(self, cost: float) -> None:
+    def charge(self, cost: float) -> None:
         with self._lock:
             self.spent += cost

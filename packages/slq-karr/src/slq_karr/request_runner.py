@@ -1,4 +1,4 @@
-"""Asking a model many questions: each answer is paid for once, kept in the journal, and read; what cannot be had is a Failure."""
+"""Asking a model many questions: each answer is paid for once, kept in the request log, and read; what cannot be had is a Failure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from slq.errors import Failure, InputError
-from slq_karr import journal as kept
 from slq_karr.answers import Malformed, is_refusal, parse_object
-from slq_karr.journal import Journal, Line
+from slq_karr.limits import Budget, Limits, RateLimiter
 from slq_karr.models import Model, NoReply, Reply
-from slq_karr.pace import Limits, Pace, Purse
+from slq_karr.request_log import ANSWERED, MALFORMED, REFUSED, UNANSWERED, Line, RequestLog
 
 Value = TypeVar("Value")
-Watch = Callable[[str, int, int, float], None]
+Progress = Callable[[str, int, int, float], None]
 """Told of every answer: the stage, how many of it are there, of how many, and what the set has cost so far."""
 
 TRIES = 3  # for an answer that can be used
@@ -47,16 +46,16 @@ class _Stopped(Exception):
     """Another thread met what ends the asking, or the user did."""
 
 
-class Asker:
-    """Asks with the journal in hand: a request that was answered once is never sent again.
+class RequestRunner:
+    """Asks with the request log in hand: a request that was answered once is never sent again.
 
     backoff: seconds before the first new try after a failure; it doubles with each further one.
     """
 
-    def __init__(self, model: Model, journal: Journal, limits: Limits, backoff: float = 1.0, watch: Watch = lambda *_: None):
-        self.model, self.journal, self.limits, self.backoff, self.watch = model, journal, limits, backoff, watch
-        self.pace = Pace(limits.requests_per_minute)
-        self.purse = Purse(limits, journal.spent)
+    def __init__(self, model: Model, log: RequestLog, limits: Limits, backoff: float = 1.0, on_progress: Progress = lambda *_: None):
+        self.model, self.log, self.limits, self.backoff, self.on_progress = model, log, limits, backoff, on_progress
+        self.rate_limiter = RateLimiter(limits.requests_per_minute)
+        self.budget = Budget(limits, log.spent)
         self._settings = json.dumps([model.name, dict(model.settings)], sort_keys=True, default=str)
         self._locks: dict[str, threading.Lock] = {}
         self._fault: BaseException | None = None
@@ -78,9 +77,9 @@ class Asker:
             try:
                 for future in as_completed(futures):
                     found[futures[future]] = future.result()
-                    self.watch(requests[0].stage, len(found), len(requests), self.purse.spent)
+                    self.on_progress(requests[0].stage, len(found), len(requests), self.budget.spent)
             except BaseException as error:
-                self.pace.stop()
+                self.rate_limiter.stop()
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise (self._fault or error) if isinstance(error, _Stopped) else error from None
         return [found[place] for place in range(len(requests))]
@@ -93,16 +92,16 @@ class Asker:
             raise
         except BaseException as error:
             self._fault = self._fault or error
-            self.pace.stop()
+            self.rate_limiter.stop()
             raise
 
     def ask(self, request: Request, read: Callable[[Mapping[str, Any]], Value]) -> Value | Failure:
-        """One answer, from the journal or the model; unusable ones are asked for again, TRIES times in all."""
+        """One answer, from the request log or the model; unusable ones are asked for again, TRIES times in all."""
         key = self.key(request)
         with self._locks.setdefault(key, threading.Lock()):
-            if why := self.journal.given_up(key):
+            if why := self.log.given_up(key):
                 return Failure(request.item, why)
-            tried, why = self.journal.answers(key), ""
+            tried, why = self.log.answers(key), ""
             for line in tried:
                 value, why = _judged(line, read)
                 if not why:
@@ -112,38 +111,38 @@ class Asker:
                 if isinstance(sent, Failure):
                     return sent
                 value, why = _judged(sent, read)
-                self.journal.add(sent)
+                self.log.add(sent)
                 if not why:
                     return value
             return Failure(request.item, f"no usable answer in {TRIES} tries; the last: {why}")
 
     def _send(self, request: Request, key: str, attempt: int, complaint: str) -> Line | Failure:
-        """The journal's line of an answer, not yet judged; every try that brought none has its own line by then."""
+        """The request log's line of an answer, not yet judged; every try that brought none has its own line by then."""
         text = request.text
         if complaint:
             text += f"\n\nYour last answer could not be used: {complaint}. Answer with the JSON object alone."
         start: Line = {"key": key, "stage": request.stage, "item": request.item, "attempt": attempt}
         asked = {"model": self.model.name, "text": text, "image": request.image.name if request.image else None}
         for turn in range(TRIES_TO_REACH):
-            if not self.pace.wait():
+            if not self.rate_limiter.wait():
                 raise _Stopped
             most = self.limits.cost(len(text) / 2 + (IMAGE_TOKENS if request.image else 0), self.model.max_tokens)
             clock = time.perf_counter()
             try:
-                with self.purse.split_validation(most):
+                with self.budget.reserve(most):
                     reply = self.model.answer(text, request.image)
                     answered = start | {"request": asked} | self._paid(reply, text, request) | _now(clock)
                 return answered
             except NoReply as error:
                 why = error.status
-                self.journal.add(start | {"status": why, "request": asked, "why": why, "cost": 0.0} | _now(clock))
+                self.log.add(start | {"status": why, "request": asked, "why": why, "cost": 0.0} | _now(clock))
                 if not error.again:
                     break
                 if turn < TRIES_TO_REACH - 1:
                     self._wait(error, turn)
         why = f"no answer: {why}"
-        self.journal.add(start | {"status": kept.UNANSWERED, "why": why, "cost": 0.0} | _now(clock))
-        if self.journal.in_a_row >= IN_A_ROW:
+        self.log.add(start | {"status": UNANSWERED, "why": why, "cost": 0.0} | _now(clock))
+        if self.log.in_a_row >= IN_A_ROW:
             raise InputError(f"The last {IN_A_ROW} requests got {why}. What was answered is kept; see to the endpoint and run again.")
         return Failure(request.item, why)
 
@@ -153,7 +152,7 @@ class Asker:
         tokens_in = reply.tokens_in if reply.tokens_in is not None else len(text) // 4 + (IMAGE_TOKENS if request.image else 0)
         tokens_out = reply.tokens_out if reply.tokens_out is not None else len(reply.text) // 4 + 1
         cost = self.limits.cost(tokens_in, tokens_out)
-        self.purse.pay(cost)
+        self.budget.charge(cost)
         line: Line = {"answer": reply.text, "tokens_in": tokens_in, "tokens_out": tokens_out, "cost": cost}
         if estimated:
             line["estimated"] = True
@@ -168,20 +167,20 @@ class Asker:
         if error.wait is not None and error.wait > LONGEST_WAIT:
             raise InputError(f"The endpoint asks to wait {error.wait:.0f} s ({error.status}). What was answered is kept; run again then.")
         if error.wait is not None:
-            self.pace.hold(error.wait)
-        self.pace.sleep(min(60.0, self.backoff * 2**turn) * random.uniform(0.75, 1.25))  # apart, so that not all come back at once
+            self.rate_limiter.hold(error.wait)
+        self.rate_limiter.sleep(min(60.0, self.backoff * 2**turn) * random.uniform(0.75, 1.25))  # apart, so that not all come back at once
 
 
 def _judged(line: Line, read: Callable[[Mapping[str, Any]], Value]) -> tuple[Any, str]:
     """The value of an answer, or why it has none; the line gets its status."""
-    status, value, why = kept.ANSWERED, None, ""
+    status, value, why = ANSWERED, None, ""
     if line.get("refusal") or is_refusal(line["answer"]):
-        status, why = kept.REFUSED, f"refused: {line.get('refusal') or line['answer'][:200]}"
+        status, why = REFUSED, f"refused: {line.get('refusal') or line['answer'][:200]}"
     else:
         try:
             value = read(parse_object(line["answer"]))
         except Malformed as error:
-            status, why = kept.MALFORMED, "cut off for want of tokens" if line.get("cut") else str(error)
+            status, why = MALFORMED, "cut off for want of tokens" if line.get("cut") else str(error)
     line |= {"status": status, "why": why}
     return value, why
 
