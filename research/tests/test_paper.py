@@ -24,7 +24,7 @@ from slq.errors import InputError, ModelError
 from slq.models import load_model
 
 WEIGHTS = files("slq.miniature").joinpath("weights")
-TINY = Size(training=12, validation_size=8, test=10, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
+TINY = Size(training=12, validation=8, test=10, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
 
 
 @pytest.fixture(scope="module")
