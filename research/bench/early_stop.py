@@ -57,7 +57,7 @@ def main() -> None:
     image = Item(image=Image.linear_gradient("L").resize((640, 480)).convert("RGB"))
     for name, item in (("texts", words), ("images", image)):
         prepared = model.prepare([item] * asked.batch)
-        inputs = model._shown(prepared.inputs, model.features(prepared))
+        inputs = model._with_features(prepared.inputs, model.features(prepared))
         ways = {"to the end": DynamicCache, "stopped": StoppingCache}
         for way in ways.values():
             seconds(model, inputs, way(config=config))

@@ -1,4 +1,4 @@
-"""One contract, every family: the fast path against its slow twin, batches against single items, and weights that never change."""
+"""One contract, every family: two passes against one, batches against single items, and weights that never change."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tolerance import FORWARD, GRADIENT, TRAINING, assert_close
 from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import parameter_hash
-from slq.models import PrefixKV, VisionFeatures, join, load_model
+from slq.models import PrefixKV, VisionFeatures, load_model, stack_kv
 from slq.pooling import MeanPooling
+from slq.testing import check_family
 from slq.training import TrainConfig, train
 from slq.types import Item, Pair
 
@@ -26,6 +27,11 @@ def test_capabilities(folder, model):
     assert type(model.model).__name__ == FAMILIES[folder.name].model
     assert type(model.processor).__name__ == FAMILIES[folder.name].processor
     assert (model.supports_two_pass, model.supports_kv_cache) == (folder.name in SPLITTING, folder.name in KEEPING)
+
+
+@families(FAMILIES)
+def test_the_contract_for_plugins_holds(model):
+    check_family(model)
 
 
 @families(SPLITTING)
@@ -117,7 +123,7 @@ def test_features_stand_in_for_pixels(model, latents):
     found = model.decode_latents(model.prefill(model.prepare_from_features(again), again), latents)
     assert_close(found, together[[2 + i for i in order]], steps=FORWARD, why="without opening an image")
     assert_close(
-        model.forward_reference(shuffled, latents, images=[alone[i] for i in order]), found, steps=FORWARD, why="in the slow twin too"
+        model.forward_reference(shuffled, latents, images=[alone[i] for i in order]), found, steps=FORWARD, why="on the reference path too"
     )
     zero = [replace(each, pooled=0 * each.pooled, deep=tuple(0 * layer for layer in each.deep)) for each in alone]
     assert error(model.decode_latents(model.prefill(shuffled, [zero[i] for i in order]), latents), found) > OFF, "it looks at them"
@@ -126,11 +132,11 @@ def test_features_stand_in_for_pixels(model, latents):
 @families(KEEPING)
 def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, model, latents):
     """Texts, images and both, from several batches: prepared anew, or from kept features."""
-    assert model.packs == model.supports_vision_cache
+    assert model.supports_packing == model.supports_vision_cache
     batches = [ITEMS[5:], ITEMS[:2], ITEMS[2:5]]
     prepared = [model.prepare(batch) for batch in batches]
     shown = [model.features(each) if model.supports_vision_cache else [None] * len(each) for each in prepared]
-    wanted = [kept for each in prepared for kept in model.prefill(each).split()]
+    wanted = [kept for each in prepared for kept in model.prefill(each).unstack()]
     found = model.prefill_packed(list(zip(prepared, shown, strict=True)))
     if model.supports_vision_cache:
         found[-3:] = model.prefill_packed([(model.prepare_from_features(shown[2]), shown[2])])
@@ -144,11 +150,11 @@ def test_prefixes_read_in_one_row_equal_those_of_padded_batches(folder, model, l
 @families(KEEPING)
 def test_kept_prefixes_equal_the_batch(model, latents):
     together = split(model, ITEMS, latents)
-    kept = model.prefill(model.prepare(ITEMS)).split()
+    kept = model.prefill(model.prepare(ITEMS)).unstack()
     shuffled = [5, 0, 6, 2, 1]
-    assert_close(model.decode_latents(join([kept[i] for i in shuffled], model.device), latents), together[shuffled], steps=FORWARD)
+    assert_close(model.decode_latents(stack_kv([kept[i] for i in shuffled], model.device), latents), together[shuffled], steps=FORWARD)
     alone: list[PrefixKV] = [model.prefill(model.prepare([item])) for item in ITEMS]
-    joined = join([states.split()[0] for states in alone], model.device)
+    joined = stack_kv([states.unstack()[0] for states in alone], model.device)
     assert_close(model.decode_latents(joined, latents), together, steps=FORWARD)
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("evaluation", "miniature"),
     ("training", "index", "benchmarks", "retention"),
     ("integrations", "doctor", "demo"),
-    ("cli",),
+    ("testing", "cli"),
 )
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60

@@ -19,7 +19,7 @@ from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.encoders.base import Encoder, passes, run_in_mini_batches
 from slq.errors import AdapterError, ImageError, InputError
-from slq.models import FrozenModel, ItemKV, PreparedBatch, VisionFeatures, join, prefetch_batches
+from slq.models import FrozenModel, ItemKV, PreparedBatch, VisionFeatures, prefetch_batches, stack_kv
 from slq.models.batching import (
     IMAGE_TOKENS,
     LONGEST_KEPT_BESIDE_SHORTEST,
@@ -153,7 +153,7 @@ class LatentEncoder(Encoder):
 
     def _suffix(self, given: tuple[list[ItemKV], Tensor]) -> Tensor:
         kept, has_image_B = given
-        return self.model.decode_latents(join(kept, self.model.device), self.queries.of(has_image_B), self.queries.readout)
+        return self.model.decode_latents(stack_kv(kept, self.model.device), self.queries.of(has_image_B), self.queries.readout)
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
         """Final states of the latent queries (B, N, D) of one prepared batch, without the cache: the fast path, or the slow twin."""

@@ -3,7 +3,7 @@
 from slq import compat  # noqa: F401  (before anything of transformers)
 from slq.models.frozen import FrozenModel
 from slq.models.identity import ModelIdentity, check_identity
-from slq.models.kv import ItemKV, PrefixKV, PreparedBatch, join
+from slq.models.kv import ItemKV, PrefixKV, PreparedBatch, stack_kv
 from slq.models.loading import MINIATURE, load_model
 from slq.models.prefetch import default_num_workers, prefetch_batches
 from slq.models.preprocessing import Preprocessing
@@ -20,7 +20,7 @@ __all__ = [
     "VisionFeatures",
     "check_identity",
     "default_num_workers",
-    "join",
     "load_model",
     "prefetch_batches",
+    "stack_kv",
 ]

@@ -1,4 +1,8 @@
-"""What differs between families of models, as data: one row a family."""
+"""What differs between families of models, as data: one row a family, found by the model type of its configuration.
+
+Another distribution adds a row by an entry point of the group `slq.families`, named by its `config.model_type`; `slq.testing.check_family`
+says whether it may call itself verified.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,25 @@ from PIL import Image
 
 from slq.errors import ModelError
 from slq.models.preprocessing import MAX_PIXELS, Preprocessing
+from slq.registry import Registry
 
 
 @dataclass(frozen=True)
 class Family:
     """How a family's images are prepared, and whether the contract test has run its classes.
 
-    pad_to_square: for `paper`, pad with this grey level before resizing (None: leave the shape to the processor). single_tile_kwargs: for
-    `paper`, what makes its processor give one view of an image. variable_resolution: images have as many tokens as their size asks for.
-    verified: proven by tests/families/test_families.py; another family is tried when it is loaded.
+    Attributes:
+        pad_to_square: for `paper`, pad with this grey level before resizing; None leaves the shape to the processor.
+        single_tile_kwargs: for `paper`, what makes its processor give one tile of an image.
+        variable_resolution: whether images have as many tokens as their size asks for.
+        verified: whether `slq.testing.check_family` holds; another family is tried when it is loaded, and never packed.
+
+    Example:
+        >>> family = Family(single_tile_kwargs={"do_image_splitting": False})
+        >>> family.image_options(Preprocessing("paper"), processor=None)
+        {'do_image_splitting': False}
+        >>> family.image_options(Preprocessing("native"), processor=None)
+        {}
     """
 
     pad_to_square: int | None = None
@@ -26,7 +40,15 @@ class Family:
     verified: bool = True
 
     def image_options(self, preprocessing: Preprocessing, processor: Any) -> dict[str, Any]:
-        """What the processor is told with every batch; raises ModelError for a bound on images that have a fixed size."""
+        """What the processor is told with every batch.
+
+        Args:
+            preprocessing: the settings that were chosen.
+            processor: the family's own.
+
+        Raises:
+            ModelError: for a bound on images that have a fixed size.
+        """
         paper = preprocessing.name == "paper"
         if not self.variable_resolution:
             if preprocessing.max_pixels is not None:
@@ -38,22 +60,29 @@ class Family:
         return {"size": {"shortest_edge": min(smallest, most), "longest_edge": most}}
 
 
-QWEN = Family(variable_resolution=True)
-IDEFICS = Family(single_tile_kwargs={"do_image_splitting": False})
+families: Registry[Family] = Registry("slq.families", Family)
 
-FAMILIES = {
+_QWEN = Family(variable_resolution=True)
+_IDEFICS = Family(single_tile_kwargs={"do_image_splitting": False})
+
+for _name, _family in {
     "internvl": Family(pad_to_square=127, single_tile_kwargs={"crop_to_patches": False, "resample": Image.Resampling.BILINEAR.value}),
-    "qwen2_5_vl": QWEN,
-    "qwen3_vl": QWEN,
-    "qwen3_5": QWEN,
-    **{name: replace(QWEN, verified=False) for name in ("qwen2_vl", "qwen3_vl_moe", "qwen3_5_moe")},
-    "idefics3": IDEFICS,
-    "smolvlm": replace(IDEFICS, verified=False),
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
+    "qwen3_5": _QWEN,
+    **{name: replace(_QWEN, verified=False) for name in ("qwen2_vl", "qwen3_vl_moe", "qwen3_5_moe")},
+    "idefics3": _IDEFICS,
+    "smolvlm": replace(_IDEFICS, verified=False),
     "llava_next": Family(),  # its processor has no setting without tiles
     "gemma3": Family(single_tile_kwargs={"do_pan_and_scan": False}),
-}
+}.items():
+    families.register(_name)(_family)
 
 
 def family_of(model_type: str) -> Family:
-    """The family's row; a family without one gets its processor's own defaults, and is tried before it is used."""
-    return FAMILIES.get(model_type, Family(verified=False))
+    """The row of a model type; a family without one gets its processor's own defaults, and is tried before it is used.
+
+    Raises:
+        PluginError: if another distribution has the row, and it cannot be used.
+    """
+    return families.get(model_type) if model_type in families else Family(verified=False)

@@ -75,6 +75,37 @@ class ModelIdentity:
         return {name: value for name, value in self.to_dict().items() if name not in left_out}
 
 
+def identify(
+    model: Any, processor: Any, name: str, revision: str, preprocessing: Mapping[str, Any], folder: Path | None = None
+) -> ModelIdentity:
+    """The identity of a model that is loaded.
+
+    Args:
+        model: transformers' model.
+        processor: its processor.
+        name: hub id, folder, or `miniature`.
+        revision: commit on the hub, or `unknown`.
+        preprocessing: the settings, and under `image_kwargs` what follows from them for the family.
+        folder: where the model's files are; None for weights that came from none.
+    """
+    earlier = {} if asks_for_the_date(processor) else {"template": earlier_template(processor)}
+    if folder is not None and revision == UNKNOWN:
+        earlier["revision"] = earlier_revision(folder)
+    return ModelIdentity(
+        name=name,
+        revision=revision,
+        weights_sha256=None if folder is None else weights_sha256(folder),
+        config_sha256=None if folder is None else config_sha256(folder),
+        processor=processor_settings(processor),
+        tokenizer_sha256=tokenizer_sha256(processor.tokenizer),
+        chat_template_sha256=template_sha256(processor),
+        preprocessing=dict(preprocessing),
+        dim=model.get_input_embeddings().weight.shape[1],
+        dtype=str(model.dtype).removeprefix("torch."),
+        earlier=earlier,
+    )
+
+
 def check_identity(learned_on: Mapping[str, Any], at_hand: ModelIdentity) -> None:
     """Refuse a model that is not the one something was learned on.
 

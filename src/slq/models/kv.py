@@ -1,4 +1,4 @@
-"""Prefix states: the frozen keys and values of items' tokens, which the latent queries then attend to.
+"""Prefix KV: the frozen keys and values of items' tokens, which the latent queries then attend to.
 
 Shapes: B batch, T prefix tokens, N latent queries, H key/value heads, P position components.
 """
@@ -36,10 +36,12 @@ class PreparedBatch:
 
 @dataclass(frozen=True)
 class PrefixKV:
-    """Keys and values of a batch of prefixes; read-only, so one can serve any number of suffix passes.
+    """Keys and values of a batch of prefixes; read-only, so that one serves any number of passes of latent queries.
 
-    mask: (B, T), 1 where there is a token. next_position: (..., B), the position of the first latent query (several components
-    for multi-axis rotary positions).
+    Attributes:
+        cache: transformers' cache, left-padded.
+        mask: (B, T), 1 where there is a token.
+        next_position: (..., B), the position of the first latent query; several components for multi-axis rotary positions.
     """
 
     cache: DynamicCache
@@ -55,20 +57,26 @@ class PrefixKV:
         forked.layers = [copy.copy(layer) for layer in self.cache.layers]
         return forked
 
-    def split(self) -> list[ItemKV]:
-        """One kept prefix per item, without padding, in compact host memory of its own."""
-        kept = []
+    def unstack(self) -> list[ItemKV]:
+        """Each item's keys and values, without padding, in compact host memory of their own."""
+        items = []
         layers: list[Any] = self.cache.layers
         for item, length in enumerate(self.mask.sum(dim=1).tolist()):
             keys = torch.stack([layer.keys[item, :, -length:] for layer in layers])
             values = torch.stack([layer.values[item, :, -length:] for layer in layers])
-            kept.append(ItemKV(keys.cpu(), values.cpu(), self.next_position[..., item].clone().cpu()))
-        return kept
+            items.append(ItemKV(keys.cpu(), values.cpu(), self.next_position[..., item].clone().cpu()))
+        return items
 
 
 @dataclass(frozen=True)
 class ItemKV:
-    """One item's prefix: keys and values (L, H, T, d) and the position that comes next (P or scalar)."""
+    """One item's prefix.
+
+    Attributes:
+        keys: (L, H, T, d).
+        values: (L, H, T, d).
+        next_position: (P) or scalar, the position of the first latent query.
+    """
 
     keys: Tensor
     values: Tensor
@@ -79,14 +87,14 @@ class ItemKV:
         return self.keys.nbytes + self.values.nbytes + self.next_position.nbytes
 
 
-def join(kept: Sequence[ItemKV], device: torch.device) -> PrefixKV:
-    """Kept prefixes as one left-padded batch; the inverse of `PrefixKV.split` up to padding."""
-    longest = max(prefix.keys.shape[2] for prefix in kept)
-    layers, heads, _, width = kept[0].keys.shape
-    keys = kept[0].keys.new_zeros((layers, len(kept), heads, longest, width), device=device)
+def stack_kv(items: Sequence[ItemKV], device: torch.device) -> PrefixKV:
+    """Cached prefixes as one left-padded batch on a device; the inverse of `PrefixKV.unstack` up to padding."""
+    longest = max(prefix.keys.shape[2] for prefix in items)
+    layers, heads, _, width = items[0].keys.shape
+    keys = items[0].keys.new_zeros((layers, len(items), heads, longest, width), device=device)
     values = torch.zeros_like(keys)
-    mask = torch.zeros(len(kept), longest, dtype=torch.long, device=device)
-    for item, prefix in enumerate(kept):
+    mask = torch.zeros(len(items), longest, dtype=torch.long, device=device)
+    for item, prefix in enumerate(items):
         length = prefix.keys.shape[2]
         keys[:, item, :, longest - length :] = prefix.keys.to(device)
         values[:, item, :, longest - length :] = prefix.values.to(device)
@@ -94,4 +102,4 @@ def join(kept: Sequence[ItemKV], device: torch.device) -> PrefixKV:
     cache = DynamicCache()
     for layer in range(layers):
         cache.update(keys[layer], values[layer], layer)
-    return PrefixKV(cache, mask, torch.stack([prefix.next_position.to(device) for prefix in kept], dim=-1))
+    return PrefixKV(cache, mask, torch.stack([prefix.next_position.to(device) for prefix in items], dim=-1))

@@ -29,7 +29,7 @@ from slq.models import shapes
 from slq.models.families import family_of
 from slq.models.frozen import FrozenModel
 from slq.models.identity import UNKNOWN
-from slq.models.invariance import probe
+from slq.models.invariance import check_invariance
 from slq.models.preprocessing import Preprocessing
 from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
 
@@ -95,7 +95,7 @@ def load_model(
     family = family_of(config.model_type)
     model = FrozenModel(network, processor, family, name, commit, preprocessing, _folder(path, commit))
     if not family.verified:
-        probe(model)
+        check_invariance(model)
     if quantization is not None:
         model.identity = replace(model.identity, dtype=quantization)
     return model

@@ -20,8 +20,14 @@ from slq.models.vision import VisionFeatures
 
 
 @dataclass(frozen=True)
-class Unpadded:
-    """One item: its inputs (1, L) and those of its image, without pixels; positions (..., L + 1), the last one of what comes next."""
+class UnpaddedItem:
+    """One item of a batch.
+
+    Attributes:
+        inputs: its own (1, L) and those of its image, without pixels.
+        positions: (..., L + 1), the last one of what comes next.
+        image: features of its image, None for an item without one.
+    """
 
     inputs: dict[str, Tensor]
     positions: Tensor
@@ -31,14 +37,14 @@ class Unpadded:
         return self.inputs["input_ids"].shape[1]
 
 
-def unpadded(inputs: dict[str, Tensor], positions: Tensor, images: Sequence[VisionFeatures | None]) -> list[Unpadded]:
+def unpad(inputs: dict[str, Tensor], positions: Tensor, images: Sequence[VisionFeatures | None]) -> list[UnpaddedItem]:
     """The items of a left-padded batch; positions (..., B, T + 1)."""
     owns = vision.inputs_of_items(inputs, [image is not None for image in images])
     items = enumerate(zip(owns, images, strict=True))
-    return [Unpadded(own, positions[..., i, -own["input_ids"].shape[1] - 1 :], image) for i, (own, image) in items]
+    return [UnpaddedItem(own, positions[..., i, -own["input_ids"].shape[1] - 1 :], image) for i, (own, image) in items]
 
 
-def packed(items: Sequence[Unpadded], device: torch.device) -> dict[str, Any]:
+def pack(items: Sequence[UnpaddedItem], device: torch.device) -> dict[str, Any]:
     """The items one behind the other (1, S), as a model's body takes them with `slq_attention="packed"`."""
     inputs: dict[str, Any] = {}
     for name, first in {name: item.inputs for item in reversed(items) for name in item.inputs if name != "attention_mask"}.items():
@@ -49,19 +55,19 @@ def packed(items: Sequence[Unpadded], device: torch.device) -> dict[str, Any]:
             inputs[name] = torch.cat([item.inputs[name] for item in items if name in item.inputs]).to(device)
     shown = [item.image for item in items if item.image is not None]
     if shown:
-        inputs["mm_encoder_outputs"] = vision.supplied(shown, device)
+        inputs["mm_encoder_outputs"] = vision.as_inputs(shown, device)
     inputs["attention_mask"] = packed_lengths([len(item) for item in items])
     inputs["position_ids"] = torch.cat([item.positions[..., :-1] for item in items], dim=-1).unsqueeze(-2)
     return inputs
 
 
-def taken_apart(cache: DynamicCache, items: Sequence[Unpadded]) -> list[ItemKV]:
+def unpack(cache: DynamicCache, items: Sequence[UnpaddedItem]) -> list[ItemKV]:
     """Each item's prefix, in compact host memory of its own."""
     layers: list[Any] = cache.layers
-    kept, start = [], 0
+    found, start = [], 0
     for item in items:
         stop = start + len(item)
         keys, values = (torch.stack([getattr(layer, name)[0, :, start:stop] for layer in layers]) for name in ("keys", "values"))
-        kept.append(ItemKV(keys.cpu(), values.cpu(), item.positions[..., -1].clone().cpu()))
+        found.append(ItemKV(keys.cpu(), values.cpu(), item.positions[..., -1].clone().cpu()))
         start = stop
-    return kept
+    return found

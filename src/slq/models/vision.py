@@ -1,4 +1,4 @@
-"""What the vision tower gives for an image, apart from the decoder: the smaller thing to keep where prefix states are too large.
+"""What the vision encoder gives for an image, apart from the decoder: the smaller thing to cache where keys and values are too large.
 
 Shapes: P image tokens, D hidden size.
 """
@@ -17,15 +17,18 @@ from torch.nn import functional
 
 from slq.models.kv import PreparedBatch
 
-PIXELS = ("pixel_values", "pixel_attention_mask")  # what the vision tower alone reads
+PIXELS = ("pixel_values", "pixel_attention_mask")  # what the vision encoder alone reads
 
 
 @dataclass(frozen=True)
 class VisionFeatures:
     """One item's image as the decoder takes it, and the item's other inputs, so that the image need not be opened again.
 
-    pooled: (P, D). deep: what a family feeds into later layers of its decoder (Qwen3-VL), each (P, D). listed: whether the family hands on
-    lists of images rather than tensors. inputs: what the processor made of the item, without padding and pixels.
+    Attributes:
+        pooled: (P, D).
+        deep: what a family feeds into later layers of its decoder (Qwen3-VL), each (P, D).
+        listed: whether the family hands on lists of images rather than tensors.
+        inputs: what the processor made of the item, without padding and pixels.
     """
 
     pooled: Tensor
@@ -34,24 +37,26 @@ class VisionFeatures:
     inputs: dict[str, Tensor]
 
     def to_tensors(self) -> dict[str, Tensor]:
+        """All of it by name, as a file holds it."""
         deep = {f"deep {i}": value for i, value in enumerate(self.deep)}
         inputs = {f"input {name}": value for name, value in self.inputs.items()}
         return {"pooled": self.pooled, "listed": torch.tensor(self.listed), **deep, **inputs}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> VisionFeatures:
+        """The inverse of `to_tensors`."""
         deep = tuple(tensors[f"deep {i}"] for i in range(sum(name.startswith("deep ") for name in tensors)))
         inputs = {name.removeprefix("input "): value for name, value in tensors.items() if name.startswith("input ")}
         return cls(tensors["pooled"], deep, bool(tensors["listed"]), inputs)
 
 
-def can_be_supplied(model: Any) -> bool:
+def is_supported(model: Any) -> bool:
     """Whether the model's body takes features in the place of pixels."""
     body = model.base_model
     return hasattr(body, "get_image_features") and "mm_encoder_outputs" in inspect.signature(body.forward).parameters
 
 
-def read(model: Any, inputs: Mapping[str, Tensor]) -> list[VisionFeatures | None]:
+def encode(model: Any, inputs: Mapping[str, Tensor]) -> list[VisionFeatures | None]:
     """Features of each item of a batch in whose images they are; None for an item without an image."""
     counts = (inputs["input_ids"] == model.config.image_token_id).sum(dim=1).tolist()
     if "pixel_values" not in inputs:
@@ -67,13 +72,13 @@ def read(model: Any, inputs: Mapping[str, Tensor]) -> list[VisionFeatures | None
     ]
 
 
-def inputs_of_items(inputs: Mapping[str, Tensor], pictured: Sequence[bool]) -> list[dict[str, Tensor]]:
-    """Each item's inputs without padding and pixels; pictured: which items show an image."""
+def inputs_of_items(inputs: Mapping[str, Tensor], has_image: Sequence[bool]) -> list[dict[str, Tensor]]:
+    """Each item's inputs without padding and pixels; has_image: which items have an image."""
     of_tokens = {name: value for name, value in inputs.items() if value.shape == inputs["input_ids"].shape}
     of_images = {name: value for name, value in inputs.items() if name not in of_tokens and name not in PIXELS}
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     found, image = [], 0
-    for row, (length, shows) in enumerate(zip(lengths, pictured, strict=True)):
+    for row, (length, shows) in enumerate(zip(lengths, has_image, strict=True)):
         own = {name: value[row : row + 1, -length:] for name, value in of_tokens.items()}
         if shows:
             own |= {name: value[image : image + 1] for name, value in of_images.items()}
@@ -95,8 +100,8 @@ def collate(features: Sequence[VisionFeatures], filler: int) -> PreparedBatch:
     return PreparedBatch(joined)
 
 
-def supplied(features: Sequence[VisionFeatures], device: torch.device) -> dict[str, Any]:
-    """Kept features of the images of a batch, in their order, as the model's body takes them."""
+def as_inputs(features: Sequence[VisionFeatures], device: torch.device) -> dict[str, Any]:
+    """Features of the images of a batch, in their order, as the model's body takes them."""
     pooled = torch.cat([each.pooled for each in features]).to(device)
     deep = [torch.cat(layer).to(device) for layer in zip(*(each.deep for each in features), strict=True)]
     if features[0].listed:

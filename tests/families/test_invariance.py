@@ -16,15 +16,15 @@ from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
 from slq.models import FrozenModel, load_model
-from slq.models.families import FAMILIES as ROWS
-from slq.models.families import Family
-from slq.models.invariance import probe
+from slq.models.families import Family, families
+from slq.models.invariance import check_invariance
+from slq.testing import check_family
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A LLaVA 1.5, which has no row of its own."""
-    assert "llava" not in ROWS
+    assert "llava" not in families
     folder = tmp_path_factory.mktemp("probe") / "llava"
     tokenizer = train_tokenizer("<pad>", "</s>", ("<unk>", "<image>"), "<s>", {})
     vision = {"model_type": "clip_vision_model", **tower(projection_dim=32)}
@@ -81,8 +81,8 @@ def test_without_a_sound_fast_path_it_takes_the_slow_one_and_says_so(spoilt):
         return known(**inputs)
 
     change(spoilt, forget_the_past)
-    with pytest.warns(UserWarning, match="A llava model takes the slow path"):
-        probe(spoilt)
+    with pytest.warns(UserWarning, match="A llava model takes the reference path"):
+        check_invariance(spoilt)
     assert not spoilt.supports_two_pass
     assert not LatentEncoder(spoilt, queries(spoilt)).prefix_caching
 
@@ -94,8 +94,8 @@ def test_a_fast_path_that_is_not_taken_at_all_leads_to_the_slow_one(spoilt):
         return known(**inputs)
 
     change(spoilt, refuse_vectors)
-    with pytest.warns(UserWarning, match="slow path"):
-        probe(spoilt)
+    with pytest.warns(UserWarning, match="reference path"):
+        check_invariance(spoilt)
     assert not spoilt.supports_two_pass
 
 
@@ -127,7 +127,7 @@ def refuse(known, **inputs):
 def test_what_cannot_work_is_named(spoilt, forward, named):
     change(spoilt, forward)
     with pytest.raises(ModelError, match=named) as caught:
-        probe(spoilt)
+        check_invariance(spoilt)
     assert str(caught.value).startswith("A llava model cannot be used: ") and str(caught.value).endswith(".")
 
 
@@ -143,11 +143,48 @@ def test_latents_that_do_not_see_the_item_are_named(spoilt):
 
     change(spoilt, alone)
     with pytest.raises(ModelError, match="does not see the text or the image before it"):
-        probe(spoilt)
+        check_invariance(spoilt)
 
 
 def test_a_tokenizer_without_padding_is_named(spoilt):
     spoilt.processor = copy.deepcopy(spoilt.processor)
     spoilt.processor.tokenizer.pad_token = None
     with pytest.raises(ModelError, match="no padding token"):
-        probe(spoilt)
+        check_invariance(spoilt)
+
+
+# Rows of other distributions
+
+
+def test_a_row_of_another_distribution_is_found_by_its_model_type_and_held_to_the_contract(folder, tmp_path, monkeypatch):
+    info = tmp_path / "llava_row-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llava_row\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[slq.families]\nllava = llava_row:FAMILY\n")
+    row = "from slq.models.families import Family\nFAMILY = Family(single_tile_kwargs={'do_center_crop': False})\n"
+    (tmp_path / "llava_row.py").write_text(row)
+    monkeypatch.delenv("SLQ_LOAD_PLUGINS", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = load_model(str(folder), device="cpu")
+    assert known.verified and known.identity.preprocessing["image_kwargs"]["do_center_crop"] is False
+    check_family(known)
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")
+    assert not load_model(str(folder), device="cpu").verified
+
+
+def longer_latents(known, **inputs):
+    if inputs.get("inputs_embeds") is not None:
+        inputs["inputs_embeds"] = 2 * inputs["inputs_embeds"]
+    return known(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("forward", "named"),
+    [(see_padding, "left padding is seen"), (longer_latents, "the two-pass forward gives other states than the reference path")],
+    ids=["padding", "latents"],
+)
+def test_the_contract_names_what_does_not_hold(spoilt, forward, named):
+    check_family(spoilt)
+    change(spoilt, forward)
+    with pytest.raises(AssertionError, match=named):
+        check_family(spoilt)
