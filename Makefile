@@ -11,11 +11,13 @@ VENV := .venv
 IN_VENV := $(VENV)/bin/python
 PIP := $(IN_VENV) -m pip
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
-# The tests run offline, with as many threads as torch chooses.
-TEST_ENVIRONMENT := env -u OMP_NUM_THREADS HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# conftest.py sets what tests need: offline, and one thread, with which models this small run as fast as with two. One process: on two
+# cores two cost a quarter more work, for imports and fixtures are made twice.
+PYTEST := $(IN_VENV) -m pytest
+FAST := not slow and not process and not research
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-research lint bench clean
+.PHONY: help demo test test-fast test-rest test-research lint bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -24,13 +26,17 @@ demo: $(VENV)/.installed-base ## adapt the built-in model, evaluate, index and s
 	$(VENV)/bin/slq demo --out demo
 
 test: lint ## the one test command: lint, types, every test and docstring example, but for long experiments
-	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest -m "not research"
+	$(PYTEST) -m "not research"
 
-test-fast: $(VENV)/.installed-test ## the tests without the slow ones, and without lint
-	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest -m "not slow and not research"
+test-fast: $(VENV)/.installed-test ## tests and examples of slq itself that take less than a second each, and no lint
+	$(PYTEST) -m "$(FAST)" tests src
+
+test-rest: $(VENV)/.installed-test ## what `make test` runs beside lint and test-fast
+	$(PYTEST) -m "not research and (slow or process)" tests src
+	$(PYTEST) -m "not research" packages research/tests
 
 test-research: $(VENV)/.installed-test ## every test of the experiments, the long ones too
-	$(TEST_ENVIRONMENT) $(IN_VENV) -m pytest research/tests
+	$(PYTEST) research/tests
 
 lint: $(VENV)/.installed-test ## ruff (check and format) and mypy
 	$(IN_VENV) -m ruff check

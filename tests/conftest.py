@@ -2,24 +2,78 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
-from collections.abc import Callable
+import socket
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-# Before torch and the hub's library are imported: they read these once. With one thread small models run as fast, and sums do not wait
-# for a second core that is busy elsewhere.
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "SLQ_LOAD_PLUGINS": ""}
+from typing import Any
 
 import pytest
 from folder import Folder
 from golden import recorded
 
 from slq.encoders.latent import LatentEncoder
+from slq.io.provenance import isolated_rng
 from slq.miniature.world.language import caption
 from slq.miniature.world.scenes import render, sample_scene
 from slq.models import FrozenModel, load_model
 from slq.types import Item, Pair
+
+LIMIT = 1.0  # seconds of CPU time of a test without a marker; more would let `make test-fast` grow
+SLACK = 3 if "CI" in os.environ else 1.5
+EXEMPT = ("slow", "process", "gpu", "network", "browser", "research")
+MANY = 300  # tests: of fewer, one would be charged with the first import of a library
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Import what tests import lazily before any is measured."""
+    if len(session.items) > MANY and not session.config.option.collectonly:
+        for name in ("accelerate", "peft", "sentence_transformers"):
+            if importlib.util.find_spec(name) is not None:
+                importlib.import_module(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that takes longer than its markers say: without one, a second of CPU time, that of its child processes counted in."""
+    started = sum(os.times()[:4])
+    result = yield
+    spent = sum(os.times()[:4]) - started
+    measured = len(item.session.items) > MANY and item.config.option.durations is None
+    if measured and spent > LIMIT * SLACK and not any(item.get_closest_marker(name) for name in EXEMPT):
+        pytest.fail(
+            f"It took {spent:.1f} s of CPU time, and without a marker it has {LIMIT * SLACK:g}: mark it slow, or process.", pytrace=False
+        )
+    return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Let connections reach this machine only."""
+    connect = socket.socket.connect
+
+    def only_here(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"The tests use no network, and this would connect to {address}.")
+        connect(self, address)
+
+    socket.socket.connect = only_here  # type: ignore[method-assign, assignment]
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def random_numbers() -> Iterator[None]:
+    """Give every test the same random numbers, whatever ran before it."""
+    if "torch" in sys.modules:
+        with isolated_rng(seed=0):
+            yield
+    else:
+        random.seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "slq.cli", *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.process
 def test_exit_codes(tmp_path):
     good = process("--help")
     assert good.returncode == 0 and "slq demo" in good.stdout

@@ -32,7 +32,7 @@ def test_ctrl_c_ends_with_code_130(tmp_path, monkeypatch, capsys):
 WITH_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import slq.cli; slq.cli.main()"
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_loses_nothing(tiny_world, tmp_path):
     run = ["train", "--pairs", tiny_world / "train" / "captions.jsonl", *QUICK, "--epochs", 10, "--save-every", 1]

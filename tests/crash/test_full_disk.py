@@ -83,7 +83,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("writer", "left"),
     [("embeddings", "DataError"), ("adapter", 2), ("weights", "checkpoint-0000001"), ("optimiser", "checkpoint-0000001")],
@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_what_was_good(writer, left, small_disk):
     assert remains == left
 
 
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("writer", ["embeddings", "adapter", "weights", "optimiser"])
 def test_a_full_disk_is_said_in_one_sentence(writer, small_disk):
     raised, message, _, partial = small_disk[writer]

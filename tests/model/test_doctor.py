@@ -104,6 +104,7 @@ def test_the_items_are_of_every_kind_and_repeat_themselves():
     assert len({item.image.size for item in items[3:6]}) == 3
 
 
+@pytest.mark.slow
 def test_the_first_model_is_gone_before_the_other_dtype_is_loaded():
     models: list[weakref.ref] = []
 
@@ -117,6 +118,7 @@ def test_the_first_model_is_gone_before_the_other_dtype_is_loaded():
     assert by_result(run(load))["ok"] == ALL and len(models) == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind():
     model = miniature()
     before, implementations = parameter_hash(model.model), [part._attn_implementation for part in configs(model)]
@@ -130,6 +132,7 @@ def configs(model: FrozenModel) -> list:
     return [config, config.text_config, config.vision_config]
 
 
+@pytest.mark.slow
 def test_progress_names_every_check():
     said: list[str] = []
     examine(lambda dtype: with_fresh_queries(miniature(dtype)), batch_size=1, progress=said.append)
@@ -139,6 +142,7 @@ def test_progress_names_every_check():
 # --- what does not apply ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_without_a_fast_path_skips_it():
     model = miniature()
     model.supports_two_pass = False
@@ -148,6 +152,7 @@ def test_a_model_without_a_fast_path_skips_it():
     assert "slow" in rows_of(examination, "prefix split")[0].note
 
 
+@pytest.mark.slow
 def test_quantized_weights_have_no_other_dtype():
     """bitsandbytes needs an accelerator; transformers tells quantized models by this mark."""
     model = miniature()
@@ -157,6 +162,7 @@ def test_quantized_weights_have_no_other_dtype():
     assert "quantized" in rows_of(examination, "other dtype")[0].note
 
 
+@pytest.mark.slow
 def test_attention_that_the_model_does_not_have_is_skipped():
     model = load_model(device="cpu", attn_implementation="eager")
     model.model._supports_sdpa = False
@@ -337,6 +343,7 @@ class Breaks(FrozenModel):
         raise KeyError
 
 
+@pytest.mark.slow
 def test_a_check_that_raises_has_failed_and_stops_no_other():
     examination = run(model_of(Breaks))
     assert by_result(examination)["failed"] == {"prefix split", "generation"}
@@ -346,6 +353,7 @@ def test_a_check_that_raises_has_failed_and_stops_no_other():
     assert generation.note.startswith("It cannot be run: KeyError. ")
 
 
+@pytest.mark.slow
 def test_attention_is_restored_after_an_error():
     model = miniature()
 
@@ -365,6 +373,7 @@ class GivesNothing(FrozenModel):
         return torch.nan * super().decode_latents(states, latents_ND, *readout)
 
 
+@pytest.mark.slow
 def test_states_that_are_not_finite_fail_every_comparison():
     examination = run(model_of(GivesNothing))
     assert by_result(examination) == {"ok": {"generation", "weights"}, "failed": ALL - {"generation", "weights"}, "skipped": set()}

@@ -48,6 +48,7 @@ def test_latents_matter(model, items):
     assert (first - second).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 def test_batched_equals_single(model, items):
     latents = fresh(model)
     for embed in (model.forward_reference, lambda prepared, q: model.decode_latents(model.prefill(prepared), q)):
@@ -118,6 +119,7 @@ def test_generation_is_plain_transformers_generation(model, items):
     assert model.generate(messages, max_new_tokens=8) == [text.strip() for text in plain]
 
 
+@pytest.mark.slow
 def test_scores_rank_images_with_the_same_weights(model):
     """Asked in the words it was taught, the miniature tells which of eight images shows a thing."""
     rng = random.Random(3)
@@ -180,7 +182,7 @@ def test_an_unknown_dtype():
         load_model(dtype="float13")
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_family_that_needs_torchvision_says_so(model, tmp_path):
     """In a process of its own, in which torchvision is not to be had."""
     model.model.save_pretrained(tmp_path)

@@ -58,6 +58,7 @@ def shards(keep: Path) -> list[Path]:
     return sorted(keep.glob("*/*.safetensors"))
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_where_it_was(model, tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

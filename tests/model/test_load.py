@@ -55,6 +55,7 @@ def embed(model: FrozenModel, items) -> torch.Tensor:
 # --- options --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dtype_is_that_of_weights_and_embeddings(model, items):
     half = load_model(dtype="bfloat16", device="cpu")
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}

@@ -79,6 +79,7 @@ def test_what_is_trainable(model):
     assert not shared & {p.data_ptr() for p in full.model.model.parameters()}
 
 
+@pytest.mark.slow
 def test_tuning_learns_and_logs(tuned, pairs, model):
     out, encoder = tuned
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -93,6 +94,7 @@ def test_tuning_learns_and_logs(tuned, pairs, model):
     assert encoder.training["steps"] == 8 and encoder.training["method"] == encoder.method
 
 
+@pytest.mark.slow
 def test_tuned_saved_and_loaded_are_the_same(tuned, model, items):
     out, encoder = tuned
     again = load_encoder(out, model)
@@ -116,15 +118,15 @@ def test_a_tuned_model_answers_with_its_own_weights(tuned, model):
     assert tuned[1].model.generate(ask) == tuned[1].merged().generate(ask)
 
 
-@pytest.mark.parametrize("method", TUNED)
-def test_tuning_resumed_equals_unbroken(method, pairs, model, tmp_path):
-    options = tuning(method)
-    whole = run(pairs, model, tmp_path / "whole", options)
+@pytest.mark.slow
+def test_tuning_resumed_equals_unbroken(tuned, pairs, model, tmp_path):
+    whole, options = tuned[1], tuning(tuned[1].method)
     run(pairs, model, tmp_path / "broken", options, stop_after=3)
     resumed = run(pairs, model, tmp_path / "broken", options, resume=True)
     assert all(torch.equal(one, other) for one, other in zip(whole.trainable, resumed.trainable, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*TUNED, "latents"])
 def test_several_passes_have_the_gradient_of_one(method, pairs, model):
     ((batch,),) = Batches(pairs, 8, 1, seed=0).from_step(0, 1)
@@ -161,10 +163,11 @@ def test_options_of_latents_are_refused_where_there_are_none():
         TrainConfig(method="lora", train_vision_encoder=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*TUNED, "latents"])
 def test_the_end_keeps_a_share_of_the_start(method, pairs, model, items, tmp_path):
     options = OPTIONS if method == "latents" else tuning(method)
-    learned, kept = (run(pairs, model, tmp_path / str(alpha), replace(options, max_steps=3, wise_ft_alpha=alpha)) for alpha in (1.0, 0.75))
+    learned, kept = (run(pairs, model, tmp_path / str(alpha), replace(options, max_steps=1, wise_ft_alpha=alpha)) for alpha in (1.0, 0.75))
     if method == "latents":
         start = fresh_queries(model, options).latents
         assert_close(kept.queries.latents, 0.75 * learned.queries.latents + 0.25 * start, steps=ROUNDED)
@@ -203,6 +206,7 @@ def test_the_zero_token_stands_behind_the_instruction(model, items):
     assert_close(embed(asked, [items[4]]), embed(by_hand, [replace(items[4], text=ONE_WORD)]), steps=FORWARD)
 
 
+@pytest.mark.slow
 def test_every_zero_shot_readout_is_another_one(model, items):
     readouts = {name: make(model) for name, make in ZERO_SHOT.items()}
     assert len({readout.fingerprint for readout in readouts.values()}) == len(readouts)
@@ -227,6 +231,7 @@ def as_options(form: dict) -> dict:
     return {names.get(name, name): value for name, value in form.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_forms_train_and_survive_saving(form, pairs, model, items, tmp_path):
     found = run(pairs, model, tmp_path / "fast", replace(OPTIONS, max_steps=2, **as_options(form)))

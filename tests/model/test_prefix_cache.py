@@ -131,7 +131,7 @@ print(sorted(path.name for path in Path(sys.argv[1]).rglob("*.*")))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_full_disk_ends_the_writing_not_the_run(tmp_path):
     result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert result.stdout == "['CACHEDIR.TAG', 'small.safetensors']\n", result.stderr
@@ -333,7 +333,7 @@ def write_for_ever(folder: str) -> None:
         disk.put(f"{number % 100:02d}-{number}", large)
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_a_writer_that_is_killed_leaves_only_whole_entries(tmp_path):
     context = multiprocessing.get_context("spawn")
     for _ in range(3):
@@ -351,7 +351,7 @@ def test_a_writer_that_is_killed_leaves_only_whole_entries(tmp_path):
             path.unlink()
 
 
-@pytest.mark.slow
+@pytest.mark.process
 def test_two_processes_may_share_a_folder(model, queries, items, tmp_path):
     wanted = embedded(model, queries, items)
     first, second = (KVCache(budget=0, folder=tmp_path) for _ in range(2))

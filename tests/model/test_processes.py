@@ -16,7 +16,7 @@ from slq.miniature.export import write_sample_data
 from slq.training.distributed import gather_states, rank_of
 from slq.types import Item
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -14,7 +14,7 @@ from tolerance import FORWARD, assert_close
 
 from slq.miniature.export import write_sample_data
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.process
 SCRIPT = """
 import resource, sys, warnings
 from pathlib import Path
