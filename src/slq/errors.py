@@ -2,17 +2,20 @@
 
     SlqError
     ├── InputError            something handed in is wrong (also a ValueError)
-    │   ├── ImageError      an image is missing, broken, too large or not an image
+    │   ├── ImageError        an image is missing, broken, too large or not an image
     │   ├── TextError         a text is empty or cannot be used
-    │   ├── DataError     a data file is missing, or a line or column of it is wrong
+    │   ├── DataError         a data file is missing, or a line or column of it is wrong
     │   ├── ConfigError       an option or a key of a config file is wrong
     │   └── BadItemsError     some items of a batch are wrong; lists each with its place and reason
     ├── AdapterError          an adapter cannot be read
-    │   └── FingerprintMismatchError     an adapter or saved embeddings belong to another model, template or shape
-    ├── ModelError         a model cannot be loaded or lacks what is needed
+    │   └── FingerprintMismatchError  an adapter or saved embeddings belong to another model, template or shape
+    ├── ModelError            a model cannot be loaded or lacks what is needed
     ├── OutputError           a result cannot be written
     │   ├── OutputExistsError the output folder holds something already
     │   └── DiskFullError     there is no room left
+    ├── StoreError            a store cannot be opened or used
+    │   ├── StoreCorruptError its files are damaged
+    │   └── StoreLockedError  another process writes to it
     ├── PluginError           an installed extension cannot be used; names its distribution, group and name
     └── MissingExtraError     an optional dependency is not installed; names the command that installs it
 
@@ -92,6 +95,18 @@ class OutputExistsError(OutputError):
 
 class DiskFullError(OutputError):
     """There is no room left on the disk."""
+
+
+class StoreError(SlqError):
+    """A store cannot be opened or used."""
+
+
+class StoreCorruptError(StoreError):
+    """A store's files are damaged."""
+
+
+class StoreLockedError(StoreError):
+    """Another process writes to the store."""
 
 
 class PluginError(SlqError):

@@ -111,7 +111,7 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("name", ["embeddings.json", "items.jsonl", "vectors.safetensors"])
+@pytest.mark.parametrize("name", ["embeddings.json", "items.jsonl", "vectors.npz"])
 @pytest.mark.parametrize("damage", [Path.unlink, cut, lambda file: file.write_bytes(b"\xff\x00")], ids=["missing", "cut", "garbage"])
 def test_search_in_a_damaged_index(name, damage, index, tmp_path):
     shutil.copytree(index, tmp_path / "index")

@@ -35,10 +35,10 @@ def embed(
 
     from slq.data import read_items
     from slq.index import save_embeddings
-    from slq.runtime import check_free
+    from slq.io.outputs import OutputFolder
 
     file = read_items(items)
-    check_free(out, overwrite, keep=items)
+    OutputFolder.check(out, overwrite, keep=items)
     encoder = wanted.encoder(adapter)
     begin = time.perf_counter()
     with progress_bar("embedding", len(file.items)) as advance:
@@ -92,6 +92,6 @@ def search(
     hits = run(corpus, encoder.encode([Item(text, image)]), k)[0]
     if as_json_lines:
         for hit in hits:
-            typer.echo(json.dumps({"id": hit.id, "score": round(hit.score, 6), **hit.item}, ensure_ascii=False))
+            typer.echo(json.dumps({**hit.to_dict(), "score": round(hit.score, 6)}, ensure_ascii=False))
         return
-    table(["score", "id", "shows"], [[f"{hit.score:.3f}", hit.id, hit.item.get("text") or hit.item.get("image", "")] for hit in hits])
+    table(["score", "id", "shows"], [[f"{hit.score:.3f}", hit.id, hit.text or hit.image or ""] for hit in hits])

@@ -1,6 +1,6 @@
-"""Saved embeddings and exact search over them."""
+"""Stores of vectors, and vectors as plain files for other tools."""
 
-from slq.index.exact import Hit, search
-from slq.index.export import load_embeddings, save_embeddings
+from slq.index.export import FORMATS, load_embeddings, save_embeddings, search
+from slq.index.store import Hit, Row, Store, StoreMetadata, open_store
 
-__all__ = ["Hit", "load_embeddings", "save_embeddings", "search"]
+__all__ = ["FORMATS", "Hit", "Row", "Store", "StoreMetadata", "load_embeddings", "open_store", "save_embeddings", "search"]

@@ -1,5 +1,20 @@
 """Contracts of the seams, for authors of plugins and for our own tests: each check raises AssertionError that says what does not hold."""
 
-from slq.testing.families import check_family
+from __future__ import annotations
 
-__all__ = ["check_family"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slq.testing.families import check_family
+    from slq.testing.stores import MemoryStore, check_store, contract_of_stores
+
+__all__ = ["MemoryStore", "check_family", "check_store", "contract_of_stores"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a contract when it is asked for: that of families needs torch, and the processes that stores are tried with do not."""
+    from importlib import import_module
+
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'families' if name == 'check_family' else 'stores'}"), name)

@@ -1,0 +1,364 @@
+"""What a store of vectors is: rows with ids, found again by a query vector, under a filter. Every store keeps this contract.
+
+`slq.testing.check_store` tries a store against all of it. Stores are found by name in the registry `slq.stores`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from slq.errors import Failure, FingerprintMismatchError, InputError
+from slq.registry import Registry
+
+FORMAT = 1
+Scalar = str | int | float | bool
+COLUMNS = ("id", "text", "image", "content_hash")  # of a row; any other field of a filter is one of its metadata
+
+
+@dataclass(frozen=True, eq=False)  # an array has no single truth value
+class Row:
+    """What is stored of one item.
+
+    Attributes:
+        id: names it; the same id is stored once.
+        vector: (D,) float32.
+        text: its text, if it has one.
+        image: the path of its image, if it has one.
+        metadata: what filters ask for, by name.
+        content_hash: `Item.content_hash`, which tells an item that has changed.
+    """
+
+    id: str
+    vector: np.ndarray
+    text: str | None = None
+    image: str | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    content_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Attributes:
+        id: of the row.
+        score: the inner product, which is the cosine of vectors of length 1.
+        text: the row's text, if it has one.
+        image: the path of the row's image, if it has one.
+        metadata: the row's metadata.
+    """
+
+    id: str
+    score: float
+    text: str | None = None
+    image: str | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, without what it lacks."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, {})}
+
+
+@dataclass(frozen=True)
+class StoreMetadata:
+    """What a store's vectors are.
+
+    Attributes:
+        model: the adapter or model that encoded them, as a user names it.
+        fingerprint: of the encoder; vectors of another one are refused.
+        dim: values of a vector.
+        format: of the store's files.
+    """
+
+    model: str
+    fingerprint: str
+    dim: int
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StoreMetadata:
+        """From `to_dict`.
+
+        Args:
+            values: what `to_dict` gave.
+
+        Raises:
+            InputError: if a value is missing or of another kind.
+        """
+        try:
+            model, fingerprint, dim, version = (values[name] for name in ("model", "fingerprint", "dim", "format"))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the store's metadata lack {error}") from None
+        if not (isinstance(model, str) and isinstance(fingerprint, str) and isinstance(dim, int) and dim > 0 and isinstance(version, int)):
+            raise InputError(f"the store's metadata are not what they should be: {dict(values)}")
+        return cls(model, fingerprint, dim, version)
+
+    def check(self, wanted: StoreMetadata, place: str) -> None:
+        """Refuse an encoder that did not make the store's vectors.
+
+        Args:
+            wanted: what is to be stored or searched for.
+            place: the store, for the message.
+
+        Raises:
+            FingerprintMismatchError: if fingerprint or width differ.
+        """
+        if (self.fingerprint, self.dim) != (wanted.fingerprint, wanted.dim):
+            raise FingerprintMismatchError(
+                f"The vectors in {place} were made by {self.model} ({self.fingerprint}, {self.dim} values each), not by {wanted.model} "
+                f"({wanted.fingerprint}, {wanted.dim} values): name that adapter, or encode the items again into another store."
+            )
+
+
+@dataclass(frozen=True)
+class Eq:
+    """A field has this value. A number never equals a text or a bool."""
+
+    field: str
+    value: Scalar
+
+
+@dataclass(frozen=True)
+class In:
+    """A field has one of these values."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A field lies between two bounds, which belong to it; None for no bound. Numbers and texts, each among themselves."""
+
+    field: str
+    low: int | float | str | None = None
+    high: int | float | str | None = None
+
+
+@dataclass(frozen=True)
+class And:
+    """All parts hold; always without parts."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Not:
+    """The part does not hold; true of a row that lacks the part's field."""
+
+    part: Filter
+
+
+Filter = Eq | In | Range | And | Not
+
+
+class Store(Protocol):
+    """Rows by id, durable: `upsert` and `delete` return when the change would survive a power cut.
+
+    One process writes at a time, and any number read beside it. A row is whole or absent, for readers too.
+
+    Attributes:
+        metadata: what its vectors are; checked when it is opened.
+    """
+
+    metadata: StoreMetadata
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Store rows, in place of those that have their ids; of rows with one id the last counts."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove rows; returns how many there were. Ids that are not there do not matter."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """The rows of these ids that are there, in the order of the ids."""
+        ...
+
+    def search(self, vectors_QD: np.ndarray, k: int, *, filter: Filter | None = None, exact: bool = False) -> list[list[Hit]]:
+        """The k rows with the largest inner product for each query, best first, equal ones by id. exact: compare every row."""
+        ...
+
+    def scan(self, batch_size: int = 1024) -> Iterator[list[Row]]:
+        """All rows, in batches; those stored or removed meanwhile may or may not be among them."""
+        ...
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def verify(self) -> list[Failure]:
+        """What is damaged; repairs nothing."""
+        ...
+
+    def optimize(self) -> None:
+        """Make searching fast and files small again; results stay."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and locks; a closed store is not used again."""
+        ...
+
+
+@runtime_checkable
+class OpenStore(Protocol):
+    """What a store is registered as: opens the one at a place."""
+
+    def __call__(self, location: Path, metadata: StoreMetadata | None = None) -> Store:
+        """Open a store; `metadata` makes one where there is none, and must fit one that is there."""
+        ...
+
+
+stores: Registry[OpenStore] = Registry("slq.stores", OpenStore, builtins={"exact": "slq.index.exact:ExactStore"})
+
+
+def open_store(address: str, metadata: StoreMetadata | None = None) -> Store:
+    """Open a store by its address.
+
+    Args:
+        address: the kind of store and its folder, `exact:my-index`.
+        metadata: what is to be stored or searched for; makes the store if there is none. None opens what is there.
+
+    Returns:
+        The store.
+
+    Raises:
+        InputError: if the address is not of this form, or its kind unknown.
+        FingerprintMismatchError: if the store's vectors were made by another encoder.
+        StoreError: if there is no store and no metadata to make one with, or it cannot be opened.
+    """
+    kind, found, location = address.partition(":")
+    if not found or not location:
+        raise InputError(f"{address!r} is no address of a store; write its kind and its folder, such as exact:my-index")
+    return stores.get(kind)(Path(location), metadata)
+
+
+def matches(filter: Filter, row: Row) -> bool:
+    """Whether a row passes a filter: the meaning of filters, for every store.
+
+    Args:
+        filter: the tree.
+        row: what is asked about.
+    """
+    match filter:
+        case Eq(name, value):
+            return _same(_value(row, name), value)
+        case In(name, values):
+            found = _value(row, name)
+            return any(_same(found, value) for value in values)
+        case Range(name, low, high):
+            return _lies_between(_value(row, name), low, high)
+        case And(parts):
+            return all(matches(part, row) for part in parts)
+        case Not(part):
+            return not matches(part, row)
+
+
+def check_filter(filter: Filter | None) -> None:
+    """Refuse what is no filter.
+
+    Args:
+        filter: the tree; None passes.
+
+    Raises:
+        InputError: for anything but the five kinds of filter with values of their types.
+    """
+    match filter:
+        case None:
+            return
+        case And(parts) if isinstance(parts, tuple):
+            for part in parts:
+                check_filter(part) if part is not None else _refuse(part)
+        case Not(part) if part is not None:
+            check_filter(part)
+        case Eq(str(), value) if _is_scalar(value):
+            return
+        case In(str(), values) if isinstance(values, tuple) and all(map(_is_scalar, values)):
+            return
+        case Range(str(), low, high) if all(bound is None or (_is_scalar(bound) and not isinstance(bound, bool)) for bound in (low, high)):
+            return
+        case _:
+            _refuse(filter)
+
+
+def check_rows(rows: Sequence[Row], dim: int) -> None:
+    """Refuse rows that a store cannot take, before any is written.
+
+    Args:
+        rows: what is to be stored.
+        dim: values of a vector.
+
+    Raises:
+        InputError: naming the first row that is wrong.
+    """
+    for row in rows:
+        if not isinstance(row.id, str) or not row.id:
+            raise InputError(f"the id of a row must be a text, not {row.id!r}")
+        if row.vector.shape != (dim,):
+            raise InputError(f"the vector of {row.id!r} has the shape {row.vector.shape}, not ({dim},)")
+        if not np.isfinite(row.vector).all():
+            raise InputError(f"the vector of {row.id!r} holds NaN or infinity")
+        for name, value in row.metadata.items():
+            if not isinstance(name, str) or not name or name in COLUMNS:
+                raise InputError(f"{row.id!r}: {name!r} cannot name metadata; choose a name other than {', '.join(COLUMNS)}")
+            if not _is_scalar(value):
+                raise InputError(f"{row.id!r}: the metadata {name!r} must be a text, a number or a bool, not {value!r}")
+
+
+def check_queries(vectors_QD: np.ndarray, dim: int, k: int) -> np.ndarray:
+    """Query vectors as float32.
+
+    Args:
+        vectors_QD: (Q, D).
+        dim: values of a vector.
+        k: how many results.
+
+    Raises:
+        InputError: for another shape, NaN, or k < 1.
+    """
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}.")
+    queries_QD = np.asarray(vectors_QD, dtype=np.float32)
+    if queries_QD.ndim != 2 or queries_QD.shape[1] != dim:
+        raise InputError(f"the query vectors have the shape {queries_QD.shape}, not (queries, {dim})")
+    if not np.isfinite(queries_QD).all():
+        raise InputError("the query vectors hold NaN or infinity")
+    return queries_QD
+
+
+def _value(row: Row, name: str) -> Scalar | None:
+    return getattr(row, name) if name in COLUMNS else row.metadata.get(name)
+
+
+def _same(found: Scalar | None, value: Scalar) -> bool:
+    return found is not None and isinstance(found, bool) == isinstance(value, bool) and found == value
+
+
+def _lies_between(found: Any, low: Any, high: Any) -> bool:
+    """Whether numbers among numbers, or texts among texts, are in order."""
+    if found is None or isinstance(found, bool):
+        return False
+    bounds = [bound for bound in (low, high) if bound is not None]
+    if any(isinstance(bound, str) != isinstance(found, str) for bound in bounds):
+        return False
+    return (low is None or low <= found) and (high is None or found <= high)
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _refuse(filter: object) -> None:
+    raise InputError(f"{filter!r} is no filter; build one of Eq, In, Range, And and Not, with texts, numbers and bools")

@@ -1,0 +1,173 @@
+"""What the contract of stores must catch: stores with one fault each, told by the check that is about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slq.index.exact import ExactStore
+from slq.index.store import Row
+from slq.testing import MemoryStore, check_store, contract_of_stores
+
+
+class Doubles(MemoryStore):
+    """Stores an id again under another name of the same look."""
+
+    def scan(self, batch_size=1024):
+        for batch in super().scan(batch_size):
+            yield batch
+            if any(row.content_hash.endswith("-1") for row in batch):
+                yield batch[:1]
+
+
+class Halves(MemoryStore):
+    """Rounds vectors to 16 bits."""
+
+    def upsert(self, rows):
+        super().upsert([replace(row, vector=row.vector.astype(np.float16).astype(np.float32)) for row in rows])
+
+
+class Texts(MemoryStore):
+    """Stores every number as text."""
+
+    def upsert(self, rows):
+        super().upsert([replace(row, metadata={name: str(value) for name, value in row.metadata.items()}) for row in rows])
+
+
+class Merges(MemoryStore):
+    """Lets metadata of the replaced row shine through."""
+
+    def upsert(self, rows):
+        for row in rows:
+            before = self._rows.get(row.id)
+            super().upsert([replace(row, metadata={**before.metadata, **row.metadata}) if before else row])
+
+
+class WritesBeforeLooking(MemoryStore):
+    """Stores the good rows in front of a bad one."""
+
+    def upsert(self, rows):
+        for row in rows:
+            super().upsert([row])
+
+
+class CountsIds(MemoryStore):
+    """Says that it deleted what was not there."""
+
+    def delete(self, ids):
+        super().delete(ids)
+        return len(ids)
+
+
+class FiltersLate(MemoryStore):
+    """Chooses the best before it filters."""
+
+    def search(self, vectors_QD, k, *, filter=None, exact=False):
+        hits = super().search(vectors_QD, k)
+        kept = super().search(vectors_QD, len(self) or 1, filter=filter)
+        return [[hit for hit in one if hit.id in {each.id for each in other}] for one, other in zip(hits, kept, strict=True)]
+
+
+class TakesAnything(MemoryStore):
+    """Takes a filter written as text for none."""
+
+    def search(self, vectors_QD, k, *, filter=None, exact=False):
+        return super().search(vectors_QD, k, filter=None if isinstance(filter, str) else filter)
+
+
+class Forgets(MemoryStore):
+    """Loses a row when it is optimised."""
+
+    def optimize(self):
+        if self._rows:
+            self._rows.pop(next(iter(self._rows)))
+
+
+class Shuffles(MemoryStore):
+    """Gives equal rows in the order of storing."""
+
+    def search(self, vectors_QD, k, *, filter=None, exact=False):
+        everything = super().search(vectors_QD, len(self) or 1, filter=filter)
+        place = {id_: number for number, id_ in enumerate(self._rows)}
+        ranked = [sorted(hits, key=lambda hit: (-hit.score, place[hit.id]))[:k] for hits in everything]
+        return ranked if k > 0 else super().search(vectors_QD, k)
+
+
+FAULTS = {
+    Doubles: "a_row_replaces_the_one_with_its_id",
+    Halves: "rows_come_back_whole",
+    Texts: "rows_come_back_whole",
+    Merges: "a_row_without_metadata_replaces_one_that_has_some",
+    WritesBeforeLooking: "rows_that_are_wrong_are_refused_before_any_is_written",
+    CountsIds: "deleted_rows_are_gone",
+    FiltersLate: "filters_come_before_the_best_are_chosen",
+    TakesAnything: "what_is_no_filter_is_refused",
+    Forgets: "optimizing_keeps_results",
+    Shuffles: "equal_rows_come_by_id",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda kind: kind.__name__)
+def test_a_fault_is_told_by_the_check_that_is_about_it(fault, tmp_path):
+    with pytest.raises(AssertionError):
+        contract_of_stores(durable=False)[FAULTS[fault]](fault, tmp_path)
+
+
+def test_the_whole_contract_names_the_check_that_failed():
+    check_store(MemoryStore, durable=False)
+    with pytest.raises(AssertionError, match=r"^optimizing_keeps_results: "):
+        check_store(Forgets, durable=False)
+
+
+# Faults that only a disk can have
+
+
+class Acknowledges(ExactStore):
+    """Says that rows are stored before they are."""
+
+    waiting: list[Row]
+
+    def upsert(self, rows):
+        waiting, self.waiting = getattr(self, "waiting", []), list(rows)
+        if waiting:
+            super().upsert(waiting)
+
+
+class Trusts(ExactStore):
+    """Does not look for damage."""
+
+    def verify(self):
+        return []
+
+
+class TakesAnyEncoder(ExactStore):
+    """Opens a store of another encoder."""
+
+    def __init__(self, location: Path, metadata=None):
+        super().__init__(location, None if (location / "store.json").exists() else metadata)
+
+
+class NeverLooksAgain(ExactStore):
+    """Reads its files once."""
+
+    def _refresh(self):
+        if not hasattr(self, "_entries"):
+            super()._refresh()
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        (Acknowledges, "rows_are_there_when_it_is_opened_again"),
+        (Trusts, "damage_does_not_go_unnoticed"),
+        (TakesAnyEncoder, "another_encoder_is_refused"),
+        (NeverLooksAgain, "a_reader_sees_what_is_written_later"),
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_a_fault_of_a_store_on_disk_is_told(fault, check, tmp_path):
+    with pytest.raises(AssertionError):
+        contract_of_stores()[check](fault, tmp_path)

@@ -1,0 +1,34 @@
+"""Every store keeps the contract of slq.index.store; what the contract itself must catch is in test_store_contract.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slq.errors import InputError, StoreError
+from slq.index.exact import ExactStore
+from slq.index.store import Row, StoreMetadata, open_store, stores
+from slq.testing import MemoryStore, contract_of_stores
+
+
+@pytest.mark.parametrize("name", contract_of_stores())
+def test_exact(name, tmp_path):
+    contract_of_stores()[name](ExactStore, tmp_path)
+
+
+@pytest.mark.parametrize("name", contract_of_stores(durable=False))
+def test_memory(name, tmp_path):
+    contract_of_stores(durable=False)[name](MemoryStore, tmp_path)
+
+
+def test_a_store_is_opened_by_its_address(tmp_path):
+    metadata = StoreMetadata("adapter", "f", 2)
+    open_store(f"exact:{tmp_path / 'index'}", metadata).upsert([Row("a", np.array([1, 0], np.float32))])
+    assert len(open_store(f"exact:{tmp_path / 'index'}")) == 1 and "exact" in stores.names()
+    for address in ("index", "exact:", ""):
+        with pytest.raises(InputError, match="is no address of a store; write its kind and its folder, such as exact:my-index"):
+            open_store(address)
+    with pytest.raises(InputError, match=r"Unknown name 'exat' in slq\.stores: .* Did you mean 'exact'\?"):
+        open_store("exat:index")
+    with pytest.raises(StoreError, match=r"There is no store in \S+none"):
+        open_store(f"exact:{tmp_path / 'none'}")
