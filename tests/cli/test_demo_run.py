@@ -29,10 +29,14 @@ def test_the_demo_runs_twice_and_writes_its_page(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "bit-identical" in printed and printed.count("$ slq search") == 6
     assert printed.rstrip().endswith(demo_module.NEXT_COMMAND)
+    (out / "sample-data" / "cat.jpg").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"holds sample-data/cat\.jpg, which slq did not write there"):
+        demo(out)
+    assert (out / "sample-data" / "cat.jpg").read_text() == "mine" and page == (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="did not make"):
+    with pytest.raises(OutputExistsError, match=r"has no \.slq\.json"):
         demo(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -33,11 +33,14 @@ def test_an_existing_folder_is_refused_or_replaced(command, made, writers, kept)
     message = refused(*writers[command], "--out", kept)
     assert str(kept) in message and "--overwrite" in message
     assert content(kept) == {"thesis.txt": b"years of work"}
-    assert "did not make" in refused(*writers[command], "--out", kept, "--overwrite")
+    assert "has no .slq.json" in refused(*writers[command], "--out", kept, "--overwrite")
     assert content(kept) == {"thesis.txt": b"years of work"}
     own = kept / "own"
     invoke(*writers[command], "--out", own)
+    whole = (own / made).read_bytes()
     (own / made).write_bytes(b"old")
+    assert f"{made}, which has changed since slq wrote it" in refused(*writers[command], "--out", own, "--overwrite")
+    (own / made).write_bytes(whole)
     invoke(*writers[command], "--out", own, "--overwrite")
     assert (own / made).stat().st_size > len(b"old")
 
@@ -49,7 +52,7 @@ def test_overwrite_never_deletes_what_a_user_put_there(command, writers, tmp_pat
     (photos / "images" / "0000.png").write_bytes(b"a photograph")
     (photos / "captions.jsonl").write_text('{"image": "images/0000.png", "caption": "us, 1998"}\n')
     before = content(photos)
-    assert "did not make" in refused(*writers[command], "--out", photos, "--overwrite")
+    assert "has no .slq.json" in refused(*writers[command], "--out", photos, "--overwrite")
     assert content(photos) == before
     own = tmp_path / "own"
     invoke(*writers[command], "--out", own)

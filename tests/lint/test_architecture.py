@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "slq"
 LAYERS = (
     ("errors", "compat"),
     ("types", "registry", "io", "console"),
-    ("config", "data", "runtime"),
+    ("config", "data"),
     ("models",),
     ("cache", "pooling", "losses", "adapters"),
     ("encoders",),

@@ -212,16 +212,38 @@ def test_what_is_added_to_a_run_while_it_works_does_not_become_its_own(tmp_path)
         OutputFolder.check(tmp_path / "run", overwrite=True)
 
 
-def test_a_new_run_replaces_the_old_one_only_when_it_has_something_to_resume(out):
+def test_a_new_run_lets_go_of_the_old_one_when_it_has_something_to_resume(out, tmp_path):
     folder = OutputFolder.create(out, "train", overwrite=True, writes=RUN)
     (folder.path / "checkpoint-1").mkdir()
-    assert content_of(out) == whole("old") and folder.path != out
-    folder.publish()
-    folder.publish()
-    assert folder.path == out and [path.name for path in sorted(out.iterdir())] == [MANIFEST, "checkpoint-1"]
+    (aside,) = siblings(out, "replaced")
+    assert content_of(aside) == whole("old") and folder.path == out
+    folder.keep()
+    folder.keep()
+    assert list(tmp_path.iterdir()) == [out]
     (folder.path / "log.jsonl").touch()
     folder.finish()
     assert [path.name for path in sorted(out.iterdir())] == [MANIFEST, "checkpoint-1", "log.jsonl"]
+
+
+def test_a_run_that_ends_with_nothing_to_resume_gives_the_old_one_back(out, tmp_path):
+    with pytest.raises(ValueError, match="stop"), OutputFolder.create(out, "train", overwrite=True, writes=RUN) as folder:
+        (folder.path / "log.jsonl").touch()
+        raise ValueError("stop")
+    assert content_of(out) == whole("old") and list(tmp_path.iterdir()) == [out]
+    folder = OutputFolder.create(out, "train", overwrite=True, writes=RUN)  # and without a context, when it is looked at again
+    (folder.path / "log.jsonl").touch()
+    OutputFolder.check(out, overwrite=True)
+    assert content_of(out) == whole("old") and list(tmp_path.iterdir()) == [out]
+
+
+def test_a_run_of_another_process_is_not_disturbed(out):
+    import threading
+
+    worker = threading.Thread(target=OutputFolder.create, args=(out, "train"), kwargs={"overwrite": True, "writes": RUN})
+    worker.start()
+    worker.join()
+    OutputFolder.check(out, overwrite=True)
+    assert len(siblings(out, "replaced")) == 1 and not content_of(out)
 
 
 def test_only_a_run_of_the_same_command_is_resumed(out, tmp_path):
@@ -232,6 +254,15 @@ def test_only_a_run_of_the_same_command_is_resumed(out, tmp_path):
 
 # Crashes
 
+RUN_SCRIPT = """
+import sys
+from pathlib import Path
+from slq.io.outputs import OutputFolder
+folder = OutputFolder.create(Path(sys.argv[1]), "train", overwrite=True, writes=("log.jsonl",))
+(folder.path / "log.jsonl").write_text("new")
+folder.keep()
+folder.finish()
+"""
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -241,9 +272,9 @@ with OutputFolder.create(Path(sys.argv[1]), "sample-data", overwrite=True) as fo
 """
 
 
-def crash(at: str, out: Path) -> None:
+def crash(at: str, out: Path, script: str = SCRIPT) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(out)], env={**os.environ, "SLQ_CRASH_AT": at}, capture_output=True, timeout=60
+        [sys.executable, "-c", script, str(out)], env={**os.environ, "SLQ_CRASH_AT": at}, capture_output=True, timeout=60
     )
     assert result.returncode == -9, result.stderr.decode()
 
@@ -255,6 +286,15 @@ def test_a_crash_leaves_the_old_folder_whole(at, out, tmp_path):
     assert content_of(out) == whole("old")
     write(out, "newer", overwrite=True)
     assert content_of(out) == whole("newer") and list(tmp_path.iterdir()) == [out], "what the crash left is gone"
+
+
+@pytest.mark.parametrize(
+    ("at", "left"), [("folder.moved", whole("old")), ("file.replaced", whole("old")), ("folder.kept", {"log.jsonl": "new"})]
+)
+def test_a_crash_of_a_long_run_leaves_the_old_folder_or_one_to_resume(at, left, out, tmp_path):
+    crash(at, out, RUN_SCRIPT)
+    OutputFolder.check(out, overwrite=True)
+    assert content_of(out) == left and list(tmp_path.iterdir()) == [out]
 
 
 def test_a_crash_after_the_replacement_leaves_the_new_folder(out, tmp_path):

@@ -168,7 +168,11 @@ def test_only_an_earlier_export_is_replaced(made, tmp_path):
         export(made, out, find_leaks=find_leaks)
     review(made, ("q0001", "ada", "reject", ""))
     assert export(made, out, overwrite=True, find_leaks=find_leaks).queries == 1
-    with pytest.raises(OutputExistsError, match="slq did not make"):
+    (out / "images" / "cat.jpg").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"holds images/cat\.jpg, which slq did not write there"):
+        export(made, out, overwrite=True, find_leaks=find_leaks)
+    assert (out / "images" / "cat.jpg").read_text() == "mine"
+    with pytest.raises(OutputExistsError, match=r"has no \.slq\.json"):
         export(made, tmp_path / "photos", overwrite=True, find_leaks=find_leaks)
 
 

@@ -203,7 +203,7 @@ def train(
     given = locals()  # the options by their names
     from slq.config import PRESETS, TrainConfig
     from slq.data import read_pairs
-    from slq.runtime import check_free
+    from slq.io.outputs import OutputFolder
     from slq.training import train as run
 
     same = {
@@ -223,7 +223,7 @@ def train(
     options = TrainConfig(**{**(PRESETS["paper"] if paper else {}), **known})
     file = read_pairs(pairs)
     list_failures(file.failures)
-    check_free(out, overwrite or resume, keep=pairs)
+    OutputFolder.check(out, overwrite, keep=pairs, resume="train" if resume else "")
     keep_leakage = keeping(warn_of_overlap(file, test_sets or []), out)
     run(file.pairs, wanted.model(model), out, options, resume=resume, overwrite=overwrite, after_step=keep_leakage)
     if method == "latents":

@@ -23,10 +23,10 @@ from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate
 from slq.index import save_embeddings, search
+from slq.io.outputs import OutputFolder
 from slq.io.provenance import parameter_hash
 from slq.miniature.export import write_sample_data
 from slq.models import load_model
-from slq.runtime import new_folder
 from slq.training import TrainConfig, fresh_queries, train
 from slq.types import Embeddings, Item
 
@@ -57,7 +57,7 @@ def run(output: Path, seed: int = 0) -> None:
 
 def _run(output: Path, recipe: TrainConfig) -> None:
     started = time.perf_counter()
-    new_folder(output, overwrite=True, own=("index.html",))  # the sample data, the adapter and the index list theirs
+    folder = OutputFolder.create(output, "demo", overwrite=True, writes=("index.html", DATA, "adapter", "index"))
 
     _heading("1. Sample data: images with captions")
     _write_data(output)
@@ -93,6 +93,7 @@ def _run(output: Path, recipe: TrainConfig) -> None:
     _searches(encoder, zero_shot, output)
 
     _write_page(output, recipe, scores, _examples(output, evaluations, sets), adapt_seconds)
+    folder.finish()
     _heading("Done")
     console.result(f"Everything took {time.perf_counter() - started:.0f} s. Open {output / 'index.html'} to see the results.")
     console.result(f"The same on a real model and your own pairs:\n  {NEXT_COMMAND}")

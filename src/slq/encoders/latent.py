@@ -19,6 +19,7 @@ from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.encoders.base import Encoder, passes, run_in_mini_batches
 from slq.errors import AdapterError, ImageError, InputError
+from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel, ItemKV, PreparedBatch, VisionFeatures, prefetch_batches, stack_kv
 from slq.models.batching import (
     IMAGE_TOKENS,
@@ -29,7 +30,6 @@ from slq.models.batching import (
     max_tokens_that_fit,
 )
 from slq.pooling import poolings
-from slq.runtime import new_folder
 from slq.types import Item
 
 PREFIX_IMAGES = 32  # read at once
@@ -85,7 +85,8 @@ class LatentEncoder(Encoder):
 
     def save_pretrained(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the adapter (20-150 KB); the model is named in it, not copied."""
-        self.adapter.save(new_folder(Path(path), overwrite, (WEIGHTS_FILE, CONFIG_FILE)))
+        with OutputFolder.create(Path(path), "adapter", overwrite=overwrite) as folder:
+            self.adapter.save(folder.path)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the adapter to a hub repository and return its address; `options` go to `HfApi.upload_folder`."""

@@ -25,7 +25,9 @@ from slq.errors import DiskFullError, OutputError
 STALE_SECONDS = 24 * 3600  # a partial file that nobody has touched for so long has no writer any more, on whichever machine it was
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_STEM = 40  # characters, so that the whole name stays below what file systems allow
-_SIBLING = re.compile(r"(?P<stem>\..*)\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.\d+\.(?P<ending>partial|replaced)", re.DOTALL)
+_SIBLING = re.compile(
+    r"(?P<stem>\..*)\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.(?P<thread>\d+)\.(?P<ending>partial|replaced)", re.DOTALL
+)
 _passed: Counter[str] = Counter()
 
 
@@ -75,11 +77,16 @@ def is_sibling(name: str) -> bool:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether `path` is a name of `sibling_path` whose process is gone, or that nobody has touched for a day."""
+    """Whether nobody works any more on what `sibling_path` named.
+
+    Args:
+        path: such a name. Its process is gone, or is this one and this thread, which has begun anew; or nobody has touched it for a day.
+    """
     match = _SIBLING.fullmatch(path.name)
     if match is None:
         return False
-    if match["machine"] == _machine() and not _is_running(int(match["process"])):
+    process, thread = int(match["process"]), int(match["thread"])
+    if match["machine"] == _machine() and ((process, thread) == (os.getpid(), threading.get_ident()) or not _is_running(process)):
         return True
     try:
         return time.time() - path.stat().st_mtime > STALE_SECONDS

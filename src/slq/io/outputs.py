@@ -3,8 +3,9 @@
 The list is `.slq.json`: for every file its size and sha256. A folder that holds anything else, or a file that was changed since, is refused
 before anything is touched. New output is written beside the folder and moved in place when it is whole, so that a crash leaves the old one.
 
-A long run (`writes` is given) works in the folder itself if nothing is there yet, so that it can be watched and resumed. Until it is
-finished `.slq.json` holds the patterns of the names that it writes.
+A long run (`writes` is given) works in the folder itself, so that it can be watched and resumed. What it replaces is moved aside, and goes
+only when the run has something to be resumed from; if it ends before that, the next command that looks at the folder puts the old one back.
+Until the run is finished `.slq.json` holds the patterns of the names that it writes.
 """
 
 from __future__ import annotations
@@ -33,20 +34,21 @@ class OutputFolder:
 
     Attributes:
         target: the folder that the user named.
-        path: where to write now: the same, or a folder beside it until `publish`.
+        path: where to write: the same, or until it is finished a folder beside it.
     """
 
-    def __init__(self, target: Path, path: Path, command: str, writes: Sequence[str] = ()):
-        self.target, self.path, self.command, self.writes = target, path, command, tuple(writes)
+    def __init__(self, target: Path, path: Path, command: str, writes: Sequence[str], replaces: Path | None = None):
+        self.target, self.path, self.command, self.writes, self.replaces = target, path, command, tuple(writes), replaces
 
     @staticmethod
-    def check(path: Path, overwrite: bool = False, keep: Path | None = None) -> None:
+    def check(path: Path, overwrite: bool = False, keep: Path | None = None, resume: str = "") -> None:
         """Refuse a folder that cannot be written, before the work and not after it.
 
         Args:
             path: the output folder.
             overwrite: whether what an earlier command wrote there is to be replaced.
             keep: what the command reads.
+            resume: the command whose run is to be continued there, if one is.
 
         Raises:
             OutputExistsError: if the folder holds something and `overwrite` is not given, or anything that slq did not write there.
@@ -57,6 +59,9 @@ class OutputFolder:
         with map_os_errors(path):
             _restore(path.resolve())
             if not _holds_something(path):
+                return
+            if resume:
+                _check_resumable(path, resume)
                 return
             if not overwrite:
                 raise OutputExistsError(f"{path} exists already: choose another folder, or pass --overwrite to replace it.")
@@ -87,8 +92,13 @@ class OutputFolder:
                 target.parent.mkdir(parents=True)
             for other in filter(is_abandoned, siblings(target, "partial")):
                 remove(other)
-            in_place = os.path.ismount(target) or (bool(writes) and not _holds_something(target))
-            folder = cls(target, target if in_place else sibling_path(target), command, writes or ("*",))
+            replaces = None
+            if writes and _holds_something(target):
+                replaces = sibling_path(target, "replaced")
+                target.rename(replaces)
+                crash_point("folder.moved")
+            in_place = bool(writes) or os.path.ismount(target)
+            folder = cls(target, target if in_place else sibling_path(target), command, writes or ("*",), replaces)
             folder.path.mkdir(exist_ok=in_place)
         folder._write_manifest(complete=False, files={})
         return folder
@@ -105,22 +115,46 @@ class OutputFolder:
         Raises:
             OutputExistsError: if no run of slq made the folder.
         """
-        manifest = _read_manifest(path)
-        if manifest is None or manifest["command"] != command:
-            reason = _no_manifest(path) if manifest is None else f"was written by slq {manifest['command']}"
-            raise OutputExistsError(f"{path} {reason}: no run of slq {command} can be resumed there; choose another folder.")
+        manifest = _check_resumable(path, command)
         folder = cls(path.resolve(), path.resolve(), command, writes)
         folder._write_manifest(complete=False, files=manifest["files"])
         return folder
 
-    def publish(self) -> None:
-        """Move what is written so far in place of what was there before; nothing happens the second time.
+    def keep(self) -> None:
+        """Let go of the folder that a long run replaces: the new one can be resumed. Nothing happens the second time."""
+        if self.replaces is not None:
+            old, self.replaces = self.replaces, None
+            self._write_manifest(complete=False, files={})
+            crash_point("folder.kept")
+            _remove_listed(old, self.target)
+
+    def finish(self) -> None:
+        """List what was written and move it in place.
 
         Raises:
-            OutputExistsError: if someone else wrote into the folder meanwhile; what was written stays beside it.
+            OutputError: if the list cannot be written.
         """
+        with map_os_errors(self.target):
+            files = {name: _describe(file) for name, file in _walk(self.path) if name != MANIFEST and _fits(name, self.writes)}
         if self.path == self.target:
-            return
+            self.keep()
+            self._write_manifest(complete=True, files=files)
+        else:
+            self._write_manifest(complete=True, files=files)
+            self._move_in_place()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.finish()
+        elif self.path != self.target:
+            remove(self.path)
+        elif self.replaces is not None:
+            _put_back(self.replaces, self.target)
+
+    def _move_in_place(self) -> None:
         target, written = self.target, self.path
         crash_point("folder.written")
         with map_os_errors(target):
@@ -140,32 +174,13 @@ class OutputFolder:
         if old is not None:
             _remove_listed(old, target)
 
-    def finish(self) -> None:
-        """List what was written and move it in place.
-
-        Raises:
-            OutputError: if the list cannot be written.
-        """
-        with map_os_errors(self.target):
-            files = {name: _describe(file) for name, file in _walk(self.path) if self._is_ours(name)}
-        self._write_manifest(complete=True, files=files)
-        self.publish()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.finish()
-        elif self.path != self.target:
-            remove(self.path)
-
-    def _is_ours(self, name: str) -> bool:
-        return name != MANIFEST and _fits(name, self.writes)
-
     def _write_manifest(self, complete: bool, files: dict[str, Any]) -> None:
-        content = {"format": FORMAT, "command": self.command, "complete": complete, "files": dict(sorted(files.items()))}
-        write_json(self.path / MANIFEST, content if complete else {**content, "writes": list(self.writes)})
+        content: dict[str, Any] = {"format": FORMAT, "command": self.command, "complete": complete, "files": dict(sorted(files.items()))}
+        if not complete:
+            content["writes"] = list(self.writes)
+        if self.replaces is not None:
+            content["replaces"] = self.replaces.name
+        write_json(self.path / MANIFEST, content)
 
 
 def _holds_something(path: Path) -> bool:
@@ -215,6 +230,15 @@ def _no_manifest(folder: Path) -> str:
     if not (folder / MANIFEST).exists():
         return f"has no {MANIFEST}, in which slq lists what it wrote (earlier versions did not)"
     return f"has a {MANIFEST} that this version of slq cannot read"
+
+
+def _check_resumable(path: Path, command: str) -> dict[str, Any]:
+    """The list of a folder that a run of this command wrote."""
+    manifest = _read_manifest(path)
+    if manifest is None or manifest["command"] != command:
+        reason = _no_manifest(path) if manifest is None else f"was written by slq {manifest['command']}"
+        raise OutputExistsError(f"{path} {reason}: no run of slq {command} can be resumed there; choose another folder.")
+    return manifest
 
 
 def _reason_to_keep(folder: Path) -> str:
@@ -269,9 +293,16 @@ def _remove_listed(folder: Path, target: Path) -> None:
 
 
 def _restore(target: Path) -> None:
-    """Put back, or away, what a crash left between the two steps of a replacement."""
+    """Put back, or away, what a crash left of a replacement."""
     for old in filter(is_abandoned, siblings(target, "replaced")):
-        if _holds_something(target):
-            _remove_listed(old, target)
+        if (_read_manifest(target) or {}).get("replaces") == old.name or not _holds_something(target):
+            _put_back(old, target)
         else:
-            old.rename(target)
+            _remove_listed(old, target)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """An old folder in its place again, in that of a run that ended before it had anything to be resumed from."""
+    if target.exists():
+        _remove_listed(target, target)
+    old.rename(target)

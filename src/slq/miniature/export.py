@@ -19,22 +19,18 @@ from PIL import Image, ImageDraw
 
 from slq.errors import InputError
 from slq.io.files import map_os_errors
+from slq.io.outputs import OutputFolder
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import caption, object_name
 from slq.miniature.world.lettering import STROKES
 from slq.miniature.world.minimal_pairs import DIFFERENCES, minimal_pair
 from slq.miniature.world.scenes import SIGN, SPLITS, Group, Scene, render, sample_scene, split_of, without_colour
 from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, TRAINING_STYLES
-from slq.runtime import new_folder
 
 DEFAULT_COUNTS = {"train": 3000, "validation": 500, "test": 500}
 CAPTIONS = {"train": 2, "validation": 1, "test": 1}
 PAIR_EVERY = 5
 TRIES = 1000
-BEIR_FILES = (
-    *(f"{each}/{name}" for each in ("knowledge", "composed", "rendered") for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")),
-    "rendered/words/*.png",
-)
 LONGEST_RENDERED = 8  # letters that fit on a board in an image of 96 pixels
 
 
@@ -128,8 +124,8 @@ def write_sample_data(
     samples = split_scenes(split, count if count is not None else DEFAULT_COUNTS.get(split, 1), seed, held_out_style)
     scenes = [one.scene for one in samples]
     names = [f"images/{number:04d}.png" for number in range(len(scenes))]
-    new_folder(folder, overwrite, ("captions.jsonl", *names, *BEIR_FILES))
-    with map_os_errors(folder):
+    with OutputFolder.create(folder, "sample-data", overwrite=overwrite) as output, map_os_errors(folder):
+        folder = output.path
         (folder / "images").mkdir()
         for name, scene in zip(names, scenes, strict=True):
             render(scene).save(folder / name)

@@ -27,9 +27,9 @@ from slq.errors import Failure, InputError
 from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.evaluation.ranking import rank
 from slq.io.files import append_jsonl, write_jsonl
+from slq.io.outputs import OutputFolder
 from slq.io.provenance import provenance, seed_everything
 from slq.models import FrozenModel, default_num_workers
-from slq.runtime import check_free, new_folder
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
@@ -41,7 +41,7 @@ LOG_FILE = "log.jsonl"
 LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
 OWN_FILES = (
     *(CONFIG_FILE, WEIGHTS_FILE, TUNED_FILE, LOG_FILE, LEFT_OUT_FILE, checkpoints.RUN_FILE, "leakage.json"),
-    *("checkpoint-[0-9]*", "lora/*", "model/*", "tensorboard/*", "*.partial"),
+    *("checkpoint-*", "lora", "model", "tensorboard"),
 )
 
 
@@ -63,16 +63,15 @@ def train(
 
     validation_pairs: default, some of `pairs` set aside by `config.validation`. resume: go on from the newest checkpoint in `out`;
     on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. after_step: called
-    with the steps done, those in all, and the encoder as it is then. Items that cannot be used are left out and listed in
-    `left_out.jsonl`. Raises OutputExistsError if `out` holds something and neither `resume` nor
-    `overwrite` is given, InputError for pairs or settings that cannot work, DiskFullError when there is no room for a checkpoint.
+    with the steps done, those in all, and the encoder as it is then. Items that cannot be used are left out and listed in `left_out.jsonl`.
+    Raises OutputExistsError if `out` holds something and neither `resume` nor `overwrite` is given, InputError for pairs or settings that
+    cannot work, DiskFullError when there is no room for a checkpoint.
     """
     config = config or TrainConfig()
     config = replace(config, learning_rate=learning_rate(model, config))
     accelerator = _accelerator(out, config)
     main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
-    check_free(out, overwrite or resume)
-    accelerator.wait_for_everyone()  # before the first one makes the folder
+    OutputFolder.check(out, overwrite, resume="train" if resume else "")
     pairs, failures = _usable(pairs, model, show_progress)
     if validation_pairs is None:
         pairs, validation_pairs = split_validation(pairs, config)
@@ -80,14 +79,12 @@ def train(
     if batches.steps_per_epoch == 0:
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
     total = min(config.epochs * batches.steps_per_epoch, config.max_steps or 10**12)
-    if main:
-        described = {**result_settings(config), "pairs": len(pairs), "backbone": model.identity.to_dict()}
-        _open_folder(out, described, failures, resume, overwrite)
-    accelerator.wait_for_everyone()
+    described = {**result_settings(config), "pairs": len(pairs), "backbone": model.identity.to_dict()}
+    folder = _open_folder(accelerator, out, described, failures, resume, overwrite)
 
     seed_everything(config.seed)
-    learner = fresh_learner(model, config, accelerator.process_index, accelerator.num_processes)
-    own = partial(shard, rank=accelerator.process_index, processes=accelerator.num_processes)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    learner, own = fresh_learner(model, config, rank, processes), partial(shard, rank=rank, processes=processes)
     workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
     _prefill(learner, own(_items([*pairs, *validation_pairs])), workers, show_progress)
     network, optimiser, schedule = _prepare(accelerator, learner, config, total)
@@ -109,11 +106,14 @@ def train(
             log.step(step, loss, norm, learner, batch, _validate(learner.encoder, validation_pairs) if due and main else {})
             if step % config.save_steps == 0 or step in (total, stop_after):
                 checkpoints.save(accelerator, out, step)
+                if folder:
+                    folder.keep()
             after_step(step, total, learner.encoder)
     if stop_after is None or stop_after >= total:
         training = {**result_settings(config), "pairs": len(pairs), "steps": total, "final_scores": log.scores, **provenance(config.seed)}
-        if main:
+        if folder:
             learner.save(out, training)
+            folder.finish()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return learner.encoder
@@ -136,13 +136,22 @@ def _usable(pairs: Sequence[Pair], model: FrozenModel, show_progress: bool) -> t
     return usable, failures
 
 
-def _open_folder(out: Path, described: dict[str, Any], failures: Sequence[Failure], resume: bool, overwrite: bool) -> None:
-    """The run's folder with what decides its weights and what was left out."""
-    if not (resume and out.is_dir()):
-        new_folder(out, overwrite, OWN_FILES)
-    checkpoints.describe_run(out, described, resume)
-    if failures:
-        write_jsonl(out / LEFT_OUT_FILE, map(asdict, failures))
+def _open_folder(
+    accelerator: Accelerator, out: Path, described: dict[str, Any], failures: Sequence[Failure], resume: bool, overwrite: bool
+) -> OutputFolder | None:
+    """The run's folder with what decides its weights and what was left out; the first process makes it, once all have looked at it."""
+    folder = None
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if resume and out.is_dir() and any(out.iterdir()):
+            folder = OutputFolder.resume(out, "train", OWN_FILES)
+        else:
+            folder = OutputFolder.create(out, "train", overwrite=overwrite, writes=OWN_FILES)
+        checkpoints.describe_run(out, described, resume)
+        if failures:
+            write_jsonl(out / LEFT_OUT_FILE, map(asdict, failures))
+    accelerator.wait_for_everyone()
+    return folder
 
 
 def _accelerator(out: Path, config: TrainConfig) -> Accelerator:

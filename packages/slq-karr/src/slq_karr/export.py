@@ -19,7 +19,7 @@ from slq.data import RetrievalSet, write_beir
 from slq.data.tables import read_json
 from slq.errors import DataError
 from slq.io.files import map_os_errors, write_jsonl
-from slq.runtime import new_folder
+from slq.io.outputs import OutputFolder
 from slq.types import Item
 from slq_karr.candidates import SKIPPED, read_candidates, read_own_rows
 from slq_karr.card import data_card
@@ -30,7 +30,6 @@ from slq_karr.settings import SETTINGS
 from slq_karr.verify import FindLeaks, leaks_of, own_leaks
 
 TABLE, WHOLE = "karr.jsonl", "whole-gallery"
-BEIR_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,15 @@ def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool
     shown = {each.image: each for each in read_gallery(folder)[0] if each.image not in uncaptioned}
     asked = [image for image in shown if image in {each.candidate.image for each in selected}]
     warnings = [*(f"{each}; this review does not count" for each in broken), *_edited_leaks(selected, find_leaks)]
-    new_folder(out, overwrite, [TABLE, "README.md", *shown, *BEIR_FILES, *(f"{WHOLE}/{name}" for name in BEIR_FILES)])
-    with map_os_errors(out):
-        (out / "images").mkdir()
+    with OutputFolder.create(out, "karr export", overwrite=overwrite) as output, map_os_errors(out):
+        (output.path / "images").mkdir()
         for image in shown:
-            link_or_copy(folder / image, out / image)
-        write_jsonl(out / TABLE, (_row(each, shown[each.candidate.image], settings) for each in selected))
-        write_beir(out, _retrieval_set(out, selected, asked))
-        write_beir(out / WHOLE, _retrieval_set(out, selected, list(shown)))
+            link_or_copy(folder / image, output.path / image)
+        write_jsonl(output.path / TABLE, (_row(each, shown[each.candidate.image], settings) for each in selected))
+        write_beir(output.path, _retrieval_set(output.path, selected, asked))
+        write_beir(output.path / WHOLE, _retrieval_set(output.path, selected, list(shown)))
         card = data_card(settings, candidates, selected, list(shown), len(asked))
-        (out / "README.md").write_text(card, encoding="utf-8")
+        (output.path / "README.md").write_text(card, encoding="utf-8")
     counts = Counter(each.candidate.category for each in selected)
     return Exported(len(selected), len(asked), {name: counts[name] for name in CATEGORIES if counts[name]}, tuple(warnings))
 
