@@ -94,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.hub.repos["models", name, "main"] = {}
                 self._json({"url": f"{self.hub.url}/{name}", "name": name})
+        elif self.path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
         elif match := _WRITE.match(self.path):
             self._write(match["what"], match["repo"], match["revision"], body)
         else:

@@ -22,7 +22,7 @@ import numpy as np
 
 from research.bench.measuring import agreed_items, statistics_of, timed_in_turns, write_result
 from slq.adapters.latents import LatentQueries
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import seed_everything
 from slq.models import FrozenModel, load_model
@@ -89,7 +89,7 @@ def sentence_transformer(model: FrozenModel, folder: Path) -> SentenceTransforme
 
 def same_last_token(model: FrozenModel, peer: SentenceTransformer, images: list, texts: list) -> dict[str, float]:
     """Least cosine between what the two read off the last token: near 1 if they do the same work."""
-    readout = LastTokenReadout(model)
+    readout = LastTokenEncoder(model)
     return {
         name: float(np.sum(readout.encode(items).vectors * peer.encode(given(items)), axis=1).min())
         for name, items in (("images", images), ("texts", texts))

@@ -32,7 +32,7 @@ from slq_karr.settings import Options
 
 from research.bench.measuring import ROOT, write_result
 from slq.data import RetrievalSet, read_beir
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, evaluate
@@ -71,7 +71,7 @@ def run(scratch: Path, images: int, count: int, seed: int, adapter: Path | None)
     own = read_beir(world / "knowledge")
     own = replace(own, categories={id_: CATEGORY_OF[category] for id_, category in own.categories.items()})
     model = load_model()
-    readouts: dict[str, Encoder] = {"last token, zero-shot": LastTokenReadout(model)}
+    readouts: dict[str, Encoder] = {"last token, zero-shot": LastTokenEncoder(model)}
     if adapter is not None:
         readouts["adapter"] = LatentEncoder.from_pretrained(str(adapter))
     return {

@@ -25,7 +25,7 @@ from slq.cache import KVCache
 from slq.config.fields import result_settings
 from slq.data import RetrievalSet, read_beir, read_pairs
 from slq.demo.run import RECIPE, TEST_IMAGES, TRAINING_IMAGES
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.encoders.base import Encoder
 from slq.encoders.baselines import ONE_WORD
 from slq.encoders.latent import LatentEncoder
@@ -74,8 +74,8 @@ def run(scratch: Path, seeds: Sequence[int], num_questions: int) -> dict:
     cache = KVCache()
     say("controls")
     controls = {
-        "last_token": spread([worlds.scores(LastTokenReadout(model))]),
-        "one_word_prompt": spread([worlds.scores(LastTokenReadout(model, ONE_WORD))]),
+        "last_token": spread([worlds.scores(LastTokenEncoder(model))]),
+        "one_word_prompt": spread([worlds.scores(LastTokenEncoder(model, ONE_WORD))]),
         "untrained_latents": spread(
             [worlds.scores(LatentEncoder(model, fresh_queries(model, replace(RECIPE, seed=seed)), cache)) for seed in seeds]
         ),

@@ -11,7 +11,7 @@ from typing import Any
 from research.paper import plots
 from research.paper.study import Scores, Study, Trained, once, quality, scores, spread
 from research.paper.tuning import METHODS
-from slq.encoders import LateInteraction
+from slq.encoders import MultiVectorEncoder
 from slq.encoders.latent import LatentEncoder
 
 GROUPS = (1, 5, 20)
@@ -69,7 +69,7 @@ def variant(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> T
 def _late(study: Study, trained: Trained, group: int) -> Scores:
     """Test scores by late interaction of a nested group."""
     kept = trained.folder / f"late-{group}.json"
-    return once(kept, lambda: scores(LateInteraction(encoder(study, trained), group), study.sets("test")))
+    return once(kept, lambda: scores(MultiVectorEncoder(encoder(study, trained), group), study.sets("test")))
 
 
 def _leading(study: Study, trained: Trained, dims: int) -> Scores:

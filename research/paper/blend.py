@@ -42,7 +42,7 @@ def blended(study: Study, name: str, trained: Trained, share: float) -> Encoder:
         encoder.interpolate_to_start(share)
     elif isinstance(encoder, LatentEncoder):
         options = study.options(**METHODS[name].options, seed=trained.measured["options"]["seed"])
-        encoder.queries.toward(fresh_queries(study.model, options).latents, share)
+        encoder.queries.interpolate(fresh_queries(study.model, options).latents, 1 - share)
     return encoder
 
 

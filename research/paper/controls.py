@@ -7,7 +7,7 @@ from typing import Any
 
 from research.paper.study import Study, say, scores, spread
 from research.paper.tuning import METHODS, trainings
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.errors import InputError
 
 
@@ -26,7 +26,7 @@ def run(study: Study, without_facts: Path | None, with_facts: Path | None = None
     def readouts(of: Study, name: str) -> dict[str, Any]:
         say(name)
         return {
-            f"{name}: last token": spread([scores(LastTokenReadout(of.model), of.sets("test"))]),
+            f"{name}: last token": spread([scores(LastTokenEncoder(of.model), of.sets("test"))]),
             f"{name}: latents": spread([each.measured["test"] for each in trainings(of, "latents", latents, rate)]),
         }
 

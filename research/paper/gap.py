@@ -12,7 +12,7 @@ import numpy as np
 from research.paper import plots
 from research.paper.study import Study, say, spread
 from research.paper.tuning import METHODS, chosen
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.training import fresh_queries
@@ -21,7 +21,7 @@ from slq.training import fresh_queries
 def run(study: Study) -> dict[str, Any]:
     """The gap of every method over all seeds, and a joint image of the first seed's embeddings."""
     untrained = LatentEncoder(study.model, fresh_queries(study.model, study.options(**METHODS["latents"].options)))
-    encoders: dict[str, list[Encoder]] = {"last token": [LastTokenReadout(study.model)], "untrained latents": [untrained]}
+    encoders: dict[str, list[Encoder]] = {"last token": [LastTokenEncoder(study.model)], "untrained latents": [untrained]}
     encoders |= {name: [study.load(each) for each in chosen(study, name)] for name in METHODS}
     measured: dict[str, Any] = {}
     clouds: dict[str, tuple[np.ndarray, np.ndarray]] = {}

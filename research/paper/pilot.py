@@ -6,12 +6,12 @@ from typing import Any
 
 from research.paper import plots
 from research.paper.study import Study, say, scores
-from slq.encoders import ZERO_SHOT
+from slq.encoders import BASELINES
 
 
 def run(study: Study) -> dict[str, Any]:
     """Scores of every zero-shot readout, and a figure of them."""
     say("zero-shot readouts")
-    found = {name: scores(make(study.model), study.sets("test")) for name, make in ZERO_SHOT.items()}
+    found = {name: scores(make(study.model), study.sets("test")) for name, make in BASELINES.items()}
     plots.bars(study.out / "pilot.png", found, "hit@5", "untrained readouts")
     return study.write("pilot", {"readouts": found})

@@ -8,7 +8,7 @@ from typing import Any
 from research.paper import plots
 from research.paper.study import Study, say, scores, spread
 from research.paper.tuning import METHODS, of_method
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 
 COMPARED = ("5 latents", "latents, as in the paper", "lora", "full")
 
@@ -20,7 +20,7 @@ def run(study: Study, models: Sequence[str]) -> dict[str, Any]:
         other = study if name == study.model_name else study.beside(name)
         say(f"scale: {name}")
         row: dict[str, Any] = {"backbone": name, "weights": sum(each.numel() for each in other.model.model.parameters())}
-        row["last token"] = {"test": spread([scores(LastTokenReadout(other.model), other.sets("test"))])}
+        row["last token"] = {"test": spread([scores(LastTokenEncoder(other.model), other.sets("test"))])}
         found.append(row | {method: of_method(other, method, METHODS[method]) for method in COMPARED})
     found.sort(key=lambda row: row["weights"])
     sizes = [row["weights"] / 1e6 for row in found]

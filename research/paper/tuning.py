@@ -12,7 +12,7 @@ from typing import Any
 
 from research.paper import plots
 from research.paper.study import Study, Trained, quality, say, scores, spread
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.training import PRESETS
 
 
@@ -36,7 +36,7 @@ METHODS = {
 def run(study: Study) -> dict[str, Any]:
     """The table: for each method what it learns and what it finds; and how its learning rate trades one for the other."""
     say("last token")
-    result: dict[str, Any] = {"last token": scores(LastTokenReadout(study.model), study.sets("test"))}
+    result: dict[str, Any] = {"last token": scores(LastTokenEncoder(study.model), study.sets("test"))}
     result["methods"] = {name: of_method(study, name, method) for name, method in METHODS.items()}
     plots.trade(study.out / "tuning.png", result)
     return study.write("tuning", result)

@@ -53,7 +53,7 @@ def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
 
 
 def test_zero_shot_readouts(world, tmp_path):
-    names = ("last token", "last token, in one word", "mean of tokens", "zero token", "zero token, in one word")
+    names = ("last_token", "last_token_one_word", "mean_tokens", "zero_token", "zero_token_one_word")
     found = [scores(world, tmp_path, "--readout", name) for name in names]
     assert [one["readout"] for one in found] == list(names)
     assert len({json.dumps(one["scores"]) for one in found}) == len(names)
@@ -64,7 +64,7 @@ def test_zero_shot_readouts(world, tmp_path):
     [
         (("--late-interaction", "4"), "name one with --adapter"),
         (("--readout", "first token"), "Unknown readout 'first token': choose one of last token"),
-        (("--readout", "zero token", "--adapter", "a"), "without an adapter"),
+        (("--readout", "zero_token", "--adapter", "a"), "without an adapter"),
     ],
 )
 def test_what_cannot_be_read_is_refused(arguments, message, world):

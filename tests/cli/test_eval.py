@@ -152,7 +152,7 @@ def test_what_a_training_was_told_about_its_model_is_used_and_saved(tiny_world, 
     captions = tiny_world / "train" / "captions.jsonl"
     told = ["--instruction", "in one word", "--max-text-tokens", 3, "--attn-implementation", "eager", "--dtype", "bfloat16"]
     invoke("train", "--pairs", captions, "--out", tmp_path / "adapter", "--max-steps", 1, *QUICK, *told)
-    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["backbone"]
+    saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())["base_model"]
     assert saved["dtype"] == "bfloat16"
     assert {"name": "paper", "instruction": "in one word", "max_text_tokens": 3}.items() <= saved["preprocessing"].items()
     scores = scored(tmp_path, "--data", tiny_world / "test" / "captions.jsonl", "--adapter", tmp_path / "adapter", "--dtype", "float32")

@@ -73,7 +73,7 @@ def cut(file: Path) -> None:
 
 
 def test_a_bad_adapter_is_named(images, adapter, tmp_path):
-    assert "adapter_config.json" in refused("embed", images, "--adapter", images, "--out", tmp_path / "one")
+    assert "slq_adapter.json" in refused("embed", images, "--adapter", images, "--out", tmp_path / "one")
     shutil.copytree(adapter, tmp_path / "cut")
     cut(tmp_path / "cut" / "adapter.safetensors")
     assert "damaged" in refused("embed", images, "--adapter", tmp_path / "cut", "--out", tmp_path / "two")

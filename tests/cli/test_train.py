@@ -45,8 +45,8 @@ def trained(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_train_writes_the_adapter_and_says_what_to_do_next(trained):
     out, result = trained
     assert load_file(out / "adapter.safetensors")["latents"].shape[0] == 4
-    config = json.loads((out / "adapter_config.json").read_text())
-    assert config["training"]["steps"] == 2 and config["backbone"]["name"] == "miniature"
+    config = json.loads((out / "slq_adapter.json").read_text())
+    assert config["training"]["steps"] == 2 and config["base_model"]["name"] == "miniature"
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [1, 2]
     assert "Adapter of 4 latent queries saved" in result.output and f"slq embed IMAGES --adapter {out}" in result.output
 
@@ -69,7 +69,7 @@ def test_the_papers_latent_queries_are_one_option_away(tiny_world, tmp_path, giv
     captions = tiny_world / "train" / "captions.jsonl"
     arguments = ["--pairs", captions, "--out", tmp_path / "adapter", "--max-steps", 1, "--batch-size", 8, "--device", "cpu"]
     said = invoke("train", *arguments, *given).output
-    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())
     assert (saved["num_latents"], saved["generation_prompt"]) == (count, behind_prompt)
     assert saved["training"]["init"] == ("normal" if "--paper" in given else "prompt")
     assert f"Adapter of {count} latent queries" in said

@@ -191,7 +191,7 @@ def stated_before(model, folder: Path, **changes: object) -> dict:
 )
 def test_adapters_of_earlier_formats_are_held_to_what_they_state(model, adapter, changes, named):
     folder = Path(model.processor.tokenizer.name_or_path)
-    change_json(adapter / "adapter_config.json", lambda content: content.update(backbone=stated_before(model, folder, **changes)))
+    change_json(adapter / "slq_adapter.json", lambda content: content.update(base_model=stated_before(model, folder, **changes)))
     if named is None:
         assert LatentEncoder.from_pretrained(adapter, model).queries.num_latents == 4
     else:

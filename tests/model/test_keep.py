@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from slq.data import RetrievalSet
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.evaluation import Evaluation, evaluate, vectors
 from slq.models import FrozenModel, PreparedBatch
 from slq.types import Item
@@ -21,7 +21,7 @@ from slq.types import Item
 IMAGES = "a red cat", "two blue dogs", "a boat", "three green trees", "a house at night", "a yellow car"
 
 
-class Counting(LastTokenReadout):
+class Counting(LastTokenEncoder):
     """Counts the items it embeds, and may end its own process after some."""
 
     def __init__(self, model: FrozenModel, last: int | None = None, instruction: str = ""):

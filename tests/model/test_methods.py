@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tolerance import FORWARD, GRADIENT, ROUNDED, TRAINING, assert_close
 
-from slq.adapters.files import Adapter
 from slq.adapters.latents import LatentQueries
 from slq.data import RetrievalSet
-from slq.encoders import ZERO_SHOT, FineTunedModel, LastTokenReadout, LateInteraction, MeanReadout, ZeroTokenReadout, load_encoder
+from slq.encoders import BASELINES, FineTunedModel, LastTokenEncoder, MeanTokensEncoder, MultiVectorEncoder, ZeroTokenEncoder, load_encoder
 from slq.encoders.baselines import ONE_WORD
 from slq.encoders.latent import LatentEncoder
 from slq.errors import AdapterError, FingerprintMismatchError, InputError
@@ -63,7 +62,7 @@ def tuned(request, pairs, model, tmp_path_factory):
 @pytest.mark.parametrize("method", TUNED)
 def test_untrained_it_is_the_last_token(model, items, method):
     fresh = FineTunedModel(model, method)
-    assert_close(embed(fresh, items), embed(LastTokenReadout(model), items), steps=FORWARD)
+    assert_close(embed(fresh, items), embed(LastTokenEncoder(model), items), steps=FORWARD)
 
 
 def test_what_is_trainable(model):
@@ -88,7 +87,7 @@ def test_tuning_learns_and_logs(tuned, pairs, model):
     images, captions = [pair.query for pair in pairs], [pair.positives[0] for pair in pairs]
     before, after = (
         info_nce(embed(each, images), embed(each, captions), torch.eye(len(pairs), dtype=torch.bool), 0.07)
-        for each in (LastTokenReadout(model), encoder)
+        for each in (LastTokenEncoder(model), encoder)
     )
     assert after < before
     assert encoder.training["steps"] == 8 and encoder.training["method"] == encoder.method
@@ -98,10 +97,10 @@ def test_tuning_learns_and_logs(tuned, pairs, model):
 def test_tuned_saved_and_loaded_are_the_same(tuned, model, items):
     out, encoder = tuned
     again = load_encoder(out, model)
-    assert isinstance(again, FineTunedModel) and again.training == json.loads((out / "tuned.json").read_text())["training"]
+    assert isinstance(again, FineTunedModel) and again.training == json.loads((out / "finetuned.json").read_text())["training"]
     assert again.fingerprint == encoder.fingerprint != FineTunedModel(model, encoder.method).fingerprint
     assert torch.equal(embed(again, items), embed(encoder, items))
-    assert (embed(again, items) - embed(LastTokenReadout(model), items)).abs().max() > 1e-3
+    assert (embed(again, items) - embed(LastTokenEncoder(model), items)).abs().max() > 1e-3
     assert load_encoder(out).fingerprint == encoder.fingerprint, "its model is named in it"
 
 
@@ -109,7 +108,7 @@ def test_merged_equals_unmerged(tuned, model, items):
     encoder = tuned[1]
     merged = encoder.merged()
     assert {name: p.shape for name, p in merged.model.named_parameters()} == {n: p.shape for n, p in model.model.named_parameters()}
-    assert_close(embed(LastTokenReadout(merged), items), embed(encoder, items), steps=FORWARD)
+    assert_close(embed(LastTokenEncoder(merged), items), embed(encoder, items), steps=FORWARD)
     assert merged.fingerprint != model.fingerprint and merged.identity.revision == "unknown"
 
 
@@ -147,11 +146,11 @@ def test_a_damaged_or_foreign_tuned_model(tuned, model, tmp_path):
     out, _ = tuned
     with pytest.raises(FingerprintMismatchError, match="learned on the model 'miniature'"):
         FineTunedModel.from_pretrained(out, model.with_model(model.model, "another"))
-    about = json.loads((out / "tuned.json").read_text())
-    (tmp_path / "tuned.json").write_text(json.dumps(about))
-    with pytest.raises(AdapterError, match="damaged"):
+    about = json.loads((out / "finetuned.json").read_text())
+    (tmp_path / "finetuned.json").write_text(json.dumps(about))
+    with pytest.raises(AdapterError, match="corrupt"):
         FineTunedModel.from_pretrained(tmp_path, model)
-    (tmp_path / "tuned.json").write_text(json.dumps(about | {"format_version": 99}))
+    (tmp_path / "finetuned.json").write_text(json.dumps(about | {"format_version": 99}))
     with pytest.raises(AdapterError, match="format 99"):
         FineTunedModel.from_pretrained(tmp_path, model)
 
@@ -195,11 +194,11 @@ def test_the_mean_of_tokens_by_hand(model, items):
     for item in (items[0], items[4]):
         states = model.token_states(model.prepare([item]))[0]
         wanted = torch.nn.functional.normalize(states.mean(dim=0), dim=0)
-        assert_close(embed(MeanReadout(model), [item, items[1]])[0], wanted, steps=FORWARD)
+        assert_close(embed(MeanTokensEncoder(model), [item, items[1]])[0], wanted, steps=FORWARD)
 
 
 def test_the_zero_token_stands_behind_the_instruction(model, items):
-    plain, asked = ZeroTokenReadout(model), ZeroTokenReadout(model, ONE_WORD)
+    plain, asked = ZeroTokenEncoder(model), ZeroTokenEncoder(model, ONE_WORD)
     by_hand = LatentEncoder(model, LatentQueries(1, model.dim))
     assert torch.equal(embed(plain, items), embed(by_hand, items))
     assert_close(embed(asked, [Item("a cat")]), embed(by_hand, [Item(f"a cat {ONE_WORD}")]), steps=FORWARD)
@@ -208,7 +207,7 @@ def test_the_zero_token_stands_behind_the_instruction(model, items):
 
 @pytest.mark.slow
 def test_every_zero_shot_readout_is_another_one(model, items):
-    readouts = {name: make(model) for name, make in ZERO_SHOT.items()}
+    readouts = {name: make(model) for name, make in BASELINES.items()}
     assert len({readout.fingerprint for readout in readouts.values()}) == len(readouts)
     embedded = [embed(readout, items) for readout in readouts.values()]
     assert all((one - other).abs().max() > 1e-3 for place, one in enumerate(embedded) for other in embedded[:place])
@@ -218,17 +217,16 @@ def test_every_zero_shot_readout_is_another_one(model, items):
 
 FORMS = [
     {"pooling": "last"},
-    {"readout": "pre_mlp"},
+    {"hidden_state": "pre_mlp"},
     {"modality_specific": True},
-    {"groups": (1, 3), "generation_prompt": True},
-    {"pooling": "last", "readout": "pre_mlp", "modality_specific": True, "groups": (4,)},
+    {"multi_vector_sizes": (1, 3), "generation_prompt": True},
+    {"pooling": "last", "hidden_state": "pre_mlp", "modality_specific": True, "multi_vector_sizes": (4,)},
 ]
 
 
 def as_options(form: dict) -> dict:
     """What `LatentQueries` calls by one name and the options by another."""
-    names = {"readout": "hidden_state", "groups": "multi_vector_sizes", "generation_prompt": "add_generation_prompt"}
-    return {names.get(name, name): value for name, value in form.items()}
+    return {"add_generation_prompt" if name == "generation_prompt" else name: value for name, value in form.items()}
 
 
 @pytest.mark.slow
@@ -238,7 +236,7 @@ def test_forms_train_and_survive_saving(form, pairs, model, items, tmp_path):
     slow = run(pairs, model, tmp_path / "slow", replace(OPTIONS, max_steps=2, prefix_caching=False, **as_options(form)))
     assert_close(found.queries.latents, slow.queries.latents, steps=TRAINING)
     again = LatentEncoder.from_pretrained(tmp_path / "fast", model)
-    assert again.queries.form == found.queries.form == {**LatentQueries(4, 8, generation_prompt=False).form, **form}
+    assert again.queries.config == found.queries.config == {**LatentQueries(4, 8, generation_prompt=False).form, **form}
     assert torch.equal(embed(again, items), embed(LatentEncoder(model, found.queries), items))
     assert_close(embed(found, items), embed(again, items), steps=FORWARD, why="kept prefixes change nothing")
     plain = LatentQueries(4, model.dim)
@@ -257,22 +255,13 @@ def test_each_modality_has_its_own_latents(model, items):
 
 
 @pytest.mark.parametrize(
-    ("form", "message"), [({"pooling": "max"}, "Unknown name 'max' in slq.poolings"), ({"groups": (5,)}, "between 1 and 4")]
+    ("form", "message"), [({"pooling": "max"}, "Unknown name 'max' in slq.poolings"), ({"multi_vector_sizes": (5,)}, "between 1 and 4")]
 )
 def test_forms_that_do_not_exist(form, message, model):
     with pytest.raises(ValueError, match=message):
         LatentEncoder(model, LatentQueries(4, model.dim, **form))
     with pytest.raises(InputError):
         TrainConfig(num_latents=4, **as_options(form))
-
-
-def test_an_adapter_of_format_2_is_still_read(model, tmp_path):
-    queries = LatentQueries.create(3, model.dim, generator=torch.Generator().manual_seed(0), generation_prompt=False)
-    save_file({name: value.detach() for name, value in queries.state_dict().items()}, tmp_path / "adapter.safetensors")
-    config = {"format_version": 2, "num_latents": 3, "dim": model.dim, "pooling": "mean", "generation_prompt": False}
-    config |= {"backbone": model.identity.to_dict(), "training": {}}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    assert Adapter.load(tmp_path).queries.form == queries.form
 
 
 # Late interaction and Matryoshka
@@ -326,7 +315,7 @@ def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
 def test_late_interaction_is_scored_where_it_was_trained(pairs, model, tmp_path):
     options = replace(OPTIONS, multi_vector_sizes=(1, 4), epochs=3)
     encoder = LatentEncoder(model, run(pairs, model, tmp_path / "run", options).queries)
-    late = LateInteraction(encoder, 4)
+    late = MultiVectorEncoder(encoder, 4)
     embedded = late.encode([pairs[0].query, *pairs[0].positives], ["p", "a", "b"])
     assert embedded.vectors.shape == (3, 4, model.dim)
     assert_close(np.linalg.norm(embedded.vectors, axis=-1), 1, steps=ROUNDED)
@@ -346,6 +335,6 @@ def test_late_interaction_is_scored_where_it_was_trained(pairs, model, tmp_path)
 
 def test_late_interaction_needs_an_adapter_trained_for_it(model):
     with pytest.raises(InputError, match="trained without any"):
-        LateInteraction(LatentEncoder(model, LatentQueries(4, model.dim)), 4)
-    with pytest.raises(InputError, match="groups of 1, 4 latents"):
-        LateInteraction(LatentEncoder(model, LatentQueries(4, model.dim, groups=(4, 1))), 2)
+        MultiVectorEncoder(LatentEncoder(model, LatentQueries(4, model.dim)), 4)
+    with pytest.raises(InputError, match="trained with sizes 1, 4"):
+        MultiVectorEncoder(LatentEncoder(model, LatentQueries(4, model.dim, multi_vector_sizes=(4, 1))), 2)

@@ -204,7 +204,7 @@ class Counting(FrozenModel):
 @pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
 def test_what_is_too_much_for_one_row_is_read_in_several(model, queries, items, monkeypatch, settings):
     wanted = LatentEncoder(model, queries, KVCache(**settings)).states(items)
-    monkeypatch.setattr("slq.encoders.latent.PREFIX_TOKENS", 100)
+    monkeypatch.setattr("slq.encoders.reuse.PREFIX_TOKENS", 100)
     monkeypatch.setattr("slq.encoders.latent.PREFIX_IMAGES", 2)
     counting = Counting(model)
     encoder = LatentEncoder(counting, queries, KVCache(**settings))

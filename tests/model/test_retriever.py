@@ -14,7 +14,7 @@ import slq
 from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE, Adapter
 from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.encoders.latent import LatentEncoder
 from slq.errors import AdapterError, BadItemsError, FingerprintMismatchError, InputError, OutputExistsError
 from slq.losses.info_nce import info_nce
@@ -52,7 +52,7 @@ def in_place(model, num_latents):
 
 def test_one_latent_in_the_prompts_place_starts_as_the_zero_shot_readout(model, items):
     assert len(model.prompt_embeddings()) == 1
-    wanted = LastTokenReadout(model).encode_batch(items)
+    wanted = LastTokenEncoder(model).encode_batch(items)
     for cache in (None, KVCache()):
         assert_close(LatentEncoder(model, in_place(model, 1), cache).encode_batch(items), wanted, steps=FORWARD)
     behind = LatentQueries.create(1, model.dim, "prompt", model.prompt_embeddings())
@@ -166,7 +166,7 @@ def test_an_adapter_of_another_model_is_refused(model, encoder, tmp_path, field)
     config = json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())
     another = {"preprocessing name": "native", "preprocessing max_text_tokens": 64}.get(field, "another")
     *path, last = field.split()
-    settings = config["backbone"]
+    settings = config["base_model"]
     for step in path:
         settings = settings[step]
     assert settings[last] != another
@@ -184,7 +184,7 @@ def test_a_damaged_adapter_is_named(encoder, tmp_path):
     encoder.save_pretrained(folder)
     weights = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(AdapterError, match="damaged"):
+    with pytest.raises(AdapterError, match="corrupt"):
         Adapter.load(folder)
     LatentEncoder(encoder.model, LatentQueries(3, encoder.model.dim)).save_pretrained(tmp_path / "other")
     (folder / WEIGHTS_FILE).write_bytes((tmp_path / "other" / WEIGHTS_FILE).read_bytes())
@@ -194,7 +194,7 @@ def test_a_damaged_adapter_is_named(encoder, tmp_path):
 
 def test_fingerprints_tell_retrievers_apart(model, encoder):
     other = LatentEncoder(model, LatentQueries.create(6, model.dim, generator=torch.Generator().manual_seed(4)))
-    assert len({encoder.fingerprint, other.fingerprint, LastTokenReadout(model).fingerprint}) == 3
+    assert len({encoder.fingerprint, other.fingerprint, LastTokenEncoder(model).fingerprint}) == 3
 
 
 def test_sentence_transformers_surface_gives_the_same_numbers(encoder, items, tmp_path):

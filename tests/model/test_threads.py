@@ -72,7 +72,7 @@ def test_one_cache_serves_eight_threads_and_counts_each_item_once(model, items):
         assert_close(found, wanted, steps=FORWARD)
     (memory,) = encoder.cache.tiers
     assert len(memory) == len(items)
-    assert memory.num_bytes == sum(encoder.cache.get(encoder._cache_key(item)).num_bytes for item in items)
+    assert memory.num_bytes == sum(encoder.cache.get(encoder.reuse.cache_key(item)).num_bytes for item in items)
 
 
 def test_a_budget_holds_whoever_writes():

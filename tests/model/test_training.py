@@ -50,7 +50,7 @@ def test_it_learns_and_logs(unbroken, pairs):
     assert sum(line["loss"] for line in lines[-2:]) < sum(line["loss"] for line in lines[:2])
     assert {"loss", "temperature", "gradient_norm", "items_per_second"} <= set(lines[0])
     assert {"query hit@1", "query hit@5", "positive hit@1", "positive hit@5"} <= set(lines[3]) & set(lines[-1])
-    config = json.loads((out / "adapter_config.json").read_text())
+    config = json.loads((out / "slq_adapter.json").read_text())
     assert config["training"]["steps"] == 8 and config["training"]["pairs"] == 32 and config["training"]["seed"] == 0
     again = LatentEncoder.from_pretrained(out, encoder.model)
     assert torch.equal(again.queries.latents, encoder.queries.latents)
@@ -230,4 +230,4 @@ def test_bad_items_are_left_out_and_listed(pairs, model, tmp_path, capsys):
     listed = [json.loads(line)["item"] for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
     assert listed == ["row 0", "row 1", "row 2"]
     assert "missing.png" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run" / "adapter_config.json").read_text())["training"]["pairs"] == 17
+    assert json.loads((tmp_path / "run" / "slq_adapter.json").read_text())["training"]["pairs"] == 17

@@ -24,7 +24,7 @@ from slq_karr.limits import Limits
 from slq_karr.settings import Options
 
 from slq.data import read_beir
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.errors import InputError
 from slq.evaluation import evaluate
 
@@ -58,7 +58,7 @@ def test_a_set_scores_as_the_queries_that_people_wrote(whole, world, model, tmp_
     own = replace(own, queries={id_: item for id_, item in own.queries.items() if item.text in texts})
     answers = {item.text: set(own.qrels[id_]) for id_, item in own.queries.items()}
     assert {made.queries[id_].text: {source[image] for image in found} for id_, found in made.qrels.items()} == answers
-    scored = evaluate(LastTokenReadout(model), [made, own])
+    scored = evaluate(LastTokenEncoder(model), [made, own])
     first, second = (
         {one.queries[each.id].text: sorted(each.ranks.values()) for each in found.queries}
         for one, found in zip((made, own), scored, strict=True)

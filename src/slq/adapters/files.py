@@ -1,7 +1,9 @@
 """The adapter: latent queries and what they are bound to, as two small files.
 
-adapter.safetensors    latents (N, D), log_temperature
-adapter_config.json    format version, model identity, how the latents stand and are read, where and how they were trained
+    adapter.safetensors    latents (N, D), log_temperature
+    slq_adapter.json       format version, how the latents are placed and read, identity of the base model, how they were trained
+
+Formats 2 and 3 called the second file `adapter_config.json`, which is PEFT's name; they are still read.
 """
 
 from __future__ import annotations
@@ -16,83 +18,132 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from slq.adapters.latents import LatentQueries
-from slq.errors import AdapterError, FingerprintMismatchError
+from slq.errors import AdapterError, FingerprintMismatchError, InputError
 from slq.io.files import write_atomic, write_json
 from slq.models import FrozenModel, ModelIdentity, Preprocessing, check_identity, load_model
 
 WEIGHTS_FILE = "adapter.safetensors"
-CONFIG_FILE = "adapter_config.json"
-FORMAT_VERSION = 3
-READABLE = (2, 3)  # format 2 knows no readout, no latents per modality and no groups: all as in the paper
+CONFIG_FILE = "slq_adapter.json"
+EARLIER_CONFIG_FILE = "adapter_config.json"
+FORMAT_VERSION = 4
+# What formats 2 and 3 called what is called otherwise now; format 2 knows none of the last three.
+_EARLIER_NAMES = {"backbone": "base_model", "readout": "hidden_state", "per_modality": "modality_specific", "groups": "multi_vector_sizes"}
+_EARLIER_HIDDEN_STATES = {"before_mlp": "pre_mlp"}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """Latent queries with the identity of the model they were learned on and the story of their training."""
+    """Latent queries with the identity of the base model they were learned on.
+
+    Attributes:
+        queries: the latent queries.
+        base_model: what `ModelIdentity.to_dict` gave of their base model.
+        training: how they were learned: the options of the run, and its provenance.
+    """
 
     queries: LatentQueries
-    model: Mapping[str, Any]
+    base_model: Mapping[str, Any]
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write both files into an existing folder, each whole or not at all."""
+        """Write both files into an existing folder, each whole or not at all.
+
+        Args:
+            folder: where to; files of these names are replaced.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.queries.state_dict().items()}
-        config = {
+        write_atomic(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
+        write_json(folder / CONFIG_FILE, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the tensors, as `slq_adapter.json` holds it."""
+        return {
             "format_version": FORMAT_VERSION,
             "num_latents": self.queries.num_latents,
             "dim": self.queries.dim,
-            **self.queries.form,
-            "backbone": dict(self.model),
+            **self.queries.config,
+            "base_model": dict(self.base_model),
             "training": dict(self.training),
         }
-        write_atomic(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
-        write_json(folder / CONFIG_FILE, config)
 
     @classmethod
     def load(cls, folder: Path) -> Adapter:
-        """Read an adapter.
+        """Read an adapter of format 2, 3 or 4.
 
-        Raises AdapterError if a file is missing or broken, FingerprintMismatchError if the two files do not belong together.
+        Args:
+            folder: a folder that holds both files.
+
+        Raises:
+            AdapterError: if a file is missing or corrupt, or of another format.
+            FingerprintMismatchError: if the two files do not belong together.
         """
+        file = next((file for name in (CONFIG_FILE, EARLIER_CONFIG_FILE) if (file := folder / name).is_file()), folder / CONFIG_FILE)
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            config = _in_this_format(json.loads(file.read_text(encoding="utf-8")), file)
             tensors = load_file(folder / WEIGHTS_FILE)
-            if (version := config["format_version"]) not in READABLE:
-                raise AdapterError(f"The adapter in {folder} has format {version}; this version of slq reads format {FORMAT_VERSION}.")
-            queries = LatentQueries(config["num_latents"], config["dim"], **_form(config))
-            model, training = config["backbone"], config["training"]
-            Preprocessing.from_dict(model["preprocessing"])
+            names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
+            queries = LatentQueries(config["num_latents"], config["dim"], **{name: config[name] for name in names})
+            base_model, training = config["base_model"], config["training"]
+            Preprocessing.from_dict(base_model["preprocessing"])
         except FileNotFoundError as error:
             raise AdapterError(f"{folder} is not an adapter: it has no {Path(error.filename).name}.") from error
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise AdapterError(f"The adapter in {folder} is damaged ({error}): save or train it again.") from error
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise AdapterError(f"The adapter in {folder} is corrupt ({error}): save or train it again.") from error
         if {name: value.shape for name, value in tensors.items()} != {name: value.shape for name, value in queries.state_dict().items()}:
-            raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not belong together.")
+            raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {file.name} do not belong together.")
         queries.load_state_dict(tensors)
-        return cls(queries, model, training)
+        return cls(queries, base_model, training)
 
     def check(self, identity: ModelIdentity) -> None:
         """Refuse a model that is not the one the adapter was learned on; see `models.check_identity`."""
-        check_identity(self.model, identity)
+        check_identity(self.base_model, identity)
 
 
 def load_learned_on(learned_on: Mapping[str, Any], loading: Mapping[str, Any]) -> FrozenModel:
-    """The model that something was learned on, with its revision and preprocessing; `loading` goes to `load_model`, and may name
-    another.
+    """Load the model that something was learned on, with its revision and preprocessing.
 
-    Raises what `load_model` raises.
+    Args:
+        learned_on: what `ModelIdentity.to_dict` gave of it.
+        loading: further arguments of `load_model`; a `name` among them stands for another copy of the model.
+
+    Raises:
+        InputError: for `trust_remote_code` without a `name`: what an adapter names may run no code of its own.
+        ModelError: if the model cannot be loaded.
     """
     options = dict(loading)
     name = options.pop("name", None)
-    # A folder's revision is a hash that is checked later; only a hub commit can be asked for.
+    if name is None and options.pop("trust_remote_code", False):
+        raise InputError(
+            f"trust_remote_code holds for a model that you name, and {learned_on['name']!r} is named by what was learned on it: "
+            "give the base model by name too."
+        )
+    # A folder's weights are hashed and compared later; only a hub commit can be asked for.
     if name is None and "/" in learned_on["name"] and not Path(learned_on["name"]).is_dir() and learned_on["revision"] != "unknown":
         options.setdefault("revision", learned_on["revision"])
     return load_model(name or learned_on["name"], preprocessing=Preprocessing.from_dict(learned_on["preprocessing"]), **options)
 
 
-def _form(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How the latents stand and are read; raises KeyError where the file does not say."""
-    form = {name: config[name] for name in ("generation_prompt", "pooling")}
-    if config["format_version"] > 2:
-        form |= {name: config[name] for name in ("readout", "modality_specific")} | {"groups": tuple(config["groups"])}
-    return form
+def training_in_this_format(training: Mapping[str, Any]) -> dict[str, Any]:
+    """How something was learned, with the names that earlier formats gave to options replaced."""
+    told = dict(training)
+    if "start_share" in told:
+        told["wise_ft_alpha"] = 1 - told.pop("start_share")
+    if "tune_vision" in told:
+        told["train_vision_encoder"] = told.pop("tune_vision")
+    return told
+
+
+def _in_this_format(config: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What a file of any readable format says, as format 4 says it."""
+    version = config["format_version"]
+    if version not in ((FORMAT_VERSION,) if file.name == CONFIG_FILE else (2, 3)):
+        raise AdapterError(f"{file} has format {version}; this version of slq reads formats 2 to {FORMAT_VERSION}.")
+    if version == FORMAT_VERSION:
+        return config
+    plain = {"readout": "final", "per_modality": False, "groups": []}
+    told = {_EARLIER_NAMES.get(name, name): value for name, value in {**plain, **config}.items()}
+    told["hidden_state"] = _EARLIER_HIDDEN_STATES.get(told["hidden_state"], told["hidden_state"])
+    return told | {"training": training_in_this_format(told["training"])}

@@ -1,4 +1,4 @@
-"""Shared latent queries: the learned vectors, how they are read, and the temperature that trains with them.
+"""Shared latent queries: the learned vectors, how their states are read, and the temperature that trains with them.
 
 Shapes: B batch, N latent queries, D hidden size.
 """
@@ -6,25 +6,38 @@ Shapes: B batch, N latent queries, D hidden size.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 INITS = ("normal", "zeros", "prompt")
-READOUTS = ("final", "pre_mlp")
+HIDDEN_STATES = ("final", "pre_mlp")
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
 
 
 class LatentQueries(nn.Module):
     """N vectors appended to any item's tokens, and the temperature of their training loss.
 
-    `latents` (N, D) float32, or (2, N, D) with modality_specific; `log_temperature` scalar. The rest is how they stand and are read, by
-    default as in the paper. generation_prompt: whether they stand after the prompt at which the model would answer (SLQ's code), or in its
-    place. pooling: the name of a `slq.pooling.Pooling`. readout: their `final` states, or those `pre_mlp` of the last layer.
-    modality_specific: other latents for items with an image than for words alone. groups: how many leading latents are also trained as
-    vectors of their own, compared by late interaction. Method: SLQ section 3; starts at normal with std 1/sqrt(D). Raises ValueError for a
-    form that does not exist.
+    Args:
+        num_latents: N.
+        dim: D, the hidden size of the model.
+        temperature: where the temperature starts.
+        generation_prompt: whether they come after the generation prompt (SLQ's code) or take its place.
+        pooling: the name of a `slq.pooling.Pooling` of their states.
+        hidden_state: which states are read: `final`, or `pre_mlp`, those before the MLP of the last layer.
+        modality_specific: whether items with an image have other latent queries than text alone.
+        multi_vector_sizes: how many of the first latent queries are also trained for late interaction, one number a size.
+
+    Raises:
+        ValueError: for a config that does not exist.
+
+    Attributes:
+        latents: (N, D) float32, or (2, N, D) where they are modality-specific.
+        log_temperature: scalar float32.
+
+    Source: SLQ section 3.
     """
 
     def __init__(
@@ -35,19 +48,20 @@ class LatentQueries(nn.Module):
         *,
         generation_prompt: bool = True,
         pooling: str = "mean",
-        readout: str = "final",
+        hidden_state: str = "final",
         modality_specific: bool = False,
-        groups: tuple[int, ...] = (),
+        multi_vector_sizes: Sequence[int] = (),
     ):
         super().__init__()
         if num_latents < 1:
             raise ValueError(f"num_latents must be at least 1, not {num_latents}.")
-        if readout not in READOUTS:
-            raise ValueError(f"readout is one of {', '.join(READOUTS)}, not {readout}.")
-        if any(not 1 <= group <= num_latents for group in groups):
-            raise ValueError(f"Groups are leading latents, so between 1 and {num_latents}: not {', '.join(map(str, groups))}.")
-        self.generation_prompt, self.pooling, self.readout = generation_prompt, pooling, readout
-        self.groups = tuple(sorted(groups))
+        if hidden_state not in HIDDEN_STATES:
+            raise ValueError(f"hidden_state must be one of {', '.join(HIDDEN_STATES)}, not {hidden_state!r}.")
+        if any(not 1 <= size <= num_latents for size in multi_vector_sizes):
+            given = ", ".join(map(str, multi_vector_sizes))
+            raise ValueError(f"multi_vector_sizes count latent queries, so they are between 1 and {num_latents}, not {given}.")
+        self.generation_prompt, self.pooling, self.hidden_state = generation_prompt, pooling, hidden_state
+        self.multi_vector_sizes = tuple(sorted(multi_vector_sizes))
         self.latents = nn.Parameter(torch.zeros((2, num_latents, dim) if modality_specific else (num_latents, dim)))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
@@ -59,17 +73,26 @@ class LatentQueries(nn.Module):
         init: str = "normal",
         prompt: Tensor | None = None,
         generator: torch.Generator | None = None,
-        **form: Any,
+        **config: Any,
     ) -> LatentQueries:
-        """Fresh latent queries.
+        """Initialise latent queries.
 
-        init: `normal` (std 1/sqrt(D)), `zeros`, or `prompt`: every latent starts at the last of the `prompt` embeddings (P, D), the
-        token after which the model would answer; in the prompt's place, the first ones start at its other tokens, in their order,
-        so that the P-th latent starts as the zero-shot readout. form: see the class. Raises ValueError for another name.
+        Args:
+            num_latents: N.
+            dim: D.
+            init: `normal` (standard deviation 1/sqrt(D)), `zeros`, or `prompt`: every latent query starts at the last embedding of the
+                generation prompt; where they take its place, the first ones start at its other tokens, in their order, so that the P-th
+                starts as the model's own last token.
+            prompt: (P, D) embeddings of the generation prompt, for init `prompt`.
+            generator: of the random numbers of init `normal`.
+            **config: see the class.
+
+        Raises:
+            ValueError: for an unknown init, or without the prompt that it needs.
         """
         if init not in INITS:
             raise ValueError(f"Unknown init {init!r}: choose one of {', '.join(INITS)}.")
-        queries = cls(num_latents, dim, **form)
+        queries = cls(num_latents, dim, **config)
         with torch.no_grad():
             if init == "normal":
                 queries.latents.normal_(std=dim**-0.5, generator=generator)
@@ -83,37 +106,54 @@ class LatentQueries(nn.Module):
 
     @property
     def num_latents(self) -> int:
+        """N."""
         return self.latents.shape[-2]
 
     @property
     def dim(self) -> int:
+        """D."""
         return self.latents.shape[-1]
 
     @property
     def modality_specific(self) -> bool:
+        """Whether items with an image have other latent queries than text alone."""
         return self.latents.ndim == 3
 
     @property
-    def form(self) -> dict[str, Any]:
-        """How the latents stand and are read: what the constructor takes beside their size."""
-        names = ("generation_prompt", "pooling", "readout", "modality_specific", "groups")
+    def config(self) -> dict[str, Any]:
+        """What the constructor takes beside their size and the temperature."""
+        names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
         return {name: getattr(self, name) for name in names}
 
     @property
     def temperature(self) -> Tensor:
-        """The divisor of the logits, clamped to [0.01, 1]."""
+        """The divisor of cosines, clamped to [0.01, 1]."""
         return temperature_of(self.log_temperature)
 
     def of(self, has_image_B: Tensor) -> Tensor:
-        """The vectors to append to each item of a batch: (N, D) where all share them, else (B, N, D) by who has an image (B) bool."""
+        """The vectors to append to each item of a batch.
+
+        Args:
+            has_image_B: (B,) bool, which items have an image.
+
+        Returns:
+            (N, D) where all items share them, else (B, N, D).
+        """
         return self.latents[has_image_B.long().to(self.latents.device)] if self.modality_specific else self.latents
 
     @torch.no_grad()
-    def toward(self, start: Tensor, share: float) -> None:
-        """Move the latents back by a share of their way from `start`: 0 leaves them, 1 is the start."""
-        self.latents.lerp_(start.to(self.latents), share)
+    def interpolate(self, start: Tensor, alpha: float) -> None:
+        """Move the latent queries between where they started (alpha 0) and where they are (alpha 1).
+
+        Args:
+            start: their values before training, of the shape of `latents`.
+            alpha: from 0 to 1.
+
+        Source: Wortsman et al. 2022 (WiSE-FT).
+        """
+        self.latents.lerp_(start.to(self.latents), 1 - alpha)
 
 
 def temperature_of(log_temperature: Tensor) -> Tensor:
-    """The divisor of the logits that a learned logarithm stands for, clamped to [0.01, 1]."""
+    """The divisor of cosines that a learned logarithm stands for, clamped to [0.01, 1]."""
     return log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)

@@ -30,7 +30,7 @@ class _Asked:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-READOUT = "last token"
+READOUT = "last_token"
 
 
 @loading.loads_a_model()
@@ -67,8 +67,8 @@ def evaluate(
     readout: Annotated[
         str,
         typer.Option(
-            help="Without --adapter, what is read of the model: last token; mean of tokens; zero token (the paper's pilot); the first "
-            "and last of these also with `, in one word` behind them (E5-V's prompt)."
+            help="Without --adapter, what is read of the model: last_token, mean_tokens or zero_token (the paper's pilot); the first "
+            "and last of these also with `_one_word` (E5-V's prompt)."
         ),
     ] = READOUT,
     batch_size: BATCH = 32,
@@ -85,7 +85,7 @@ def evaluate(
         slq eval --data world/test/captions.jsonl --adapter my-adapter --json scores.json
         slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/
     """
-    from slq.encoders import ZERO_SHOT, LateInteraction
+    from slq.encoders import BASELINES, MultiVectorEncoder
     from slq.evaluation import dataset_sha256, group_scores, result_record
     from slq.evaluation import evaluate as run
     from slq.io.files import write_json
@@ -95,19 +95,19 @@ def evaluate(
         raise InputError("--late-interaction compares the latents of an adapter: name one with --adapter.")
     if adapter is not None and readout != READOUT:
         raise InputError("--readout is of a model without an adapter: leave out one of the two.")
-    if readout not in ZERO_SHOT:
-        raise InputError(f"Unknown readout {readout!r}: choose one of {', '.join(ZERO_SHOT)}.")
+    if readout not in BASELINES:
+        raise InputError(f"Unknown readout {readout!r}: choose one of {', '.join(BASELINES)}.")
     if per_query and not json_file:
         raise InputError("--per-query writes ranks into a file: name it with --json.")
     with waiting("reading the data; what is drawn, unpacked or fetched is kept for the next time"):
         asked = _read(data, benchmark, variant, prompts, data_revision, split)
     encoder: Encoder
     if adapter is None:
-        encoder = ZERO_SHOT[readout](wanted.model(model or MINIATURE))
+        encoder = BASELINES[readout](wanted.model(model or MINIATURE))
     elif late_interaction is None:
         encoder = wanted.encoder(adapter, model)
     else:
-        encoder = LateInteraction(wanted.latent_encoder(adapter, model), late_interaction)
+        encoder = MultiVectorEncoder(wanted.latent_encoder(adapter, model), late_interaction)
     total = len({id(item) for one in asked.sets for item in (*one.queries.values(), *one.corpus.values())})
     with progress_bar("embedding", total) as advance:
         evaluations = run(encoder, asked.sets, batch_size, advance, keep, dims)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from slq.cli import loading
 from slq.cli.shared import progress_bar, table, waiting
-from slq.errors import AdapterError, InputError
+from slq.errors import InputError
 
 if TYPE_CHECKING:
     from slq.encoders.base import Encoder
@@ -96,20 +95,15 @@ def _before_and_learned(wanted: loading.Loading, adapter: str | None, name: str 
     """The model as it is, and what was learned on it; for latent queries over the very same object."""
     from slq.adapters.files import load_learned_on
     from slq.encoders import load_encoder
-    from slq.encoders.finetuned import TUNED_FILE
+    from slq.encoders.finetuned import FineTunedModel, FineTuneRecord
     from slq.models import MINIATURE
 
     if adapter is None:
         return wanted.model(name or MINIATURE), None
-    file = Path(adapter) / TUNED_FILE
-    if not file.is_file():
+    if not FineTunedModel.is_in(Path(adapter)):
         encoder = wanted.latent_encoder(adapter, name)
         return encoder.model, encoder
-    try:
-        learned_on = json.loads(file.read_text(encoding="utf-8"))["backbone"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"The tuned model in {adapter} is damaged ({error}): save or train it again.") from error
-    before = load_learned_on(learned_on, {"name": name, **wanted.beside_its_own_preprocessing()})
+    before = load_learned_on(FineTuneRecord.read(Path(adapter)).base_model, {"name": name, **wanted.beside_its_own_preprocessing()})
     return before, load_encoder(adapter, before)
 
 

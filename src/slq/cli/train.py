@@ -195,7 +195,7 @@ def train(
 ) -> None:
     """Learn latent queries on your pairs; the model stays frozen (with --method lora or full a copy of it is tuned).
 
-    Writes `adapter.safetensors` and `adapter_config.json` (what you keep), `log.jsonl` (loss, temperature, gradient norm, items/s and
+    Writes `adapter.safetensors` and `slq_adapter.json` (what you keep), `log.jsonl` (loss, temperature, gradient norm, items/s and
     validation hit@k per step) and a checkpoint.
 
         slq train --pairs shop.csv --out shop-adapter --model OpenGVLab/InternVL3-1B-hf --epochs 3

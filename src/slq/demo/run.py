@@ -18,7 +18,7 @@ from slq.adapters.files import Adapter
 from slq.cache import KVCache
 from slq.data import RetrievalSet, read_beir, read_items, read_pairs
 from slq.demo.page import Example, Page, ResultCard, ScoreRow, write_page
-from slq.encoders import LastTokenReadout
+from slq.encoders import LastTokenEncoder
 from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate
@@ -69,7 +69,7 @@ def _run(output: Path, recipe: TrainConfig) -> None:
     sets = [*bidirectional_sets(read_pairs(data / "captions.jsonl")), read_beir(data / "knowledge"), read_beir(data / "composed")]
     cache = KVCache()  # the test items' prefixes: the same before and after
     untrained = LatentEncoder(model, fresh_queries(model, recipe), cache)
-    zero_shot = LastTokenReadout(model)
+    zero_shot = LastTokenEncoder(model)
     evaluations = {
         "before": _evaluate(zero_shot, sets, "last token"),
         "untrained": _evaluate(untrained, sets, "randomly initialised latents"),

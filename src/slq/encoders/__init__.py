@@ -1,8 +1,20 @@
-"""Ways of reading embeddings off a model beside latent queries: the controls every result stands next to."""
+"""Encoders: what turns items into vectors."""
 
-from slq.encoders.baselines import ZERO_SHOT, LastTokenReadout, MeanReadout, ZeroTokenReadout
+from slq.encoders.base import Encoder
+from slq.encoders.baselines import BASELINES, LastTokenEncoder, MeanTokensEncoder, ZeroTokenEncoder
 from slq.encoders.finetuned import FineTunedModel
+from slq.encoders.latent import LatentEncoder
 from slq.encoders.loading import load_encoder
-from slq.encoders.multi_vector import LateInteraction
+from slq.encoders.multi_vector import MultiVectorEncoder
 
-__all__ = ["ZERO_SHOT", "FineTunedModel", "LastTokenReadout", "LateInteraction", "MeanReadout", "ZeroTokenReadout", "load_encoder"]
+__all__ = [
+    "BASELINES",
+    "Encoder",
+    "FineTunedModel",
+    "LastTokenEncoder",
+    "LatentEncoder",
+    "MeanTokensEncoder",
+    "MultiVectorEncoder",
+    "ZeroTokenEncoder",
+    "load_encoder",
+]

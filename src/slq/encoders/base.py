@@ -24,11 +24,17 @@ BATCH_SIZE = 32
 
 
 class Encoder(ABC):
-    """A model, the states that are read off it, and their pooling; subclasses say which states in `states_of`."""
+    """A model, the states that are read off it, and their pooling; subclasses say which states in `states_of`.
+
+    Attributes:
+        model: what reads the items.
+        pooling: how an item's states become its embedding.
+        kind: what the encoder is, as results call it.
+    """
 
     model: FrozenModel
     pooling: Pooling
-    name: str  # what is read, in a word or few, for tables and results
+    kind: str
 
     @property
     def vector_shape(self) -> tuple[int, ...]:
@@ -37,7 +43,7 @@ class Encoder(ABC):
 
     @property
     def generation_prompt(self) -> bool:
-        """Whether prepared items end with the prompt at which the model answers."""
+        """Whether prepared items end with the generation prompt."""
         return True
 
     @abstractmethod
@@ -51,16 +57,32 @@ class Encoder(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable embeddings."""
+        """Equal fingerprints mean comparable embeddings: a hash of all that is learned, and of every setting that changes an embedding."""
+
+    @property
+    def name(self) -> str:
+        """What tables call the encoder."""
+        return self.kind
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a result was made with, ready for JSON: `kind`, `pooling`, and what else tells it from its like."""
 
     def prompted(self, item: Item) -> Item:
-        """The item as the model is given it: a readout may put words of its own behind it."""
+        """The item as the model is given it: a baseline may put an instruction after its text."""
         return item
 
     def encode_batch(self, items: Sequence[Item]) -> Tensor:
-        """Embeddings of length 1 (B, D), float32, with gradient where there is something to train.
+        """Embed a batch, with gradient where there is something to train.
 
-        Texts, images and both may stand in one batch. Raises InputError for the first item that is wrong.
+        Args:
+            items: texts, images and both may stand in one batch.
+
+        Returns:
+            (B, *vector_shape) float32, each vector of length 1.
+
+        Raises:
+            InputError: for the first item that is wrong.
         """
         return self.encode_prepared(self.model.prepare([self.prompted(item) for item in items], self.generation_prompt))
 
@@ -74,12 +96,22 @@ class Encoder(ABC):
         progress: Callable[[int], None] = lambda count: None,
         workers: int | None = None,
     ) -> Embeddings:
-        """Embeddings of any number of items, in their order.
+        """Embed any number of items, in their order; threads may share an encoder, and the global random numbers are left alone.
 
-        ids: default `0`, `1`, ... . batch_size: images at once; of texts, as many as have the tokens of so many images. progress:
-        called with the number of items just done. workers: processes that prepare items while the model runs (None: some beside an
-        accelerator, none on the CPU). Items that cannot be used raise one BadItemsError that lists them all; with `skip_bad` they are
-        left out and listed in `failures`.
+        Args:
+            items: texts, images and both.
+            ids: one a item, all different; by default `0`, `1`, ... .
+            batch_size: images at once; of texts, as many as have the tokens of so many images.
+            skip_bad: whether items that cannot be used are skipped, and listed in `failures`.
+            progress: called with the number of items just done.
+            workers: processes that prepare items while the model runs; None: some beside an accelerator, none on the CPU.
+
+        Returns:
+            The embeddings of all items that could be used.
+
+        Raises:
+            BadItemsError: for items that cannot be used, all of them at once, unless `skip_bad` is given.
+            InputError: if there are not as many different ids as items.
         """
         ids = tuple(str(i) for i in range(len(items))) if ids is None else tuple(ids)
         if not len(set(ids)) == len(ids) == len(items):
@@ -103,8 +135,8 @@ class Encoder(ABC):
         listed = tuple(failures[i] for i in sorted(failures))
         if listed and not skip_bad:
             raise BadItemsError(listed)
-        kept = [i for i in range(len(items)) if i not in failures]
-        return Embeddings(tuple(ids[i] for i in kept), vectors[kept], self.fingerprint, failures=listed)
+        usable = [i for i in range(len(items)) if i not in failures]
+        return Embeddings(tuple(ids[i] for i in usable), vectors[usable], self.fingerprint, failures=listed)
 
     def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         """Embeddings of each batch, or what was wrong with one of its items."""
@@ -124,10 +156,22 @@ class Encoder(ABC):
 def run_in_mini_batches(
     states_of: Callable[[PreparedBatch], Tensor], encoder: Encoder, items: Sequence[Item], mini_batch_tokens: int, extra_tokens: int = 0
 ) -> Tensor:
-    """States of items in their order, of at most `mini_batch_tokens` at once; each item has `extra_tokens` beside its own.
+    """States of items in mini-batches.
 
-    Where there are more, no pass holds its activations: each runs again when its gradient is due, so that the gradient is the whole batch's
-    at the memory of one pass. Source: Gao et al. 2021 (GradCache), by torch's checkpointing.
+    Where there are several, none holds its activations: each runs again when its gradient is due, so that the gradient is the whole
+    batch's at the memory of one mini-batch.
+
+    Args:
+        states_of: states (b, N, D) of a prepared mini-batch.
+        encoder: whose items they are.
+        items: all items.
+        mini_batch_tokens: tokens of one mini-batch, at most.
+        extra_tokens: of each item, beside its own.
+
+    Returns:
+        (B, N, D), in the items' order.
+
+    Source: Gao et al. 2021 (GradCache), by torch's checkpointing.
     """
     model = encoder.model
     batches = bucketed_batches(items, model, mini_batch_tokens)

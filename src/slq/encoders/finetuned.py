@@ -1,9 +1,9 @@
 """A model whose own weights are trained, by LoRA or in full: what latent queries are compared with.
 
 Saved as a folder:
-    tuned.json     method, model identity, where and how it was trained
-    lora/          the low-rank matrices, as PEFT saves them
-    model/         or the whole model with its processor, as transformers saves them
+    finetuned.json    method, identity of the base model, how it was trained (format 1 called it `tuned.json`, which is still read)
+    lora/             the low-rank matrices, as PEFT saves them
+    model/            or the whole model with its processor, as transformers saves them
 
 Shapes: B batch, D hidden size.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,86 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slq.adapters.files import load_learned_on
+from slq.adapters.files import load_learned_on, training_in_this_format
 from slq.encoders.base import run_in_mini_batches
-from slq.encoders.baselines import LastTokenReadout
+from slq.encoders.baselines import LastTokenEncoder
+from slq.encoders.latent import content_of
 from slq.errors import AdapterError, MissingExtraError, ModelError
 from slq.io.files import map_os_errors, write_json
 from slq.models import FrozenModel, PreparedBatch, check_identity
 from slq.models.batching import max_tokens_that_fit
 from slq.types import Item
 
-TUNED_FILE = "tuned.json"
+FINETUNED_FILE = "finetuned.json"
+EARLIER_FILE = "tuned.json"
 FOLDERS = {"lora": "lora", "full": "model"}
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
-class FineTunedModel(LastTokenReadout):
+@dataclass(frozen=True)
+class FineTuneRecord:
+    """What stands beside the weights of a fine-tuned model.
+
+    Attributes:
+        method: `lora` or `full`.
+        base_model: what `ModelIdentity.to_dict` gave of the base model.
+        training: how it was trained: the options of the run, and its provenance.
+    """
+
+    method: str
+    base_model: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @staticmethod
+    def file_in(folder: Path) -> Path | None:
+        """The record's file in a folder, under its name or its earlier one; None where there is none."""
+        return next((folder / name for name in (FINETUNED_FILE, EARLIER_FILE) if (folder / name).is_file()), None)
+
+    @classmethod
+    def read(cls, folder: Path) -> FineTuneRecord:
+        """Read the record of a folder.
+
+        Raises:
+            AdapterError: if there is none, it is corrupt, or of another format.
+        """
+        file = cls.file_in(folder)
+        if file is None:
+            raise AdapterError(f"{folder} is no fine-tuned model: it has no {FINETUNED_FILE}.")
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            wanted = FORMAT_VERSION if file.name == FINETUNED_FILE else 1
+            if (version := told["format_version"]) != wanted:
+                raise AdapterError(f"{file} has format {version}; this version of slq reads formats 1 and {FORMAT_VERSION}.")
+            base_model = told["base_model" if version > 1 else "backbone"]
+            training = training_in_this_format(told["training"])
+            FOLDERS[told["method"]], training["lora_rank"], training["lora_alpha"], training["train_vision_encoder"]
+            return cls(told["method"], base_model, training)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AdapterError(f"The fine-tuned model in {folder} is corrupt ({error}): save or train it again.") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a folder."""
+        told = {"method": self.method, "base_model": dict(self.base_model), "training": dict(self.training)}
+        write_json(folder / FINETUNED_FILE, {"format_version": FORMAT_VERSION, **told})
+
+
+class FineTunedModel(LastTokenEncoder):
     """A copy of a model with trainable weights in its decoder, read at the last token; the model it is made from stays as it is.
 
-    method: `lora` (low-rank matrices beside every linear layer of the decoder; the copy shares all other weights) or `full` (every weight
-    of the decoder, in float32; under autocast where the model is in half precision). The vision tower stays frozen in both, as the
-    parameter counts of the paper imply; train_vision_encoder: in `full` it learns too. mini_batch_tokens: see `LatentEncoder`.
-    Raises MissingExtraError where PEFT is missing, ModelError for weights that cannot be trained.
+    The vision encoder stays frozen, as the parameter counts of the paper imply, unless it is asked for.
+
+    Args:
+        model: the base model.
+        method: `lora`: low-rank matrices beside every linear layer of the decoder, while the copy shares all other weights; or `full`:
+            every weight of the decoder, in float32, under autocast where the model is in half precision.
+        rank: of LoRA's matrices.
+        alpha: LoRA's scale times its rank.
+        mini_batch_tokens: see `LatentEncoder`.
+        train_vision_encoder: whether `full` trains the vision encoder too.
+
+    Raises:
+        MissingExtraError: where PEFT is missing.
+        ModelError: for weights that cannot be trained.
     """
 
     def __init__(
@@ -56,7 +116,8 @@ class FineTunedModel(LastTokenReadout):
     ):
         if getattr(model.model, "is_quantized", False) and method == "full":
             raise ModelError("Quantized weights cannot be trained: load the model without --quantization, or use --method lora.")
-        self.method, self.kind = method, f"{method}, last token"
+        self.method = self.kind = method
+        self.scale = alpha / rank if method == "lora" else 1.0
         self.computed_in = model.model.dtype
         self.origin, self.learned_on = model, model.identity.to_dict()
         super().__init__(_low_rank(model, rank, alpha) if method == "lora" else _trainable(model, train_vision_encoder))
@@ -80,23 +141,32 @@ class FineTunedModel(LastTokenReadout):
 
     @property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{super().fingerprint} {self.method}".encode())
-        for parameter in self.trainable:
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        """Hash of the method, the base model, and every trained weight."""
+        digest = hashlib.sha256(json.dumps([self.method, self.scale, content_of(self.origin)], sort_keys=True).encode())
+        for name, parameter in self.model.model.named_parameters():
+            if parameter.requires_grad:
+                digest.update(name.encode())
+                digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @torch.no_grad()
-    def interpolate_to_start(self, share: float) -> None:
-        """Move the weights back by a share of their way from the model's: 0 leaves them, 1 is the model (WiSE-FT)."""
+    def interpolate(self, alpha: float) -> None:
+        """Move the weights between the base model's (alpha 0) and what was learned (alpha 1).
+
+        Args:
+            alpha: from 0 to 1.
+
+        Source: Wortsman et al. 2022 (WiSE-FT).
+        """
         start = dict(self.origin.model.named_parameters())
         for name, parameter in self.model.model.named_parameters():
             if parameter.requires_grad and self.method == "full":
-                parameter.lerp_(start[name].to(parameter), share)
+                parameter.lerp_(start[name].to(parameter), 1 - alpha)
             elif parameter.requires_grad and "lora_B" in name:  # the other factor may stay: what is added is their product
-                parameter.mul_(1 - share)
+                parameter.mul_(alpha)
 
     def merged(self) -> FrozenModel:
-        """The tuned weights as an ordinary model: for `lora` with its matrices multiplied into a copy of the model."""
+        """The fine-tuned weights as an ordinary model: for `lora` with its matrices multiplied into a copy of the model."""
         model = copy.deepcopy(self.model.model)
         for name, layer in [(name, module) for name, module in model.named_modules() if hasattr(module, "get_base_layer")]:
             layer.merge()
@@ -104,34 +174,46 @@ class FineTunedModel(LastTokenReadout):
         return self.model.with_model(model.requires_grad_(False), f"{self.model.identity.name}, merged")
 
     def save(self, folder: Path) -> None:
-        """Write what was learned into an existing folder."""
-        about = {"format_version": FORMAT_VERSION, "method": self.method, "backbone": self.learned_on, "training": self.training}
+        """Write what was learned into an existing folder.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
         with map_os_errors(folder):
             self.model.model.save_pretrained(folder / FOLDERS[self.method])  # with LoRA, transformers writes its matrices alone
             if self.method == "full":
                 self.model.processor.save_pretrained(folder / FOLDERS[self.method])
-        write_json(folder / TUNED_FILE, about)
+        FineTuneRecord(self.method, self.learned_on, self.training).write(folder)
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether a folder holds a fine-tuned model."""
+        return FineTuneRecord.file_in(folder) is not None
 
     @classmethod
     def from_pretrained(cls, path: Path, model: FrozenModel | None = None, **loading: Any) -> FineTunedModel:
-        """What `save` wrote, over its model; see `LatentEncoder.from_pretrained`. Raises AdapterError for a damaged folder."""
-        try:
-            about = json.loads((path / TUNED_FILE).read_text(encoding="utf-8"))
-            if (version := about["format_version"]) != FORMAT_VERSION:
-                raise AdapterError(f"{path} has format {version}; this version of slq reads format {FORMAT_VERSION}.")
-            method, learned_on, training = about["method"], about["backbone"], about["training"]
-            folder = path / FOLDERS[method]
-        except (OSError, ValueError, KeyError) as error:
-            raise AdapterError(f"The tuned model in {path} is damaged ({error}): save or train it again.") from error
+        """What `save` wrote, over its base model.
+
+        Args:
+            path: the folder.
+            model: see `LatentEncoder.from_pretrained`.
+            **loading: see `LatentEncoder.from_pretrained`.
+
+        Raises:
+            AdapterError: if the folder is corrupt, or holds something else.
+            FingerprintMismatchError: if the base model is not the one it was learned on.
+        """
+        told = FineTuneRecord.read(path)
         if model is None:
-            model = load_learned_on(learned_on, loading)
-        check_identity(learned_on, model.identity)
-        tuned = cls(model, method, training["lora_rank"], training["lora_alpha"], train_vision_encoder=training["train_vision_encoder"])
-        tuned.training = training
+            model = load_learned_on(told.base_model, loading)
+        check_identity(told.base_model, model.identity)
+        rank, alpha = told.training["lora_rank"], told.training["lora_alpha"]
+        tuned = cls(model, told.method, rank, alpha, train_vision_encoder=told.training["train_vision_encoder"])
+        tuned.training = dict(told.training)
         try:
-            _load_weights(tuned.model.model, method, folder)
+            _load_weights(tuned.model.model, told.method, path / FOLDERS[told.method])
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise AdapterError(f"The tuned model in {path} is damaged ({error}): save or train it again.") from error
+            raise AdapterError(f"The fine-tuned model in {path} is corrupt ({error}): save or train it again.") from error
         return tuned
 
 
@@ -141,7 +223,7 @@ def _low_rank(model: FrozenModel, rank: int, alpha: int) -> FrozenModel:
         from peft import LoraConfig
     except ModuleNotFoundError as error:
         raise MissingExtraError('LoRA needs PEFT: pip install "slq[lora]".') from error
-    shared = {id(tensor): tensor for tensor in (*model.model.parameters(), *model.model.buffers())}
+    shared = {id(tensor): tensor for tensor in (*model.model.parameters(), *model.model.buffers())}  # copy's own record of what it knows
     network = copy.deepcopy(model.model, shared)
     of_decoder = set(network.get_decoder().modules())
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and module in of_decoder]

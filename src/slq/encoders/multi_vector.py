@@ -1,11 +1,12 @@
-"""Late interaction: several latents of an item compared one by one, for adapters that were trained so.
+"""Late interaction: several latent queries of an item compared one by one, for adapters that were trained so.
 
-Shapes: B batch, G vectors of an item, D hidden size.
+Shapes: B batch, N latent queries, D hidden size.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from torch import Tensor
 
@@ -16,23 +17,30 @@ from slq.models import PreparedBatch
 from slq.pooling import MultiVectorPooling
 
 
-class LateInteraction(Encoder):
-    """The first `group` latents of an encoder as vectors of their own; scored by the best match of each (`scoring.rank`).
+class MultiVectorEncoder(Encoder):
+    """The states of an adapter's first latent queries as vectors of their own; ranked by the best match of each (`evaluation.rank`).
 
-    Raises InputError for a group that the adapter was not trained with.
+    Args:
+        encoder: the adapter.
+        size: how many of its latent queries.
+
+    Raises:
+        InputError: for a size that the adapter was not trained with.
     """
 
-    def __init__(self, encoder: LatentEncoder, group: int):
-        trained = encoder.queries.groups
-        if group not in trained:
-            known = f"with groups of {', '.join(map(str, trained))} latents" if trained else "without any (`slq train --group`)"
-            raise InputError(f"This adapter cannot be compared by late interaction over {group} latents: it was trained {known}.")
-        self.encoder, self.model, self.group = encoder, encoder.model, group
-        self.pooling = MultiVectorPooling(group)
-        self.name = f"late interaction of {group} latents"
+    kind = "multi_vector"
+
+    def __init__(self, encoder: LatentEncoder, size: int):
+        trained = encoder.queries.multi_vector_sizes
+        if size not in trained:
+            known = f"with sizes {', '.join(map(str, trained))}" if trained else "without any (`slq train --multi-vector-size`)"
+            raise InputError(f"This adapter cannot be compared by late interaction of {size} vectors: it was trained {known}.")
+        self.encoder, self.model, self.size = encoder, encoder.model, size
+        self.pooling = MultiVectorPooling(size)
 
     @property
     def generation_prompt(self) -> bool:
+        """Whether the latent queries come after the generation prompt."""
         return self.encoder.generation_prompt
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
@@ -41,4 +49,9 @@ class LateInteraction(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.encoder.fingerprint} late interaction {self.group}".encode()).hexdigest()[:16]
+        """Hash of the adapter's fingerprint and the size."""
+        return hashlib.sha256(f"{self.encoder.fingerprint} multi_vector {self.size}".encode()).hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """What a result was made with: the adapter's own, with `pooling` and `size` of this one."""
+        return self.encoder.describe() | {"kind": self.kind, "pooling": "multi_vector", "size": self.size}

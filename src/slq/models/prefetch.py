@@ -35,6 +35,7 @@ def prefetch_batches(
         collate_fn=_as_it_is,
         num_workers=min(workers, len(batches)),
         worker_init_fn=_in_a_process_of_its_own,
+        generator=torch.Generator(),  # else it draws from the global random numbers
     )
     with _tokenizers_expect_a_fork():
         prepared = iter(loader)

@@ -21,7 +21,7 @@ from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE
 from slq.config import TrainConfig
 from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
-from slq.encoders.finetuned import TUNED_FILE
+from slq.encoders.finetuned import FINETUNED_FILE
 from slq.encoders.latent import Prefetched
 from slq.errors import Failure, InputError
 from slq.evaluation.metrics import RelevantRanks, from_ranks
@@ -40,7 +40,7 @@ from slq.types import Item, Pair
 LOG_FILE = "log.jsonl"
 LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
 OWN_FILES = (
-    *(CONFIG_FILE, WEIGHTS_FILE, TUNED_FILE, LOG_FILE, LEFT_OUT_FILE, checkpoints.RUN_FILE, "leakage.json"),
+    *(CONFIG_FILE, WEIGHTS_FILE, FINETUNED_FILE, LOG_FILE, LEFT_OUT_FILE, checkpoints.RUN_FILE, "leakage.json"),
     *("checkpoint-*", "lora", "model", "tensorboard"),
 )
 
@@ -101,7 +101,7 @@ def train(
             schedule.step()
             optimiser.zero_grad()
             if step == total and config.wise_ft_alpha < 1:
-                learner.interpolate_to_start(1 - config.wise_ft_alpha)
+                learner.interpolate(config.wise_ft_alpha)
             due = validation_pairs and (step % batches.steps_per_epoch == 0 or step == total)
             log.step(step, loss, norm, learner, batch, _validate(learner.encoder, validation_pairs) if due and main else {})
             if step % config.save_steps == 0 or step in (total, stop_after):

@@ -59,8 +59,8 @@ class Learner(nn.Module, ABC):
         """Write what was learned, with the story of its training, into the run's folder."""
 
     @abstractmethod
-    def interpolate_to_start(self, share: float) -> None:
-        """Move what was learned back by a share of its way from where it started."""
+    def interpolate(self, alpha: float) -> None:
+        """Move between where training started (alpha 0) and what was learned (alpha 1)."""
 
     def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
         """What the optimiser is given."""
@@ -102,12 +102,12 @@ class LatentLearner(Learner):
     def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
         return self.encoder.states(items, ahead)
 
-    def interpolate_to_start(self, share: float) -> None:
-        self.queries.toward(self._start, share)
+    def interpolate(self, alpha: float) -> None:
+        self.queries.interpolate(self._start, alpha)
 
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], workers: int) -> str:
         self.encoder.prefill(items, progress, workers)
-        return "" if self.encoder.cache is None else f"kept of {len(items)} items: {self.encoder.kept(items)}"
+        return "" if self.encoder.cache is None else f"kept of {len(items)} items: {self.encoder.describe_cache(items)}"
 
     def prefetch_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Prefetched]:
         return self.encoder.prefetch_batches(batches, workers)
@@ -136,8 +136,8 @@ class TunedLearner(Learner):
     def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
         return self.tuned.states(items)
 
-    def interpolate_to_start(self, share: float) -> None:
-        self.tuned.interpolate_to_start(share)
+    def interpolate(self, alpha: float) -> None:
+        self.tuned.interpolate(alpha)
 
     def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
         own = SHARE_OF_START * size_of_start(self.tuned.model, "normal")
@@ -171,9 +171,9 @@ def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
         torch.Generator().manual_seed(config.seed),
         generation_prompt=config.add_generation_prompt,
         pooling=config.pooling,
-        readout=config.hidden_state,
+        hidden_state=config.hidden_state,
         modality_specific=config.modality_specific,
-        groups=config.multi_vector_sizes,
+        multi_vector_sizes=config.multi_vector_sizes,
     )
 
 
