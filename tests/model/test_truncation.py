@@ -62,7 +62,7 @@ def test_a_text_of_few_but_long_tokens_counts_where_it_is_cut(encoder):
 
 def test_training_tells_it_too(encoder, tmp_path):
     pairs = [Pair(item, (Item(f"answer {number}"),)) for number, item in enumerate(ITEMS[:4])]
-    options = TrainConfig(num_latents=2, batch_size=2, max_steps=2, validation=0)
+    options = TrainConfig(num_latents=2, batch_size=2, max_steps=2, validation_split=0.0)
     with pytest.warns(UserWarning, match=r"^2 text\(s\) had more than 128 tokens") as caught:
         train(pairs, encoder.model, tmp_path / "out", options, show_progress=False)
     assert len(caught) == 1
