@@ -79,7 +79,7 @@ def hit(one: RetrievalSet, k: int, scorer: str = "perfect") -> float:
             "constant": np.ones(corpus_CD.shape[1]),
         }[scorer]
         lost = isinstance(item.image, Path) and not item.image.is_file()
-        listed = set(one.candidates.get(query_id, one.corpus)) - one.masked.get(query_id, frozenset())
+        listed = set(one.candidates.get(query_id, one.corpus)) - one.excluded.get(query_id, frozenset())
         allowed = set() if lost else {column[id_] for id_ in listed if id_ in column}
         ranks = ranks_of((corpus_CD @ query_D).tolist(), answers, allowed)
         ranked.append((ranks + [math.inf] * (len(judged) - len(answers)), list(judged.values())))

@@ -132,7 +132,7 @@ def percent(one: Evaluation) -> dict[str, Any]:
     return {
         "queries": len(one.queries),
         "all": rounded(one.metrics),
-        "95 %": [round(100 * end, 1) for end in one.confidence["hit@5"]],
+        "95 %": [round(100 * end, 1) for end in one.ci95["hit@5"]],
         "mean of categories": round(sum(rounded(found) for found in one.by_category.values()) / len(one.by_category), 1),
         **{name: rounded(one.by_category[name]) for name in CATEGORIES if name in one.by_category},
     }

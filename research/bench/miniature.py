@@ -190,7 +190,7 @@ def hits(metrics: Mapping[str, float]) -> Tree:
 def chance_of(one: RetrievalSet) -> float:
     relevant = [sum(gain > 0 for gain in one.qrels[query].values()) for query in one.queries]
     anywhere = [RelevantRanks(np.arange(1, count + 1), np.ones(count)) for count in relevant]
-    return from_ranks(anywhere, (5,), [len(one.corpus)] * len(relevant))["chance_hit@5"]
+    return from_ranks(anywhere, (5,), [len(one.corpus)] * len(relevant))["random_hit@5"]
 
 
 def watched(worlds: Worlds, model: FrozenModel, out: Path, cache: KVCache, seed: int) -> list[dict[str, float]]:

@@ -56,7 +56,7 @@ def main() -> None:
         "dim": options.dim,
         "median_rank_over_corpus": round(float(np.median([one.ranks_R[0] for one in rankings])) / options.corpus, 4),
         "hit@1000": metrics["hit@1000"],
-        "chance_hit@1000": metrics["chance_hit@1000"],
+        "random_hit@1000": metrics["random_hit@1000"],
     }
     import slq.models  # noqa: F401  lets torch and torchvision of different builds meet, before sentence-transformers says its version
 

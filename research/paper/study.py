@@ -209,7 +209,7 @@ def file_name(name: str) -> str:
 def scores(encoder: Encoder, sets: Sequence[RetrievalSet], dims: int | None = None) -> Scores:
     """hit@1 and hit@5 of each set; of sets with categories hit@5 by category too. dims: of so many leading numbers."""
     found: Scores = {}
-    for one in evaluate(encoder, sets, dims=dims):
+    for one in evaluate(encoder, sets, truncate_dim=dims):
         found[one.name] = {"hit@1": one.metrics["hit@1"], "hit@5": one.metrics["hit@5"]}
         if one.by_category:
             found[one.name]["by_category"] = {name: metrics["hit@5"] for name, metrics in one.by_category.items()}

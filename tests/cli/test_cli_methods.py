@@ -38,7 +38,7 @@ def test_a_tuned_model_is_trained_scored_and_searched_with(method, world, tmp_pa
     said = invoke("train", "--pairs", world, "--out", tuned, "--method", method, *SMALL).output
     assert f"Tuned model ({method}) saved" in said
     found = scores(world, tmp_path, "--adapter", tuned)
-    assert found["readout"] == f"{method}, last token" and found["fingerprint"] != scores(world, tmp_path)["fingerprint"]
+    assert found["encoder"] == f"{method}, last token" and found["fingerprint"] != scores(world, tmp_path)["fingerprint"]
     invoke("embed", world / "images", "--adapter", tuned, "--out", tmp_path / "index", "--device", "cpu")
     assert "score" in invoke("search", "a cat", "--index", tmp_path / "index", "--device", "cpu").output
 
@@ -46,7 +46,7 @@ def test_a_tuned_model_is_trained_scored_and_searched_with(method, world, tmp_pa
 def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
     invoke("train", "--pairs", world, "--out", tmp_path / "a", "-n", 4, "--group", 1, "--group", 4, "--matryoshka", 32, *SMALL)
     mean, late = (scores(world, tmp_path, "--adapter", tmp_path / "a", *more) for more in ((), ("--late-interaction", 4)))
-    assert (mean["readout"], late["readout"]) == ("latent queries", "late interaction of 4 latents")
+    assert (mean["encoder"], late["encoder"]) == ("latent queries", "late interaction of 4 latents")
     assert mean["scores"] != late["scores"]
     with pytest.raises(InputError, match="groups of 1, 4"):
         invoke("eval", "--data", world, "--adapter", tmp_path / "a", "--late-interaction", 2, "--device", "cpu")
@@ -55,7 +55,7 @@ def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
 def test_zero_shot_readouts(world, tmp_path):
     names = ("last_token", "last_token_one_word", "mean_tokens", "zero_token", "zero_token_one_word")
     found = [scores(world, tmp_path, "--readout", name) for name in names]
-    assert [one["readout"] for one in found] == list(names)
+    assert [one["encoder"] for one in found] == list(names)
     assert len({json.dumps(one["scores"]) for one in found}) == len(names)
 
 

@@ -37,7 +37,7 @@ def test_eval_on_pairs(tiny_world, adapter, tmp_path):
         check_scores(scores, 12)
         assert scores["failures"] == []
     assert result["fingerprint"] == LatentEncoder.from_pretrained(adapter, device="cpu").fingerprint
-    assert result["adapter"] == str(adapter) and result["data"] == str(data) and result["backbone"]["name"] == "miniature"
+    assert result["adapter"] == str(adapter) and result["data"] == str(data) and result["base_model"]["name"] == "miniature"
     assert {"date", "torch", "hardware", "python", "transformers"} <= set(result["provenance"])
 
 
@@ -67,8 +67,8 @@ def test_eval_scores_categories_apart(tmp_path):
     corpus = [{"_id": name, "text": name} for name in ("cat", "dog", "saw")]
     queries = [
         {"_id": "q1", "text": "it has nine lives", "category": "animals"},
-        {"_id": "q2", "text": "it barks", "category": "animals", "masked": ["cat"]},
-        {"_id": "q3", "text": "it cuts wood", "category": "tools", "masked": ["saw"]},
+        {"_id": "q2", "text": "it barks", "category": "animals", "excluded": ["cat"]},
+        {"_id": "q3", "text": "it cuts wood", "category": "tools", "excluded": ["saw"]},
     ]
     for name, rows in (("corpus", corpus), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -94,16 +94,16 @@ def test_eval_scores_categories_apart(tmp_path):
 def test_eval_writes_what_the_scores_depend_on(tiny_world, adapter, tmp_path):
     data, kept = tiny_world / "test" / "captions.jsonl", tmp_path / "embeddings kept"
     result = scored(tmp_path, "--data", data, "--adapter", adapter, "--per-query", "--keep", kept)
-    assert (result["format"], result["benchmark"], result["groups"]) == (1, None, {})
+    assert (result["format"], result["benchmark"], result["averages"]) == (2, None, {})
     assert re.fullmatch("[0-9a-f]{64}", result["data_sha256"])
     assert shlex.split(result["command"])[:4] == ["slq", "eval", "--data", str(data)] and str(kept) in shlex.split(result["command"])
-    assert {"dtype", "preprocessing", "revision", "template"} <= set(result["backbone"])
+    assert {"dtype", "preprocessing", "revision", "chat_template_sha256"} <= set(result["base_model"])
     assert {"slq", "numpy", "device", "seed"} <= set(result["provenance"])
     for scores in result["scores"].values():
         assert len(scores["ranks"]) == scores["queries"]
-        for name, (low, high) in scores["confidence"].items():
+        for name, (low, high) in scores["ci95"].items():
             assert 0 <= low <= scores[name] <= high <= 1, name
-    assert list(kept.glob("*/*.safetensors"))
+    assert list(kept.glob("*/*/*.safetensors"))
     again = scored(tmp_path, "--data", data, "--adapter", adapter, "--per-query", "--keep", kept)
     assert {**again, "provenance": 0, "command": 0} == {**result, "provenance": 0, "command": 0}
     other = scored(tmp_path, "--data", tiny_world / "train" / "captions.jsonl", "--adapter", adapter)
@@ -129,9 +129,9 @@ def test_compare_shows_differences_and_what_cannot_be_tested(tiny_world, adapter
 
 
 def test_compare_shows_published_figures_as_such(tmp_path):
-    scores = {"hit@1": 0.5, "hit@5": 0.75, "hit@10": 0.8, "queries": 4, "confidence": {}, "failures": []}
+    scores = {"hit@1": 0.5, "hit@5": 0.75, "hit@10": 0.8, "queries": 4, "ci95": {}, "failures": []}
     about = {"name": "coco", "variant": "five", "protocol": "p", "revision": "r", "prompts": {}}
-    result = {"format": 1, "benchmark": about, "data": None, "data_sha256": "", "scores": {"text to image": scores}, "groups": {}}
+    result = {"format": 2, "benchmark": about, "data": None, "data_sha256": "", "scores": {"text to image": scores}, "averages": {}}
     (tmp_path / "coco.json").write_text(json.dumps(result))
     shown = invoke("compare", tmp_path / "coco.json", "--published").output
     assert "measured" in shown and "published" in shown and "48.5%" in shown and "50.0%" in shown and "image to text" not in shown
@@ -156,12 +156,12 @@ def test_what_a_training_was_told_about_its_model_is_used_and_saved(tiny_world, 
     assert saved["dtype"] == "bfloat16"
     assert {"name": "paper", "instruction": "in one word", "max_text_tokens": 3}.items() <= saved["preprocessing"].items()
     scores = scored(tmp_path, "--data", tiny_world / "test" / "captions.jsonl", "--adapter", tmp_path / "adapter", "--dtype", "float32")
-    assert scores["backbone"] == {**saved, "dtype": "float32"}, "an adapter brings its preprocessing along, not its dtype"
+    assert scores["base_model"] == {**saved, "dtype": "float32"}, "an adapter brings its preprocessing along, not its dtype"
 
 
 def test_eval_without_adapter_is_told_how_to_load(tiny_world, tmp_path):
     result = scored(tmp_path, "--data", tiny_world / "test" / "knowledge", "--instruction", "in one word", "--preprocessing", "native")
-    assert {"name": "native", "instruction": "in one word"}.items() <= result["backbone"]["preprocessing"].items()
+    assert {"name": "native", "instruction": "in one word"}.items() <= result["base_model"]["preprocessing"].items()
 
 
 def test_an_adapter_over_a_model_that_is_named(tiny_world, adapter, tmp_path):
@@ -169,7 +169,7 @@ def test_an_adapter_over_a_model_that_is_named(tiny_world, adapter, tmp_path):
     weights = tmp_path / "weights"
     shutil.copytree(Path(slq.__file__).parent / "miniature" / "weights", weights)
     result = scored(tmp_path, "--data", data, "--adapter", adapter, "--model", weights)
-    assert result["backbone"]["name"] == str(weights)
+    assert result["base_model"]["name"] == str(weights)
     assert result["fingerprint"] != "" and result["adapter"] == str(adapter)
     (weights / "config.json").write_text((weights / "config.json").read_text() + " ")
     assert "revision" in refused("eval", "--data", data, "--adapter", adapter, "--model", weights)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from slq.data import RetrievalSet
 from slq.encoders.base import Encoder
-from slq.evaluation import Evaluation, as_json, evaluate
+from slq.evaluation import Evaluation, evaluate, to_dict
 from slq.models import FrozenModel, PreparedBatch
+from slq.pooling import MeanPooling
 from slq.types import Item
 
 CORPUS = tuple(str(degrees) for degrees in range(0, 120, 10))
@@ -30,17 +31,17 @@ AVERAGED = ("hit@1", "hit@5", "hit@10", "recall@5", "mrr", "ndcg@10")
 class Compass(Encoder):
     """Embeds a text, a number of degrees, as that direction; the image of an item is only checked."""
 
-    fingerprint = "compass"
+    fingerprint, pooling = "compass", MeanPooling()
 
     def __init__(self, model: FrozenModel):
         self.model = model
 
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
         vectors_BD = torch.zeros(len(prepared), self.model.dim)
         for row, words in enumerate(self.model.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])):
             angle = math.radians(float("".join(re.findall(r"[-\d]", words))))
             vectors_BD[row, :2] = torch.tensor([math.cos(angle), math.sin(angle)])
-        return vectors_BD
+        return vectors_BD[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def compass(model: FrozenModel) -> Compass:
 
 
 def asked(
-    answers: Mapping[str, str], categories: Mapping[str, str] | None = None, masked: Mapping[str, Sequence[str]] | None = None
+    answers: Mapping[str, str], categories: Mapping[str, str] | None = None, excluded: Mapping[str, Sequence[str]] | None = None
 ) -> RetrievalSet:
     """A set of queries that each rank `CORPUS` in its order, and have one answer."""
     return RetrievalSet(
@@ -59,7 +60,7 @@ def asked(
         qrels={query_id: {answer: 1} for query_id, answer in answers.items()},
         failures=(),
         categories=categories or {},
-        masked={query_id: frozenset(ids) for query_id, ids in (masked or {}).items()},
+        excluded={query_id: frozenset(ids) for query_id, ids in (excluded or {}).items()},
     )
 
 
@@ -69,7 +70,7 @@ def score(encoder: Encoder, one: RetrievalSet) -> Evaluation:
 
 
 def unranked(result: Evaluation) -> dict[str, list[str]]:
-    return {query.id: [id_ for id_ in CORPUS if id_ not in dict(query.top)] for query in result.queries}
+    return {query.id: [id_ for id_ in CORPUS if id_ not in dict(query.top_k)] for query in result.queries}
 
 
 # Ranks: cat 1, dog 4, saw 2, axe 8, awl 12, and 1 for the one without a category.
@@ -84,24 +85,24 @@ def test_each_category_has_the_scores_of_its_queries(compass):
     assert [animals[name] for name in ("hit@1", "hit@5", "hit@10", "mrr")] == pytest.approx([1 / 2, 1, 1, (1 + 1 / 4) / 2])
     assert [tools[name] for name in ("hit@1", "hit@5", "hit@10", "mrr")] == pytest.approx([0, 1 / 3, 2 / 3, (1 / 2 + 1 / 8 + 1 / 12) / 3])
     assert (animals["queries"], tools["queries"], result.metrics["queries"]) == (2, 3, 6)
-    assert animals["candidates"] == tools["candidates"] == 12
+    assert animals["num_candidates"] == tools["num_candidates"] == 12
     assert animals.keys() == tools.keys() == result.metrics.keys()
     assert result.metrics["hit@1"] == pytest.approx(2 / 6), "a query without a category counts in the whole"
 
 
 def test_results_files_hold_the_categories_where_there_are_any(compass):
     result = score(compass, asked(ANSWERS, CATEGORIES))
-    sure = {"confidence": {name: list(ends) for name, ends in result.confidence.items()}, "clusters": 6}
+    sure = {"ci95": {name: list(ends) for name, ends in result.ci95.items()}, "clusters": 6}
     by_category = {
-        name: {**metrics, "confidence": {metric: list(ends) for metric, ends in result.confidence_by_category[name].items()}}
+        name: {**metrics, "ci95": {metric: list(ends) for metric, ends in result.ci95_by_category[name].items()}}
         for name, metrics in result.by_category.items()
     }
-    low, high = by_category["tools"]["confidence"]["hit@5"]
-    assert low < by_category["tools"]["hit@5"] < high and by_category["animals"]["confidence"]["hit@10"] == [1, 1]
-    assert as_json([result])["degrees"] == {**result.metrics, **sure, "by_category": by_category, "failures": []}
+    low, high = by_category["tools"]["ci95"]["hit@5"]
+    assert low < by_category["tools"]["hit@5"] < high and by_category["animals"]["ci95"]["hit@10"] == [1, 1]
+    assert to_dict([result])["degrees"] == {**result.metrics, **sure, "by_category": by_category, "failures": []}
     plain = score(compass, asked(ANSWERS))
     assert plain.by_category == {}
-    assert as_json([plain])["degrees"] == {**result.metrics, **sure, "failures": []}
+    assert to_dict([plain])["degrees"] == {**result.metrics, **sure, "failures": []}
 
 
 def test_a_category_without_any_answer_has_no_scores(compass):
@@ -116,51 +117,53 @@ def test_categories_belong_to_their_set(compass):
     assert [{name: found["mrr"] for name, found in result.by_category.items()} for result in results] == [{"animals": 1}, {"pets": 0.5}]
 
 
-@pytest.mark.parametrize("masked", [{}, {"dog": ["0", "10"], "axe": ["70"]}, {key: ["20"] for key in ANSWERS}], ids=["none", "some", "all"])
-def test_the_whole_is_the_mean_of_the_categories_weighted_by_their_queries(compass, masked):
-    result = score(compass, asked(ANSWERS, {**CATEGORIES, "odd": "none of them"}, masked))
+@pytest.mark.parametrize(
+    "excluded", [{}, {"dog": ["0", "10"], "axe": ["70"]}, {key: ["20"] for key in ANSWERS}], ids=["none", "some", "all"]
+)
+def test_the_whole_is_the_mean_of_the_categories_weighted_by_their_queries(compass, excluded):
+    result = score(compass, asked(ANSWERS, {**CATEGORIES, "odd": "none of them"}, excluded))
     parts = result.by_category.values()
     assert len(parts) == 3 and sum(part["queries"] for part in parts) == result.metrics["queries"] == 6
     for name in AVERAGED:
         assert result.metrics[name] == pytest.approx(sum(part[name] * part["queries"] for part in parts) / 6), name
 
 
-def test_what_is_masked_is_not_ranked(compass):
+def test_what_is_excluded_is_not_ranked(compass):
     plain = score(compass, asked({"q": "20"}))
     assert (plain.metrics["hit@1"], plain.metrics["mrr"]) == (0, pytest.approx(1 / 3))
-    first = score(compass, asked({"q": "20"}, masked={"q": ["0"]}))
+    first = score(compass, asked({"q": "20"}, excluded={"q": ["0"]}))
     assert (first.metrics["hit@1"], first.metrics["mrr"]) == (0, pytest.approx(1 / 2))
     both = score(compass, asked({"q": "20"}, {"q": "only"}, {"q": ["0", "10", "110"]}))
     assert (both.metrics["hit@1"], both.metrics["mrr"]) == (1, 1)
     assert both.by_category["only"] == both.metrics
     assert unranked(both) == {"q": ["0", "10", "110"]}
-    scores = dict(plain.queries[0].top)
-    assert all(scores.get(id_, score_) == score_ for id_, score_ in both.queries[0].top)
+    scores = dict(plain.queries[0].top_k)
+    assert all(scores.get(id_, score_) == score_ for id_, score_ in both.queries[0].top_k)
 
 
 def test_masks_leave_other_queries_alone(compass):
     plain = score(compass, asked(ANSWERS, CATEGORIES))
-    masked = score(compass, asked(ANSWERS, CATEGORIES, {"dog": ["0", "10", "20"], "cat": ["110"]}))
-    assert masked.by_category["tools"] == plain.by_category["tools"]
-    assert masked.by_category["animals"]["mrr"] == 1 > plain.by_category["animals"]["mrr"]
-    others = [masked.query_ids.index(query_id) for query_id in ("saw", "odd", "axe", "awl")]
-    assert [masked.queries[row] for row in others] == [plain.queries[row] for row in others]
-    assert [query.gains for query in masked.queries] == [query.gains for query in plain.queries]
-    assert masked.metrics["mrr"] == pytest.approx((1 + 1 + 1 / 2 + 1 + 1 / 8 + 1 / 12) / 6)
+    excluded = score(compass, asked(ANSWERS, CATEGORIES, {"dog": ["0", "10", "20"], "cat": ["110"]}))
+    assert excluded.by_category["tools"] == plain.by_category["tools"]
+    assert excluded.by_category["animals"]["mrr"] == 1 > plain.by_category["animals"]["mrr"]
+    others = [excluded.query_ids.index(query_id) for query_id in ("saw", "odd", "axe", "awl")]
+    assert [excluded.queries[row] for row in others] == [plain.queries[row] for row in others]
+    assert [query.gains for query in excluded.queries] == [query.gains for query in plain.queries]
+    assert excluded.metrics["mrr"] == pytest.approx((1 + 1 + 1 / 2 + 1 + 1 / 8 + 1 / 12) / 6)
 
 
 @pytest.mark.parametrize("ids", [["0"], CORPUS], ids=["the answer", "everything"])
-def test_a_masked_answer_counts_as_missed(compass, ids):
-    result = score(compass, asked({"q": "0", "other": "0"}, {"q": "masked", "other": "found"}, {"q": ids}))
-    missed, found = result.by_category["masked"], result.by_category["found"]
+def test_a_excluded_answer_counts_as_missed(compass, ids):
+    result = score(compass, asked({"q": "0", "other": "0"}, {"q": "excluded", "other": "found"}, {"q": ids}))
+    missed, found = result.by_category["excluded"], result.by_category["found"]
     assert [missed[name] for name in AVERAGED] == [0] * len(AVERAGED) and missed["queries"] == 1
     assert [found[name] for name in AVERAGED] == [1] * len(AVERAGED)
     assert result.metrics["hit@10"] == result.metrics["mrr"] == 0.5
-    assert (missed["candidates"], result.queries[0].ranks) == (12, {"0": math.inf})
+    assert (missed["num_candidates"], result.queries[0].ranks) == (12, {"0": math.inf})
 
 
 def test_masks_and_failed_items_together(compass):
-    """Without "0" (failed) and "10" (masked), "20" is first; what failed may be masked too, in the corpus or lost while reading."""
+    """Without "0" (failed) and "10" (excluded), "20" is first; what failed may be excluded too, in the corpus or lost while reading."""
     lost = Path("no such image.png")
     one = asked(
         {"q": "20", "failed answer": "0", "failed query": "20", "plain": "20"},
@@ -186,18 +189,18 @@ def test_a_query_is_ranked_against_its_own_candidates(compass):
     ranks = {query.id: query.first_hit for query in result.queries}
     assert ranks == {"saw": 2, "cat": 1, "dog": math.inf, "odd": 1, "axe": 2, "awl": 3}
     # Lists as long as they say, with the answer that one of them lacks; the others have the whole corpus.
-    assert {query.id: query.candidates for query in result.queries} == {"saw": 12, "cat": 12, "dog": 3, "odd": 12, "axe": 3, "awl": 3}
-    assert result.metrics["candidates"] == round((3 * 12 + 3 * 3) / 6)
-    assert result.metrics["chance_hit@1"] == pytest.approx((3 / 12 + 3 / 3) / 6)
-    masked = score(compass, replace(asked(ANSWERS, masked={"axe": ["10"]}), candidates=listed))
-    assert masked.queries[4].first_hit == 1
+    assert {query.id: query.num_candidates for query in result.queries} == {"saw": 12, "cat": 12, "dog": 3, "odd": 12, "axe": 3, "awl": 3}
+    assert result.metrics["num_candidates"] == round((3 * 12 + 3 * 3) / 6)
+    assert result.metrics["random_hit@1"] == pytest.approx((3 / 12 + 3 / 3) / 6)
+    excluded = score(compass, replace(asked(ANSWERS, excluded={"axe": ["10"]}), candidates=listed))
+    assert excluded.queries[4].first_hit == 1
 
 
 def test_depths_are_those_of_the_set(compass):
     result = score(compass, replace(asked(ANSWERS, CATEGORIES), depths=(2, 4)))
     assert [name for name in result.metrics if name.startswith("hit@")] == ["hit@2", "hit@4"]
     assert (result.metrics["hit@2"], result.metrics["hit@4"]) == (3 / 6, 4 / 6)
-    assert result.by_category["tools"].keys() == result.metrics.keys() and set(result.confidence) == set(result.values)
+    assert result.by_category["tools"].keys() == result.metrics.keys() and set(result.ci95) == set(result.values)
 
 
 def test_queries_of_one_cluster_are_resampled_together(compass):
@@ -205,19 +208,19 @@ def test_queries_of_one_cluster_are_resampled_together(compass):
     together = replace(asked(ANSWERS, CATEGORIES), clusters=dict.fromkeys(("saw", "dog", "axe", "awl"), "one image"))
     result = score(compass, together)
     assert result.metrics == plain.metrics and plain.clusters is None and len(set(result.clusters)) == 3
-    low, high = result.confidence["hit@1"]
-    assert (low, high) != plain.confidence["hit@1"] and 0 <= low < result.metrics["hit@1"] < high <= 1
-    assert result.confidence_by_category["tools"]["hit@5"] == pytest.approx((1 / 3, 1 / 3)), "its three queries are one cluster"
-    written = as_json([result], per_query=True)["degrees"]
+    low, high = result.ci95["hit@1"]
+    assert (low, high) != plain.ci95["hit@1"] and 0 <= low < result.metrics["hit@1"] < high <= 1
+    assert result.ci95_by_category["tools"]["hit@5"] == pytest.approx((1 / 3, 1 / 3)), "its three queries are one cluster"
+    written = to_dict([result], per_query=True)["degrees"]
     assert written["clusters"] == 3 and written["cluster_of"]["axe"] == written["cluster_of"]["saw"] != written["cluster_of"]["cat"]
-    assert "cluster_of" not in as_json([plain], per_query=True)["degrees"] and as_json([plain])["degrees"]["clusters"] == 6
+    assert "cluster_of" not in to_dict([plain], per_query=True)["degrees"] and to_dict([plain])["degrees"]["clusters"] == 6
 
 
 def test_results_files_hold_ranks_where_asked(compass):
     one = replace(asked({"a": "20", "b": "0", "none": "0"}), qrels={"a": {"20": 1, "lost": 2, "0": 0}, "b": {"0": 1}, "none": {"0": 0}})
-    written = as_json([score(compass, one)], per_query=True)["degrees"]
+    written = to_dict([score(compass, one)], per_query=True)["degrees"]
     assert written["ranks"] == {"a": {"20": 3, "lost": None}, "b": {"0": 1}} and written["gains"] == {"a": {"20": 1, "lost": 2}}
-    assert written["candidates"] == 13 and written["queries"] == 2
+    assert written["num_candidates"] == 13 and written["queries"] == 2
 
 
 # --- what the scores of perfect, random and constant embeddings must be ------------------------------------------------------
@@ -226,15 +229,15 @@ def test_results_files_hold_ranks_where_asked(compass):
 class Fixed(Encoder):
     """Embeds the text `<number>` as that row of a table."""
 
-    fingerprint = "fixed"
+    fingerprint, pooling = "fixed", MeanPooling()
 
     def __init__(self, model: FrozenModel, vectors: np.ndarray):
         self.model, self.vectors = model, vectors
 
-    def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
         words = self.model.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])
         rows = [int("".join(re.findall(r"\d", each))) for each in words]
-        return torch.nn.functional.normalize(torch.from_numpy(self.vectors[rows]).float(), dim=-1)
+        return torch.from_numpy(self.vectors[rows]).float()[:, None]
 
 
 SIZE = 150
@@ -256,13 +259,13 @@ def test_perfect_embeddings_find_everything(model):
     vectors = np.random.default_rng(0).standard_normal((SIZE, model.dim))
     result = score(Fixed(model, np.concatenate([vectors, vectors])), numbered())
     assert all(result.metrics[name] == 1 for name in result.values), result.metrics
-    assert set(result.confidence.values()) == {(1.0, 1.0)}
+    assert set(result.ci95.values()) == {(1.0, 1.0)}
 
 
 def test_random_embeddings_find_what_chance_finds(model):
     metrics = score(Fixed(model, np.random.default_rng(0).standard_normal((2 * SIZE, model.dim))), numbered()).metrics
     for k in (5, 10, 50):
-        chance = metrics[f"chance_hit@{k}"]
+        chance = metrics[f"random_hit@{k}"]
         assert chance == pytest.approx(k / SIZE)
         assert metrics[f"hit@{k}"] == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / SIZE))
 
@@ -271,10 +274,10 @@ def test_constant_embeddings_find_nothing(model):
     same = np.tile(np.random.default_rng(0).standard_normal(model.dim), (2 * SIZE, 1))
     result = score(Fixed(model, same), numbered())
     assert {query.first_hit for query in result.queries} == {SIZE}
-    assert all(result.metrics[f"hit@{k}"] == 0 <= result.metrics[f"chance_hit@{k}"] for k in (1, 5, 10, 50))
+    assert all(result.metrics[f"hit@{k}"] == 0 <= result.metrics[f"random_hit@{k}"] for k in (1, 5, 10, 50))
     few = {f"q{i}": tuple(f"c{j % SIZE}" for j in range(i, i + 5)) for i in range(SIZE)}  # the answer first, as MMEB lists it
     listed = score(Fixed(model, same), replace(numbered(), candidates=few)).metrics
-    assert listed["hit@1"] == 0 and listed["hit@5"] == 1 and listed["chance_hit@1"] == pytest.approx(1 / 5)
+    assert listed["hit@1"] == 0 and listed["hit@5"] == 1 and listed["random_hit@1"] == pytest.approx(1 / 5)
 
 
 def test_leading_numbers_alone_can_be_scored(model):
@@ -282,5 +285,5 @@ def test_leading_numbers_alone_can_be_scored(model):
     random = np.random.default_rng(0).standard_normal((2 * SIZE, model.dim))
     random[SIZE:, :8] = random[:SIZE, :8]
     (whole,) = evaluate(Fixed(model, random), [numbered()])
-    (leading,) = evaluate(Fixed(model, random), [numbered()], dims=8)
+    (leading,) = evaluate(Fixed(model, random), [numbered()], truncate_dim=8)
     assert leading.metrics["hit@1"] == 1 > whole.metrics["hit@1"]

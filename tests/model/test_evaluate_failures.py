@@ -10,7 +10,7 @@ import pytest
 from drawn import drawn
 
 from slq.data import read_beir, read_pairs
-from slq.evaluation import as_json, bidirectional_sets, evaluate
+from slq.evaluation import bidirectional_sets, evaluate, to_dict
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def questions(tmp_path: Path) -> Path:
 
 def test_whole_sets_find_everything_in_a_corpus_of_three(encoder, questions):
     (result,) = evaluate(encoder, [read_beir(questions)])
-    assert result.metrics["hit@5"] == 1 and result.failures == () and all(len(query.top) == 3 for query in result.queries)
+    assert result.metrics["hit@5"] == 1 and result.failures == () and all(len(query.top_k) == 3 for query in result.queries)
 
 
 DAMAGED = pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"broken")], ids=["missing", "broken"])
@@ -40,12 +40,12 @@ DAMAGED = pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.writ
 def test_a_lost_answer_stays_in_the_corpus_and_is_listed(damage, encoder, questions):
     damage(questions / "1.png")
     (result,) = evaluate(encoder, [read_beir(questions)])
-    assert result.query_ids == ("q0", "q1") and result.metrics["queries"] == 2 and result.metrics["candidates"] == 3
+    assert result.query_ids == ("q0", "q1") and result.metrics["queries"] == 2 and result.metrics["num_candidates"] == 3
     assert result.metrics["hit@1"] <= 0.5
-    assert all({id_ for id_, _ in query.top} == {"0", "2"} for query in result.queries)
+    assert all({id_ for id_, _ in query.top_k} == {"0", "2"} for query in result.queries)
     assert result.queries[1].ranks == {"1": math.inf} and result.queries[0].first_hit <= 2
     assert len(result.failures) == 1 and "1.png" in str(result.failures[0])
-    assert as_json([result])["questions"]["failures"] == [{"item": result.failures[0].item, "reason": result.failures[0].reason}]
+    assert to_dict([result])["questions"]["failures"] == [{"item": result.failures[0].item, "reason": result.failures[0].reason}]
 
 
 @DAMAGED

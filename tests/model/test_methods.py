@@ -278,7 +278,7 @@ def test_late_interaction_ranks_as_the_scorer_does():
     generator = torch.Generator().manual_seed(0)
     queries, candidates = (torch.nn.functional.normalize(torch.randn(n, 3, 8, generator=generator), dim=-1) for n in (4, 30))
     similarities = late_interaction(queries, candidates)
-    for row, ranking in enumerate(rank(queries.numpy(), candidates.numpy(), [{0: 1}] * 4, top=30)):
+    for row, ranking in enumerate(rank(queries.numpy(), candidates.numpy(), [{0: 1}] * 4, top_k=30)):
         assert ranking.top_K.tolist() == similarities[row].argsort(descending=True).tolist()
         assert_close(ranking.scores_K, 3 * similarities[row].sort(descending=True).values.numpy(), steps=FORWARD)
 
@@ -326,8 +326,8 @@ def test_late_interaction_is_scored_where_it_was_trained(pairs, model, tmp_path)
         {str(place): {f"image {place}": 1} for place in range(len(pairs))},
         (),
     )
-    plain, fine = evaluate(late, [asked])[0], evaluate(late, [asked], keep=tmp_path / "kept")[0]
-    again = evaluate(late, [asked], keep=tmp_path / "kept")[0]
+    plain, fine = evaluate(late, [asked])[0], evaluate(late, [asked], cache_dir=tmp_path / "cache")[0]
+    again = evaluate(late, [asked], cache_dir=tmp_path / "cache")[0]
     assert plain.metrics == fine.metrics == again.metrics and plain.metrics["hit@5"] > 5 / len(pairs)
     (one,) = load_file(next((tmp_path / "kept").rglob("*.safetensors"))).values()
     assert one.shape[1:] == (4, model.dim)

@@ -22,10 +22,10 @@ def result(
     """A results file of queries with one answer each, at these ranks."""
     places = np.array(ranks, dtype=float)
     scores: dict[str, Any] = {"hit@1": float((places <= 1).mean()), "hit@5": float((places <= 5).mean()), "mrr": float((1 / places).mean())}
-    scores |= {"queries": len(ranks), "candidates": 100, "confidence": {}, "failures": []}
+    scores |= {"queries": len(ranks), "num_candidates": 100, "ci95": {}, "failures": []}
     if per_query:
         scores["ranks"] = {f"q{n}": {"answer": None if np.isinf(rank) else int(rank)} for n, rank in enumerate(ranks)}
-    return {"format": 1, "benchmark": benchmark, "data": "data", "data_sha256": "hash", "scores": {name: scores}, "groups": {}}
+    return {"format": 2, "benchmark": benchmark, "data": "data", "data_sha256": "hash", "scores": {name: scores}, "averages": {}}
 
 
 def test_differences_are_those_of_the_scores():
@@ -34,13 +34,13 @@ def test_differences_are_those_of_the_scores():
     assert list(found) == ["hit@1", "hit@5", "mrr"]
     assert found["hit@1"].change == 0.25 and found["hit@5"].change == 0.25 and found["mrr"].change == pytest.approx((1 / 2 + 1 / 3) / 4)
     for one in found.values():
-        assert one.ends is not None and one.p is not None and one.ends[0] < one.change < one.ends[1] and one.p < 0.001
+        assert one.ci95 is not None and one.p is not None and one.ci95[0] < one.change < one.ci95[1] and one.p < 0.001
     back = {one.metric: one for one in compare(second, first)}
     assert all(back[metric].change == -one.change and back[metric].p == one.p for metric, one in found.items())
 
 
 def test_nothing_changed_and_little_changed():
-    assert {(one.change, one.ends, one.p) for one in compare(result([1, 2, 3]), result([1, 2, 3]))} == {(0, (0, 0), 1)}
+    assert {(one.change, one.ci95, one.p) for one in compare(result([1, 2, 3]), result([1, 2, 3]))} == {(0, (0, 0), 1)}
     little = {one.metric: one for one in compare(result([1, 2, 2, 3, 4]), result([2, 1, 1, 3, 4]))}
     assert little["hit@1"].change == pytest.approx(0.2) and little["hit@1"].p > 0.5
 
@@ -56,7 +56,7 @@ def test_pairing_tells_more_than_the_two_scores_alone():
 
 @pytest.mark.parametrize("other", [result([1, 2], per_query=False), result([1, 2, 3])], ids=["no ranks", "other queries"])
 def test_without_the_same_queries_nothing_is_tested(other):
-    assert {(one.ends, one.p) for one in compare(result([1, 2]), other)} == {(None, None)}
+    assert {(one.ci95, one.p) for one in compare(result([1, 2]), other)} == {(None, None)}
 
 
 def test_captions_of_one_image_are_tested_as_one():
@@ -86,23 +86,23 @@ def test_several_answers_and_gains_are_read_back():
     nothing["scores"]["text to image"]["ranks"] = {"a": {"x": None, "y": None}, "b": {"z": None}}
     by_metric = {each.metric: each for each in compare(nothing, one)}
     for metric, whole in (("hit@1", 1 / 2), ("recall@1", 1 / 4), ("hit@5", 1), ("mrr", 3 / 4)):
-        low, high = by_metric[metric].ends
+        low, high = by_metric[metric].ci95
         assert low <= whole <= high, metric
 
 
 def grouped(found, value, sets):
-    found["groups"] = {"mean": {"hit@1": value, "sets": sets, "confidence": {}}}
+    found["averages"] = {"mean": {"hit@1": value, "sets": sets, "ci95": {}}}
     return found
 
 
-def test_a_group_of_one_set_is_tested_as_the_set():
+def test_an_average_of_one_set_is_tested_as_the_set():
     first, second = grouped(result([2] * 8 + [1]), 1 / 9, ["text to image"]), grouped(result([1] * 9), 1.0, ["text to image"])
     own, mean = (one for one in compare(first, second) if one.metric == "hit@1")
     assert (mean.where, mean.change) == ("mean", 8 / 9)
-    assert (mean.ends, mean.p) == (own.ends, own.p) and mean.p < 0.05
+    assert (mean.ci95, mean.p) == (own.ci95, own.p) and mean.p < 0.05
 
 
-def test_a_group_weighs_its_sets_alike():
+def test_an_average_weighs_its_sets_alike():
     """Eight queries win in one set and two lose in the other, so the means cancel, but the eight alone do not."""
     sets = ["text to image", "image to text"]
     first, second = grouped(result([2] * 8), 0.5, sets), grouped(result([1] * 8), 0.5, sets)
@@ -110,14 +110,14 @@ def test_a_group_weighs_its_sets_alike():
         whole["scores"] |= result(ranks, name="image to text")["scores"]
     of = {one.where: one for one in compare(first, second) if one.metric == "hit@1"}
     assert of["text to image"].p < 0.05 and of["mean"].p > 0.5 and of["mean"].change == 0
-    assert of["mean"].ends == (0, 0), "every query of a set changes alike"
+    assert of["mean"].ci95 == (0, 0), "every query of a set changes alike"
 
 
-def test_groups_without_ranks_or_of_other_sets_are_shown_and_not_tested():
+def test_averages_without_ranks_or_of_other_sets_are_shown_and_not_tested():
     first, second = grouped(result([1, 2]), 0.5, ["text to image"]), grouped(result([1, 1]), 1.0, ["text to image", "another"])
     (last,) = [one for one in compare(first, second) if one.where == "mean"]
     assert (last.metric, last.change, last.p) == ("hit@1", 0.5, None)
-    second["groups"]["mean"]["sets"] = ["text to image"]
+    second["averages"]["mean"]["sets"] = ["text to image"]
     del second["scores"]["text to image"]["ranks"]
     assert all(one.p is None for one in compare(first, second))
 
@@ -136,9 +136,32 @@ def test_other_data_are_refused():
         compare(result([1]), result([1], name="image to text"))
 
 
+def test_results_of_format_1_are_read_under_the_names_of_format_2(tmp_path):
+    old = {
+        "format": 1, "benchmark": COCO, "backbone": {"name": "m"}, "readout": "last token", "dims": 8,
+        "scores": {"text to image": {
+            "hit@1": 0.5, "queries": 2, "candidates": 9, "chance_hit@1": 0.1, "confidence": {"hit@1": [0, 1]}, "failures": [],
+            "ranks": {"a": {"x": 1}, "b": {"y": 2}}, "top": {"a": [["x", 0.9]]},
+            "by_category": {"c": {"hit@1": 1.0, "candidates": 9, "confidence": {}}},
+        }},
+        "groups": {"mean": {"hit@1": 0.5, "sets": ["text to image"], "confidence": {"hit@1": [0, 1]}}},
+    }  # fmt: skip
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    found = read_result(tmp_path / "old.json")
+    assert (found["format"], found["base_model"], found["encoder"], found["truncate_dim"]) == (2, {"name": "m"}, "last token", 8)
+    scores = found["scores"]["text to image"]
+    assert (scores["num_candidates"], scores["random_hit@1"], scores["ci95"]) == (9, 0.1, {"hit@1": [0, 1]})
+    assert scores["top_k"] == {"a": [["x", 0.9]]} and scores["by_category"] == {"c": {"hit@1": 1.0, "num_candidates": 9, "ci95": {}}}
+    assert found["averages"] == {"mean": {"hit@1": 0.5, "sets": ["text to image"], "ci95": {"hit@1": [0, 1]}}} and "groups" not in found
+    new = {**result([1, 1]), "averages": found["averages"]}
+    new["scores"]["text to image"]["ranks"] = {"a": {"x": 1}, "b": {"y": 1}}
+    assert {(one.where, one.change) for one in compare(found, new) if one.metric == "hit@1"} == {("text to image", 0.5), ("mean", 0)}
+    assert published_rows(found)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds no scores"), ('{"scores": {}}', "has format None, not 1")],
+    [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds no scores"), ('{"scores": {}}', "has format None, not 2")],
 )
 def test_other_files_are_refused(content, message, tmp_path):
     path = tmp_path / "file.json"

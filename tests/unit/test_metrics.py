@@ -67,16 +67,16 @@ def test_constant_embeddings_get_the_worst_result(value):
     found = from_ranks([query(*one.ranks_R) for one in ranked], corpus_sizes=[20] * 20)
     assert [found[name] for name in ("hit@1", "hit@5", "recall@10", "ndcg@10")] == [0, 0, 0, 0]
     assert found["mrr"] == pytest.approx(1 / 20 if math.isfinite(value) else 0)
-    assert found["chance_hit@5"] == pytest.approx(5 / 20)
+    assert found["random_hit@5"] == pytest.approx(5 / 20)
 
 
 def test_chance_is_hypergeometric():
     # Two relevant of five: a draw of two misses both with chance 3/5 * 2/4; the second query has one of five.
     found = from_ranks([query(1, 2), query(1), query()], ks=(1, 2, 4, 9), corpus_sizes=[5, 5, 5])
-    assert found["chance_hit@1"] == pytest.approx((2 / 5 + 1 / 5) / 2)
-    assert found["chance_hit@2"] == pytest.approx((1 - 3 / 10 + 2 / 5) / 2)
-    assert found["chance_hit@4"] == pytest.approx((1 + 4 / 5) / 2)
-    assert found["chance_hit@9"] == 1
+    assert found["random_hit@1"] == pytest.approx((2 / 5 + 1 / 5) / 2)
+    assert found["random_hit@2"] == pytest.approx((1 - 3 / 10 + 2 / 5) / 2)
+    assert found["random_hit@4"] == pytest.approx((1 + 4 / 5) / 2)
+    assert found["random_hit@9"] == 1
 
 
 def test_chance_is_the_fraction_of_draws_that_hit():
@@ -86,16 +86,16 @@ def test_chance_is_the_fraction_of_draws_that_hit():
         picks = list(itertools.combinations([True] * count + [False] * (size - count), min(k, size)))
         expected = sum(any(pick) for pick in picks) / len(picks)
         found = from_ranks([query(*range(1, count + 1))], ks=(k,), corpus_sizes=[size])
-        assert found[f"chance_hit@{k}"] == pytest.approx(expected), (size, count, k)
+        assert found[f"random_hit@{k}"] == pytest.approx(expected), (size, count, k)
 
 
 def test_chance_of_a_large_corpus_does_not_overflow():
-    assert from_ranks([query(1)], ks=(1000,), corpus_sizes=[30_000])["chance_hit@1000"] == pytest.approx(1 / 30)
+    assert from_ranks([query(1)], ks=(1000,), corpus_sizes=[30_000])["random_hit@1000"] == pytest.approx(1 / 30)
 
 
 def test_from_ranks_has_these_keys():
     found = from_ranks([query(1), query(1), query(1), query()], ks=(1, 2), corpus_sizes=[2, 3, 5, 99])
-    counts = {"queries": 3, "candidates": 3, "chance_hit@1": pytest.approx(31 / 90), "chance_hit@2": pytest.approx(31 / 45)}
+    counts = {"queries": 3, "num_candidates": 3, "random_hit@1": pytest.approx(31 / 90), "random_hit@2": pytest.approx(31 / 45)}
     assert found == {"hit@1": 1, "hit@2": 1, "recall@1": 1, "recall@2": 1, "mrr": 1, "ndcg@10": 1} | counts
 
 

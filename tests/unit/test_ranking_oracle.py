@@ -13,7 +13,7 @@ KS = (1, 3, 10)
 
 
 def case(seed: int) -> tuple:
-    """Vectors of few small whole numbers, so that products are exact and often equal; some items failed, some are masked or not asked."""
+    """Vectors of few small whole numbers, so that products are exact and often equal; some items failed, some are excluded or not asked."""
     generator = np.random.default_rng(seed)
     num_queries, size = int(generator.integers(1, 12)), int(generator.integers(2, 90))
     shape = (3,) if seed % 4 else (2, 3)  # every fourth case by late interaction
@@ -25,9 +25,9 @@ def case(seed: int) -> tuple:
     for row in range(num_queries):
         places = generator.choice(size, generator.integers(row == 0, min(size, 12) + 1), replace=False)
         relevant.append({int(place): int(generator.integers(1, 4)) for place in places})
-    masked = {row: generator.choice(size, size // 4, replace=False).tolist() for row in range(num_queries) if generator.random() < 0.3}
+    excluded = {row: generator.choice(size, size // 4, replace=False).tolist() for row in range(num_queries) if generator.random() < 0.3}
     only = {row: generator.choice(size, size // 2 + 1, replace=False).tolist() for row in range(num_queries) if generator.random() < 0.3}
-    return queries, corpus, relevant, masked, only
+    return queries, corpus, relevant, excluded, only
 
 
 def scores_of(query: np.ndarray, corpus: np.ndarray) -> list[float]:
@@ -41,11 +41,11 @@ def scores_of(query: np.ndarray, corpus: np.ndarray) -> list[float]:
 def test_rank_and_metrics_of_random_cases_equal_the_oracle(block_bytes):
     different = []
     for seed in range(200):
-        queries, corpus, relevant, masked, only = case(seed)
-        found = rank(queries, corpus, relevant, masked=masked, candidates=only, top=7, block_bytes=block_bytes)
+        queries, corpus, relevant, excluded, only = case(seed)
+        found = rank(queries, corpus, relevant, excluded=excluded, candidates=only, top_k=7, block_bytes=block_bytes)
         wanted_ranks, wanted_tops = [], []
         for row, judged in enumerate(relevant):
-            scores, allowed = scores_of(queries[row], corpus), set(only.get(row, range(len(corpus)))) - set(masked.get(row, ()))
+            scores, allowed = scores_of(queries[row], corpus), set(only.get(row, range(len(corpus)))) - set(excluded.get(row, ()))
             wanted_ranks.append(ranks_of(scores, judged, allowed))
             wanted_tops.append(first_places(scores, allowed, 7))
         if [one.ranks_R.tolist() for one in found] != wanted_ranks or [one.top_K.tolist() for one in found] != wanted_tops:

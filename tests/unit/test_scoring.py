@@ -28,14 +28,14 @@ def whole_matrix(queries: np.ndarray, corpus: np.ndarray) -> np.ndarray:
 def reference(
     scores_QC: np.ndarray,
     relevant: Sequence[Mapping[int, int]],
-    masked: Mapping[int, Sequence[int]] = {},
+    excluded: Mapping[int, Sequence[int]] = {},
     candidates: Mapping[int, Sequence[int]] = {},
 ) -> dict[str, float]:
     """Metrics of the whole matrix; what is left out or failed is not found."""
     ranked = []
     for row, (scores_C, judged) in enumerate(zip(scores_QC, relevant, strict=True)):
         scores = np.where(np.isfinite(scores_C), scores_C, np.nan).astype(np.float32).tolist()
-        allowed = set(candidates.get(row, range(len(scores)))) - set(masked.get(row, ()))
+        allowed = set(candidates.get(row, range(len(scores)))) - set(excluded.get(row, ()))
         allowed = {place for place in allowed if not math.isnan(scores[place])}
         ranked.append((ranks_of(scores, judged, allowed), list(judged.values())))
     return metrics_of(ranked, KS)
@@ -63,38 +63,38 @@ def test_ranks_are_those_of_the_whole_matrix(seed, block_bytes):
     queries, corpus, relevant = drawn(seed)
     queries[3], corpus[[5, 17]], corpus[40, 2] = np.nan, np.nan, np.inf  # items that failed
     generator = np.random.default_rng(seed)
-    masked = {row: generator.choice(300, 40, replace=False).tolist() for row in range(0, 70, 3)}
+    excluded = {row: generator.choice(300, 40, replace=False).tolist() for row in range(0, 70, 3)}
     candidates = {row: generator.choice(300, 25, replace=False).tolist() for row in range(0, 70, 4)}
     scores = whole_matrix(np.nan_to_num(queries, nan=np.nan), np.where(np.isfinite(corpus), corpus, np.nan))
-    for some_masked, some_candidates in (({}, {}), (masked, {}), ({}, candidates), (masked, candidates)):
-        rankings = rank(queries, corpus, relevant, masked=some_masked, candidates=some_candidates, block_bytes=block_bytes)
-        assert scored(rankings, relevant) == pytest.approx(reference(scores, relevant, some_masked, some_candidates))
+    for some_excluded, some_candidates in (({}, {}), (excluded, {}), ({}, candidates), (excluded, candidates)):
+        rankings = rank(queries, corpus, relevant, excluded=some_excluded, candidates=some_candidates, block_bytes=block_bytes)
+        assert scored(rankings, relevant) == pytest.approx(reference(scores, relevant, some_excluded, some_candidates))
 
 
 def test_ranks_and_first_places_by_hand():
     corpus = np.array([[3.0], [2.0], [2.0], [2.0], [1.0], [np.nan]])
     # Of the three at 2 the irrelevant one is first, then the smaller gain; what failed is never found.
-    (one,) = rank(np.ones((1, 1)), corpus, [{1: 1, 2: 3, 4: 1, 5: 1}], top=4)
+    (one,) = rank(np.ones((1, 1)), corpus, [{1: 1, 2: 3, 4: 1, 5: 1}], top_k=4)
     assert one.ranks_R.tolist() == [3, 4, 5, math.inf]
     assert one.top_K.tolist() == [0, 1, 2, 3] and one.scores_K.tolist() == [3, 2, 2, 2]
-    (masked,) = rank(np.ones((1, 1)), corpus, [{4: 1, 2: 1}], masked={0: [0, 2]}, top=10)
-    assert masked.ranks_R.tolist() == [3, math.inf] and masked.top_K.tolist() == [1, 3, 4]
-    (listed,) = rank(np.ones((1, 1)), corpus, [{4: 1, 2: 1}], candidates={0: [4, 1, 4]}, top=10)
+    (excluded,) = rank(np.ones((1, 1)), corpus, [{4: 1, 2: 1}], excluded={0: [0, 2]}, top_k=10)
+    assert excluded.ranks_R.tolist() == [3, math.inf] and excluded.top_K.tolist() == [1, 3, 4]
+    (listed,) = rank(np.ones((1, 1)), corpus, [{4: 1, 2: 1}], candidates={0: [4, 1, 4]}, top_k=10)
     assert listed.ranks_R.tolist() == [2, math.inf] and listed.top_K.tolist() == [1, 4]
     (failed,) = rank(np.full((1, 1), np.nan), corpus, [{0: 1}])
     assert failed.ranks_R.tolist() == [math.inf] and not len(failed.top_K)
 
 
-@pytest.mark.parametrize("top", [1, 7, 500])
+@pytest.mark.parametrize("top_k", [1, 7, 500])
 @pytest.mark.parametrize("seed", range(2))
-def test_first_places_are_those_of_a_stable_sort(seed, top):
+def test_first_positions_are_those_of_a_stable_sort(seed, top_k):
     queries, corpus, relevant = drawn(seed)
-    masked, candidates = {0: list(range(50))}, {1: [5, 250, 7, 100]}
+    excluded, candidates = {0: list(range(50))}, {1: [5, 250, 7, 100]}
     scores = whole_matrix(queries, corpus)
     scores[0, :50] = -np.inf
     scores[1, [place for place in range(300) if place not in candidates[1]]] = -np.inf
-    for row, one in enumerate(rank(queries, corpus, relevant, masked=masked, candidates=candidates, top=top, block_bytes=SMALL)):
-        best = np.argsort(-scores[row], kind="stable")[: min(top, np.isfinite(scores[row]).sum())]
+    for row, one in enumerate(rank(queries, corpus, relevant, excluded=excluded, candidates=candidates, top_k=top_k, block_bytes=SMALL)):
+        best = np.argsort(-scores[row], kind="stable")[: min(top_k, np.isfinite(scores[row]).sum())]
         assert one.top_K.tolist() == best.tolist() and one.scores_K.tolist() == scores[row, best].tolist()
 
 
@@ -139,7 +139,7 @@ def test_leading_numbers_are_used_at_length_one(groups):
     corpus[9] = 0  # has no direction: scores 0
     relevant = [{int(generator.integers(200)): 1} for _ in range(30)]
     cut = [vectors[..., :5] / np.maximum(np.linalg.norm(vectors[..., :5], axis=-1, keepdims=True), 1e-30) for vectors in (queries, corpus)]
-    rankings = rank(queries, corpus, relevant, dims=5, block_bytes=SMALL)
+    rankings = rank(queries, corpus, relevant, truncate_dim=5, block_bytes=SMALL)
     assert scored(rankings, relevant) == pytest.approx(reference(whole_matrix(*cut), relevant))
     assert scored(rankings, relevant) != scored(rank(queries, corpus, relevant), relevant)
 
@@ -161,18 +161,18 @@ def test_inputs_are_not_changed():
     queries, corpus, relevant = drawn(5)
     queries.flags.writeable = corpus.flags.writeable = False
     before = queries.copy(), corpus.copy()
-    rank(queries, corpus, relevant, dims=3)
+    rank(queries, corpus, relevant, truncate_dim=3)
     assert np.array_equal(queries, before[0]) and np.array_equal(corpus, before[1])
 
 
 @pytest.mark.parametrize(
     ("queries", "corpus", "options", "message"),
     [
-        (np.ones((2, 3)), np.ones((4, 2)), {}, "as many numbers"),
+        (np.ones((2, 3)), np.ones((4, 2)), {}, "as many dimensions"),
         (np.ones((2, 3)), np.ones((4, 1, 3)), {}, "must both be"),
         (np.ones((0, 3)), np.ones((4, 3)), {}, "nothing to rank: 0 queries"),
-        (np.ones((2, 3)), np.ones((4, 3)), {"dims": 4}, "dims must be 1 to 3, .* not 4"),
-        (np.ones((2, 3)), np.ones((4, 3)), {"top": 0}, "top must be at least 1"),
+        (np.ones((2, 3)), np.ones((4, 3)), {"truncate_dim": 4}, "truncate_dim must be 1 to 3, .* not 4"),
+        (np.ones((2, 3)), np.ones((4, 3)), {"top_k": 0}, "top_k must be at least 1"),
         (np.ones((1, 3)), np.ones((4, 3)), {}, "1 queries need as many"),
     ],
 )

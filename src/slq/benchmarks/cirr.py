@@ -111,9 +111,9 @@ def _sets(queries: Sequence[Query], images: Images, wordings: Mapping[str, str])
     gallery = corpus_of(images, images.paths, lambda item: prompted(item, wordings.get("corpus")))
     qrels = {each.id: {each.target: 1} if each.target else {} for each in queries}
     failures = images.failures()
-    masked = {each.id: frozenset({each.reference}) for each in queries}
+    excluded = {each.id: frozenset({each.reference}) for each in queries}
     of = {each.id: each.reference for each in queries}
-    whole = RetrievalSet(NAMES["recall"], asked, gallery, qrels, failures, masked=masked, depths=(1, 5, 10, 50), clusters=of)
+    whole = RetrievalSet(NAMES["recall"], asked, gallery, qrels, failures, excluded=excluded, depths=(1, 5, 10, 50), clusters=of)
     if not all(each.others for each in queries):
         return (whole,)
     candidates = {each.id: tuple(images.found(each.others)) for each in queries}

@@ -57,9 +57,9 @@ def _show(first: Path, second: Path, found: Sequence[Difference]) -> None:
     for where in dict.fromkeys(one.where for one in found):
         rows = []
         for one in (one for one in found if one.where == where):
-            ends = "" if one.ends is None else f"{100 * one.ends[0]:+.1f} to {100 * one.ends[1]:+.1f}"
+            bounds = "" if one.ci95 is None else f"{100 * one.ci95[0]:+.1f} to {100 * one.ci95[1]:+.1f}"
             p = "" if one.p is None else f"{one.p:.4f}"
-            rows.append([one.metric, *shares([one.first, one.second]), f"{100 * one.change:+.1f}", ends, p])
+            rows.append([one.metric, *shares([one.first, one.second]), f"{100 * one.change:+.1f}", bounds, p])
         table([where, *names, "points", "95 % interval", "p"], rows)
     if any(one.p is None for one in found):
         typer.echo("No p: ranks of the same queries are not in both files (slq eval --per-query).")
@@ -70,7 +70,7 @@ def _show_published(where: str, figures: Sequence[Published], results: Mapping[P
     metrics = list(dict.fromkeys(figure.metric for figure in figures))
     rows = []
     for path, result in results.items():
-        if scores := result["scores"].get(where) or result.get("groups", {}).get(where):
+        if scores := result["scores"].get(where) or result.get("averages", {}).get(where):
             rows.append([path.stem, *[shares([scores[metric]])[0] if metric in scores else "" for metric in metrics], "measured"])
     models: dict[tuple[str, str], dict[str, float]] = {}
     for figure in figures:

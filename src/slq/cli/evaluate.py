@@ -78,7 +78,7 @@ def evaluate(
     """Score retrieval: hit@k (any answer in the top k), recall@k (share of answers found), MRR, nDCG@10; ties never help.
 
     Without --adapter a zero-shot readout, --readout, is scored: what the frozen model gives by itself. In a BEIR folder's queries.jsonl
-    a `category` is also scored apart, and `masked` lists corpus ids to leave out of that query's ranking.
+    a `category` is also scored apart, and `excluded` lists corpus ids to leave out of that query's ranking.
 
     In brackets stand 95 % intervals, by cluster bootstrap: the captions of one image are resampled together.
 
@@ -86,7 +86,7 @@ def evaluate(
         slq eval --benchmark coco --adapter my-adapter --json coco.json --per-query --keep kept/
     """
     from slq.encoders import BASELINES, MultiVectorEncoder
-    from slq.evaluation import dataset_sha256, group_scores, result_record
+    from slq.evaluation import average_scores, dataset_sha256, result_record
     from slq.evaluation import evaluate as run
     from slq.io.files import write_json
     from slq.models import MINIATURE
@@ -108,12 +108,12 @@ def evaluate(
         encoder = wanted.encoder(adapter, model)
     else:
         encoder = MultiVectorEncoder(wanted.latent_encoder(adapter, model), late_interaction)
-    total = len({id(item) for one in asked.sets for item in (*one.queries.values(), *one.corpus.values())})
+    total = sum(len(one.queries) + len(one.corpus) for one in asked.sets)
     with progress_bar("embedding", total) as advance:
         evaluations = run(encoder, asked.sets, batch_size, advance, keep, dims)
     if asked.benchmark:
         typer.echo(f"{asked.benchmark['name']}: {asked.benchmark['protocol']} Data {asked.benchmark['revision']}.")
-    _show(evaluations, group_scores(evaluations, asked.groups))
+    _show(evaluations, average_scores(evaluations, asked.groups))
     if json_file:
         result = result_record(
             evaluations,
@@ -123,9 +123,9 @@ def evaluate(
             data_sha256=dataset_sha256(asked.sets),
             command=shlex.join(["slq", *sys.argv[1:]]),
             benchmark=asked.benchmark,
-            groups=asked.groups,
+            averages=asked.groups,
             per_query=per_query,
-            dims=dims,
+            truncate_dim=dims,
         )
         write_json(json_file, result)
         typer.echo(f"Scores written to {json_file}.")
@@ -163,7 +163,7 @@ def _show(evaluations: Sequence[Evaluation], groups: Mapping[str, Any]) -> None:
     names = list(dict.fromkeys(name for one in evaluations for name in one.metrics))
     table(["protocol", *names], [[one.name, *[_cell(one, name) for name in names]] for one in evaluations])
     if groups:
-        names = list(dict.fromkeys(name for found in groups.values() for name in found if name not in ("sets", "confidence")))
+        names = list(dict.fromkeys(name for found in groups.values() for name in found if name not in ("sets", "ci95")))
         rows = [[group, *[_share(found, name) for name in names], str(len(found["sets"]))] for group, found in groups.items()]
         table(["mean of sets", *names, "sets"], rows)
     if any(one.by_category for one in evaluations):
@@ -179,9 +179,9 @@ def _show(evaluations: Sequence[Evaluation], groups: Mapping[str, Any]) -> None:
 def _cell(one: Evaluation, name: str) -> str:
     """A metric with its interval, where it has one."""
     shown = _share(one.metrics, name)
-    if name not in one.confidence:
+    if name not in one.ci95:
         return shown
-    low, high = one.confidence[name]
+    low, high = one.ci95[name]
     return f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
 
 

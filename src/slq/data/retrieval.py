@@ -28,7 +28,7 @@ class RetrievalSet:
     """Queries and corpus by id, which of the corpus answers which query, and what was left out of either.
 
     Every query has judgements. A judged corpus id may be absent from `corpus` if its item is among the failures: it can then
-    not be found, and a score must count it as missed. categories: query id -> the group it is also scored in. masked: query id ->
+    not be found, and a score must count it as missed. categories: query id -> the group it is also scored in. excluded: query id ->
     corpus ids left out of its ranking, such as the image that a composed query starts from. candidates: query id -> the only corpus ids
     that it is ranked against, where a protocol gives each query its own list. depths: the k of hit@k and recall@k. clusters: query id ->
     the image or whatever else it shares with queries that are found or missed with it, such as the captions of one image.
@@ -40,7 +40,7 @@ class RetrievalSet:
     qrels: Qrels
     failures: tuple[Failure, ...]
     categories: Mapping[str, str] = field(default_factory=dict)
-    masked: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
     candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     depths: tuple[int, ...] = (1, 5, 10)
     clusters: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class _Items:
     sources: dict[str, str]
     failures: list[Failure]
     categories: dict[str, str]
-    masked: dict[str, frozenset[str]]
+    excluded: dict[str, frozenset[str]]
     clusters: dict[str, str]
 
 
@@ -62,7 +62,7 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
     """Read `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` of a folder; unjudged queries are dropped.
 
     Rows have `_id`, `text` and optionally `title` (corpus only, put before the text) and `image` (a path relative to the folder);
-    queries may have a `category` to be scored by, `masked`, a list of corpus ids to leave out of their ranking, and a `cluster`, which
+    queries may have a `category` to be scored by, `excluded`, a list of corpus ids to leave out of their ranking, and a `cluster`, which
     queries share that are not independent (without, those that show one image are a cluster).
     Items that cannot be used become failures; negative scores, which some sets use for spam, become 0.
 
@@ -86,17 +86,17 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
         qrels={query_id: qrels[query_id] for query_id in judged},
         failures=tuple(corpus.failures + queries.failures),
         categories={query_id: name for query_id, name in queries.categories.items() if query_id in judged},
-        masked=_known_masks(folder / "queries.jsonl", queries, corpus, judged),
+        excluded=_known_exclusions(folder / "queries.jsonl", queries, corpus, judged),
         clusters={query_id: name for query_id, name in queries.clusters.items() if query_id in judged},
     )
 
 
-def _known_masks(path: Path, queries: _Items, corpus: _Items, judged: Mapping[str, Item]) -> dict[str, frozenset[str]]:
-    for query_id, ids in queries.masked.items():
+def _known_exclusions(path: Path, queries: _Items, corpus: _Items, judged: Mapping[str, Item]) -> dict[str, frozenset[str]]:
+    for query_id, ids in queries.excluded.items():
         unknown = sorted(ids - corpus.sources.keys())
         if unknown:
-            raise DataError(f"{path}: query {query_id!r} masks {unknown[0]!r}, which is not in corpus.jsonl; correct its 'masked'")
-    return {query_id: ids for query_id, ids in queries.masked.items() if query_id in judged}
+            raise DataError(f"{path}: query {query_id!r} excludes {unknown[0]!r}, which is not in corpus.jsonl; correct its 'excluded'")
+    return {query_id: ids for query_id, ids in queries.excluded.items() if query_id in judged}
 
 
 def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:
@@ -158,9 +158,9 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
     try:
         (folder / "qrels").mkdir(parents=True, exist_ok=True)
         _write_items(folder / "corpus.jsonl", retrieval_set.corpus)
-        # What is masked but not in the corpus (an item that failed) could not be read back.
-        masked = {query_id: ids & retrieval_set.corpus.keys() for query_id, ids in retrieval_set.masked.items()}
-        _write_items(folder / "queries.jsonl", retrieval_set.queries, retrieval_set.categories, masked, retrieval_set.clusters)
+        # What is excluded but not in the corpus (an item that failed) could not be read back.
+        excluded = {query_id: ids & retrieval_set.corpus.keys() for query_id, ids in retrieval_set.excluded.items()}
+        _write_items(folder / "queries.jsonl", retrieval_set.queries, retrieval_set.categories, excluded, retrieval_set.clusters)
         _write_qrels(folder / "qrels" / f"{split}.tsv", retrieval_set.qrels)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -169,7 +169,7 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
 
 
 def _read_items(path: Path, asked: bool = False) -> _Items:
-    """The rows of a corpus, or (`asked`) of queries, which alone have categories and masks."""
+    """The rows of a corpus, or (`asked`) of queries, which alone have categories, excluded ids and clusters."""
     found = _Items({}, {}, [], {}, {}, {})
     for source, row in read_rows(path):
         if isinstance(row, DataError):
@@ -194,8 +194,8 @@ def _read_items(path: Path, asked: bool = False) -> _Items:
         image = row.get("image")
         if cluster := _name(row, "cluster", source) or (image if isinstance(image, str) else None):
             found.clusters[item_id] = cluster
-        if masked := _mask(row, source):
-            found.masked[item_id] = masked
+        if excluded := _excluded(row, source):
+            found.excluded[item_id] = excluded
     return found
 
 
@@ -209,13 +209,14 @@ def _name(row: Row, column: str, source: str) -> str | None:
     return str(name)
 
 
-def _mask(row: Row, source: str) -> frozenset[str]:
-    masked = row.get("masked")
-    if masked is None:
+def _excluded(row: Row, source: str) -> frozenset[str]:
+    column = "excluded" if "excluded" in row else "masked"  # as it was called before
+    excluded = row.get(column)
+    if excluded is None:
         return frozenset()
-    if not isinstance(masked, list) or not all(isinstance(id_, str | int) and not isinstance(id_, bool) for id_ in masked):
-        raise DataError(f"{source}: 'masked' must be a list of corpus ids, not {masked!r}")
-    return frozenset(str(id_) for id_ in masked)
+    if not isinstance(excluded, list) or not all(isinstance(id_, str | int) and not isinstance(id_, bool) for id_ in excluded):
+        raise DataError(f"{source}: {column!r} must be a list of corpus ids, not {excluded!r}")
+    return frozenset(str(id_) for id_ in excluded)
 
 
 def _item(row: Row, folder: Path) -> Item:
@@ -257,7 +258,7 @@ def _write_items(
     path: Path,
     items: Mapping[str, Item],
     categories: Mapping[str, str] = {},
-    masked: Mapping[str, frozenset[str]] = {},
+    excluded: Mapping[str, frozenset[str]] = {},
     clusters: Mapping[str, str] = {},
 ) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
@@ -267,8 +268,8 @@ def _write_items(
                 row["image"] = path_from(path.parent, item.image)
             if item_id in categories:
                 row["category"] = categories[item_id]
-            if masked.get(item_id):
-                row["masked"] = sorted(masked[item_id])
+            if excluded.get(item_id):
+                row["excluded"] = sorted(excluded[item_id])
             if item_id in clusters:
                 row["cluster"] = clusters[item_id]
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -150,7 +150,7 @@ def _scores(evaluations: dict[str, list[Evaluation]]) -> tuple[ScoreRow, ...]:
     rows = []
     for place, (name, note) in enumerate(names_and_notes):
         hit = {stage: found[place].metrics["hit@5"] for stage, found in evaluations.items()}
-        random = evaluations["after"][place].metrics["chance_hit@5"]
+        random = evaluations["after"][place].metrics["random_hit@5"]
         rows.append(ScoreRow(name, hit["before"], hit["untrained"], hit["after"], random, note))
     return tuple(rows)
 
@@ -231,7 +231,7 @@ def _examples(output: Path, evaluations: dict[str, list[Evaluation]], sets: Sequ
 def _top(evaluation: Evaluation, row: int, captions: dict[str, str]) -> tuple[ResultCard, ...]:
     """The first images of one query, relevant ones marked."""
     query = evaluation.queries[row]
-    return tuple(ResultCard(f"{DATA}/test/{id_}", captions[id_], score, id_ in query.ranks) for id_, score in query.top[:TOP_K])
+    return tuple(ResultCard(f"{DATA}/test/{id_}", captions[id_], score, id_ in query.ranks) for id_, score in query.top_k[:TOP_K])
 
 
 def _curve(log: Path) -> tuple[tuple[int, float], ...]:

@@ -1,4 +1,4 @@
-"""Two results of `slq eval` side by side: differences, and whether they could be luck; published figures beside them.
+"""Two results of `slq eval` beside each other: differences, and whether they could be luck; published figures beside them.
 
 Shapes: M metrics, Q queries.
 """
@@ -10,7 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from slq.errors import DataError, InputError
 from slq.evaluation.metrics import RelevantRanks, values_by_query
-from slq.evaluation.results import FORMAT
-from slq.evaluation.statistics import QueryValues, interval, paired_test
+from slq.evaluation.results import FORMAT, upgraded
+from slq.evaluation.statistics import Bounds, QueryValues, interval, paired_test
 
 PUBLISHED = Path(__file__).with_name("published.toml")
 _COUNTED = re.compile(r"hit@(\d+)")
@@ -28,26 +28,41 @@ _AVERAGED = re.compile(r"(hit|recall|ndcg)@\d+|mrr")
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of one set or group in two results, as fractions.
+    """One metric of one set or average in two results, as fractions.
 
-    ends, p: the 95 % interval of the difference, and the p-value of a paired permutation test; None where the queries are not paired.
+    Attributes:
+        where: the set or average.
+        metric: the metric's name.
+        first: its value in the first result.
+        second: its value in the second.
+        ci95: the interval of the difference; None where the queries are not paired.
+        p: p-value of a paired permutation test; None where the queries are not paired.
     """
 
     where: str
     metric: str
     first: float
     second: float
-    ends: tuple[float, float] | None = None
+    ci95: Bounds | None = None
     p: float | None = None
 
     @property
     def change(self) -> float:
+        """Second less first."""
         return self.second - self.first
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure, as a fraction, of a set or group."""
+    """One published figure, as a fraction, of a set or average.
+
+    Attributes:
+        where: the set or average; empty where the source does not say which.
+        metric: the metric's name.
+        model: the model's name, as published.
+        value: the figure.
+        source: where it was published.
+    """
 
     where: str
     metric: str
@@ -57,28 +72,39 @@ class Published:
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `slq eval --json` wrote.
+    """Read a results file of `slq eval`.
 
-    Raises DataError if the file is missing or something else.
+    Args:
+        path: of format 1 or 2.
+
+    Returns:
+        The result, under the names of format 2.
+
+    Raises:
+        DataError: if the file is missing or something else.
     """
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); name a file written by slq eval --json.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); name a file written by slq eval.") from error
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); name a file written by slq eval --json.") from error
+        raise DataError(f"{path} is not JSON ({error}); name a file written by slq eval.") from error
     if not isinstance(result, dict) or "scores" not in result:
-        raise DataError(f"{path} holds no scores; name a file written by slq eval --json.")
-    if result.get("format") != FORMAT:
+        raise DataError(f"{path} holds no scores; name a file written by slq eval.")
+    if result.get("format") not in (1, FORMAT):
         raise DataError(f"{path} has format {result.get('format')}, not {FORMAT}; score again with this version of slq.")
-    return result
+    return upgraded(result)
 
 
 def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Refuse results of different data.
+    """Refuse results of different data. Prompts may differ: they are part of what is compared.
 
-    Raises InputError naming the first thing that differs: benchmark, variant, protocol or revision; the data's hash where there is no
-    benchmark. Prompts may differ: they are part of what is compared.
+    Args:
+        first: a result, as `read_result` gives it.
+        second: another.
+
+    Raises:
+        InputError: naming the first thing that differs: benchmark, variant, protocol or revision; the data's hash without a benchmark.
     """
     ours, theirs = first.get("benchmark") or {}, second.get("benchmark") or {}
     for key in ("name", "variant", "protocol", "revision"):
@@ -92,11 +118,20 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    """Each metric that both results have, set by set and then group by group.
+    """Compare each metric that both results have, set by set and then average by average.
 
-    Where both files hold ranks of the same queries, the difference has an interval and a p-value; of a group, where all its sets do.
-    Queries of one cluster are resampled and permuted together; the clusters are those that the files record.
-    Raises InputError if the two share no set.
+    Where both hold ranks of the same queries, a difference has an interval and a p-value; of an average, where all its sets do. Queries of
+    one cluster are resampled and permuted together; the clusters are those that the results record.
+
+    Args:
+        first: a result, as `read_result` gives it.
+        second: another.
+
+    Returns:
+        Differences, second less first.
+
+    Raises:
+        InputError: if the two share no set.
     """
     names = [name for name in first["scores"] if name in second["scores"]]
     if not names:
@@ -105,8 +140,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Differe
     for name in names:
         ours, theirs = first["scores"][name], second["scores"][name]
         found += _tested(name, ours, theirs, [(ours, theirs)])
-    for name in (name for name in first.get("groups", {}) if name in second.get("groups", {})):
-        ours, theirs = first["groups"][name], second["groups"][name]
+    for name in (name for name in first.get("averages", {}) if name in second.get("averages", {})):
+        ours, theirs = first["averages"][name], second["averages"][name]
         members = [(first["scores"].get(one, {}), second["scores"].get(one, {})) for one in ours["sets"]]
         same = ours["sets"] == theirs["sets"]
         found += _tested(name, ours, theirs, members if same else [])
@@ -114,12 +149,16 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Differe
 
 
 def published_rows(result: Mapping[str, Any]) -> list[Published]:
-    """Published figures of the result's benchmark, for the sets and groups that it has; empty without a benchmark.
+    """Find published figures of the result's benchmark.
 
-    `where` is empty for a figure whose source does not say which set it is of.
+    Args:
+        result: as `read_result` gives it.
+
+    Returns:
+        Figures of the sets and averages that the result has; none without a benchmark.
     """
     benchmark = result.get("benchmark") or {}
-    known = {"", *result["scores"], *result.get("groups", {})}
+    known = {"", *result["scores"], *result.get("averages", {})}
     found = []
     for table in tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["table"]:
         fits = table["benchmark"] == benchmark.get("name") and benchmark.get("variant") in table.get("variants", [benchmark.get("variant")])
@@ -144,18 +183,15 @@ def _tested(
     if not (metrics and sets and all(_paired(*each) for each in sets)):
         return plain
     differences = [QueryValues(_differences(metrics, *each), _clusters(*each)) for each in sets]
-    ends, ps = interval(differences), paired_test(differences)
-    return [
-        Difference(name, one.metric, one.first, one.second, (float(low), float(high)), float(p))
-        for one, (low, high), p in zip(plain, ends, ps, strict=True)
-    ]
+    bounds, ps = interval(differences).tolist(), paired_test(differences).tolist()
+    return [replace(one, ci95=Bounds(*each), p=p) for one, each, p in zip(plain, bounds, ps, strict=True)]
 
 
 def _differences(metrics: Sequence[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> np.ndarray:
     """Of each metric, query by query (M, Q)."""
     depths = [int(found[1]) for metric in metrics if (found := _COUNTED.fullmatch(metric))]
     queries = list(ours["ranks"])
-    values = [values_by_query([_places(scores, query) for query in queries], depths or [1]) for scores in (ours, theirs)]
+    values = [values_by_query([_relevant_ranks(scores, query) for query in queries], depths or [1]) for scores in (ours, theirs)]
     return np.stack([values[1][metric] - values[0][metric] for metric in metrics])
 
 
@@ -165,7 +201,7 @@ def _clusters(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str] |
     return [told.get(query, f"query {query}") for query in ours["ranks"]] if told else None
 
 
-def _places(scores: Mapping[str, Any], query: str) -> RelevantRanks:
+def _relevant_ranks(scores: Mapping[str, Any], query: str) -> RelevantRanks:
     ranks, gains = scores["ranks"][query], scores.get("gains", {}).get(query, {})
     return RelevantRanks(
         np.array([np.inf if rank is None else float(rank) for rank in ranks.values()]), np.array([gains.get(id_, 1) for id_ in ranks])

@@ -14,27 +14,32 @@ from slq.data import PairFile, RetrievalSet, from_pairs
 from slq.encoders.base import Encoder
 from slq.errors import Failure
 from slq.evaluation.metrics import RelevantRanks, from_ranks, values_by_query
-from slq.evaluation.ranking import rank
-from slq.evaluation.statistics import QueryValues, interval
+from slq.evaluation.ranking import Ranking, rank
+from slq.evaluation.statistics import Bounds, QueryValues, interval
 from slq.evaluation.vectors import Vectors, encode_once
 
-SEED = 0  # of the confidence intervals
+SEED = 0  # of the intervals
 
 
 @dataclass(frozen=True)
 class QueryResult:
     """What one query found.
 
-    ranks: the rank of each relevant candidate, best first; inf for one that is never found. gains: how relevant each is. top: the first
-    places, as (corpus id, score), equal scores in the order of the corpus. candidates: how many it was ranked among. cluster: what it
-    shares with queries that it is not independent of, such as the image it was written for; None where the data says nothing.
+    Attributes:
+        id: the query's.
+        ranks: rank of each relevant candidate, best first; inf for one that is never found.
+        gains: how relevant each is.
+        top_k: the first positions, as (corpus id, score), equal scores in the order of the corpus.
+        num_candidates: how many it was ranked among.
+        cluster: what it shares with queries that it is not independent of, such as the image it was written for; None where the data
+            says nothing.
     """
 
     id: str
     ranks: Mapping[str, float]
     gains: Mapping[str, int]
-    top: tuple[tuple[str, float], ...]
-    candidates: int
+    top_k: tuple[tuple[str, float], ...]
+    num_candidates: int
     cluster: str | None = None
 
     @property
@@ -43,15 +48,22 @@ class QueryResult:
         return min(self.ranks.values(), default=math.inf)
 
     @property
-    def places(self) -> RelevantRanks:
+    def relevant_ranks(self) -> RelevantRanks:
+        """Ranks and gains as the metrics take them."""
         return RelevantRanks(np.array([*self.ranks.values()]), np.array([self.gains[id_] for id_ in self.ranks]))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one retrieval set, as fractions, with each query's result.
+    """Scores of one retrieval set, with each query's result.
 
-    categories: each category's queries, where the set names categories. depths: the k of hit@k and recall@k.
+    Attributes:
+        name: the set's.
+        metrics: fractions and counts, as `from_ranks` gives them.
+        queries: the result of each query.
+        failures: items that could not be used.
+        categories: each category's queries, where the set names categories.
+        depths: the k of hit@k and recall@k.
     """
 
     name: str
@@ -63,22 +75,23 @@ class Evaluation:
 
     @property
     def query_ids(self) -> tuple[str, ...]:
+        """The ids of the queries, in order."""
         return tuple(query.id for query in self.queries)
 
     @cached_property
     def values(self) -> dict[str, np.ndarray]:
         """Each averaged metric's value for each query that has a relevant candidate."""
-        return values_by_query([query.places for query in self.queries], self.depths)
-
-    @cached_property
-    def confidence(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of each averaged metric, by cluster bootstrap over the queries."""
-        return _confidence(self.values, self.clusters)
+        return values_by_query([query.relevant_ranks for query in self.queries], self.depths)
 
     @cached_property
     def clusters(self) -> tuple[str, ...] | None:
         """The cluster of each query that has a relevant candidate; None if they are independent."""
-        return clusters_of([query for query in self.queries if query.ranks])
+        return _clusters_of(self.queries)
+
+    @cached_property
+    def ci95(self) -> dict[str, Bounds]:
+        """The 95 % interval of each averaged metric, by cluster bootstrap over the queries."""
+        return _intervals(self.values, self.clusters)
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, float]]:
@@ -86,13 +99,13 @@ class Evaluation:
         return {category: scores_over(queries, self.depths) for category, queries in self.categories.items()}
 
     @cached_property
-    def confidence_by_category(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """As `confidence`, of each category's queries."""
-        found = {}
-        for category, queries in self.categories.items():
-            judged = [query for query in queries if query.ranks]
-            found[category] = _confidence(values_by_query([query.places for query in judged], self.depths), clusters_of(judged))
-        return found
+    def ci95_by_category(self) -> dict[str, dict[str, Bounds]]:
+        """As `ci95`, of each category's queries."""
+        values = {
+            category: values_by_query([query.relevant_ranks for query in queries], self.depths)
+            for category, queries in self.categories.items()
+        }
+        return {category: _intervals(values[category], _clusters_of(queries)) for category, queries in self.categories.items()}
 
 
 def evaluate(
@@ -100,33 +113,71 @@ def evaluate(
     sets: Sequence[RetrievalSet],
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda count: None,
-    keep: Path | None = None,
-    dims: int | None = None,
+    cache_dir: Path | None = None,
+    truncate_dim: int | None = None,
     top_k: int = 10,
 ) -> list[Evaluation]:
-    """Score retrieval sets one after the other; an item that stands in several is embedded once.
+    """Score retrieval sets one after the other; equal items are embedded once.
 
-    keep: a folder in which embeddings are kept, so that a run that was stopped, or one over more sets, embeds only what is missing. dims:
-    score by so many leading numbers of each vector, at length 1 again (Matryoshka). top_k: how many first places of each query are noted.
-    Items that cannot be used are listed in `failures` and stay in: as candidates they are never found, as queries they find nothing.
+    Args:
+        encoder: gives the vectors.
+        sets: what is scored.
+        batch_size: images embedded at once; of texts, as many as have the tokens of so many images.
+        progress: called with the number of items just done, of all that the sets hold.
+        cache_dir: folder in which embeddings are cached: a run that was stopped, or one over more sets, embeds only what is missing.
+        truncate_dim: score by so many leading dimensions of each vector, at length 1 again (Matryoshka).
+        top_k: how many first positions of each query are noted.
+
+    Returns:
+        One Evaluation a set. Items that cannot be used are listed in `failures` and stay in: as candidates they are never found, as queries
+        they find nothing.
+
+    Raises:
+        InputError: if a set has no query with a relevant candidate, or truncate_dim does not fit.
     """
-    vectors = encode_once(encoder, sets, batch_size, progress, keep)
-    return [_ranked(one, vectors, dims, top_k) for one in sets]
+    vectors = encode_once(encoder, sets, batch_size, progress, cache_dir)
+    return [_evaluation(one, vectors, truncate_dim, top_k) for one in sets]
 
 
 def scores_over(queries: Sequence[QueryResult], depths: Sequence[int]) -> dict[str, float]:
-    """The metrics of these queries."""
-    return from_ranks([query.places for query in queries], depths, [query.candidates for query in queries])
+    """The metrics of these queries.
+
+    Args:
+        queries: results of an Evaluation, or some of them.
+        depths: the k of hit@k and recall@k.
+
+    Returns:
+        Fractions and counts, as `from_ranks` gives them.
+    """
+    return from_ranks([query.relevant_ranks for query in queries], depths, [query.num_candidates for query in queries])
 
 
-def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None, top_k: int) -> Evaluation:
-    results = _results(one, vectors, dims, top_k)
+def bidirectional_sets(pairs: PairFile) -> list[RetrievalSet]:
+    """Pairs of images and captions as two sets.
+
+    Args:
+        pairs: each an image and its captions.
+
+    Returns:
+        The sets `text to image` and `image to text`.
+
+    Raises:
+        DataError: if a pair is not one image with texts.
+    """
+    return [
+        replace(from_pairs(pairs, "text_to_image"), name="text to image"),
+        replace(from_pairs(pairs, "image_to_text"), name="image to text"),
+    ]
+
+
+def _evaluation(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, top_k: int) -> Evaluation:
+    results = _results(one, vectors, truncate_dim, top_k)
     categories: dict[str, list[QueryResult]] = {}
     for query in results:
         if query.id in one.categories:
             categories.setdefault(one.categories[query.id], []).append(query)
     listed = {**one.queries, **one.corpus}
-    failures = tuple(Failure(id_, vectors.faults[id(item)]) for id_, item in listed.items() if id(item) in vectors.faults)
+    failures = tuple(Failure(id_, reason) for id_, item in listed.items() if (reason := vectors.failure(item)) is not None)
     scored = {
         category: tuple(queries)
         for category, queries in sorted(categories.items())
@@ -135,52 +186,58 @@ def _ranked(one: RetrievalSet, vectors: Vectors, dims: int | None, top_k: int) -
     return Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, scored, one.depths)
 
 
-def clusters_of(queries: Sequence[QueryResult]) -> tuple[str, ...] | None:
-    """The cluster of each query, one of its own for a query without; None if no query has one."""
-    if all(query.cluster is None for query in queries):
-        return None
-    return tuple(f"query {query.id}" if query.cluster is None else f"cluster {query.cluster}" for query in queries)
-
-
-def _confidence(values: Mapping[str, np.ndarray], clusters: Sequence[str] | None) -> dict[str, tuple[float, float]]:
-    ends = interval([QueryValues(np.stack([*values.values()]), clusters)], SEED)
-    return {name: (low, high) for name, (low, high) in zip(values, ends.tolist(), strict=True)}
-
-
-def _results(one: RetrievalSet, vectors: Vectors, dims: int | None, top_k: int) -> list[QueryResult]:
+def _results(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, top_k: int) -> list[QueryResult]:
     corpus_ids = tuple(one.corpus)
-    column = {id_: place for place, id_ in enumerate(corpus_ids)}
-    answers = {query_id: {id_: gain for id_, gain in one.qrels.get(query_id, {}).items() if gain > 0} for query_id in one.queries}
-
-    def columns(ids: Mapping[str, Sequence[str] | frozenset[str]]) -> dict[int, list[int]]:
-        rows = {query_id: row for row, query_id in enumerate(one.queries)}
-        return {rows[query_id]: [column[id_] for id_ in some if id_ in column] for query_id, some in ids.items() if query_id in rows}
-
-    rankings = rank(
-        vectors.of(one.queries.values()),
-        vectors.of(one.corpus.values() or [None]),
-        [{column[id_]: gain for id_, gain in judged.items() if id_ in column} for judged in answers.values()],
-        masked=columns(one.masked),
-        candidates=columns(one.candidates),
-        top=top_k,
-        dims=dims,
-    )
-    # An answer whose row failed is no longer in the corpus; it counts as never found rather than as never asked for.
+    column = {id_: position for position, id_ in enumerate(corpus_ids)}
+    relevant = {query_id: {id_: gain for id_, gain in one.qrels.get(query_id, {}).items() if gain > 0} for query_id in one.queries}
+    rankings = _rankings(one, vectors, column, relevant, truncate_dim, top_k)
+    # A relevant candidate whose row failed is no longer in the corpus; it counts as never found rather than as never asked for.
     lost = {id_ for judged in one.qrels.values() for id_ in judged if id_ not in column}
     results = []
-    for (query_id, judged), ranking in zip(answers.items(), rankings, strict=True):
+    for (query_id, judged), ranking in zip(relevant.items(), rankings, strict=True):
         found = dict(zip([id_ for id_ in judged if id_ in column], ranking.ranks_R.tolist(), strict=True))
         ranks = sorted(((id_, found.get(id_, math.inf)) for id_ in judged), key=lambda each: each[1])
-        top = tuple((corpus_ids[place], score) for place, score in zip(ranking.top_K.tolist(), ranking.scores_K.tolist(), strict=True))
+        first = zip(ranking.top_K.tolist(), ranking.scores_K.tolist(), strict=True)
+        top = tuple((corpus_ids[position], score) for position, score in first)
         own = one.candidates.get(query_id)
         size = len(corpus_ids) + len(lost) if own is None else len(judged.keys() | set(own))
         results.append(QueryResult(query_id, dict(ranks), judged, top, size, one.clusters.get(query_id)))
     return results
 
 
-def bidirectional_sets(pairs: PairFile) -> list[RetrievalSet]:
-    """Pairs of images and captions as two sets: text to image, image to text."""
-    return [
-        replace(from_pairs(pairs, "text_to_image"), name="text to image"),
-        replace(from_pairs(pairs, "image_to_text"), name="image to text"),
-    ]
+def _rankings(
+    one: RetrievalSet,
+    vectors: Vectors,
+    column: Mapping[str, int],
+    relevant: Mapping[str, Mapping[str, int]],
+    truncate_dim: int | None,
+    top_k: int,
+) -> list[Ranking]:
+    """The set's queries ranked by position in the corpus."""
+    row = {query_id: position for position, query_id in enumerate(one.queries)}
+
+    def columns(ids: Mapping[str, Sequence[str] | frozenset[str]]) -> dict[int, list[int]]:
+        return {row[query_id]: [column[id_] for id_ in some if id_ in column] for query_id, some in ids.items() if query_id in row}
+
+    return rank(
+        vectors.of(one.queries.values()),
+        vectors.of(one.corpus.values() or [None]),
+        [{column[id_]: gain for id_, gain in judged.items() if id_ in column} for judged in relevant.values()],
+        excluded=columns(one.excluded),
+        candidates=columns(one.candidates),
+        top_k=top_k,
+        truncate_dim=truncate_dim,
+    )
+
+
+def _clusters_of(queries: Sequence[QueryResult]) -> tuple[str, ...] | None:
+    """The cluster of each query with a relevant candidate, one of its own for a query without; None if no query has one."""
+    judged = [query for query in queries if query.ranks]
+    if all(query.cluster is None for query in judged):
+        return None
+    return tuple(f"query {query.id}" if query.cluster is None else f"cluster {query.cluster}" for query in judged)
+
+
+def _intervals(values: Mapping[str, np.ndarray], clusters: Sequence[str] | None) -> dict[str, Bounds]:
+    bounds = interval([QueryValues(np.stack([*values.values()]), clusters)], SEED)
+    return {name: Bounds(low, high) for name, (low, high) in zip(values, bounds.tolist(), strict=True)}

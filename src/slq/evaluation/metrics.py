@@ -44,8 +44,8 @@ def from_ranks(
 
     Returns:
         Fractions: `hit@k` (any relevant candidate in the first k) and `recall@k` (fraction of them in the first k) for each k, `mrr`,
-        `ndcg@10`; and `queries`, how many were averaged. With `corpus_sizes` also `candidates`, their mean to the nearest, and
-        `chance_hit@k`, the expected hit@k of a random ranking.
+        `ndcg@10`; and `queries`, how many were averaged. With `corpus_sizes` also `num_candidates`, their mean to the nearest, and
+        `random_hit@k`, the expected hit@k of a random ranking.
 
     Raises:
         InputError: if ks is empty or holds a k below 1, or no query has a relevant candidate.
@@ -60,8 +60,8 @@ def from_ranks(
     if corpus_sizes is not None:
         sizes = [corpus_sizes[position] for position in judged]
         relevant = [len(queries[position].gains_R) for position in judged]
-        summary |= {"candidates": round(_mean(sizes))}
-        summary |= {f"chance_hit@{k}": _mean(_chance_hit(*each, k) for each in zip(relevant, sizes, strict=True)) for k in ks}
+        summary |= {"num_candidates": round(_mean(sizes))}
+        summary |= {f"random_hit@{k}": _mean(_random_hit(*each, k) for each in zip(relevant, sizes, strict=True)) for k in ks}
     return summary
 
 
@@ -108,7 +108,7 @@ def _ndcg(one: RelevantRanks) -> float:
 
 
 @cache
-def _chance_hit(num_relevant: int, corpus_size: int, k: int) -> float:
+def _random_hit(num_relevant: int, corpus_size: int, k: int) -> float:
     """One minus the hypergeometric chance that k candidates picked at random hold no relevant one; exact in integers."""
     picked = min(k, corpus_size)
     all_picks = math.comb(corpus_size, picked)

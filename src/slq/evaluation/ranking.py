@@ -1,10 +1,11 @@
-"""Ranks of the relevant and the first places, block by block: memory does not grow with queries times corpus.
+"""Ranks of the relevant and the first positions, block by block: memory does not grow with queries times corpus.
 
 Every score comes from a product in float64, rounded to float32 at its end, of blocks of one shape, padded where they are not full: a matrix
 product may round the same two vectors differently at its edges, in another shape or on another processor, and then luck would decide
 between equal candidates. Ties never help.
 
-Shapes: Q queries, C corpus size, G vectors of one item (late interaction), D numbers of a vector, R relevant of one query, K first places.
+Shapes: Q queries, C corpus size, G vectors of one item (late interaction), D dimensions of a vector, V candidates of one query in a block,
+R relevant of one query, K first positions.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ STEP = 64  # blocks are multiples of it
 class Ranking(NamedTuple):
     """One query's result.
 
-    ranks_R: rank of each relevant candidate, in the order they were named; no two are equal, but for inf (never found).
-    top_K, scores_K: corpus places of the first, best first and equal scores in the order of the corpus, with their scores.
+    Attributes:
+        ranks_R: rank of each relevant candidate, in the order they were named; no two are equal, but for inf (never found).
+        top_K: corpus positions of the first, best first and equal scores in the order of the corpus.
+        scores_K: their scores.
     """
 
     ranks_R: np.ndarray
@@ -39,103 +42,116 @@ def rank(
     corpus: np.ndarray,
     relevant: Sequence[Mapping[int, int]],
     *,
-    masked: Mapping[int, Sequence[int]] | None = None,
+    excluded: Mapping[int, Sequence[int]] | None = None,
     candidates: Mapping[int, Sequence[int]] | None = None,
-    top: int = 10,
-    dims: int | None = None,
+    top_k: int = 10,
+    truncate_dim: int | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> list[Ranking]:
-    """Rank the corpus for every query, by inner product.
-
-    queries: (Q, D), corpus: (C, D), which may be a memmap; or (Q, G, D) and (C, G, D), scored by late interaction: the sum, over a query's
-    vectors, of the best inner product with any vector of the candidate. A vector with a NaN is an item that failed: it is never found and
-    finds nothing. relevant: for each query, corpus place -> gain (above 0). masked: query -> places left out of its ranking. candidates:
-    query -> the only places that it is ranked against. dims: use so many leading numbers of each vector, at length 1 again (Matryoshka).
+    """Rank the corpus for every query by inner product; ties never help.
 
     The rank of a relevant candidate is 1 + the irrelevant ones that score the same or more + the relevant ones placed before it (a higher
     score, or the same and a smaller gain).
-    Raises InputError if the shapes do not fit together.
 
-    >>> corpus = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    >>> rank(np.array([[1.0, 0.0]]), corpus, [{1: 1}])[0].ranks_R
-    array([2.])
+    Args:
+        queries: (Q, D), or (Q, G, D) to be scored by late interaction: the sum, over a query's vectors, of the best inner product with any
+            vector of the candidate. A vector with a NaN is an item that failed: it is never found and finds nothing.
+        corpus: (C, D) or (C, G, D), may be a memmap.
+        relevant: for each query, corpus position -> gain (above 0).
+        excluded: query -> positions that are not ranked for it.
+        candidates: query -> the only positions that it is ranked against.
+        top_k: number of first positions to return.
+        truncate_dim: dimensions of each vector that are used, at length 1 again (Matryoshka); None for all.
+        block_bytes: memory of one block of scores.
+
+    Returns:
+        One Ranking per query.
+
+    Raises:
+        InputError: if the shapes do not fit together.
+
+    Example:
+        >>> corpus = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> rank(np.array([[1.0, 0.0]]), corpus, [{1: 1}])[0].ranks_R
+        array([2.])
     """
-    _check(queries, corpus, relevant, dims, top)
-    masked, candidates = masked or {}, candidates or {}
-    asked = [_Asked(relevant[row], masked.get(row), candidates.get(row), top) for row in range(len(queries))]
-    blocks = _Blocks(queries, corpus, dims, block_bytes)
-    whole = blocks.columns >= len(corpus)  # then one product serves both looks
+    _check(queries, corpus, relevant, truncate_dim, top_k)
+    excluded, candidates = excluded or {}, candidates or {}
+    rankings = [_QueryRanking(relevant[row], excluded.get(row), candidates.get(row), top_k) for row in range(len(queries))]
+    blocks = _Blocks(queries, corpus, truncate_dim, block_bytes)
+    whole = blocks.columns >= len(corpus)  # then one product serves both passes
     for begin, row, scores_C in blocks:
-        asked[row].look(begin, scores_C)
+        rankings[row].note(begin, scores_C)
         if whole:
-            asked[row].count(begin, scores_C)
+            rankings[row].count(begin, scores_C)
     if not whole:
         for begin, row, scores_C in blocks:
-            asked[row].count(begin, scores_C)
-    return [each.ranking() for each in asked]
+            rankings[row].count(begin, scores_C)
+    return [each.ranking() for each in rankings]
 
 
-class _Asked:
-    """One query while its candidates pass by: first the scores of the relevant ones and the first places, then what is ahead of them."""
+class _QueryRanking:
+    """One query's ranking, block by block: first the scores of the relevant ones and the first positions, then what is ahead of them."""
 
-    def __init__(self, relevant: Mapping[int, int], masked: Sequence[int] | None, candidates: Sequence[int] | None, top: int):
-        self.places_R = np.fromiter(relevant.keys(), dtype=np.int64, count=len(relevant))
+    def __init__(self, relevant: Mapping[int, int], excluded: Sequence[int] | None, candidates: Sequence[int] | None, top_k: int):
+        self.positions_R = np.fromiter(relevant.keys(), dtype=np.int64, count=len(relevant))
         self.gains_R = np.fromiter(relevant.values(), dtype=np.int64, count=len(relevant))
         self.scores_R = np.full(len(relevant), -np.inf, dtype=np.float32)
         self.reached_R = np.zeros(len(relevant), dtype=np.int64)  # candidates that score the same or more
-        self.masked = None if masked is None else np.array(sorted(masked), dtype=np.int64)
+        self.excluded = None if excluded is None else np.array(sorted(excluded), dtype=np.int64)
         self.candidates = None if candidates is None else np.array(sorted(set(candidates)), dtype=np.int64)
-        self.top = top
+        self.top_k = top_k
         self.top_K = np.zeros(0, dtype=np.int64)
         self.scores_K = np.zeros(0, dtype=np.float32)
 
-    def look(self, begin: int, scores_C: np.ndarray) -> None:
+    def note(self, begin: int, scores_C: np.ndarray) -> None:
         """Note the relevant candidates' scores, and the best so far."""
-        scores_C, places_C = self._allowed(begin, scores_C)
-        here = (self.places_R >= begin) & (self.places_R < begin + len(scores_C))
-        self.scores_R[here] = scores_C[self.places_R[here] - begin]
-        scores_V = scores_C if places_C is None else scores_C[places_C - begin]
-        least = self.scores_K[-1] if len(self.top_K) == self.top else -np.inf
+        scores_C, positions_C = self._allowed(begin, scores_C)
+        here = (self.positions_R >= begin) & (self.positions_R < begin + len(scores_C))
+        self.scores_R[here] = scores_C[self.positions_R[here] - begin]
+        scores_V = scores_C if positions_C is None else scores_C[positions_C - begin]
+        least = self.scores_K[-1] if len(self.top_K) == self.top_k else -np.inf
         better = np.flatnonzero(scores_V > least)
-        if len(better) > self.top:
-            edge = -np.partition(-scores_V[better], self.top - 1)[self.top - 1]
+        if len(better) > self.top_k:
+            edge = -np.partition(-scores_V[better], self.top_k - 1)[self.top_k - 1]
             above, level = better[scores_V[better] > edge], better[scores_V[better] == edge]
-            better = np.concatenate([above, level[: self.top - len(above)]])
+            better = np.concatenate([above, level[: self.top_k - len(above)]])
         if len(better):
-            places = np.concatenate([self.top_K, (better + begin) if places_C is None else places_C[better]])
+            positions = np.concatenate([self.top_K, (better + begin) if positions_C is None else positions_C[better]])
             scores = np.concatenate([self.scores_K, scores_V[better]])
-            order = np.lexsort((places, -scores))[: self.top]
-            self.top_K, self.scores_K = places[order], scores[order]
+            order = np.lexsort((positions, -scores))[: self.top_k]
+            self.top_K, self.scores_K = positions[order], scores[order]
 
     def count(self, begin: int, scores_C: np.ndarray) -> None:
         """Count the candidates that reach each relevant one's score."""
         found = np.flatnonzero(self.scores_R > -np.inf)
         if not len(found):
             return
-        scores_C, places_C = self._allowed(begin, scores_C)
-        scores_V = scores_C if places_C is None else scores_C[places_C - begin]
+        scores_C, positions_C = self._allowed(begin, scores_C)
+        scores_V = scores_C if positions_C is None else scores_C[positions_C - begin]
         if len(found) <= 8:
-            for place in found:
-                self.reached_R[place] += np.count_nonzero(scores_V >= self.scores_R[place])
+            for position in found:
+                self.reached_R[position] += np.count_nonzero(scores_V >= self.scores_R[position])
         else:
             ordered = found[np.argsort(self.scores_R[found])]
             passed = np.searchsorted(self.scores_R[ordered], scores_V, side="right")  # how many of the relevant each candidate reaches
             self.reached_R[ordered] += np.bincount(passed, minlength=len(ordered) + 1)[:0:-1].cumsum()[::-1]
 
     def _allowed(self, begin: int, scores_C: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The block's scores with -inf for what is left out, and the places of the candidates (None: all of the block)."""
+        """The block's scores with -inf for what is not ranked, and the positions of the candidates (None: all of the block)."""
         end = begin + len(scores_C)
-        if self.masked is not None:
-            scores_C[self.masked[np.searchsorted(self.masked, begin) : np.searchsorted(self.masked, end)] - begin] = -np.inf
+        if self.excluded is not None:
+            here = slice(np.searchsorted(self.excluded, begin), np.searchsorted(self.excluded, end))
+            scores_C[self.excluded[here] - begin] = -np.inf
         if self.candidates is None:
             return scores_C, None
-        places = self.candidates[np.searchsorted(self.candidates, begin) : np.searchsorted(self.candidates, end)]
+        positions = self.candidates[np.searchsorted(self.candidates, begin) : np.searchsorted(self.candidates, end)]
         only_C = np.full_like(scores_C, -np.inf)
-        only_C[places - begin] = scores_C[places - begin]
-        return only_C, places
+        only_C[positions - begin] = scores_C[positions - begin]
+        return only_C, positions
 
     def ranking(self) -> Ranking:
-        ranks_R = np.full(len(self.places_R), np.inf)
+        ranks_R = np.full(len(self.positions_R), np.inf)
         found = np.flatnonzero(self.scores_R > -np.inf)
         scores, reached = self.scores_R[found], self.reached_R[found]
         # Pessimistic among the relevant too: of equal scores the smaller gain is first.
@@ -152,17 +168,17 @@ class _Blocks:
     The corpus is read once for each pass, and a memmap's pages are given back as they are done with.
     """
 
-    def __init__(self, queries: np.ndarray, corpus: np.ndarray, dims: int | None, block_bytes: int):
-        self.queries, self.corpus, self.dims = queries, corpus, dims
+    def __init__(self, queries: np.ndarray, corpus: np.ndarray, truncate_dim: int | None, block_bytes: int):
+        self.queries, self.corpus, self.truncate_dim = queries, corpus, truncate_dim
         own, theirs = (1 if vectors.ndim == 2 else vectors.shape[1] for vectors in (queries, corpus))
-        width = theirs * min(dims or corpus.shape[-1], corpus.shape[-1])
+        width = theirs * min(truncate_dim or corpus.shape[-1], corpus.shape[-1])
         self.rows = min(ROWS, _padded(len(queries)))
         fit = block_bytes // (8 * (width + self.rows * own * theirs))
         self.columns = min(max(fit // STEP, 1) * STEP, _padded(len(corpus)))
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        corpus_CGD = _Padded(self.corpus, self.columns, self.dims)
-        queries_QGD = _Padded(self.queries, self.rows, self.dims)
+        corpus_CGD = _Padded(self.corpus, self.columns, self.truncate_dim)
+        queries_QGD = _Padded(self.queries, self.rows, self.truncate_dim)
         (num_q, g, d), (num_c, h, _) = queries_QGD.shape, corpus_CGD.shape
         products = np.empty((num_q * g, num_c * h))
         for begin in range(0, len(self.corpus), self.columns):
@@ -179,12 +195,12 @@ class _Blocks:
 
 
 class _Padded:
-    """Blocks of vectors in one buffer (rows, G, D), zeros behind the last; `dims` leading numbers at length 1, or all as they are."""
+    """Blocks of vectors in one buffer (rows, G, D), zeros behind the last; `truncate_dim` dimensions at length 1, or all as they are."""
 
-    def __init__(self, vectors: np.ndarray, rows: int, dims: int | None):
+    def __init__(self, vectors: np.ndarray, rows: int, truncate_dim: int | None):
         self.vectors_NGD = vectors if vectors.ndim == 3 else vectors[:, None, :]
-        self.dims = dims
-        self.shape = (rows, self.vectors_NGD.shape[1], min(dims or vectors.shape[-1], vectors.shape[-1]))
+        self.truncate_dim = truncate_dim
+        self.shape = (rows, self.vectors_NGD.shape[1], min(truncate_dim or vectors.shape[-1], vectors.shape[-1]))
         self.buffer = np.empty(self.shape)
 
     def read(self, begin: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +209,7 @@ class _Padded:
         self.buffer[: len(block)], self.buffer[len(block) :] = block, 0
         failed = ~np.isfinite(self.buffer.sum(axis=(1, 2)))  # a sum is enough to tell, and needs no mask as large as the block
         self.buffer[failed] = 0
-        if self.dims is not None:
+        if self.truncate_dim is not None:
             lengths = np.linalg.norm(self.buffer, axis=2, keepdims=True)
             np.divide(self.buffer, lengths, out=self.buffer, where=lengths > 0)
         return self.buffer, failed
@@ -214,17 +230,17 @@ def _give_back(vectors: np.ndarray) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def _check(queries: np.ndarray, corpus: np.ndarray, relevant: Sequence[Mapping[int, int]], dims: int | None, top: int) -> None:
+def _check(queries: np.ndarray, corpus: np.ndarray, relevant: Sequence[Mapping[int, int]], truncate_dim: int | None, top_k: int) -> None:
     if queries.ndim not in (2, 3) or queries.ndim != corpus.ndim or queries.shape[-1] != corpus.shape[-1]:
         raise InputError(
-            f"Queries and corpus must both be (items, numbers) or (items, vectors, numbers), with as many numbers, not {queries.shape} and "
-            f"{corpus.shape}."
+            f"Queries and corpus must both be (items, dimensions) or (items, vectors, dimensions), with as many dimensions, not "
+            f"{queries.shape} and {corpus.shape}."
         )
     if not queries.size or not corpus.size:
         raise InputError(f"There is nothing to rank: {len(queries)} queries, {len(corpus)} in the corpus; give at least one of each.")
     if len(relevant) != len(queries):
         raise InputError(f"{len(queries)} queries need as many sets of relevant candidates, not {len(relevant)}.")
-    if dims is not None and not 1 <= dims <= corpus.shape[-1]:
-        raise InputError(f"dims must be 1 to {corpus.shape[-1]}, the numbers of a vector, not {dims}.")
-    if top < 1:
-        raise InputError(f"top must be at least 1, not {top}.")
+    if truncate_dim is not None and not 1 <= truncate_dim <= corpus.shape[-1]:
+        raise InputError(f"truncate_dim must be 1 to {corpus.shape[-1]}, the dimensions of a vector, not {truncate_dim}.")
+    if top_k < 1:
+        raise InputError(f"top_k must be at least 1, not {top_k}.")

@@ -1,4 +1,4 @@
-"""What `slq eval --json` writes; the fields are described in docs/design/0010-results.md."""
+"""The results file of `slq eval`; its fields are described in docs/design/0010-results.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,15 @@ from slq.data import RetrievalSet
 from slq.encoders.base import Encoder
 from slq.errors import InputError
 from slq.evaluation.evaluate import SEED, Evaluation
-from slq.evaluation.statistics import QueryValues, interval
-from slq.io.provenance import provenance
-from slq.types import Item
+from slq.evaluation.statistics import Bounds, QueryValues, interval
+from slq.evaluation.vectors import content_of
+from slq.io.provenance import record
 
-FORMAT = 1
+FORMAT = 2
+
+# What format 1 called it -> what it is called now: keys of the file, of a set and of an average, of one query's results.
+_RENAMED = {"backbone": "base_model", "readout": "encoder", "dims": "truncate_dim", "groups": "averages"}
+_RENAMED_SCORES = {"confidence": "ci95", "candidates": "num_candidates", "top": "top_k"}
 
 
 def result_record(
@@ -31,69 +34,107 @@ def result_record(
     data_sha256: str,
     command: str,
     benchmark: Mapping[str, Any] | None = None,
-    groups: Mapping[str, Sequence[str]] | None = None,
+    averages: Mapping[str, Sequence[str]] | None = None,
     per_query: bool = False,
-    dims: int | None = None,
+    truncate_dim: int | None = None,
 ) -> dict[str, Any]:
     """The results file: the scores, and all that they depend on.
 
-    benchmark: name, variant, protocol, revision and prompts, where the sets are a benchmark's. groups: group -> the sets it is the mean of.
+    Args:
+        evaluations: of each set.
+        encoder: what embedded them.
+        adapter: path or hub id that was given; None for a baseline.
+        data: path that was given.
+        data_sha256: `dataset_sha256` of the sets.
+        command: the command line.
+        benchmark: name, variant, protocol, revision and prompts, where the sets are a benchmark's.
+        averages: name -> the sets that it is the mean of.
+        per_query: also write each query's ranks and first positions.
+        truncate_dim: how many dimensions were scored by; None for all.
+
+    Returns:
+        The record, ready for JSON.
+
+    Raises:
+        InputError: if an average names a set that was not scored.
     """
-    return {
+    content = {
         "format": FORMAT,
         "benchmark": None if benchmark is None else dict(benchmark),
         "data": data,
         "data_sha256": data_sha256,
         "adapter": adapter,
-        "backbone": encoder.model.identity.to_dict(),
+        "base_model": encoder.model.identity.to_dict(),
         "fingerprint": encoder.fingerprint,
-        "readout": encoder.name,
-        "dims": dims or encoder.model.dim,
-        "scores": as_json(evaluations, per_query),
-        "groups": group_scores(evaluations, groups or {}),
-        "command": command,
-        "provenance": {**provenance(SEED), "slq": version("slq"), "numpy": np.__version__, "device": str(encoder.model.device)},
+        "encoder": encoder.name,
+        "truncate_dim": truncate_dim or encoder.model.dim,
+        "scores": to_dict(evaluations, per_query),
+        "averages": average_scores(evaluations, averages or {}),
     }
+    return record(content, command=command, device=str(encoder.model.device), seed=SEED)
 
 
-def as_json(evaluations: Sequence[Evaluation], per_query: bool = False) -> dict[str, Any]:
-    """Metrics, their confidence intervals, metrics by category and failures by set, ready for a results file.
+def to_dict(evaluations: Sequence[Evaluation], per_query: bool = False) -> dict[str, Any]:
+    """The scores of each set, ready for JSON.
 
-    per_query: also the rank of each query's relevant candidates (null: never found), their gains where one is not 1, and its first places.
+    Args:
+        evaluations: of each set.
+        per_query: also the rank of each query's relevant candidates (null: never found), their gains where one is not 1, its first
+            positions, and its cluster where there are any.
+
+    Returns:
+        Set -> metrics, number of clusters, intervals, metrics by category, failures.
     """
     return {one.name: _of_set(one) | (_by_query(one) if per_query else {}) for one in evaluations}
 
 
-def group_scores(evaluations: Sequence[Evaluation], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Each averaged metric that all sets of a group have: its mean over the sets, with a confidence interval.
+def average_scores(evaluations: Sequence[Evaluation], averages: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The mean over sets of each averaged metric that all of them have, with its interval.
 
-    Raises InputError if a group names a set that was not scored.
+    Args:
+        evaluations: of each set.
+        averages: name -> the sets that it is the mean of.
+
+    Returns:
+        Name -> metrics, `sets`, `ci95`.
+
+    Raises:
+        InputError: if an average names a set that was not scored.
     """
     by_name = {one.name: one for one in evaluations}
     found: dict[str, Any] = {}
-    for group, names in groups.items():
+    for average, names in averages.items():
         if unknown := [name for name in names if name not in by_name]:
-            raise InputError(f"The group {group!r} needs the scores of {unknown[0]!r}, which is not among the sets: {', '.join(by_name)}.")
+            raise InputError(
+                f"The average {average!r} needs the scores of {unknown[0]!r}, which is not among the sets: {', '.join(by_name)}."
+            )
         sets = [by_name[name] for name in names]
         shared = [metric for metric in sets[0].values if all(metric in one.values for one in sets)]
         means = {metric: math.fsum(one.metrics[metric] for one in sets) / len(sets) for metric in shared}
         values = [QueryValues(np.stack([one.values[metric] for metric in shared]), one.clusters) for one in sets if shared]
-        ends = interval(values, SEED) if shared else np.zeros((0, 2))
-        found[group] = {**means, "sets": list(names), "confidence": dict(zip(shared, ends.tolist(), strict=True))}
+        bounds = interval(values, SEED) if shared else np.zeros((0, 2))
+        found[average] = {**means, "sets": list(names), "ci95": dict(zip(shared, bounds.tolist(), strict=True))}
     return found
 
 
 def dataset_sha256(sets: Sequence[RetrievalSet]) -> str:
-    """sha256 over what the scores depend on: ids and contents of all items, judgements, masks, candidates and depths."""
+    """Hash of what the scores depend on.
+
+    Args:
+        sets: what is scored.
+
+    Returns:
+        sha256 in hexadecimal over ids and contents of all items, judgements, excluded ids, candidates and depths.
+    """
     digest = hashlib.sha256()
     for one in sets:
         for items in (one.queries, one.corpus):
-            digest.update(json.dumps([[id_, _content(item)] for id_, item in items.items()]).encode())
+            digest.update(json.dumps([[id_, content_of(item)] for id_, item in items.items()]).encode())
         rest = {
             "name": one.name,
             "qrels": {query_id: dict(judged) for query_id, judged in one.qrels.items()},
             "categories": dict(one.categories),
-            "masked": {query_id: sorted(ids) for query_id, ids in one.masked.items()},
+            "masked": {query_id: sorted(ids) for query_id, ids in one.excluded.items()},  # as it was called when the first hashes were made
             "candidates": {query_id: sorted(ids) for query_id, ids in one.candidates.items()},
             "depths": list(one.depths),
         }
@@ -101,33 +142,48 @@ def dataset_sha256(sets: Sequence[RetrievalSet]) -> str:
     return digest.hexdigest()
 
 
-def _content(item: Item) -> str:
-    try:
-        return item.content_hash
-    except OSError:
-        return "unreadable"
+def upgraded(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result of format 1 under the names of format 2; one of format 2 as it is.
+
+    Args:
+        result: what a results file holds.
+
+    Returns:
+        A result of format 2. One of format 1 names no clusters: its queries count as independent.
+    """
+    if result.get("format") != 1:
+        return dict(result)
+    found = {_RENAMED.get(name, name): value for name, value in result.items()} | {"format": FORMAT}
+    return found | {part: {name: _upgraded_scores(one) for name, one in found.get(part, {}).items()} for part in ("scores", "averages")}
+
+
+def _upgraded_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+    found = {_RENAMED_SCORES.get(name, name).replace("chance_hit@", "random_hit@"): value for name, value in scores.items()}
+    if "by_category" in found:
+        found["by_category"] = {name: _upgraded_scores(one) for name, one in found["by_category"].items()}
+    return found
 
 
 def _of_set(one: Evaluation) -> dict[str, Any]:
+    categories = {name: {**metrics, "ci95": _listed(one.ci95_by_category[name])} for name, metrics in one.by_category.items()}
     return {
         **one.metrics,
         "clusters": one.metrics["queries"] if one.clusters is None else len(set(one.clusters)),
-        "confidence": {name: list(ends) for name, ends in one.confidence.items()},
-        **({"by_category": {name: _of_category(one, name) for name in one.by_category}} if one.by_category else {}),
+        "ci95": _listed(one.ci95),
+        **({"by_category": categories} if categories else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
     }
 
 
-def _of_category(one: Evaluation, name: str) -> dict[str, Any]:
-    confidence = {metric: list(ends) for metric, ends in one.confidence_by_category[name].items()}
-    return {**one.by_category[name], "confidence": confidence}
+def _listed(bounds: Mapping[str, Bounds]) -> dict[str, list[float]]:
+    return {metric: list(each) for metric, each in bounds.items()}
 
 
 def _by_query(one: Evaluation) -> dict[str, Any]:
-    """Ranks and first places of the queries that the metrics average over."""
+    """Ranks and first positions of the queries that the metrics average over."""
     judged = [query for query in one.queries if query.ranks]
     ranks = {query.id: {id_: int(rank) if math.isfinite(rank) else None for id_, rank in query.ranks.items()} for query in judged}
     gains = {query.id: dict(query.gains) for query in judged if any(gain != 1 for gain in query.gains.values())}
-    top = {query.id: [[id_, round(score, 6)] for id_, score in query.top] for query in judged}
+    top = {query.id: [[id_, round(score, 6)] for id_, score in query.top_k] for query in judged}
     clusters = {} if one.clusters is None else dict(zip((query.id for query in judged), one.clusters, strict=True))
-    return {"ranks": ranks, "top": top, **({"gains": gains} if gains else {}), **({"cluster_of": clusters} if clusters else {})}
+    return {"ranks": ranks, "top_k": top, **({"gains": gains} if gains else {}), **({"cluster_of": clusters} if clusters else {})}

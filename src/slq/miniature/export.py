@@ -173,7 +173,7 @@ def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None
             equal_but_for_colour.setdefault(without_colour(scene), []).append(place)
     pairs = [(a, b) for places in equal_but_for_colour.values() for a in places for b in places if a != b]
     queries = [
-        {"_id": f"change-{a}-{b}", "text": f"but {scenes[b].groups[0].colour}", "image": f"../{names[a]}", "masked": [names[a]]}
+        {"_id": f"change-{a}-{b}", "text": f"but {scenes[b].groups[0].colour}", "image": f"../{names[a]}", "excluded": [names[a]]}
         for a, b in pairs
     ]
     _write_beir(folder, names, queries, {f"change-{a}-{b}": [names[b]] for a, b in pairs})

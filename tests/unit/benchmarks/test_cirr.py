@@ -53,7 +53,7 @@ def test_the_gallery_and_the_groups(tmp_path):
     }
     assert whole.corpus == {name: Item(image=tmp_path / f"dev/{name}.png") for name in NAMES}
     assert whole.qrels == subset.qrels == {"12": {NAMES[1]: 1}, "34": {NAMES[6]: 1}}
-    assert whole.masked == {"12": {NAMES[0]}, "34": {NAMES[7]}} and whole.candidates == {}
+    assert whole.excluded == {"12": {NAMES[0]}, "34": {NAMES[7]}} and whole.candidates == {}
     assert {id_: set(names) for id_, names in subset.candidates.items()} == {"12": set(NAMES[1:6]), "34": set(NAMES[2:7])}
     assert whole.depths == (1, 5, 10, 50) and subset.depths == (1, 2, 3)
     assert "the reference image masked" in found.protocol
@@ -157,7 +157,7 @@ def test_the_hubs_tables(own_cache):
     found = load_benchmark("cirr")
     whole, subset = found.sets
     assert found.revision == f"{COMMIT}+{'f' * 40}" and set(whole.corpus) == set(NAMES)
-    assert whole.masked == {"0": {NAMES[0]}} and whole.qrels == {"0": {NAMES[1]: 1}}
+    assert whole.excluded == {"0": {NAMES[0]}} and whole.qrels == {"0": {NAMES[1]: 1}}
     assert set(subset.candidates["0"]) == set(NAMES[1:6])
     assert whole.queries["0"] == Item("red", whole.corpus[NAMES[0]].image) and hit(subset, 1) == 1.0
     assert load_benchmark("cirr", revision=found.revision).revision == found.revision
@@ -177,7 +177,7 @@ def test_a_table_without_groups_has_no_subset(own_cache):
 def test_the_test_split_has_queries_without_judgements(tmp_path):
     cirr(tmp_path, [query(12, GROUPS[0], target_hard=None, target_soft=None)], "test1")
     whole, subset = read_cirr_test(tmp_path)
-    assert whole.qrels == subset.qrels == {"12": {}} and whole.masked == {"12": {NAMES[0]}}
+    assert whole.qrels == subset.qrels == {"12": {}} and whole.excluded == {"12": {NAMES[0]}}
     assert set(subset.candidates["12"]) == set(NAMES[1:6])
     assert read_cirr_test(tmp_path, prompts=True)[0].queries["12"].text.startswith("Modify this image with make it red. ")
 

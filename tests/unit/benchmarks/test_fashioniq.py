@@ -43,7 +43,7 @@ def test_categories_and_their_average(tmp_path):
     }
     assert list(dress.corpus) == ["D0", "D1", "D2", "D3", "D4"] and dress.corpus["D3"] == Item(image=tmp_path / "images/D3.png")
     assert dress.qrels == {"dress 0": {"D1": 1}, "dress 1": {"D2": 1}}
-    assert dress.depths == (10, 50) and dress.masked == {}
+    assert dress.depths == (10, 50) and dress.excluded == {}
     assert "gallery of the whole split, remarks in the order of the file, reference image not masked" in found.protocol
     assert "2 queries of dress in place of 2,017, 5 images of dress in place of 3,817" in found.protocol
 

@@ -20,7 +20,7 @@ def test_a_world_has_five_sets(tmp_path):
     assert [one.name for one in found.sets] == names
     knowledge, composed = found.sets[2:4]
     assert len(found.sets[0].corpus) == len(knowledge.corpus) == 40 and knowledge.categories
-    assert composed.masked and all(len(ids) == 1 for ids in composed.masked.values())
+    assert composed.excluded and all(len(ids) == 1 for ids in composed.excluded.values())
     assert "40 images" in found.protocol and found.revision.startswith("sha256:")
     for one in found.sets:
         assert hit(one, 1) == 1.0
@@ -48,11 +48,11 @@ def test_another_folder_is_not_a_world(tmp_path):
 
 def test_ones_own_data(tmp_path):
     write_lines(tmp_path / "corpus.jsonl", [{"_id": "a", "text": "bark"}, {"_id": "b", "text": "meow"}])
-    write_lines(tmp_path / "queries.jsonl", [{"_id": "q", "text": "what barks", "masked": ["b"]}])
+    write_lines(tmp_path / "queries.jsonl", [{"_id": "q", "text": "what barks", "excluded": ["b"]}])
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
     found = load_benchmark("beir", tmp_path)
-    assert found.sets[0].queries == {"q": Item("what barks")} and found.sets[0].masked == {"q": {"b"}}
+    assert found.sets[0].queries == {"q": Item("what barks")} and found.sets[0].excluded == {"q": {"b"}}
     assert f"{tmp_path.name}, split test, 1 queries over 2 items" in found.protocol and found.revision.startswith("sha256:")
     with pytest.raises(DataError, match=r"dev.tsv does not exist; choose a split that the folder has: test"):
         load_benchmark("beir", tmp_path, "dev")

@@ -105,30 +105,35 @@ def test_a_set_without_judged_queries_is_refused(folder):
         read_beir(beir(folder, queries=[{"_id": "q1", "text": ""}, QUERIES[1]], qrels=[("q1", "d1", 1)]))
 
 
-def test_queries_may_have_a_category_and_masks(folder):
+def test_queries_may_have_a_category_and_exclusions(folder):
     corpus = [*CORPUS, {"_id": "failed", "text": ""}]
     queries = [
-        {**QUERIES[0], "category": "sounds", "masked": ["d2", "failed", "d2"]},
-        {**QUERIES[1], "category": 7, "masked": []},
-        {"_id": "q3", "text": "?", "category": "", "masked": None},
-        {"_id": "unjudged", "text": "?", "category": "sounds", "masked": ["d1"]},
-        {"_id": "broken", "text": "", "category": "sounds", "masked": ["d1"]},
+        {**QUERIES[0], "category": "sounds", "excluded": ["d2", "failed", "d2"]},
+        {**QUERIES[1], "category": 7, "excluded": []},
+        {"_id": "q3", "text": "?", "category": "", "excluded": None},
+        {"_id": "unjudged", "text": "?", "category": "sounds", "excluded": ["d1"]},
+        {"_id": "broken", "text": "", "category": "sounds", "excluded": ["d1"]},
     ]
     found = read_beir(beir(folder, corpus, queries, [*QRELS, ("q3", "d1", 1), ("broken", "d1", 1)]))
     assert set(found.queries) == {"q1", "q2", "q3"}
     assert found.categories == {"q1": "sounds", "q2": "7"}
-    assert found.masked == {"q1": {"d2", "failed"}}
+    assert found.excluded == {"q1": {"d2", "failed"}}
 
 
-def test_the_corpus_has_no_categories_and_masks(folder):
-    corpus = [{**CORPUS[0], "_id": "q1", "category": "dogs", "masked": ["d2"]}, CORPUS[1]]
+def test_exclusions_may_be_called_masked_as_before(folder):
+    queries = [{**QUERIES[0], "masked": ["d2"]}, {**QUERIES[1], "excluded": ["d1"], "masked": ["d2"]}]
+    assert read_beir(beir(folder, queries=queries)).excluded == {"q1": {"d2"}, QUERIES[1]["_id"]: {"d1"}}
+
+
+def test_the_corpus_has_no_categories_and_exclusions(folder):
+    corpus = [{**CORPUS[0], "_id": "q1", "category": "dogs", "excluded": ["d2"]}, CORPUS[1]]
     found = read_beir(beir(folder, corpus, qrels=[("q1", "d2", 1)]))
-    assert (found.categories, found.masked) == ({}, {})
+    assert (found.categories, found.excluded) == ({}, {})
 
 
-def test_masks_may_be_whole_numbers_as_ids_may(folder):
-    found = read_beir(beir(folder, corpus=[*CORPUS, {"_id": 9, "text": "nine"}], queries=[{**QUERIES[0], "masked": [9]}, QUERIES[1]]))
-    assert found.masked == {"q1": {"9"}}
+def test_exclusions_may_be_whole_numbers_as_ids_may(folder):
+    found = read_beir(beir(folder, corpus=[*CORPUS, {"_id": 9, "text": "nine"}], queries=[{**QUERIES[0], "excluded": [9]}, QUERIES[1]]))
+    assert found.excluded == {"q1": {"9"}}
 
 
 @pytest.mark.parametrize("category", [["a"], {"a": 1}, True])
@@ -138,18 +143,18 @@ def test_a_category_that_is_no_name_is_refused(folder, category):
 
 
 @pytest.mark.parametrize(
-    ("masked", "complaint"),
+    ("excluded", "complaint"),
     [
-        ("d1", "queries.jsonl line 3: 'masked' must be a list of corpus ids, not 'd1'"),
-        ({"d1": 1}, "queries.jsonl line 3: 'masked' must be a list of corpus ids, not {'d1': 1}"),
-        (0, "queries.jsonl line 3: 'masked' must be a list of corpus ids, not 0"),
-        (["d1", None], "queries.jsonl line 3: 'masked' must be a list of corpus ids, not ['d1', None]"),
-        (["d1", "d9"], "queries.jsonl: query 'q3' masks 'd9', which is not in corpus.jsonl"),
-        (["q1"], "queries.jsonl: query 'q3' masks 'q1', which is not in corpus.jsonl"),
+        ("d1", "queries.jsonl line 3: 'excluded' must be a list of corpus ids, not 'd1'"),
+        ({"d1": 1}, "queries.jsonl line 3: 'excluded' must be a list of corpus ids, not {'d1': 1}"),
+        (0, "queries.jsonl line 3: 'excluded' must be a list of corpus ids, not 0"),
+        (["d1", None], "queries.jsonl line 3: 'excluded' must be a list of corpus ids, not ['d1', None]"),
+        (["d1", "d9"], "queries.jsonl: query 'q3' excludes 'd9', which is not in corpus.jsonl"),
+        (["q1"], "queries.jsonl: query 'q3' excludes 'q1', which is not in corpus.jsonl"),
     ],
 )
-def test_a_wrong_mask_is_named(folder, masked, complaint):
-    queries = [*QUERIES, {"_id": "q3", "text": "?", "masked": masked}]
+def test_a_wrong_exclusion_is_named(folder, excluded, complaint):
+    queries = [*QUERIES, {"_id": "q3", "text": "?", "excluded": excluded}]
     with pytest.raises(DataError, match=re.escape(complaint)):
         read_beir(beir(folder, queries=queries, qrels=[*QRELS, ("q3", "d1", 1)]))
 
@@ -214,19 +219,19 @@ def test_beir_round_trip(folder, direction):
     assert read_beir(folder.path, "dev") == replace(written, name=folder.path.name)
 
 
-def test_round_trip_of_categories_and_masks(folder):
+def test_round_trip_of_categories_and_exclusions(folder):
     written = replace(
         from_pairs(caption_set(folder), "text_to_image"),
         failures=(),
         categories={"a.png#0": "dogs", "c.png#0": "日本"},
-        masked={"a.png#0": frozenset({"c.png", "sub/b.png"}), "a.png#1": frozenset({"a.png"})},
+        excluded={"a.png#0": frozenset({"c.png", "sub/b.png"}), "a.png#1": frozenset({"a.png"})},
     )
     assert set(written.clusters.values()) == set(written.corpus) and written.clusters["a.png#1"] == "a.png"
     write_beir(folder.path, written)
     assert read_beir(folder.path) == replace(written, name=folder.path.name)
     rows = [json.loads(line) for line in (folder.path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
-    extra = [{name: row[name] for name in ("category", "masked") if name in row} for row in rows]
-    assert extra == [{"category": "dogs", "masked": ["c.png", "sub/b.png"]}, {"masked": ["a.png"]}, {}, {"category": "日本"}]
+    extra = [{name: row[name] for name in ("category", "excluded") if name in row} for row in rows]
+    assert extra == [{"category": "dogs", "excluded": ["c.png", "sub/b.png"]}, {"excluded": ["a.png"]}, {}, {"category": "日本"}]
 
 
 def test_written_images_are_found_from_another_folder(folder, folder_at):

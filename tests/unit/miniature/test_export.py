@@ -186,14 +186,14 @@ def test_knowledge_asks_every_fact_of_what_is_shown_in_its_benchmark_phrasing(wo
         assert item.image is None
         assert found.qrels[id_].keys() == showing(samples, fact.concept)
         assert found.categories[id_] == fact.category
-    assert not found.masked
+    assert not found.excluded
 
 
 def test_composed_asks_for_the_recoloured_image_and_masks_its_own(world, samples):
     found = read_set(world, "composed")
     asked = set()
     for id_, item in found.queries.items():
-        (own,) = found.masked[id_]
+        (own,) = found.excluded[id_]
         (answer,) = found.qrels[id_]
         assert isinstance(item.image, Path) and item.image.samefile(world / own)
         (before,), (after,) = (samples[int(Path(name).stem)].scene.groups for name in (own, answer))
@@ -204,7 +204,7 @@ def test_composed_asks_for_the_recoloured_image_and_masks_its_own(world, samples
     assert len(counterparts) == 3
     assert asked >= counterparts | {(second, first) for first, second in counterparts}
     assert {pair[::-1] for pair in asked} == asked
-    assert found.masked.keys() == found.queries.keys()
+    assert found.excluded.keys() == found.queries.keys()
 
 
 def test_rendered_asks_for_concepts_by_their_names_as_images(world, samples):
@@ -225,4 +225,4 @@ def test_rendered_asks_for_concepts_by_their_names_as_images(world, samples):
         assert found.qrels[name].keys() == showing(samples, name)
     assert len(boards) == len(found.queries), "two names look alike"
     assert {path.stem for path in (world / "rendered" / "words").iterdir()} == found.queries.keys()
-    assert not found.masked
+    assert not found.excluded

@@ -1,4 +1,4 @@
-"""Embeddings kept in a folder: a stopped evaluation goes on where it was, and never with what is damaged or of something else."""
+"""Embeddings cached in a folder: a stopped evaluation continues where it was, and never with what is corrupt or of something else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slq.cache.records import RecordStore
 from slq.data import RetrievalSet
 from slq.encoders import LastTokenEncoder
 from slq.evaluation import Evaluation, evaluate, vectors
@@ -42,20 +43,20 @@ def texts() -> RetrievalSet:
 
 
 @pytest.fixture(autouse=True)
-def shards_are_small(monkeypatch):
-    monkeypatch.setattr(vectors, "SHARD", 4)
+def records_are_small(monkeypatch):
+    monkeypatch.setattr(vectors, "ITEMS_PER_RECORD", 4)
 
 
-def run(encoder: Counting, keep: Path | None, sets: Sequence[RetrievalSet] | None = None) -> Evaluation:
+def run(encoder: Counting, cache_dir: Path | None, sets: Sequence[RetrievalSet] | None = None) -> Evaluation:
     done: list[int] = []
     sets = [texts()] if sets is None else sets
-    result = evaluate(encoder, sets, progress=done.append, keep=keep)[0]
-    assert sum(done) == len({id(item) for one in sets for item in (*one.queries.values(), *one.corpus.values())})
+    result = evaluate(encoder, sets, progress=done.append, cache_dir=cache_dir)[0]
+    assert sum(done) == sum(len(one.queries) + len(one.corpus) for one in sets)
     return result
 
 
-def shards(keep: Path) -> list[Path]:
-    return sorted(keep.glob("*/*.safetensors"))
+def records(cache_dir: Path) -> list[Path]:
+    return sorted(cache_dir.glob("*/*/*.safetensors"))
 
 
 @pytest.mark.process
@@ -65,20 +66,20 @@ def test_a_killed_run_goes_on_where_it_was(model, tmp_path):
         "from pathlib import Path\n"
         "from slq.models import load_model\n"
         "from slq.evaluation import evaluate, vectors\n"
-        "from test_keep import Counting, texts\n"
-        "vectors.SHARD = 4\n"
-        "evaluate(Counting(load_model(device='cpu'), last=10), [texts()], keep=Path(sys.argv[2]))\n"
+        "from test_cached_vectors import Counting, texts\n"
+        "vectors.ITEMS_PER_RECORD = 4\n"
+        "evaluate(Counting(load_model(device='cpu'), last=10), [texts()], cache_dir=Path(sys.argv[2]))\n"
     )
-    arguments = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "kept")]
+    arguments = [sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path / "cache")]
     killed = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    before = shards(tmp_path / "kept")
+    before = records(tmp_path / "cache")
     assert len(before) in (2, 3), "it ended itself after ten of eighteen, written four at a time"
     second, whole = Counting(model), Counting(model)
-    resumed, unbroken = run(second, tmp_path / "kept"), run(whole, tmp_path / "other")
+    resumed, unbroken = run(second, tmp_path / "cache"), run(whole, tmp_path / "other")
     assert (second.count, whole.count) == (18 - 4 * len(before), 18)
     assert resumed == unbroken and resumed.metrics == run(Counting(model), None).metrics
-    assert [path.name for path in shards(tmp_path / "kept")] == [path.name for path in shards(tmp_path / "other")]
+    assert [path.name for path in records(tmp_path / "cache")] == [path.name for path in records(tmp_path / "other")]
 
 
 def test_a_second_run_embeds_nothing_and_a_larger_one_what_is_new(model, tmp_path):
@@ -98,9 +99,9 @@ def test_what_others_embedded_is_not_taken(model, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_shard_is_embedded_again(damage, model, tmp_path):
+def test_a_corrupt_record_is_embedded_again(damage, model, tmp_path):
     result = run(Counting(model), tmp_path)
-    one = shards(tmp_path)[1]
+    one = records(tmp_path)[1]
     whole = one.read_bytes()  # the vectors are at the end
     flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
     one.write_bytes({"cut": whole[:-20], "flipped": flipped, "empty": b""}[damage])
@@ -109,11 +110,19 @@ def test_a_damaged_shard_is_embedded_again(damage, model, tmp_path):
     assert one.read_bytes()[-1000:] == whole[-1000:]
 
 
-def test_a_shard_of_another_width_is_removed(model, tmp_path):
+def test_a_record_of_another_width_is_not_taken(model, tmp_path):
     result = run(Counting(model), tmp_path)
-    before = shards(tmp_path)
-    vectors.CachedVectors(before[0].parent, 2).add(["key"], np.ones((1, 2), dtype=np.float32))
-    assert run(Counting(model), tmp_path) == result and shards(tmp_path) == before
+    store = RecordStore(records(tmp_path)[0].parent.parent, vectors._CODEC)
+    store.put("another", ([texts().queries["q0"].content_hash], np.ones((1, 2), dtype=np.float32)))
+    again = Counting(model)
+    assert run(again, tmp_path) == result and again.count == 0
+
+
+def test_a_folder_that_cannot_be_written_ends_the_writing_and_not_the_run(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="takes nothing more"):
+        result = run(Counting(model), tmp_path / "file")
+    assert result.metrics == run(Counting(model), None).metrics
 
 
 def test_failures_are_found_anew_and_not_kept(model, tmp_path):
@@ -122,7 +131,7 @@ def test_failures_are_found_anew_and_not_kept(model, tmp_path):
     broken.write_bytes(b"no image")
     items = {"lost": Item(image=tmp_path / "gone.png"), "broken": Item(image=broken), "broken too": Item(image=broken)}
     damaged = RetrievalSet("texts", one.queries, {**one.corpus, **items}, {**one.qrels, "q0": {"broken": 1}}, ())
-    first, second = run(Counting(model), tmp_path / "kept", [damaged]), run(Counting(model), tmp_path / "kept", [damaged])
+    first, second = run(Counting(model), tmp_path / "cache", [damaged]), run(Counting(model), tmp_path / "cache", [damaged])
     plain = run(Counting(model), None, [damaged])
     assert first == second and first.metrics == plain.metrics
     assert [failure.item for failure in first.failures] == [failure.item for failure in plain.failures] == ["lost", "broken", "broken too"]
