@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from tolerance import FORWARD, GRADIENT, assert_close
 
 from slq.adapters.latents import LatentQueries
 from slq.cache import DiskTier, KVCache, MemoryTier
 from slq.cache.int8 import pack, unpack
-from slq.cache.tiers import PARTIAL
 from slq.encoders.latent import LatentEncoder
 from slq.models import FrozenModel, load_model
 
 TENSORS = {"keys": torch.arange(24.0).reshape(2, 3, 4), "next_position": torch.tensor(7)}
-SIZE = 24 * 4 + 8
+SIZE = 24 * 4 + 8  # bytes of values
+FILE_SIZE = len(save(TENSORS))
 
 
 @pytest.fixture
@@ -49,92 +43,23 @@ def assert_same(found, wanted, why="") -> None:
 
 @pytest.fixture(params=["memory", "disk"])
 def tier(request, tmp_path):
-    return MemoryTier(2 * SIZE) if request.param == "memory" else DiskTier(tmp_path / "kept", 2 * SIZE)
+    return MemoryTier(2 * SIZE) if request.param == "memory" else DiskTier(tmp_path / "cache", 2 * FILE_SIZE)
 
 
 def test_a_tier_gives_back_what_it_took_and_takes_what_fits(tier):
-    assert tier.get("a") is None and len(tier) == 0
-    assert [tier.put(key, TENSORS) for key in "abc"] == [True, True, False]
-    assert len(tier) == 2 and tier.num_bytes == 2 * SIZE and tier.get("c") is None
-    found = tier.get("a")
+    assert tier.get("aa") is None and len(tier) == 0
+    assert [tier.put(key, TENSORS) for key in ("aa", "bb", "cc")] == [True, True, False]
+    assert len(tier) == 2 and tier.num_bytes == tier.budget and tier.full and tier.get("cc") is None
+    found = tier.get("aa")
     assert found.keys() == TENSORS.keys() and all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.bool])
 def test_every_dtype_survives_the_disk(tmp_path, dtype):
     value = torch.arange(10).to(dtype)
-    DiskTier(tmp_path).put("a", {"value": value})
-    found = DiskTier(tmp_path).get("a")["value"]
+    DiskTier(tmp_path).put("aa", {"value": value})
+    found = DiskTier(tmp_path).get("aa")["value"]
     assert found.dtype == dtype and torch.equal(found, value)
-
-
-def spoil_header(content: bytes) -> bytes:
-    return b"\xff" * 8 + content[8:]
-
-
-def spoil_a_number(content: bytes) -> bytes:
-    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [lambda content: b"", lambda content: content[:-10], spoil_header, spoil_a_number],
-    ids=["empty", "cut", "header", "one bit"],
-)
-def test_a_damaged_entry_counts_as_missing_and_is_written_anew(tmp_path, spoil):
-    DiskTier(tmp_path).put("a", TENSORS)
-    disk = DiskTier(tmp_path)
-    (file,) = disk.files()
-    file.write_bytes(spoil(file.read_bytes()))
-    assert disk.get("a") is None and disk.damaged == 1
-    assert disk.put("a", TENSORS) and torch.equal(disk.get("a")["keys"], TENSORS["keys"])
-
-
-def test_partial_files_of_writers_that_are_gone_are_removed(tmp_path):
-    disk = DiskTier(tmp_path)
-    disk.put("aa", TENSORS)
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    host = os.uname().nodename
-    gone, alive = (tmp_path / "aa" / f"aa.{host}.{process}{PARTIAL}" for process in (done.pid, os.getppid()))
-    foreign, old = (tmp_path / "aa" / f"aa.elsewhere.{process}{PARTIAL}" for process in (1, 2))
-    for path in (gone, alive, foreign, old):
-        path.touch()
-    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
-    DiskTier(tmp_path)
-    assert [path.exists() for path in (gone, alive, foreign, old)] == [False, True, True, False]
-
-
-def test_a_disk_that_cannot_be_written_ends_the_writing_not_the_run(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match="takes nothing more"):
-        disk = DiskTier(tmp_path / "file" / "kept")
-    assert not disk.put("a", TENSORS) and disk.get("a") is None and len(disk) == 0
-
-
-FULL_DISK = """
-import resource, sys, warnings
-import torch
-from pathlib import Path
-from slq.cache import DiskTier
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # what a write past it gets is what a full disk gives: an error half-way
-disk = DiskTier(Path(sys.argv[1]))
-assert disk.put("small", {"keys": torch.ones(100)})
-with warnings.catch_warnings(record=True) as said:
-    warnings.simplefilter("always")
-    assert not disk.put("large", {"keys": torch.ones(10_000)})
-    assert not disk.put("late", {"keys": torch.ones(100)})
-assert len(said) == 1 and "takes nothing more" in str(said[0].message), said
-assert disk.get("large") is None and disk.get("small")["keys"].sum() == 100 and len(disk) == 1
-print(sorted(path.name for path in Path(sys.argv[1]).rglob("*.*")))
-"""
-
-
-@pytest.mark.process
-def test_a_full_disk_ends_the_writing_not_the_run(tmp_path):
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert result.stdout == "['CACHEDIR.TAG', 'small.safetensors']\n", result.stderr
 
 
 # What is kept does not change what comes out
@@ -242,7 +167,7 @@ def test_what_was_prepared_for_other_items_is_not_used(model, queries, items, tm
     encoder = LatentEncoder(model, queries, KVCache(budget=0, folder=tmp_path / "kept"))
     wanted = encoder.states(items)
     (tier,) = encoder.cache.tiers[1:]
-    for path in tier.files()[::2]:
+    for path in tier.records.files()[::2]:
         path.write_bytes(b"damaged")
     (ahead,) = encoder.prefetch_batches([items], 1)
     assert ahead == {}, "all of it seems to be there"
@@ -267,7 +192,7 @@ def test_texts_are_not_read_beforehand_where_features_alone_are_kept(model, quer
 def test_what_is_damaged_is_read_beforehand(model, queries, items, tmp_path):
     LatentEncoder(model, queries, KVCache(budget=0, folder=tmp_path)).prefill(items)
     cache = KVCache(budget=0, folder=tmp_path)
-    cache.tiers[-1].files()[0].write_bytes(b"damaged")
+    cache.tiers[-1].records.files()[0].write_bytes(b"damaged")
     counting = Counting(model)
     LatentEncoder(counting, queries, cache).prefill(items)
     assert counting.read == 1 and len(KVCache(budget=0, folder=tmp_path)) == len(items)
@@ -323,60 +248,15 @@ def test_weights_without_a_revision_are_told_apart_by_themselves(model):
     assert of(False) == of(False) != of(True)
 
 
-# Several processes, and processes that die
+# Several runs over one folder; crashes, full disks and corrupt records: tests/unit/test_records.py
 
 
-def write_for_ever(folder: str) -> None:
-    disk = DiskTier(Path(folder))
-    large = {"keys": torch.ones(2**18)}
-    for number in range(10**6):
-        disk.put(f"{number % 100:02d}-{number}", large)
-
-
-@pytest.mark.process
-def test_a_writer_that_is_killed_leaves_only_whole_entries(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    for _ in range(3):
-        writer = context.Process(target=write_for_ever, args=(str(tmp_path),))
-        writer.start()
-        while len(list(tmp_path.glob("*/*.safetensors"))) < 20:
-            time.sleep(0.01)
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
-        disk = DiskTier(tmp_path)
-        keys = [path.stem for path in disk.files()]
-        assert len(keys) >= 20 and not list(tmp_path.glob(f"*/*{PARTIAL}"))
-        assert all(disk.get(key)["keys"].sum() == 2**18 for key in keys) and disk.damaged == 0
-        for path in disk.files():
-            path.unlink()
-
-
-@pytest.mark.process
-def test_two_processes_may_share_a_folder(model, queries, items, tmp_path):
+def test_two_runs_may_share_a_folder(model, queries, items, tmp_path):
     wanted = embedded(model, queries, items)
     first, second = (KVCache(budget=0, folder=tmp_path) for _ in range(2))
     assert_same(embedded(model, queries, items, first), wanted)
     assert_same(embedded(model, queries, items, second), wanted)
-    assert len(second.tiers[-1].files()) == len({item.content_hash for item in items})
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=share, args=(str(tmp_path / "shared"),)) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
-    disk = DiskTier(tmp_path / "shared")
-    assert len(disk) == 50 and all(torch.equal(disk.get(f"{n:02d}")["keys"], torch.full((1000,), float(n))) for n in range(50))
-
-
-def share(folder: str) -> None:
-    disk = DiskTier(Path(folder))
-    for number in range(50):
-        wanted = torch.full((1000,), float(number))
-        found = disk.get(f"{number:02d}")
-        if found is None:
-            disk.put(f"{number:02d}", {"keys": wanted})
-        assert found is None or torch.equal(found["keys"], wanted)
+    assert len(second.tiers[-1].records.files()) == len({item.content_hash for item in items})
 
 
 def test_levels_are_named():

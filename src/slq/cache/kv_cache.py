@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from slq.cache.int8 import pack, unpack
-from slq.cache.tiers import UNBOUNDED, DiskTier, MemoryTier, Tensors
+from slq.cache.tiers import DiskTier, MemoryTier, Tensors
 from slq.io.device import free_memory
 from slq.models import FrozenModel, ItemKV, VisionFeatures
 
@@ -114,7 +114,7 @@ class KVCache:
         left = found[""]
         parts = [f"{found[what]} {what}" for what, _, _ in self._shelves() if found[what]]
         used = [
-            f"{tier.num_bytes / 2**20:.0f} of {tier.budget / 2**20:.0f} MB {tier.place}" for tier in self.tiers if tier.budget < UNBOUNDED
+            f"{tier.num_bytes / 2**20:.0f} of {tier.budget / 2**20:.0f} MB {tier.place}" for tier in self.tiers if tier.budget is not None
         ]
         if left:
             asked = self.level != "states" and " (as was asked for)"

@@ -30,7 +30,7 @@ T = TypeVar("T")
 # What backup programs know a cache by (bford.info/cachedir).
 TAG_FILE = "CACHEDIR.TAG"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of slq; safe to remove.\n"
-_NEARLY_FULL = 0.99  # fraction of a budget past which hardly a record fits
+NEARLY_FULL = 0.99  # fraction of a budget past which hardly a record fits
 _RECOUNTS = 100  # times that the folder is counted anew while it fills up, for what other processes put there
 _KEY = re.compile(r"[A-Za-z0-9_-]{2,128}")
 _BLOCK = 1 << 20  # bytes
@@ -108,7 +108,7 @@ class RecordStore(Generic[T]):
     @property
     def full(self) -> bool:
         """Whether it takes nothing more, or next to nothing."""
-        return self.failure is not None or (self.budget is not None and self.num_bytes >= _NEARLY_FULL * self.budget)
+        return self.failure is not None or (self.budget is not None and self.num_bytes >= NEARLY_FULL * self.budget)
 
     def keys(self) -> Iterator[str]:
         """The keys of all records, in order, also of those that other processes put there."""
@@ -201,8 +201,11 @@ class RecordStore(Generic[T]):
             self.num_bytes, self._count, self._written = self.num_bytes + size, self._count + 1, self._written + size
         return shard / name
 
-    def verify(self) -> int:
+    def verify(self, progress: Callable[[int], object] = lambda count: None) -> int:
         """Read every record.
+
+        Args:
+            progress: called with 1 after each record.
 
         Returns:
             How many were corrupt; they are removed.
@@ -211,6 +214,7 @@ class RecordStore(Generic[T]):
         self._checked.clear()
         for path in self.files():
             self.path(self._key_of(path))
+            progress(1)
         self._recount()
         return self.corrupt - before
 

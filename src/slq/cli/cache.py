@@ -17,7 +17,7 @@ FOLDER = Annotated[Path, typer.Argument(help="The folder given as --cache-dir.")
 @app.command()
 def stat(
     folder: FOLDER,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every entry; those that are damaged are removed.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every entry; those that are corrupt are removed.")] = False,
 ) -> None:
     """Say how much a cache folder holds.
 
@@ -27,14 +27,10 @@ def stat(
 
     disk = DiskTier(_cache(folder))
     if verify:
-        files = disk.files()
-        with progress_bar("reading", len(files)) as advance:
-            for file in files:
-                disk.get(file.stem)
-                advance(1)
-        typer.echo(f"{disk.damaged} damaged entries removed.")
-        disk = DiskTier(folder)
-    kinds = [file.stem.rsplit("-", 1)[-1] for file in disk.files()]
+        with progress_bar("reading", len(disk)) as advance:
+            corrupt = disk.records.verify(advance)
+        typer.echo(f"{corrupt} damaged entries removed.")
+    kinds = [key.rsplit("-", 1)[-1] for key in disk.records.keys()]  # noqa: SIM118 (no mapping)
     rows = [[kind, kinds.count(kind)] for kind in ("states", "features")]
     table(["kept", "entries"], [*rows, ["in all", f"{len(disk)}, {disk.num_bytes / 2**20:.1f} MB"]])
 
@@ -49,7 +45,7 @@ def clear(folder: FOLDER) -> None:
 
     disk = DiskTier(_cache(folder))
     count, size = len(disk), disk.num_bytes
-    disk.clear()
+    disk.records.clear()
     typer.echo(f"{count} entries removed from {folder} ({size / 2**20:.1f} MB).")
 
 
