@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from slq.cache.records import JSON, TAG_FILE, Codec, RecordStore, bytes_codec
+from slq.errors import OutputError
 from slq.io.files import is_sibling
 
 BYTES = bytes_codec(".bin")
@@ -206,6 +207,16 @@ def test_what_cannot_be_written_ends_the_writing_once(store):
         warnings.simplefilter("error")
         assert store.put(OTHER, b"x") is None and store.full and store.get(KEY) == b"content"
     assert len(reopened(store)) == 1 and not [path for path in store.folder.rglob("*") if is_sibling(path.name)]
+
+
+def test_what_the_caller_needs_is_an_error_instead(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"^Cannot write \S+below: Not a directory\.$"):
+        RecordStore(tmp_path / "file" / "below", BYTES, required=True)
+    store = RecordStore(tmp_path / "cache", BYTES, required=True)
+    with limited(resource.RLIMIT_FSIZE, 100), pytest.raises(OutputError, match="File too large"):
+        store.put(KEY, b"x" * 1000)
+    assert store.put(KEY, b"x") is not None
 
 
 def test_a_folder_that_cannot_be_made_ends_the_writing(tmp_path):

@@ -1,4 +1,4 @@
-"""Reading annotation files, and the folder where images that have no file of their own are kept."""
+"""Reading annotation files, and the folder where images that have no file of their own are cached."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from slq.cache.records import RecordStore, bytes_codec
 from slq.data import tables
 from slq.data.images import IMAGE_SUFFIXES
 from slq.data.tables import Row, read_rows
@@ -82,25 +84,25 @@ def digest(files: Iterable[Path]) -> str:
     return f"sha256:{total.hexdigest()[:16]}"
 
 
-def kept_folder() -> Path:
-    """Where images are kept that come inside a table or an archive or are drawn: the user's cache folder, in slq/benchmarks."""
+def cache_folder() -> Path:
+    """Where images are cached that come inside a table or an archive or are rendered: the user's cache folder, in slq/benchmarks."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slq" / "benchmarks"
 
 
-def kept_file(name: str, make: Callable[[], bytes]) -> Path:
-    """A file in that folder, made if it is not there yet; its name must tell its content. Raises OutputError if it cannot be written."""
-    path = kept_folder() / name
-    if not path.is_file():
-        from slq.io.files import map_os_errors, write_atomic
-
-        with map_os_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda partial: partial.write_bytes(make()))
+def cached_file(kind: str, key: str, suffix: str, make: Callable[[], bytes]) -> Path:
+    """A file in that folder, made if it is not there yet; `key` must tell its content. Raises OutputError if it cannot be written."""
+    store = _store(cache_folder() / kind, suffix)
+    path = store.path(key) or store.put(key, make())
+    assert path is not None  # a required store raises instead
     return path
 
 
-def kept_image(content: bytes, name: str = "") -> Path:
+@lru_cache
+def _store(folder: Path, suffix: str) -> RecordStore[bytes]:
+    return RecordStore(folder, bytes_codec(suffix), required=True)
+
+
+def cached_image(content: bytes, name: str = "") -> Path:
     """The file of an image that came as bytes, encoded as it was; equal bytes share a file."""
     suffix = Path(name).suffix.lower()
-    key = hashlib.sha256(content).hexdigest()
-    return kept_file(f"images/{key[:2]}/{key}{suffix if suffix in IMAGE_SUFFIXES else '.image'}", lambda: content)
+    return cached_file("images", hashlib.sha256(content).hexdigest(), suffix if suffix in IMAGE_SUFFIXES else ".image", lambda: content)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from slq.benchmarks.files import kept_file, kept_image
+from slq.benchmarks.files import cached_file, cached_image
 from slq.errors import DataError, Failure
 from slq.types import Item
 
@@ -100,7 +100,7 @@ class _Archive:
     def _unpack(self, info: zipfile.ZipInfo) -> Path:
         # Name, size and checksum stand in the archive's directory, so that an image is unpacked once.
         key = hashlib.sha256(f"{info.filename} {info.file_size} {info.CRC}".encode()).hexdigest()
-        return kept_file(f"images/zip/{key[:2]}/{key}{Path(info.filename).suffix.lower()}", lambda: self._zip.read(info))
+        return cached_file("unpacked", key, Path(info.filename).suffix.lower(), lambda: self._zip.read(info))
 
 
 def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images:
@@ -109,7 +109,7 @@ def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images
     for id_, cell in cells:
         content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, cell)
         if isinstance(content, bytes) and content:
-            images.paths[id_] = kept_image(content, name if isinstance(name, str) else "")
+            images.paths[id_] = cached_image(content, name if isinstance(name, str) else "")
             continue
         path = folder / name if isinstance(name, str) and name else folder / "no image"
         images.paths[id_] = path

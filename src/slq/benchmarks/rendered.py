@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from slq.benchmarks.files import kept_file
+from slq.benchmarks.files import cached_file
 from slq.errors import MissingExtraError
 
 SIZE = (800, 400)
@@ -67,7 +67,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 def rendered_file(text: str) -> Path:
     """The image of a text as a file in the user's cache folder, drawn when it is first wanted."""
     key = hashlib.sha256(f"{font_hash()} {SIZE} {POINTS} {SMALLEST} {MARGIN} {text}".encode("utf-8", "surrogatepass")).hexdigest()
-    return kept_file(f"drawn/{key[:2]}/{key}.png", lambda: _png(render_text(text)))
+    return cached_file("rendered", key, ".png", lambda: _png(render_text(text)))
 
 
 def _png(image: Image.Image) -> bytes:

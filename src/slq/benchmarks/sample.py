@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from slq.benchmarks.base import BenchmarkData
-from slq.benchmarks.files import digest, kept_folder
+from slq.benchmarks.files import cache_folder, digest
 from slq.data.pairs import read_pairs
 from slq.data.retrieval import from_pairs, read_beir
 from slq.errors import DataError, InputError
@@ -76,7 +76,7 @@ def _drawn_world() -> Path:
     for file in sorted(file for file in (package / "world").rglob("*") if file.is_file() and "__pycache__" not in file.parts):
         total.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
     total.update((package / "export.py").read_bytes())
-    folder = kept_folder() / f"miniature-{total.hexdigest()[:16]}"
+    folder = cache_folder() / f"miniature-{total.hexdigest()[:16]}"
     if not folder.is_dir():
         from slq.io.files import map_os_errors
 

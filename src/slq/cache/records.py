@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError
 
-from slq.io.files import crash_point, is_abandoned, sibling_path
+from slq.io.files import crash_point, is_abandoned, map_os_errors, sibling_path
 
 T = TypeVar("T")
 
@@ -76,15 +76,19 @@ class RecordStore(Generic[T]):
         failure: why nothing is written any more; None while all is well.
     """
 
-    def __init__(self, folder: Path, codec: Codec[T], budget: int | None = None):
+    def __init__(self, folder: Path, codec: Codec[T], budget: int | None = None, *, required: bool = False):
         """Open a folder of records, or make one.
 
         Args:
             folder: where the records are; a folder that cannot be made or written ends the writing, with a warning, and no more.
             codec: how a value stands in a file.
             budget: bytes that the records may take; None for as many as the disk holds.
+            required: whether what cannot be written is an error instead, since the caller needs the file.
+
+        Raises:
+            OutputError: if the folder is `required` and cannot be made.
         """
-        self.folder, self.codec, self.budget = folder, codec, budget
+        self.folder, self.codec, self.budget, self.required = folder, codec, budget, required
         self.num_bytes = self.corrupt = self._count = self._written = 0
         self.failure: Exception | None = None
         self._lock, self._checked, self._warned = threading.Lock(), set[str](), False
@@ -173,6 +177,9 @@ class RecordStore(Generic[T]):
 
         Returns:
             The record's file; None if there is no room, or the folder cannot be written.
+
+        Raises:
+            OutputError: if the folder is `required` and cannot be written.
         """
         if self.failure is not None or not self._has_room(size):
             return None
@@ -291,6 +298,9 @@ class RecordStore(Generic[T]):
                 path.unlink()
 
     def _stop_writing(self, error: Exception) -> None:
+        if self.required:
+            with map_os_errors(self.folder):
+                raise error
         self.failure = error
         warnings.warn(f"The cache in {self.folder} takes nothing more ({error}); the run continues without it.", stacklevel=3)
 
