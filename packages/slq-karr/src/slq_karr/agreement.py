@@ -25,9 +25,21 @@ class Agreement:
 
 
 def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
-    """(p - e) / (1 - e): p the fraction of items decided alike, e what two reviewers with these habits reach by chance.
+    """Agreement of two reviewers beyond chance: (p - e) / (1 - e), p the fraction decided alike, e what their habits reach by chance.
 
-    None where chance alone is certain to agree, or there is nothing to compare. Raises InputError for unequal lengths.
+    Args:
+        one: a reviewer's decisions.
+        other: another's, on the same items in the same order.
+
+    Returns:
+        At most 1; None where chance alone is certain to agree, or there is nothing to compare.
+
+    Raises:
+        InputError: if the lengths differ.
+
+    Example:
+        >>> cohen_kappa(["accept", "reject", "accept", "reject"], ["accept", "reject", "reject", "reject"])
+        0.5
     """
     if len(one) != len(other):
         raise InputError(f"Two reviewers of the same items are compared: these decided {len(one)} and {len(other)}.")
@@ -41,9 +53,16 @@ def cohen_kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
 
 
 def fleiss_kappa(ratings: Sequence[Sequence[str]]) -> float | None:
-    """The same for any number of reviewers: one row an item, one decision a reviewer, in any order.
+    """Agreement of any number of reviewers beyond chance.
 
-    None as for Cohen's. Raises InputError if rows differ in length or have fewer than two decisions.
+    Args:
+        ratings: one row an item, one decision a reviewer, in any order.
+
+    Returns:
+        At most 1; None as for Cohen's.
+
+    Raises:
+        InputError: if rows differ in length or have fewer than two decisions.
     """
     if not ratings:
         return None
@@ -58,7 +77,14 @@ def fleiss_kappa(ratings: Sequence[Sequence[str]]) -> float | None:
 
 
 def agreement(decisions: Mapping[str, Mapping[str, str]]) -> list[Agreement]:
-    """Reviewer -> item -> decision: first all reviewers together, then, of more than two, each pair."""
+    """How far reviewers agree on the items that they share.
+
+    Args:
+        decisions: reviewer -> item -> decision.
+
+    Returns:
+        First all reviewers together, then, of more than two, each pair; nothing for a single reviewer.
+    """
     reviewers = sorted(decisions)
     if len(reviewers) < 2:
         return []

@@ -32,6 +32,7 @@ class Target:
 
     @property
     def every_name(self) -> tuple[str, ...]:
+        """The name and the other names."""
         return (self.name, *self.names)
 
 

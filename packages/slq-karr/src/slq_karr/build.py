@@ -41,6 +41,7 @@ class Built:
 
     @property
     def accepted(self) -> list[QueryCandidate]:
+        """The candidates that passed every check."""
         return [each for each in self.candidates if each.accepted]
 
 
@@ -56,11 +57,26 @@ def build(
     backoff: float = 1.0,
     endpoint: str = "",
 ) -> Built:
-    """Build a set in `out`, or go on with it; see docs/karr.md.
+    """Build a set in a folder, or resume it; see docs/karr.md.
 
-    find_leaks: what says whether a query names its target; by default slq_karr.leaks. endpoint: its address, for the record alone.
-    Raises InputError if the set was begun with other settings, or asking had to end before the set was whole; what there is by then is
-    written, and the next run goes on from it.
+    Args:
+        images: captions file, folder with captions, or bare folder of images.
+        out: folder of the set.
+        model: what is asked.
+        prompts: the texts that it is asked with.
+        options: what is wanted of the set.
+        limits: speed and costs.
+        find_leaks: says what of a query names its target; by default `slq_karr.leaks`.
+        on_progress: told of every answer.
+        backoff: seconds before the first retry of a request; doubled with each further one.
+        endpoint: its address, for the record alone.
+
+    Returns:
+        All candidates of the set, what was skipped, and what is missing.
+
+    Raises:
+        InputError: if the set was begun with other settings, or asking had to end before the set was whole; what there is by then is
+            written, and the next run resumes from it.
     """
     options, limits, find_leaks = options or Options(), limits or Limits(), find_leaks or own_leaks()
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
@@ -101,6 +117,7 @@ class _Build:
         self.before = len(read_own_rows(out / CANDIDATES))
 
     def all_stages(self) -> Built:
+        """Captions, queries, checks and positives, and what they gave."""
         try:
             self._write_captions()
             self._write_queries()

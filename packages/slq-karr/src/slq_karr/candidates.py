@@ -56,7 +56,14 @@ class QueryCandidate:
         return next((check for check, verdict in self.verdicts.items() if verdict["passed"] is False), "")
 
     def judge(self, check: str, passed: bool, why: str = "", **more: Any) -> None:
-        """Record what a check said."""
+        """Record what a check said.
+
+        Args:
+            check: one of `CHECKS`.
+            passed: whether the query passed.
+            why: the reason.
+            **more: what else the check noted.
+        """
         self.verdicts[check] = {"passed": passed, "why": why, **more}
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +85,13 @@ class QueryCandidate:
 
 
 def write_candidates(out: Path, candidates: Sequence[QueryCandidate], skipped: Sequence[Mapping[str, str]]) -> None:
-    """Write both lists of a set, each whole or not at all."""
+    """Write both lists of a set, each whole or not at all.
+
+    Args:
+        out: folder of the set.
+        candidates: every query written.
+        skipped: one row for everything else that was dropped: `id`, `stage`, `reason`.
+    """
     write_jsonl(out / CANDIDATES, (candidate.to_dict() for candidate in candidates))
     write_jsonl(out / SKIPPED, skipped)
 

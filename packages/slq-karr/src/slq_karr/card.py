@@ -16,7 +16,18 @@ from slq_karr.selection import SelectedQuery
 def data_card(
     settings: Mapping[str, Any], candidates: Sequence[QueryCandidate], selected: Sequence[SelectedQuery], gallery: Sequence[str], asked: int
 ) -> str:
-    """The card as Markdown. gallery: all images of the set; asked: how many of them have a query."""
+    """The data card of an exported set.
+
+    Args:
+        settings: what the set was built with.
+        candidates: every query written.
+        selected: those that the export takes.
+        gallery: all images of the set.
+        asked: how many of them have a query.
+
+    Returns:
+        Markdown.
+    """
     total = len(selected)
     positives = [len(each.candidate.positives) for each in selected]
     unjudged = sum(each.candidate.unjudged > 0 for each in selected)

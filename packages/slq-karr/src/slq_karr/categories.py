@@ -34,7 +34,14 @@ def label(category: str) -> str:
 def parse_mix(text: str) -> dict[str, float]:
     """Fractions from `logic_maths=1,functional=2`: weights of any size, categories that are not named get nothing.
 
-    Raises InputError for an unknown category, a weight that is none, or no weight above 0.
+    Args:
+        text: category=weight, separated by commas.
+
+    Returns:
+        Category -> fraction; together they are 1.
+
+    Raises:
+        InputError: for an unknown category, a weight that is none, or no weight above 0.
     """
     weights = dict.fromkeys(CATEGORIES, 0.0)
     for part in text.split(","):
@@ -50,7 +57,15 @@ def parse_mix(text: str) -> dict[str, float]:
 
 
 def quotas(mix: Mapping[str, float], count: int) -> dict[str, int]:
-    """How many of `count` queries each category gets: whole numbers closest to the mix, that add up (largest remainders)."""
+    """How many queries each category gets: whole numbers closest to the mix, that add up (largest remainders).
+
+    Args:
+        mix: category -> weight.
+        count: queries in all.
+
+    Returns:
+        Category -> number.
+    """
     total = sum(mix.values())
     exact = {name: count * fraction / total for name, fraction in mix.items()}
     whole = {name: int(value) for name, value in exact.items()}

@@ -43,10 +43,21 @@ class Exported:
 
 
 def export(folder: Path, out: Path, reviewed_only: bool = False, overwrite: bool = False, find_leaks: FindLeaks | None = None) -> Exported:
-    """Write what the set keeps into a new folder.
+    """Write the selected queries of a set into a new folder.
 
-    find_leaks: looks for targets in edited queries; by default slq_karr.leaks. Raises DataError if the set holds nothing to keep,
-    OutputExistsError if the folder holds something, unless it is an earlier export and `overwrite` is given.
+    Args:
+        folder: of the set.
+        out: of the benchmark.
+        reviewed_only: take only queries that somebody reviewed.
+        overwrite: replace an earlier export.
+        find_leaks: looks for targets in edited queries; by default `slq_karr.leaks`.
+
+    Returns:
+        What was written, and what a person should look at.
+
+    Raises:
+        DataError: if no query of the set can be selected, or a file of it is damaged.
+        OutputExistsError: if the folder holds something, unless it is an earlier export and `overwrite` is given.
     """
     candidates, damaged = read_candidates(folder)
     if damaged:

@@ -49,7 +49,14 @@ class Source:
 def find_source(source: Path) -> Source:
     """The images of a captions file (of a Karpathy file the test split), of a folder with captions, or of a bare folder.
 
-    Raises DataError if there are none, or the file holds something else than captions of images.
+    Args:
+        source: the file or folder.
+
+    Returns:
+        The images with their captions, and those that cannot be read.
+
+    Raises:
+        DataError: if there are none, or the file holds something else than captions of images.
     """
     if source.is_dir() and _is_bare(source):
         images = find_images(source)
@@ -70,7 +77,15 @@ def find_source(source: Path) -> Source:
 def gather(source: Source, out: Path) -> tuple[list[GalleryImage], list[Failure]]:
     """Bring the images into the set's folder; what an earlier run brought is taken as it is.
 
-    An image that cannot be opened, or has the bytes of another, is a failure. Raises DataError if none is left.
+    Args:
+        source: the images.
+        out: folder of the set.
+
+    Returns:
+        The gallery, and the images that cannot be opened or have the bytes of another.
+
+    Raises:
+        DataError: if no image is left.
     """
     if (out / IMAGES).is_file():
         return read_gallery(out)
@@ -100,7 +115,17 @@ def gather(source: Source, out: Path) -> tuple[list[GalleryImage], list[Failure]
 
 
 def read_gallery(out: Path) -> tuple[list[GalleryImage], list[Failure]]:
-    """The images of a set, and those of its source that were left out; raises DataError for a broken line."""
+    """The images of a set.
+
+    Args:
+        out: folder of the set.
+
+    Returns:
+        The gallery, and the images of its source that were skipped.
+
+    Raises:
+        DataError: if a line is broken.
+    """
     found, failures = [], []
     try:
         for row in read_own_rows(out / IMAGES):
@@ -119,7 +144,12 @@ def _is_bare(folder: Path) -> bool:
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """The same file under another name: a hard link where the file system has them."""
+    """The same file under another name: a hard link where the file system has them.
+
+    Args:
+        path: the file.
+        target: the new name; a file of that name is replaced.
+    """
     with map_os_errors(target):
         target.unlink(missing_ok=True)
         with suppress(OSError):  # another file system, or one without links

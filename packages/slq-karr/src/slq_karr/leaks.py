@@ -47,9 +47,22 @@ class Leak:
 
 
 def find_leaks(query: str, target: str) -> list[Leak]:
-    """Everything in `query` that names `target`, in the order of the query; nothing means that it does not leak.
+    """Everything in a query that names its target, in the order of the query.
 
-    Raises TextError if either has no letters, MissingExtraError where the dictionaries are not installed.
+    Args:
+        query: the text.
+        target: the name of what it is about.
+
+    Returns:
+        The leaks; nothing means that it does not leak.
+
+    Raises:
+        TextError: if either has no letters.
+        MissingExtraError: if the dictionaries are not installed.
+
+    Example:
+        >>> [leak.word for leak in find_leaks("a kitten in its doghouse", "cat")]
+        ['kitten']
     """
     words, name = words_of(query), " ".join(words_of(target))
     for what, text, found in (("query", query, words), ("target", target, name)):

@@ -13,7 +13,18 @@ from slq.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """requests_per_minute, max_cost: None for no limit. price_in, price_out: of a million tokens, in any currency."""
+    """Speed and costs of asking.
+
+    Args:
+        concurrency: requests under way at once.
+        requests_per_minute: sent, at most; None for no limit.
+        price_in: of a million tokens of requests, in any currency.
+        price_out: of a million tokens of answers.
+        max_cost: of the set, all runs together; None for no limit.
+
+    Raises:
+        InputError: if a value is out of range, or a cap comes without prices.
+    """
 
     concurrency: int = 4
     requests_per_minute: float | None = None
@@ -32,6 +43,7 @@ class Limits:
             raise InputError("A cap on costs needs prices: give those of a million tokens, --price-in and --price-out.")
 
     def cost(self, tokens_in: float, tokens_out: float) -> float:
+        """What so many tokens cost."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
@@ -66,10 +78,12 @@ class RateLimiter:
         return not self._stopped.wait(seconds)
 
     def stop(self) -> None:
+        """Let nothing out any more; who waits is told at once."""
         self._stopped.set()
 
     @property
     def stopped(self) -> bool:
+        """Whether `stop` was called."""
         return self._stopped.is_set()
 
 
@@ -83,7 +97,14 @@ class Budget:
 
     @contextmanager
     def reserve(self, most: float) -> Iterator[None]:
-        """Money for one request; raises InputError where there is not enough left."""
+        """Reserve money for one request while it is under way.
+
+        Args:
+            most: what it can cost.
+
+        Raises:
+            InputError: if there is not enough left.
+        """
         cap = self.limits.max_cost
         with self._lock:
             if cap is not None and self.spent + self._under_way + most > cap:
@@ -99,5 +120,6 @@ class Budget:
                 self._under_way -= most
 
     def charge(self, cost: float) -> None:
+        """Add what an answer cost."""
         with self._lock:
             self.spent += cost

@@ -49,19 +49,34 @@ class NoReply(Exception):
 
 
 class Model(Protocol):
-    """name and settings decide what it answers; both stand in the set's settings."""
+    """What is asked. Its name and settings decide what it answers; both stand in the set's settings."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the model."""
+        ...
 
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What else shapes its answers."""
+        ...
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """Of an answer, at most."""
+        ...
 
     def answer(self, text: str, image: Path | None) -> Reply:
-        """Raises NoReply if nothing came back, InputError if nothing ever will."""
+        """One answer.
+
+        Args:
+            text: the question.
+            image: a file that it is about, if any.
+
+        Raises:
+            NoReply: if nothing came back.
+            InputError: if nothing ever will.
+        """
         ...
 
 
@@ -93,9 +108,11 @@ class Endpoint:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """What shapes its answers: part of the key of every request."""
         return {"max_tokens": self.max_tokens, "max_side": self.max_side, "fields": dict(self.fields)}
 
     def answer(self, text: str, image: Path | None) -> Reply:
+        """One answer; see `Model`."""
         try:
             response = self._client.post(self._address, json=self._body(text, image))
         except httpx2.TimeoutException:
@@ -143,6 +160,7 @@ class LocalModel:
         self._lock = threading.Lock()
 
     def answer(self, text: str, image: Path | None) -> Reply:
+        """One answer; see `Model`."""
         with self._lock:
             message = self.model.message(Item(text, image))
             (answer,) = self.model.generate([[message]], self.max_tokens)

@@ -54,9 +54,16 @@ class Prompts:
 
 
 def load_prompts(folder: Path | None = None) -> Prompts:
-    """The package's prompts, or those of a folder in their place.
+    """The package's prompts, those of a folder in their place.
 
-    Raises InputError if the folder is none, holds another .txt file, or a text has other places than it must have.
+    Args:
+        folder: holds any of the files `<name>.txt`; None for the package's alone.
+
+    Returns:
+        The texts by name.
+
+    Raises:
+        InputError: if the folder or a file cannot be read, or a text lacks a place that is filled in.
     """
     package = files("slq_karr").joinpath("prompts")
     texts = {name: package.joinpath(f"{name}.txt").read_text(encoding="utf-8") for name in PLACES}

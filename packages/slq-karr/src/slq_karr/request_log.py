@@ -28,8 +28,14 @@ BEGUN = "begun"  # a run; what the one before gave up last was perhaps its endpo
 class RequestLog:
     """The request log of a set, open for one build at a time; threads may write together.
 
-    spent: what all lines cost together. Raises InputError if another build has it open, DataError for a broken line; a last line
-    that a crash tore is dropped.
+    `spent` is what all lines cost together. A last line that a crash tore is dropped.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: if another build has it open.
+        DataError: if a line is broken.
     """
 
     def __init__(self, path: Path):

@@ -49,7 +49,12 @@ class _Stopped(Exception):
 class RequestRunner:
     """Asks with the request log in hand: a request that was answered once is never sent again.
 
-    backoff: seconds before the first new try after a failure; it doubles with each further one.
+    Args:
+        model: what is asked.
+        log: of the set.
+        limits: speed and costs.
+        backoff: seconds before the first new try after a failure; it doubles with each further one.
+        on_progress: told of every answer.
     """
 
     def __init__(self, model: Model, log: RequestLog, limits: Limits, backoff: float = 1.0, on_progress: Progress = lambda *_: None):
@@ -66,10 +71,18 @@ class RequestRunner:
         return hashlib.sha256(asked.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
     def ask_all(self, requests: Sequence[Request], read: Callable[[Mapping[str, Any]], Value]) -> list[Value | Failure]:
-        """The answers as `read` gives them, in the order of the requests; a Failure for each that cannot be had.
+        """Put many requests, several at once.
 
-        Raises InputError when asking must end: the costs reach their cap, the endpoint is down, or it will never answer. What is under
-        way is waited for and kept.
+        Args:
+            requests: the questions.
+            read: takes the value out of an answer's JSON object, or raises Malformed.
+
+        Returns:
+            The values in the order of the requests; a Failure for each that cannot be had.
+
+        Raises:
+            InputError: if asking must end: the costs reach their cap, the endpoint is down, or it will never answer. What is under way is
+                waited for and logged.
         """
         found: dict[int, Value | Failure] = {}
         with ThreadPoolExecutor(self.limits.concurrency) as threads:
@@ -96,7 +109,15 @@ class RequestRunner:
             raise
 
     def ask(self, request: Request, read: Callable[[Mapping[str, Any]], Value]) -> Value | Failure:
-        """One answer, from the request log or the model; unusable ones are asked for again, TRIES times in all."""
+        """One answer, from the request log or the model; unusable ones are asked for again, TRIES times in all.
+
+        Args:
+            request: the question.
+            read: takes the value out of the answer's JSON object, or raises Malformed.
+
+        Returns:
+            The value, or why there is none.
+        """
         key = self.key(request)
         with self._locks.setdefault(key, threading.Lock()):
             if why := self.log.given_up(key):

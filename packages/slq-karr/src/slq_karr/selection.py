@@ -37,10 +37,20 @@ def read_reviews(folder: Path) -> tuple[dict[str, list[Decision]], list[Failure]
 def select_queries(
     candidates: Sequence[QueryCandidate], reviews: Mapping[str, Sequence[Decision]], reviewed_only: bool = False
 ) -> list[SelectedQuery]:
-    """Candidates that stay: reviewed ones if more than half of their reviewers accepted or edited, others if every check passed.
+    """The candidates that a benchmark takes.
 
-    The latest edit among those is the text to use. reviewed_only: nothing stays that nobody reviewed. Raises DataError for a review
-    of a candidate that is not there.
+    Reviewed ones if more than half of their reviewers accepted or edited, others if every check passed.
+
+    Args:
+        candidates: of the set.
+        reviews: candidate id -> the decision that counts of each reviewer, the latest last; its latest edit is the text to use.
+        reviewed_only: take nothing that nobody reviewed.
+
+    Returns:
+        The selected queries, in the order of the candidates.
+
+    Raises:
+        DataError: if a review is of a candidate that is not there.
     """
     unknown = reviews.keys() - {each.id for each in candidates}
     if unknown:

@@ -21,9 +21,16 @@ LATEST = ("images", "endpoint")  # recorded; the same images or model may stand 
 class Options:
     """What is wanted of a set.
 
-    count: accepted queries; None: as many as there are images. mix: category -> fraction. tries: queries that are written for an image, at
-    most, until one is accepted. max_positives: other images that the model judges for each query, at most. captions_only: no image is
-    sent, for a model without eyes. seed: the order in which images are taken.
+    Args:
+        count: accepted queries; None: as many as there are images.
+        mix: category and fraction.
+        tries: queries written for an image, at most, until one is accepted.
+        max_positives: other images that the model judges for each query, at most.
+        captions_only: no image is sent, for a model that takes text alone.
+        seed: the order in which images are taken.
+
+    Raises:
+        InputError: if a number is out of range.
     """
 
     count: int | None = None
@@ -43,7 +50,12 @@ class Options:
 def settle(out: Path, wanted: Mapping[str, Any]) -> None:
     """Write the settings of a new set, or see that those of an earlier run are the same.
 
-    Raises InputError where they are not.
+    Args:
+        out: folder of the set.
+        wanted: this run's settings.
+
+    Raises:
+        InputError: if the set was begun with others.
     """
     path = out / SETTINGS
     wanted = json.loads(json.dumps(wanted))

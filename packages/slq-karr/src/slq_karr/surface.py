@@ -65,6 +65,7 @@ class Queries:
         return self._ids[best] if alike[best] >= NEARLY_THE_SAME else None
 
     def add(self, id_: str, query: str) -> None:
+        """Take in a query that passed."""
         row = self._row(query)
         self._rows = row if self._rows is None else vstack([self._rows, row], format="csr")
         self._ids.append(id_)

@@ -25,7 +25,11 @@ AskAll = Callable[[Sequence[Request], Callable[[Mapping[str, Any]], Any]], list[
 
 
 def own_leaks() -> FindLeaks:
-    """What slq itself finds leaks with; raises MissingExtraError where its dictionaries are not installed."""
+    """What slq-karr itself finds leaks with.
+
+    Raises:
+        MissingExtraError: if its dictionaries are not installed.
+    """
     from slq_karr.leaks import find_leaks
 
     find_leaks("a word", "thing")  # what is missing is told here, before anything is paid for
@@ -33,7 +37,15 @@ def own_leaks() -> FindLeaks:
 
 
 def check_words(candidate: QueryCandidate, place: int, find_leaks: FindLeaks, surface: Surface, queries: Queries) -> None:
-    """Leak, duplicate, surface: the first that fails ends it. place: of its image in the gallery. Adds the query to those so far."""
+    """Leak, duplicate, surface: the first that fails ends it; a query that passes joins those so far.
+
+    Args:
+        candidate: gets the verdicts.
+        place: of its image in the gallery.
+        find_leaks: says what of a query names its target.
+        surface: the captions of the gallery.
+        queries: those so far.
+    """
     leaks = leaks_of(candidate.query, candidate.names, candidate.target, find_leaks)
     candidate.judge("leak", not leaks, leaks)
     if leaks:
@@ -49,7 +61,17 @@ def check_words(candidate: QueryCandidate, place: int, find_leaks: FindLeaks, su
 
 
 def leaks_of(query: str, names: Sequence[str], target: str, find_leaks: FindLeaks) -> str:
-    """What of a query names its target or goes by another of its names; empty if nothing does."""
+    """What of a query names its target or is another of its names.
+
+    Args:
+        query: the text.
+        names: other names of the target.
+        target: its name.
+        find_leaks: says what of a query names its target.
+
+    Returns:
+        The words with their reasons; empty if there are none.
+    """
     try:
         found = [f"{leak.word!r}: {leak.reason}" for leak in find_leaks(query, target)]
     except TextError as error:  # a target without letters
@@ -62,6 +84,12 @@ def names_target(answer: str, names: Sequence[str], target: str, find_leaks: Fin
     """Whether an answer is the target: one of its names, or ends in a word that would give it away in a query.
 
     So plurals, synonyms and kinds of it count by the same dictionary as leaks do, and `hot dog stand` is no dog.
+
+    Args:
+        answer: a few words.
+        names: other names of the target.
+        target: its name.
+        find_leaks: says what of a query names its target.
     """
     given = _plain(answer)
     if not given:
@@ -75,7 +103,14 @@ def names_target(answer: str, names: Sequence[str], target: str, find_leaks: Fin
 
 
 def judge_answerable(candidates: Sequence[QueryCandidate], ask_all: AskAll, prompts: Prompts, find_leaks: FindLeaks) -> None:
-    """The model, which sees a query and its category alone, must name the target."""
+    """The model, which sees a query and its category alone, must name the target.
+
+    Args:
+        candidates: get the verdict.
+        ask_all: puts requests to the model.
+        prompts: the texts that it is asked with.
+        find_leaks: says which answers name the target.
+    """
     requests = [
         Request(
             "answerable",
@@ -94,7 +129,13 @@ def judge_answerable(candidates: Sequence[QueryCandidate], ask_all: AskAll, prom
 
 
 def judge_true(candidates: Sequence[QueryCandidate], requests: Sequence[Request], ask_all: AskAll) -> None:
-    """The model must find each query true of its own image; one request for each."""
+    """The model must find each query true of its own image.
+
+    Args:
+        candidates: get the verdict.
+        requests: one for each candidate.
+        ask_all: puts requests to the model.
+    """
     for each, found in zip(candidates, ask_all(requests, read_truth), strict=True):
         if isinstance(found, Failure):
             each.judge("true_of_image", False, found.reason)

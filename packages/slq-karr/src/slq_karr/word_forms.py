@@ -23,6 +23,7 @@ def words_of(text: str) -> list[str]:
 
 
 def letters_of(text: str) -> str:
+    """The letters of a text, in lower case."""
     return re.sub(r"[^a-z]", "", text.casefold())
 
 

@@ -113,7 +113,8 @@ class WordNet:
 def wordnet() -> WordNet:
     """The dictionary, read once (about 80 MB of memory).
 
-    Raises MissingExtraError where the package that carries it is not installed.
+    Raises:
+        MissingExtraError: if the package that carries it is not installed.
     """
     try:
         folder = Path(str(distribution(CARRIER).locate_file(FOLDER)))

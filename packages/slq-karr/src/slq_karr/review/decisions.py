@@ -104,7 +104,11 @@ class ReviewLog:
             self._take_in()
 
     def append(self, decision: Decision) -> None:
-        """Write one line through to the disk. Raises OutputError, with the file as before, where that fails."""
+        """Write one line through to the disk.
+
+        Raises:
+            OutputError: if that fails; the file is as before.
+        """
         with self._alone():
             self._append(decision)
 
@@ -203,7 +207,11 @@ def read_decisions(path: Path) -> tuple[list[Decision], list[Failure]]:
 
 
 def parse(line: Any) -> Decision:
-    """A decision from its JSON object. Raises DataError if it is none."""
+    """A decision from its JSON object.
+
+    Raises:
+        DataError: if it is none.
+    """
     if not isinstance(line, Mapping):
         raise DataError("not a JSON object")
     wrong = [key for key in ("candidate", "reviewer", "decision", "query") if not isinstance(line.get(key), str)]

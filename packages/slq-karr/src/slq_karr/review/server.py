@@ -31,7 +31,15 @@ HEADERS = {
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves a review on 127.0.0.1; `port` 0 takes any free one. Raises InputError if the port is taken."""
+    """Serves a review on 127.0.0.1.
+
+    Args:
+        review: the set that is reviewed.
+        port: 0 takes any free one.
+
+    Raises:
+        InputError: if the port is taken.
+    """
 
     daemon_threads = True
 

@@ -21,7 +21,11 @@ IMAGES = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "
 
 
 def reviewer_name(name: str) -> str:
-    """A reviewer's name without white space around it. Raises InputError if it cannot be one."""
+    """A reviewer's name without white space around it.
+
+    Raises:
+        InputError: if it cannot be one.
+    """
     name = " ".join(name.split())
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise InputError(f"A reviewer needs a name of 1 to {LONGEST_NAME} characters, not {name[:LONGEST_NAME]!r}.")
@@ -54,9 +58,20 @@ class Review:
             }
 
     def decide(self, reviewer: str, candidate: str, decision: str, query: str = "", note: str = "") -> dict[str, Any]:
-        """Save a decision; the candidate as the reviewer sees it now, and how far everybody is.
+        """Save a decision.
 
-        Raises InputError if there is no such candidate or decision, or an edit brings no new query.
+        Args:
+            reviewer: who decides.
+            candidate: its id.
+            decision: accept, edit or reject.
+            query: the new text of an edit.
+            note: a remark.
+
+        Returns:
+            The candidate as the reviewer sees it now, and how far everybody is.
+
+        Raises:
+            InputError: if there is no such candidate or decision, or an edit brings no new query.
         """
         reviewer, known = reviewer_name(reviewer), self._candidate(candidate)
         query, note = " ".join(query.split()), note.strip()
@@ -72,7 +87,11 @@ class Review:
             return self._changed(known, reviewer)
 
     def undo(self, reviewer: str) -> dict[str, Any]:
-        """Undo the reviewer's last decision. Raises InputError if there is none."""
+        """Undo the reviewer's last decision.
+
+        Raises:
+            InputError: if there is none.
+        """
         reviewer = reviewer_name(reviewer)
         with self._alone:
             line = self.log.undo(reviewer)
@@ -81,7 +100,15 @@ class Review:
             return self._changed(self.candidates.get(line.candidate), reviewer)
 
     def leaks(self, candidate: str, query: str) -> dict[str, Any]:
-        """What in a new wording names the candidate's target; `checked` is False, with the reason, where that cannot be told."""
+        """What in a new text names the candidate's target.
+
+        Args:
+            candidate: its id.
+            query: the text.
+
+        Returns:
+            The leaks; `checked` is False, with the reason, where that cannot be told.
+        """
         try:
             found = find_leaks(query, self._candidate(candidate).target)
         except (TextError, MissingExtraError) as error:
@@ -89,9 +116,10 @@ class Review:
         return {"checked": True, "why": "", "leaks": [asdict(leak) for leak in found]}
 
     def image(self, candidate: str) -> tuple[bytes, str]:
-        """A candidate's image and its media type; the set's own images/ may hold links to where they are kept.
+        """A candidate's image and its media type; the set's own images/ may hold links to where they stand.
 
-        Raises ImageError if it is missing or no image that a browser shows.
+        Raises:
+            ImageError: if it is missing or no image that a browser shows.
         """
         path = self.folder / self._candidate(candidate).image
         try:
