@@ -2,10 +2,10 @@
 
     python -m research.bench.adaptation       writes research/results/adaptation.json
 
-Naive is the recipe of the SLQ release: every step runs image tower, prefix and latents in one pass, the autograd graph over all of it,
-with a row for every image and caption. Ours reads every item once and then trains on kept prefixes; reading counts. Run once more with
-prefixes kept on disk, it finds them there. In 8 bits keys and values are rounded, so its weights are other ones: how far off they are, and
-how they score, stands beside. Same pairs, batches, seed and schedule.
+Naive is the recipe of the SLQ release: every step runs vision encoder, prefix and latents in one pass, the autograd graph over all of it,
+with a row for every image and caption. Ours reads every item once and then trains on cached prefixes; reading counts. Run once more with
+prefixes cached on disk, it finds them there. In 8 bits keys and values are rounded, so its weights are other ones: how far off they are,
+and how they score, stands beside. Same pairs, batches, seed and schedule.
 
 Two schedules with the same number of uses of an image and a caption: one caption of an image in a step (the demo's recipe, 4 epochs), and
 both captions in a step (2 epochs), where ours runs the image once and naive once for each.
@@ -62,12 +62,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_sample_data(folder / "world", "train", options.images)
-        kept = replace(one, cache_dir=folder / "kept", cache_memory_gb=0)
+        cached = replace(one, cache_dir=folder / "cache", cache_memory_gb=0)
         ways = {
             "ours": one,
             "naive": naive(one),
-            "ours, written to disk": kept,
-            "ours, found on disk": kept,
+            "ours, written to disk": cached,
+            "ours, found on disk": cached,
             "ours, in 8 bits": replace(one, kv_cache_dtype="int8"),
         }
         both = replace(one, epochs=max(1, options.epochs // 2), positives_per_query=2)

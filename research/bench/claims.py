@@ -69,7 +69,7 @@ FOUND = ["text to image, hit@1", "hit@5", "image to text, hit@1", "hit@5", "know
 
 def pilot() -> str:
     found = result("paper-pilot")
-    return table(["read", *FOUND], [[name, *found_by(scores)] for name, scores in found["readouts"].items()]) + f"\n{day(found)}\n"
+    return table(["read", *FOUND], [[name, *found_by(scores)] for name, scores in found["encoders"].items()]) + f"\n{day(found)}\n"
 
 
 def tuning() -> str:
@@ -167,7 +167,7 @@ def maps() -> str:
 
 def controls() -> str:
     found, scratch = result("paper-controls"), result("paper-scratch")
-    rows = [[name, *found_by(scores)] for name, scores in found["readouts"].items()]
+    rows = [[name, *found_by(scores)] for name, scores in found["encoders"].items()]
     rows.append(["an encoder from scratch", *found_by(scratch["test"])])
     return table(["", *FOUND], rows) + f"\n{day(found)[:-1]}; the last row on {scratch['date'][:10]}.\n"
 

@@ -89,9 +89,9 @@ def sentence_transformer(model: FrozenModel, folder: Path) -> SentenceTransforme
 
 def same_last_token(model: FrozenModel, peer: SentenceTransformer, images: list, texts: list) -> dict[str, float]:
     """Least cosine between what the two read off the last token: near 1 if they do the same work."""
-    readout = LastTokenEncoder(model)
+    encoder = LastTokenEncoder(model)
     return {
-        name: float(np.sum(readout.encode(items).vectors * peer.encode(given(items)), axis=1).min())
+        name: float(np.sum(encoder.encode(items).vectors * peer.encode(given(items)), axis=1).min())
         for name, items in (("images", images), ("texts", texts))
     }
 
@@ -106,7 +106,7 @@ def rates(encoders: dict[str, LatentEncoder], peer: SentenceTransformer, items: 
     theirs = "sentence-transformers"
     ways = {theirs: lambda: peer.encode(given(items), batch_size=options.batch_size)}
     for name, encoder in encoders.items():
-        ways[name] = partial(encoder.embed, items, batch_size=options.batch_size, workers=options.workers)
+        ways[name] = partial(encoder.encode, items, batch_size=options.batch_size, workers=options.workers)
     seconds = timed_in_turns(ways, next(iter(encoders.values())).model.device, options.repeats)
     per_second = {way: statistics_of([len(items) / each for each in its]) for way, its in seconds.items()}
     ratios = {name: [its / ours for its, ours in zip(seconds[theirs], seconds[name], strict=True)] for name in encoders}

@@ -71,13 +71,13 @@ def run(scratch: Path, images: int, count: int, seed: int, adapter: Path | None)
     own = read_beir(world / "knowledge")
     own = replace(own, categories={id_: CATEGORY_OF[category] for id_, category in own.categories.items()})
     model = load_model()
-    readouts: dict[str, Encoder] = {"last token, zero-shot": LastTokenEncoder(model)}
+    encoders: dict[str, Encoder] = {"last token, zero-shot": LastTokenEncoder(model)}
     if adapter is not None:
-        readouts["adapter"] = LatentEncoder.from_pretrained(str(adapter))
+        encoders["adapter"] = LatentEncoder.from_pretrained(str(adapter))
     return {
         "built": account(built, made, seconds, images),
         "same judgements": judgements(whole, own),
-        "hit@5": {name: compare(*evaluate(readout, [whole, own])) for name, readout in readouts.items()},
+        "hit@5": {name: compare(*evaluate(encoder, [whole, own])) for name, encoder in encoders.items()},
     }
 
 

@@ -129,7 +129,7 @@ def spread(runs: Sequence[Mapping]) -> dict:
 
 
 class Worlds:
-    """The training pairs, and the test sets that every readout is scored on."""
+    """The training pairs, and the test sets that every encoder is scored on."""
 
     def __init__(self, scratch: Path):
         write_sample_data(scratch / "train", "train", TRAINING_IMAGES)
@@ -143,7 +143,7 @@ class Worlds:
         self.held_out = [replace(one, name=f"held out {one.name}") for one in bidirectional_sets(read_pairs(scratch / "held_out"))]
 
     def scores(self, encoder: Encoder) -> Tree:
-        """Everything that is measured of one readout, as fractions."""
+        """Everything that is measured of one encoder, as fractions."""
         found = {one.name: one for one in evaluate(encoder, [*self.sets, self.minimal_pairs, *self.held_out])}
         known, knowledge = {way: found[name] for way, name in WAYS.items()}, found["knowledge"]
         return {

@@ -2,8 +2,8 @@
 
     python -m research.bench.scaling       writes research/results/scaling-<model>-<device>-<dtype>.json and docs/images/scaling.png
 
-One thing grows while the others stay at 20 latents, 32 images with a caption each, prefixes kept. Three ways stand side by side: naive
-(the SLQ release's), the prefix split with nothing kept, and prefixes kept.
+One thing grows while the others stay at 20 latents, 32 images with a caption each, prefixes cached. Three ways stand side by side: naive
+(the SLQ release's), two passes with nothing cached, and prefixes cached.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from slq.models import FrozenModel, Preprocessing, load_model
 from slq.training import PRESETS, TrainConfig, train
 from slq.types import Item
 
-WAYS = ("naive", "nothing kept", "prefixes kept")
+WAYS = ("naive", "nothing cached", "prefixes cached")
 NUM_LATENTS, IMAGES, SEED = 20, 32, 0
 LATENTS = (1, 5, 10, 20, 40, 80)
 TOKENS = (16, 32, 64, 128, 256, 512)
@@ -81,9 +81,9 @@ def ways(model: FrozenModel, num_latents: int, queries: list[Item], candidates: 
 
 
 def large_batch(model: FrozenModel, count: int, repeats: int) -> dict[str, float]:
-    """A step on kept prefixes with as many pairs, in parts of what fits: seconds a pair, and the most memory the process ever took."""
+    """A step on cached prefixes with as many pairs, in parts of what fits: seconds a pair, and the most memory the process ever took."""
     queries, candidates = pairs(count)
-    step = Step(model, "prefixes kept", queries, candidates, NUM_LATENTS, mini_batch_tokens=None)
+    step = Step(model, "prefixes cached", queries, candidates, NUM_LATENTS, mini_batch_tokens=None)
     (seconds,) = timed_in_turns({"step": step.gradient}, model.device, repeats).values()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds_a_pair": statistics_of([each / count for each in seconds]), "held_bytes": step.held_bytes(), "peak_bytes": peak}
@@ -103,7 +103,7 @@ def reading(model: FrozenModel, count: int, repeats: int) -> dict[str, float]:
 def epochs(model: FrozenModel) -> dict[str, dict[int, float]]:
     """Seconds of whole trainings on images of the miniature's world."""
     recipe = TrainConfig(**PRESETS["paper"], validation_split=0, seed=SEED)
-    found: dict[str, dict[int, float]] = {"naive": {}, "prefixes kept": {}}
+    found: dict[str, dict[int, float]] = {"naive": {}, "prefixes cached": {}}
     with tempfile.TemporaryDirectory() as scratch:
         write_sample_data(Path(scratch) / "world", "train", TRAINING_IMAGES)
         data = read_pairs(Path(scratch) / "world").pairs
@@ -130,7 +130,9 @@ def plot(result: dict, path: Path) -> None:
             axis.plot(places(found), [each[way]["median"] for each in found.values()], "o-", color=colours[way], label=way)
         axis.set(xlabel=name, ylabel="seconds a step")
     large = result["large_batches"]
-    axes[2].plot(places(large), [each["seconds_a_pair"]["median"] * 1000 for each in large.values()], "o-", color=colours["prefixes kept"])
+    axes[2].plot(
+        places(large), [each["seconds_a_pair"]["median"] * 1000 for each in large.values()], "o-", color=colours["prefixes cached"]
+    )
     axes[2].set(xlabel="pairs in a batch", ylabel="milliseconds a pair", ylim=(0, None))
     for way, found in result["epochs"].items():
         axes[3].plot(places(found), list(found.values()), "o-", color=colours[way], label=way)

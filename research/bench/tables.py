@@ -27,19 +27,19 @@ def training_step() -> str:
             with_range(found["speed_up"][way], 1),
             f"{one['held_bytes'] / 2**20:,.0f}",
             f"{one['held_bytes'] / naive:.0%}",
-            f"{one['kept_bytes'] / 2**20:.0f}",
+            f"{one['cached_bytes'] / 2**20:.0f}",
         ]
         for way, one in found["ways"].items()
     ]
     loss_off, gradient_off = (max(one[what] for one in found["agreement"].values()) for what in ("loss", "gradient"))
-    naive_decoder, decoder = (found["decoder_seconds"][way]["median"] for way in ("naive decoder", "features kept"))
+    naive_decoder, decoder = (found["decoder_seconds"][way]["median"] for way in ("naive decoder", "vision features cached"))
     told = (
-        f"Tower and preparation alone take {found['image_tower_and_preparation_seconds']:.1f} s. On given features the naive decoder "
-        f"takes {naive_decoder:.1f} s and ours, with nothing kept, {decoder:.1f} s: "
-        f"{with_range(found['decoder_speed_up_nothing_kept'], 2)} times faster. "
+        f"Vision encoder and preparation alone take {found['vision_encoder_and_preparation_seconds']:.1f} s. "
+        f"On given features the naive decoder takes {naive_decoder:.1f} s and ours, with nothing cached, {decoder:.1f} s: "
+        f"{with_range(found['decoder_speed_up_nothing_cached'], 2)} times faster. "
         f"Losses agree to {loss_off:.0e} and gradients to {gradient_off:.0e}, relative. {day(found)}\n"
     )
-    return table(["way", "seconds a step", "times faster", "held, MB", "of naive", "kept, MB"], rows) + "\n" + told
+    return table(["way", "seconds a step", "times faster", "held, MB", "of naive", "cached, MB"], rows) + "\n" + told
 
 
 def adaptation() -> str:
@@ -75,7 +75,7 @@ def scaling() -> str:
         ["held, MB", *[f"{one['held_bytes'] / 2**20:,.0f}" for one in large.values()]],
         ["peak of the process, MB", *[f"{one['peak_bytes'] / 2**20:,.0f}" for one in large.values()]],
     ]
-    text += table(["pairs in a batch (prefixes kept)", *large], rows) + "\n"
+    text += table(["pairs in a batch (prefixes cached)", *large], rows) + "\n"
     reading = found["reading"]
     row = ["milliseconds to read a pair", *[f"{one['seconds_a_pair']['median'] * 1000:.1f}" for one in reading.values()]]
     text += table(["items", *reading], [row]) + "\n"

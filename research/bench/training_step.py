@@ -1,13 +1,13 @@
-"""One training step, four ways: the recipe of the SLQ release, the prefix split with nothing kept, with features kept, with prefixes kept.
+"""One training step, four ways: the SLQ release, two passes with nothing cached, with vision features cached, with prefixes cached.
 
     python -m research.bench.training_step --model random:internvl3-1b      writes research/results/training-step-<...>.json
 
-The same items and the same latent queries each time; losses and gradients are compared before anything is timed. `naive` runs image
-tower, prefix and latents in one pass with the autograd graph over all of it, in every step, as the published code does. `naive decoder` is
-the same from the image features on; `features kept`, the decoder's part of `nothing kept`, stands beside it, in twice as many turns of
-their own. The ways take turns, and how many times as fast one is, is told within a turn. Held memory is what autograd keeps between
-forward and backward, counted storage by storage, beside the weights and the kept prefixes. At the shape of InternVL3-1B two CPU cores take
-about twenty minutes.
+The same items and the same latent queries each time; losses and gradients are compared before anything is timed. `naive` runs vision
+encoder, prefix and latents in one pass with the autograd graph over all of it, in every step, as the published code does. `naive decoder`
+is the same from the image features on; `vision features cached`, the decoder's part of `nothing cached`, stands beside it, in twice as many
+turns of their own. The ways take turns, and how many times as fast one is, is told within a turn. Held memory is what autograd keeps
+between forward and backward, counted storage by storage, beside the weights and the cached prefixes. At the shape of InternVL3-1B two CPU
+cores take about twenty minutes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from slq.models.batching import bucketed_batches
 from slq.pooling import MeanPooling
 from slq.types import Item
 
-WAYS = ("naive", "nothing kept", "features kept", "prefixes kept")
+WAYS = ("naive", "nothing cached", "vision features cached", "prefixes cached")
 # COCO as in the paper: images, captions, epochs.
 COCO = {"images": 118_287, "captions": 590_000, "epochs": 5}
 
@@ -65,27 +65,27 @@ def run(model: FrozenModel, options: argparse.Namespace) -> dict:
     images, captions = agreed_items(options.images, options.images, options.seed, options.image_size)
     given = images, captions, options.num_latents, options.seed
     ways = {way: Step(model, way, *given) for way in WAYS}
-    decoders = {"naive decoder": NaiveDecoder(model, "naive", *given), "features kept": ways["features kept"]}
+    decoders = {"naive decoder": NaiveDecoder(model, "naive", *given), "vision features cached": ways["vision features cached"]}
     agreement = agree(ways | decoders)
     console.print(f"largest difference to naive, relative: {agreement}")
-    calls = {way: step.gradient for way, step in ways.items()} | {"tower": lambda: model.features(model.prepare(images))}
+    calls = {way: step.gradient for way, step in ways.items()} | {"vision encoder": lambda: model.features(model.prepare(images))}
     turns = timed_in_turns(calls, model.device, options.repeats)
     of_decoders = timed_in_turns({way: step.gradient for way, step in decoders.items()}, model.device, 2 * options.repeats)
     seconds = {way: statistics.median(its) for way, its in turns.items()}
     held = {way: step.held_bytes() for way, step in ways.items()}
     return {
         "ways": {
-            way: {"seconds": round(seconds[way], 3), "held_bytes": held[way], "kept_bytes": step.kept_bytes, **step.peak()}
+            way: {"seconds": round(seconds[way], 3), "held_bytes": held[way], "cached_bytes": step.cached_bytes, **step.peak()}
             for way, step in ways.items()
         },
-        "image_tower_and_preparation_seconds": round(seconds["tower"], 3),
+        "vision_encoder_and_preparation_seconds": round(seconds["vision encoder"], 3),
         "decoder_seconds": {way: statistics_of(its) for way, its in of_decoders.items()},
         "speed_up": {way: ratio(turns["naive"], turns[way]) for way in ways},
-        "decoder_speed_up_nothing_kept": ratio(of_decoders["naive decoder"], of_decoders["features kept"]),
-        "held_memory_share_nothing_kept": round(held["nothing kept"] / held["naive"], 4),
+        "decoder_speed_up_nothing_cached": ratio(of_decoders["naive decoder"], of_decoders["vision features cached"]),
+        "held_memory_fraction_nothing_cached": round(held["nothing cached"] / held["naive"], 4),
         "agreement": agreement,
         "batch": {"images": len(images), "captions": len(captions), "num_latents": options.num_latents},
-        "projection": projection(model, {way: seconds[way] for way in ways}, seconds["tower"], options.images),
+        "projection": projection(model, {way: seconds[way] for way in ways}, seconds["vision encoder"], options.images),
     }
 
 
@@ -105,13 +105,13 @@ class Step:
         generator = torch.Generator().manual_seed(seed)
         self.model, self.batch = model, [*images, *captions]
         self.queries = LatentQueries.create(num_latents, model.dim, generator=generator).to(model.device)
-        level = {"nothing kept": "none", "features kept": "features", "prefixes kept": "states"}.get(way)
+        level = {"nothing cached": "none", "vision features cached": "features", "prefixes cached": "states"}.get(way)
         cache = KVCache(level=level) if level else None
         self.encoder = LatentEncoder(model, self.queries, cache, prefix_caching=way != "naive", mini_batch_tokens=mini_batch_tokens)
         if cache is not None:
             with torch.no_grad():
                 self.encoder.states(self.batch)
-        self.kept_bytes = cache.num_bytes if cache is not None else 0
+        self.cached_bytes = cache.num_bytes if cache is not None else 0
 
     def states(self) -> Tensor:
         """Of the latents (B, N, D): first the images', then the captions'."""
@@ -151,7 +151,7 @@ class Step:
 
 
 class NaiveDecoder(Step):
-    """The naive way without what it does before its decoder: items are prepared, and images through the tower, beforehand."""
+    """The naive way without what it does before its decoder: items are prepared, and images through the vision encoder, beforehand."""
 
     def __init__(self, model: FrozenModel, *others: Any):
         super().__init__(model, *others)
@@ -175,13 +175,13 @@ def agree(ways: dict[str, Step]) -> dict[str, dict[str, float]]:
     }
 
 
-def projection(model: FrozenModel, seconds: dict[str, float], tower: float, images: int) -> dict:
+def projection(model: FrozenModel, seconds: dict[str, float], vision_encoder: float, images: int) -> dict:
     """Device-hours of the paper's COCO recipe from these steps, with the arithmetic."""
     if model.device.type != "cuda":
         return {"none": "no accelerator was available; the paper's recipe is not projected from a CPU"}
     uses = COCO["captions"] * COCO["epochs"]
-    once = COCO["images"] * tower / images
-    hours = {way: (uses * each / images + (once if way not in ("naive", "nothing kept") else 0)) / 3600 for way, each in seconds.items()}
+    once = COCO["images"] * vision_encoder / images
+    hours = {way: (uses * each / images + (once if way not in ("naive", "nothing cached") else 0)) / 3600 for way, each in seconds.items()}
     return {
         "device_hours": {way: round(value, 3) for way, value in hours.items()},
         "arithmetic": f"{uses} uses of a pair (captions x epochs) at each way's seconds a pair; what keeps reads each image once",
@@ -194,14 +194,14 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
 
 
 def show(result: dict) -> None:
-    table = Table("way", "seconds a step", "speed-up", "held MB", "kept MB")
+    table = Table("way", "seconds a step", "speed-up", "held MB", "cached MB")
     for way, one in result["ways"].items():
-        memory = f"{one['held_bytes'] / 2**20:.0f}", f"{one['kept_bytes'] / 2**20:.0f}"
+        memory = f"{one['held_bytes'] / 2**20:.0f}", f"{one['cached_bytes'] / 2**20:.0f}"
         table.add_row(way, f"{one['seconds']:.3f}", f"{result['speed_up'][way]['median']:.2f}", *memory)
     console.print(table)
-    for name in ("image_tower_and_preparation_seconds", "decoder_seconds", "decoder_speed_up_nothing_kept"):
+    for name in ("vision_encoder_and_preparation_seconds", "decoder_seconds", "decoder_speed_up_nothing_cached"):
         console.print(f"{name.replace('_', ' ')}: {result[name]}")
-    console.print(f"held memory with nothing kept: {result['held_memory_share_nothing_kept']:.1%} of naive")
+    console.print(f"held memory with nothing cached: {result['held_memory_fraction_nothing_cached']:.1%} of naive")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def paper(
     experiment: Annotated[
         str,
         typer.Argument(
-            help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
+            help="pilot: untrained encoders. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
             "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
             "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
             "scratch: an encoder without pre-training. scale: several models. all."

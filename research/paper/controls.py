@@ -23,15 +23,15 @@ def run(study: Study, without_facts: Path | None, with_facts: Path | None = None
     latents = METHODS["latents"]
     rate = study.chosen_rate("latents", latents.rates, **latents.options)
 
-    def readouts(of: Study, name: str) -> dict[str, Any]:
+    def encoders(of: Study, name: str) -> dict[str, Any]:
         say(name)
         return {
             f"{name}: last token": spread([scores(LastTokenEncoder(of.model), of.sets("test"))]),
             f"{name}: latents": spread([each.measured["test"] for each in trainings(of, "latents", latents, rate)]),
         }
 
-    found = readouts(study, "the model")
+    found = encoders(study, "the model")
     for name, weights in {"with facts": with_facts, "without facts": without_facts}.items():
         if weights is not None:
-            found |= readouts(study.beside(str(weights)), f"{name}, equal steps")
-    return study.write("controls", {"readouts": found})
+            found |= encoders(study.beside(str(weights)), f"{name}, equal steps")
+    return study.write("controls", {"encoders": found})

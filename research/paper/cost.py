@@ -26,7 +26,7 @@ from research.paper.tuning import METHODS
 from slq.io.provenance import provenance
 from slq.training import TrainConfig, train
 
-SIDES: dict[str, Mapping[str, Any]] = {"latents": {"latents, nothing kept": {"cache_memory_gb": 0}}}  # further ways of the same training
+SIDES: dict[str, Mapping[str, Any]] = {"latents": {"latents, nothing cached": {"cache_memory_gb": 0}}}  # further ways of the same training
 
 
 def run(study: Study) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from slq.encoders import BASELINES
 
 
 def run(study: Study) -> dict[str, Any]:
-    """Scores of every zero-shot readout, and a figure of them."""
-    say("zero-shot readouts")
+    """Scores of every baseline, and a figure of them."""
+    say("baselines")
     found = {name: scores(make(study.model), study.sets("test")) for name, make in BASELINES.items()}
-    plots.bars(study.out / "pilot.png", found, "hit@5", "untrained readouts")
-    return study.write("pilot", {"readouts": found})
+    plots.bars(study.out / "pilot.png", found, "hit@5", "untrained encoders")
+    return study.write("pilot", {"encoders": found})

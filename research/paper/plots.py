@@ -35,7 +35,7 @@ def _figure(path: Path, rows: int, columns: int, width: float, height: float) ->
 
 
 def bars(path: Path, found: Mapping[str, Mapping[str, Any]], metric: str, title: str) -> None:
-    """One group of bars a readout: explicit retrieval both ways, and knowledge where it was asked."""
+    """One group of bars a encoder: explicit retrieval both ways, and knowledge where it was asked."""
     sets = list(next(iter(found.values())))
     with _figure(path, 1, 1, 8, 3.6) as axes:
         axis = axes[0, 0]

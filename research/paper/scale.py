@@ -19,7 +19,7 @@ def run(study: Study, models: Sequence[str]) -> dict[str, Any]:
     for name in dict.fromkeys([study.model_name, *models]):
         other = study if name == study.model_name else study.beside(name)
         say(f"scale: {name}")
-        row: dict[str, Any] = {"backbone": name, "weights": sum(each.numel() for each in other.model.model.parameters())}
+        row: dict[str, Any] = {"base_model": name, "weights": sum(each.numel() for each in other.model.model.parameters())}
         row["last token"] = {"test": spread([scores(LastTokenEncoder(other.model), other.sets("test"))])}
         found.append(row | {method: of_method(other, method, METHODS[method]) for method in COMPARED})
     found.sort(key=lambda row: row["weights"])

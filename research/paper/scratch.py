@@ -17,7 +17,7 @@ RATES, EPOCHS = (3e-4, 1e-3), 5  # times the epochs that the others have: it sta
 
 
 def run(study: Study) -> dict[str, Any]:
-    """The encoder's scores: the learning rate chosen as for the methods, all weights learned, the vision tower's too.
+    """The encoder's scores: the learning rate chosen as for the methods, all weights learned, the vision encoder's too.
 
     Raises InputError for data of one's own: the encoder has the miniature's shape and tokens.
     """

@@ -180,7 +180,7 @@ class Study:
         """Write an experiment's result with what it depends on; returns the whole."""
         whole = {
             **result,
-            "backbone": self.model.identity.to_dict(),
+            "base_model": self.model.identity.to_dict(),
             "size": asdict(self.size),
             "data": {name: str(path) for name, path in self._data.items()} or "the miniature's world",
             "command": f"python -m research.paper {experiment}",

@@ -25,7 +25,7 @@ VOCABULARY_SIZE = 4096
 
 @dataclass(frozen=True)
 class Size:
-    """Layers, width and attention heads of the vision tower and of the decoder."""
+    """Layers, width and attention heads of the vision encoder and of the decoder."""
 
     vision: tuple[int, int, int]
     decoder: tuple[int, int, int]

@@ -1,7 +1,7 @@
 """Pre-training batches: one image and several tasks about it in a row, plus tasks of words, all in one forward pass.
 
 Tasks about an image share its tokens but do not see each other: a row is a small tree (the image, then branches), which a mask
-over positions expresses exactly. So the vision tower runs once an image however much is asked.
+over positions expresses exactly. So the vision encoder runs once an image however much is asked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What stands where, told to the tokens themselves: losses that pre-training adds and whose readers the shipped model does not keep.
 
 An image token stands for a square of 16 pixels. Reading the thing, its colour, its number, its place in the scene or its printed word
-from each token teaches the vision tower from 36 places an image, where answers alone give it a handful of words.
+from each token teaches the vision encoder from 36 places an image, where answers alone give it a handful of words.
 """
 
 from __future__ import annotations

@@ -91,12 +91,12 @@ def test_adaptation_learns_the_same_weights_each_way(run):
 def test_scaling_measures_every_size(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     (tmp_path / "docs" / "images").mkdir(parents=True)
-    for name, value in {"ROOT": tmp_path, "IMAGES": 4, "LATENTS": (1, 2), "TOKENS": (16,), "BATCHES": (4,), "ITEMS": (4,)}.items():
+    for name, value in {"ROOT": tmp_path, "IMAGES": 4, "LATENTS": (1, 2), "TOKENS": (64,), "BATCHES": (4,), "ITEMS": (4,)}.items():
         monkeypatch.setattr(scaling, name, value)
     monkeypatch.setattr(scaling, "EPOCHS", (1,))
     monkeypatch.setattr(scaling, "TRAINING_IMAGES", 16)
     result = run("scaling", "--repeats", 1)
-    assert set(result["seconds_a_step"]["latent queries"]) == {"1", "2"} and set(result["epochs"]) == {"naive", "prefixes kept"}
+    assert set(result["seconds_a_step"]["latent queries"]) == {"1", "2"} and set(result["epochs"]) == {"naive", "prefixes cached"}
     assert (tmp_path / "docs" / "images" / "scaling.png").stat().st_size > 1000
 
 

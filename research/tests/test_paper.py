@@ -178,10 +178,10 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     for method in found["tuning"]["methods"].values():
         assert {"text to image", "image to text", "knowledge"} == set(method["test"])
         assert set(method["test"]["knowledge"]["by_category"]) and f"{method['learning_rate']:g}" in method["by_rate"]
-    assert set(found["cost"]["trainings"]) == {*tuning.METHODS, "latents, nothing kept"}
+    assert set(found["cost"]["trainings"]) == {*tuning.METHODS, "latents, nothing cached"}
     assert all(one["seconds"] > 0 and one["peak_bytes"] > 0 for one in found["cost"]["trainings"].values())
-    readouts = found["controls"]["readouts"]
-    assert readouts["without facts, equal steps: latents"] == readouts["the model: latents"]
+    encoders = found["controls"]["encoders"]
+    assert encoders["without facts, equal steps: latents"] == encoders["the model: latents"]
     assert found["scratch"]["learning_rate"] in scratch.RATES and found["scratch"]["test"]["knowledge"]["hit@5"]["mean"] < 1
     assert "nested groups: late interaction of 5" in found["ablations"]["variants"]
     assert all("command" in one and "date" in one for one in found.values())
