@@ -39,7 +39,7 @@ def blended(study: Study, name: str, trained: Trained, share: float) -> Encoder:
     """What a training learned, moved back by a share of its way."""
     encoder = study.load(trained)
     if isinstance(encoder, FineTunedModel):
-        encoder.interpolate_to_start(share)
+        encoder.interpolate(1 - share)
     elif isinstance(encoder, LatentEncoder):
         options = study.options(**METHODS[name].options, seed=trained.measured["options"]["seed"])
         encoder.queries.interpolate(fresh_queries(study.model, options).latents, 1 - share)
