@@ -51,21 +51,37 @@ def load_model(
     trust_remote_code: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> FrozenModel:
-    """A frozen model ready for use.
+    """Load a frozen model, ready for use. A family without a verified row is tried first.
 
-    name: `miniature`, a folder saved with `save_pretrained`, a hub id (with HF_HUB_OFFLINE=1 what is cached of it), or `random:<shape>`
-    for random weights at a published shape. revision: commit, tag or branch of a hub id. dtype: float32 | bfloat16 | float16 (default:
-    float32 on the CPU, bfloat16 elsewhere). attn_implementation: eager | sdpa | flash_attention_2 | ... device_map: `auto`, or modules
-    to devices, for a model larger than one device. quantization: 8bit | 4bit, with bitsandbytes. trust_remote_code: run the Python files
-    that come with the weights. preprocessing: how items become tokens (default: as in the SLQ paper).
+    Args:
+        name: `miniature`, a folder saved with `save_pretrained`, a hub id (with HF_HUB_OFFLINE=1 what is cached of it), or
+            `random:<shape>` for random weights at a published shape.
+        revision: commit, tag or branch of a hub id.
+        dtype: float32, bfloat16 or float16; default, float32 on the CPU and bfloat16 elsewhere.
+        device: where the model is to be; default, the first accelerator.
+        attn_implementation: eager, sdpa, flash_attention_2, ...; default, what transformers takes.
+        device_map: `auto`, or modules to devices, for a model larger than one device.
+        quantization: 8bit or 4bit, with bitsandbytes.
+        trust_remote_code: run the Python files that come with the weights.
+        preprocessing: how items become tokens; default, as in the SLQ paper.
 
-    A family that no test has run is tried first. Raises MissingExtraError where a package is wanting, ModelError when the model
-    cannot be loaded, is not a causal image-text-to-text model, or lacks what latent queries need.
+    Returns:
+        The model; all of the above give the same contract.
+
+    Raises:
+        MissingExtraError: where a package is wanting.
+        ModelError: if the model cannot be loaded, is not a causal image-text-to-text model, or lacks what latent queries need.
+
+    Example:
+        >>> from slq.types import Item
+        >>> model = load_model("miniature", device="cpu")
+        >>> model.prefill(model.prepare([Item("a red cat"), Item("a boat")])).mask.shape[0]
+        2
     """
     if device is not None and device_map is not None:
         raise ModelError("Give a device, or a device_map that says where each part goes, not both.")
-    place = choose_device(device)
-    wanted = choose_dtype(dtype, place)
+    on = choose_device(device)
+    wanted = choose_dtype(dtype, on)
     quantized = _quantized(quantization, wanted)
     path = _path(name)
     if revision is not None and (path.startswith(shapes.PREFIX) or Path(path).is_dir()):
@@ -73,32 +89,36 @@ def load_model(
     if path.startswith(shapes.PREFIX):
         if quantized or device_map is not None:
             raise ModelError(f"{name!r} is for one device and without quantization: leave out device_map and quantization.")
-        drawn, its_processor = shapes.build_random(name, wanted, place, attn_implementation)
-        return FrozenModel(drawn, its_processor, family_of(drawn.config.model_type), name, shapes.REVISION, preprocessing)
+        network, processor = shapes.build_random(name, wanted, on, attn_implementation)
+        return FrozenModel(network, processor, family_of(network.config.model_type), name, shapes.REVISION, preprocessing)
     origin: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({} if revision is None else {"revision": revision})
     options = {"attn_implementation": attn_implementation, "device_map": device_map, "quantization_config": quantized}
     if quantized and device_map is None:
-        options["device_map"] = {"": place}  # quantized weights are made where they are to stay
-    try:
-        config = AutoConfig.from_pretrained(path, **origin)
-        _check_kind(config, name)
-        processor = _load_processor(path, name, origin)
-        given = {key: value for key, value in options.items() if value is not None}
-        network: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted, **origin, **given)
-        if "device_map" not in given:
-            network = network.to(place)
-    except (ModelError, MissingExtraError):
-        raise
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise ModelError(f"Cannot load the model {name!r}: {_reason(error)}") from error
-    commit = getattr(config, "_commit_hash", None) or revision or UNKNOWN
-    family = family_of(config.model_type)
+        options["device_map"] = {"": on}  # quantized weights are made where they are to stay
+    network, processor = _read(path, name, origin, {"dtype": wanted, **options}, on)
+    commit = getattr(network.config, "_commit_hash", None) or revision or UNKNOWN
+    family = family_of(network.config.model_type)
     model = FrozenModel(network, processor, family, name, commit, preprocessing, _folder(path, commit))
     if not family.verified:
         check_invariance(model)
     if quantization is not None:
         model.identity = replace(model.identity, dtype=quantization)
     return model
+
+
+def _read(path: str, name: str, origin: dict[str, Any], options: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
+    """Model and processor from their files; raises what `load_model` raises."""
+    try:
+        config = AutoConfig.from_pretrained(path, **origin)
+        _check_kind(config, name)
+        processor = _load_processor(path, name, origin)
+        given = {key: value for key, value in options.items() if value is not None}
+        network: Any = AutoModelForImageTextToText.from_pretrained(path, **origin, **given)
+        return (network if "device_map" in given else network.to(device)), processor
+    except (ModelError, MissingExtraError):
+        raise
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
+        raise ModelError(f"Cannot load the model {name!r}: {_reason(error)}") from error
 
 
 def _path(name: str) -> str:

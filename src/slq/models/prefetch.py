@@ -1,4 +1,4 @@
-"""Batches prepared ahead of the model, by processes of their own: images are opened and shaped while it computes."""
+"""Batches prefetched by processes of their own: images are opened and shaped while the model computes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ def default_num_workers(device: torch.device) -> int:
 def prefetch_batches(
     processor: ItemProcessor, batches: Sequence[Sequence[Item]], generation_prompt: bool = True, workers: int = 0
 ) -> Iterator[PreparedBatch | InputError]:
-    """Each batch prepared, in their order, or the error that its first wrong item raised.
+    """Prepare batches, in their order, ahead of the model.
 
-    workers: processes that work two batches ahead each; 0: each batch is prepared when it is asked for. `batches` may be lazy.
+    Args:
+        processor: how items become tensors.
+        batches: a sequence, which may be lazy.
+        generation_prompt: as for `ItemProcessor.prepare`.
+        workers: processes that work two batches ahead each; 0 prepares each batch when it is asked for.
+
+    Yields:
+        Each batch prepared, or the error that its first wrong item raised.
     """
     # torch's loader: it feeds the workers, keeps the order, shares the tensors' memory and notices a worker that dies.
     loader = DataLoader(

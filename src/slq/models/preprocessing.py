@@ -18,10 +18,15 @@ MAX_PIXELS = 1280 * 32 * 32
 class Preprocessing:
     """Settings of an item's way to tokens.
 
-    name: `paper` for what SLQ's code does (one view of an image; InternVL: padded to a square with grey 127, bilinear), `native` for
-    what the model's own processor does (tiles, where it has them). max_pixels: bound on an image where the family keeps its shape (the
-    Qwens); None: the processor's own, and for `paper` at most 1,310,720. max_text_tokens: where texts are cut. instruction: words put
-    behind every item, on a line of their own; the paper has none. Source: SLQ's code, see docs/design/0007-preprocessing.md.
+    Attributes:
+        name: `paper` for what SLQ's code does (one tile of an image; InternVL: padded to a square with grey 127, bilinear), `native` for
+            what the model's own processor does (tiles, where it has them).
+        max_pixels: bound on an image where the family has variable resolution (the Qwens); None takes the processor's own, and for
+            `paper` at most 1,310,720.
+        max_text_tokens: where texts are cut.
+        instruction: text put behind every item, on a line of its own; the paper has none.
+
+    Source: SLQ's code, see docs/design/0007-preprocessing.md.
     """
 
     name: str = "paper"

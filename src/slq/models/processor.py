@@ -27,12 +27,27 @@ from slq.types import Item
 class ItemProcessor:
     """A processor of transformers with the preprocessing that was chosen.
 
-    images: what follows from the preprocessing for the family. variable_resolution: whether images of different size have different numbers
-    of tokens. tokens_per_tile: how many one view of an image has, where the processor says so. Raises ModelError for preprocessing that
-    the family does not have.
+    Threads may share one: they take turns at the tokenizer, which keeps from call to call how it pads.
+
+    Attributes:
+        processor: transformers' processor.
+        preprocessing: the settings that were chosen.
+        image_kwargs: what follows from them for the family.
+        variable_resolution: whether images of different size have different numbers of tokens.
+        tokens_per_tile: how many tokens one tile of an image has, where the processor says so.
     """
 
     def __init__(self, processor: Any, family: Family, preprocessing: Preprocessing):
+        """Set a processor up.
+
+        Args:
+            processor: transformers' processor; its tokenizer pads on the left afterwards.
+            family: the model's row of `models.families`.
+            preprocessing: the settings.
+
+        Raises:
+            ModelError: for preprocessing that the family does not have.
+        """
         self.processor, self.preprocessing, self._lock = processor, preprocessing, RLock()
         self._pad_to_square = family.pad_to_square if preprocessing.name == "paper" else None
         self._image_options = family.image_options(preprocessing, processor)

@@ -59,7 +59,7 @@ def internvl3(**decoder: int) -> dict[str, Any]:
 
 
 def qwen3_vl(**decoder: int) -> dict[str, Any]:
-    """A Qwen3-VL: a tower in patches of 16, which feeds three of its layers into the decoder's first three; embeddings tied."""
+    """A Qwen3-VL: a vision encoder in patches of 16, which feeds three of its layers into the decoder's first three; embeddings tied."""
     vision = {
         "hidden_size": 1024,
         "depth": 24,
@@ -160,7 +160,20 @@ def build_processor(model_type: str) -> InternVLStillProcessor | Qwen3VLStillPro
 
 
 def build_random(name: str, dtype: torch.dtype, device: torch.device, attn_implementation: str | None = None) -> tuple[Any, Any]:
-    """Model and processor of `random:<shape>`; raises ModelError for another shape than those of `SHAPES`."""
+    """Build a published shape with random weights.
+
+    Args:
+        name: `random:<shape>`.
+        dtype: of the weights.
+        device: where they are to be.
+        attn_implementation: default, sdpa.
+
+    Returns:
+        Model and processor.
+
+    Raises:
+        ModelError: for another shape than those of `SHAPES`.
+    """
     shape = SHAPES.get(name.removeprefix(PREFIX))
     if shape is None:
         raise ModelError(f"There is no model {name!r}: with random weights there are {', '.join(PREFIX + each for each in SHAPES)}.")
