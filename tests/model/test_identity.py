@@ -168,6 +168,21 @@ def test_what_the_hub_names_by_its_hash_is_not_read(tmp_path):
     assert file_sha256(tmp_path / "small") == file_sha256(blobs / ("b" * 40)) != "b" * 40
 
 
+def test_a_model_of_the_hub_and_a_copy_of_it_are_the_same(model, folder, own_cache):
+    """Laid out as the hub's client lays it out: large files named by their hash, and linked to from a commit."""
+    commit, repo = "c" * 40, own_cache / "hub" / "models--nobody--tiny"
+    snapshot = Path(shutil.copytree(folder, repo / "snapshots" / commit))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "blobs").mkdir()
+    blob = repo / "blobs" / file_sha256(folder / "model.safetensors")
+    (snapshot / "model.safetensors").rename(blob)
+    (snapshot / "model.safetensors").symlink_to(blob)
+    found = load_model("nobody/tiny", device="cpu")
+    assert (found.identity.name, found.identity.revision) == ("nobody/tiny", commit)
+    assert found.identity.content() == model.identity.content() and found.identity.weights_sha256 is not None
+
+
 # What earlier versions saved
 
 

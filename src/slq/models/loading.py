@@ -21,6 +21,7 @@ from transformers import (
     AutoProcessor,
     BitsAndBytesConfig,
 )
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from slq.errors import MissingExtraError, ModelError
@@ -96,9 +97,9 @@ def load_model(
     if quantized and device_map is None:
         options["device_map"] = {"": on}  # quantized weights are made where they are to stay
     network, processor = _read(path, name, origin, {"dtype": wanted, **options}, on)
-    commit = getattr(network.config, "_commit_hash", None) or revision or UNKNOWN
+    folder, commit = _files(path, revision)
     family = family_of(network.config.model_type)
-    model = FrozenModel(network, processor, family, name, commit, preprocessing, _folder(path, commit))
+    model = FrozenModel(network, processor, family, name, commit, preprocessing, folder)
     if not family.verified:
         check_invariance(model)
     if quantization is not None:
@@ -156,16 +157,14 @@ def _check_kind(config: Any, name: str) -> None:
 
 
 def _load_processor(path: str, name: str, origin: dict[str, Any]) -> Any:
-    own: Any = None
-    config_file = Path(path) / "processor_config.json"
-    if config_file.is_file():
-        own = OWN_PROCESSORS.get(json.loads(config_file.read_text(encoding="utf-8")).get("processor_class", ""))
+    settings = _processor_config(path, origin)
+    own: Any = OWN_PROCESSORS.get((settings or {}).get("processor_class", ""))
     torchvision = f'The processor of {name!r} needs torchvision: pip install -e ".[vision]" (or pip install torchvision).'
     nothing = f"{name!r} has no processor for images and text: put the processor's and the tokenizer's files beside its weights."
     try:
-        processor = own.from_pretrained(path) if own else AutoProcessor.from_pretrained(path, **origin)
+        processor = own.from_pretrained(path, **origin) if own else AutoProcessor.from_pretrained(path, **origin)
         if own:  # by Pillow, with torchvision or without it: the two resize a little differently, and embeddings would follow
-            processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+            processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil", **origin)
     except (OSError, ImportError, ValueError) as error:
         if find_spec("torchvision") is None and ("video processor" in str(error) or "torchvision" in str(error).lower()):
             raise MissingExtraError(torchvision) from error
@@ -173,12 +172,18 @@ def _load_processor(path: str, name: str, origin: dict[str, Any]) -> Any:
             raise ModelError(nothing) from error
         raise
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
-        if find_spec("torchvision") is None and config_file.is_file():  # transformers then quietly hands out the tokenizer alone
+        if find_spec("torchvision") is None and settings is not None:  # transformers then quietly hands out the tokenizer alone
             raise MissingExtraError(torchvision)
         raise ModelError(nothing)
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"{name!r} has no chat template: an instruction-tuned image-text-to-text model is needed.")
     return processor
+
+
+def _processor_config(path: str, origin: dict[str, Any]) -> dict[str, Any] | None:
+    """What `processor_config.json` holds, in a folder or on the hub; None where there is none."""
+    found = cached_file(path, "processor_config.json", revision=origin.get("revision"), _raise_exceptions_for_missing_entries=False)
+    return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
 
 
 def _reason(error: BaseException) -> str:
@@ -192,9 +197,11 @@ def _reason(error: BaseException) -> str:
     return (text.split("\n")[0] or type(error).__name__).rstrip(".") + "."
 
 
-def _folder(path: str, commit: str) -> Path | None:
-    """Where a model's files are: its folder, or its snapshot in the hub's cache."""
+def _files(path: str, revision: str | None) -> tuple[Path | None, str]:
+    """Where a loaded model's files are, its folder or its snapshot in the hub's cache, and the commit that they are of."""
     if Path(path).is_dir():
-        return Path(path)
-    config = try_to_load_from_cache(path, "config.json", revision=commit)
-    return Path(config).parent if isinstance(config, str) else None
+        return Path(path), UNKNOWN
+    config = try_to_load_from_cache(path, "config.json", revision=revision)
+    if not isinstance(config, str):
+        return None, revision or UNKNOWN
+    return Path(config).parent, Path(config).parent.name  # the hub's client names a snapshot by its commit
