@@ -14,9 +14,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
+from slq.data import RetrievalSet, write_beir
 from slq.errors import InputError
 from slq.io.files import map_os_errors
 from slq.io.outputs import OutputFolder
@@ -26,6 +28,7 @@ from slq.miniature.world.lettering import STROKES
 from slq.miniature.world.minimal_pairs import DIFFERENCES, minimal_pair
 from slq.miniature.world.scenes import SIGN, SPLITS, Group, Scene, render, sample_scene, split_of, without_colour
 from slq.miniature.world.styles import COLOURS, HELD_OUT_STYLE, TRAINING_STYLES
+from slq.types import Item
 
 DEFAULT_COUNTS = {"train": 3000, "validation": 500, "test": 500}
 CAPTIONS = {"train": 2, "validation": 1, "test": 1}
@@ -161,8 +164,9 @@ def _write_knowledge(folder: Path, names: list[str], scenes: list[Scene]) -> Non
     """Every fact about a concept of the images, in the phrasing that no training uses; each image that shows the concept is relevant."""
     images = _images_of(names, scenes)
     facts = {f"fact-{number}": fact for number, fact in enumerate(all_facts()) if fact.concept in images}
-    queries = [{"_id": id_, "text": fact.benchmark_phrasing, "category": fact.category} for id_, fact in facts.items()]
-    _write_beir(folder, names, queries, {id_: images[fact.concept] for id_, fact in facts.items()})
+    queries = {id_: Item(fact.benchmark_phrasing) for id_, fact in facts.items()}
+    categories = {id_: fact.category for id_, fact in facts.items()}
+    _write_beir(folder, names, queries, {id_: images[fact.concept] for id_, fact in facts.items()}, categories=categories)
 
 
 def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None:
@@ -171,12 +175,10 @@ def _write_composed(folder: Path, names: list[str], scenes: list[Scene]) -> None
     for place, scene in enumerate(scenes):
         if len(scene.groups) == 1:
             equal_but_for_colour.setdefault(without_colour(scene), []).append(place)
-    pairs = [(a, b) for places in equal_but_for_colour.values() for a in places for b in places if a != b]
-    queries = [
-        {"_id": f"change-{a}-{b}", "text": f"but {scenes[b].groups[0].colour}", "image": f"../{names[a]}", "excluded": [names[a]]}
-        for a, b in pairs
-    ]
-    _write_beir(folder, names, queries, {f"change-{a}-{b}": [names[b]] for a, b in pairs})
+    pairs = {f"change-{a}-{b}": (a, b) for places in equal_but_for_colour.values() for a in places for b in places if a != b}
+    queries = {id_: Item(f"but {scenes[b].groups[0].colour}", folder.parent / names[a]) for id_, (a, b) in pairs.items()}
+    excluded = {id_: frozenset([names[a]]) for id_, (a, _) in pairs.items()}
+    _write_beir(folder, names, queries, {id_: [names[b]] for id_, (_, b) in pairs.items()}, excluded=excluded)
 
 
 def _write_rendered(folder: Path, names: list[str], scenes: list[Scene]) -> None:
@@ -190,16 +192,14 @@ def _write_rendered(folder: Path, names: list[str], scenes: list[Scene]) -> None
     for number, concept in enumerate(images):
         board = Scene((Group(SIGN, "", word=concept),), across=False, background="", style="flat", seed=number)
         render(board).save(folder / f"words/{concept}.png")
-    queries = [{"_id": concept, "text": "", "image": f"words/{concept}.png"} for concept in images]
-    _write_beir(folder, names, queries, images)
+    _write_beir(folder, names, {concept: Item(image=folder / f"words/{concept}.png") for concept in images}, images)
 
 
-def _write_beir(folder: Path, names: list[str], queries: list[dict], relevant: dict[str, list[str]]) -> None:
-    (folder / "qrels").mkdir(parents=True)
-    _write_jsonl(folder / "corpus.jsonl", [{"_id": name, "text": "", "image": f"../{name}"} for name in names])
-    _write_jsonl(folder / "queries.jsonl", queries)
-    rows = [f"{id_}\t{name}\t1" for id_, found in relevant.items() for name in found]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n", encoding="utf-8")
+def _write_beir(folder: Path, names: list[str], queries: dict[str, Item], relevant: dict[str, list[str]], **more: Any) -> None:
+    """A set over all images; more: `categories` or `excluded` of its queries."""
+    corpus = {name: Item(image=folder.parent / name) for name in names}
+    qrels = {id_: dict.fromkeys(found, 1) for id_, found in relevant.items()}
+    write_beir(folder, RetrievalSet(folder.name, queries, corpus, qrels, (), **more))
 
 
 def _write_jsonl(path: Path, lines: list[dict]) -> None:
