@@ -1,4 +1,4 @@
-"""The shape of the package: who imports whom, how long things are, and a light start. See docs/design/0001-layout-and-ranks.md."""
+"""The shape of the package: who imports whom, how long things are, and a light start. See docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def foreign_imports(path: Path) -> Iterator[str]:
 def upward_imports(path: Path) -> Iterator[str]:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if own not in RANKS:
-        yield f"slq.{own} has no rank: add it to LAYERS, and to docs/design/0001-layout-and-ranks.md"
+        yield f"slq.{own} has no rank: add it to LAYERS and docs/architecture.md, then run docs/architecture_map.py"
         return
     for line, name in imported_names(path):
         where = f"{path.relative_to(PACKAGE)}:{line} imports {name}"
