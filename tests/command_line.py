@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-from slq import cli
+from slq.cli import main
 
 ONE_LINE = re.compile(r"Error: [^\n]+\n")
 QUICK = ("--num-latents", "4", "--batch-size", "8", "--device", "cpu")  # a training of little work
@@ -31,12 +31,9 @@ class Said:
 
 def run(*arguments: object) -> Said:
     """Run `slq` with these arguments, as a shell that found it in a folder of programs would."""
-    code, stdout, stderr = 0, StringIO(), StringIO()
+    stdout, stderr = StringIO(), StringIO()
     with patch.object(sys, "argv", ["/somewhere/bin/slq", *map(str, arguments)]), redirect_stdout(stdout), redirect_stderr(stderr):
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        code = main()
     return Said(code, stdout.getvalue(), stderr.getvalue())
 
 
@@ -48,9 +45,9 @@ def invoke(*arguments: object, code: int = 0) -> Said:
 
 
 def refused(*arguments: object) -> str:
-    """Run a command that must be refused with code 1 and one sentence; returns the sentence."""
+    """Run a command that must be refused with one sentence; returns the sentence. The code is 2 for a wrong option, else 1."""
     said = run(*arguments)
-    assert said.code == 1 and ONE_LINE.fullmatch(said.stderr), said.output
+    assert said.code in (1, 2) and ONE_LINE.fullmatch(said.stderr), said.output
     return said.stderr
 
 

@@ -23,7 +23,7 @@ SHIPPED_WEIGHTS = 6_307_392  # parameters of the miniature that ships
 
 
 def main() -> None:
-    from research.paper.command import EXPERIMENTS, paper
+    from research.paper.command import EXPERIMENTS, PaperConfig, run
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, required=True)
@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("experiments", nargs="*", default=EXPERIMENTS)
     options = parser.parse_args()
     for name in options.experiments:
-        paper(name, options.study, without_facts=options.without_facts, with_facts=options.with_facts, beside=options.beside)
+        facts = {"without_facts": options.without_facts, "with_facts": options.with_facts}
+        run(PaperConfig(experiment=name, output=options.study, beside=tuple(options.beside), **facts))
         shutil.copy(options.study / f"{name}.json", ROOT / "research" / "results" / f"paper-{name}.json")
         for figure in options.study.glob(f"{name}*.png"):
             shutil.copy(figure, ROOT / "docs" / "images" / f"paper-{figure.name}")

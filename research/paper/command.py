@@ -3,81 +3,91 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from slq.cli import loading
-from slq.errors import InputError, SlqError
+from slq.cli.app import execute
+from slq.cli.command import command
+from slq.config.fields import option, validate
 
 EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scratch", "scale")
 
-app = typer.Typer(name="python -m research.paper", add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig:
+    """Which experiment is repeated, and on what."""
+
+    experiment: str | None = option(
+        None,
+        help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
+        "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
+        "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
+        "scratch: an encoder without pre-training. scale: several models.",
+        choices=(*EXPERIMENTS, "all"),
+        positional=True,
+        required=True,
+    )
+    output: Path | None = option(
+        None, help="Folder of results and trainings; what is there is not done again.", flags=("--output", "-o"), required=True
+    )
+    model: str = option("miniature", help="Base model.", flags=("--model", "-m"), model_reference=True)
+    device: str | None = option(None, help="cpu, cuda, cuda:1 or mps.", default_text="an accelerator if there is one")
+    dtype: str | None = option(None, help="float32, bfloat16 or float16.", default_text="float32 on the CPU, else bfloat16")
+    train: Path | None = option(None, help="Pairs to train on.", default_text="sample data, drawn")
+    validation: Path | None = option(None, help="Pairs that learning rates are chosen by.")
+    test: Path | None = option(None, help="Pairs to test on; a folder `knowledge` in BEIR layout beside them too.")
+    seeds: int = option(3, help="How many seeds every method is trained with.", minimum=1)
+    epochs: int | None = option(None, help="Passes over the pairs.", default_text="4", minimum=1)
+    batch_size: int | None = option(None, help="Pairs a step.", default_text="128", minimum=2)
+    task: tuple[str, ...] = option(("knowledge", "spatial", "reading"), help="What `retention` asks, see `slq retention` (repeat it).")
+    beside: tuple[str, ...] = option((), help="For scale: a further model (repeat it).")
+    without_facts: Path | None = option(
+        None, help="For controls: weights of `python -m research.pretraining --no-facts`.", default_text="without them"
+    )
+    with_facts: Path | None = option(None, help="For controls: weights of as many steps with the facts.")
+    quick: bool = option(False, help="A few images and one epoch: whether it runs, not what comes out.")
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
-@app.command()
-@loading.loads_a_model("device", "dtype")
-def paper(
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            help="pilot: untrained encoders. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
-            "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
-            "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
-            "scratch: an encoder without pre-training. scale: several models. all."
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results and trainings; what is there is not done again.")],
-    model: Annotated[str, typer.Option("--model", "-b", help=loading.MODEL_HELP)] = "miniature",
-    train: Annotated[Path | None, typer.Option("--train", help="Pairs to train on. Default: the miniature's world, drawn.")] = None,
-    validation: Annotated[Path | None, typer.Option("--validation", help="Pairs that learning rates are chosen by.")] = None,
-    test: Annotated[
-        Path | None, typer.Option("--test", help="Pairs to test on; a folder `knowledge` in BEIR layout beside them too.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds every method is trained with.")] = 3,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pairs. Default: 4.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Pairs per step. Default: 128.")] = None,
-    tasks: Annotated[str, typer.Option(help="What `retention` asks, see `slq retention`.")] = "knowledge,spatial,reading",
-    beside: Annotated[list[str] | None, typer.Option(help="For scale: a further model (repeat it).")] = None,
-    without_facts: Annotated[
-        Path | None, typer.Option(help="For controls: weights of `python -m research.pretraining --no-facts`. Default: without them.")
-    ] = None,
-    with_facts: Annotated[Path | None, typer.Option(help="For controls: weights of as many steps with the facts.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few images and one epoch: whether it runs, not what comes out.")] = False,
-    *,
-    wanted: loading.Loading,
-) -> None:
-    """Repeat an experiment of the paper, on the miniature or unchanged on a model and data of your own.
-
-    Results are EXPERIMENT.json and figures in --out; trainings are kept there, so that a stopped run goes on and experiments share them.
-    Learning rates are chosen on validation pairs for every method. docs/claims.md says what came out on the miniature.
-
-        python -m research.paper tuning --out study
-        python -m research.paper all --out study --model OpenGVLab/InternVL3-1B-hf --train t.jsonl --validation v.jsonl --test s.jsonl
-    """
-    from dataclasses import replace
-    from importlib import import_module
-
+def run(config: PaperConfig) -> None:
+    """Repeat one experiment, or all."""
     from research.paper.study import QUICK, Size, Study
 
-    if experiment not in (*EXPERIMENTS, "all"):
-        raise InputError(f"Unknown experiment {experiment!r}: choose one of {', '.join(EXPERIMENTS)}, all.")
-    size = QUICK if quick else Size(seeds=tuple(range(seeds)))
-    size = replace(size, epochs=epochs or size.epochs, batch_size=batch_size or size.batch_size)
-    data = {name: path for name, path in (("train", train), ("validation", validation), ("test", test)) if path is not None}
-    study = Study(out, model, size, data, device=wanted.device, dtype=wanted.dtype)
-    own: dict[str, tuple[Any, ...]] = {"controls": (without_facts, with_facts), "scale": (beside or (),), "retention": (tasks.split(","),)}
-    for name in EXPERIMENTS if experiment == "all" else (experiment,):
-        if experiment == "all" and name in ("controls", "scratch") and not study.is_miniature:
+    assert config.output is not None
+    size = QUICK if config.quick else Size(seeds=tuple(range(config.seeds)))
+    size = replace(size, epochs=config.epochs or size.epochs, batch_size=config.batch_size or size.batch_size)
+    named = (("train", config.train), ("validation", config.validation), ("test", config.test))
+    data = {name: path for name, path in named if path is not None}
+    study = Study(config.output, config.model, size, data, device=config.device, dtype=config.dtype)
+    own: dict[str, tuple[Any, ...]] = {
+        "controls": (config.without_facts, config.with_facts),
+        "scale": (config.beside,),
+        "retention": (list(config.task),),
+    }
+    for name in EXPERIMENTS if config.experiment == "all" else (config.experiment,):
+        if config.experiment == "all" and name in ("controls", "scratch") and not study.is_miniature:
             continue  # they are of the miniature's world alone
-        import_module(f"research.paper.{name}").run(study, *own.get(name, ()))
+        import_module(f"research.paper.{name}").run(study, *own.get(str(name), ()))
 
 
-def main() -> None:
+@command("", program="python -m research.paper")
+def app(config: PaperConfig) -> None:
+    """Repeat an experiment of the paper, on the miniature or unchanged on a model and data of your own.
+
+    Results are EXPERIMENT.json and figures in --output; trainings are kept there, so that a stopped run goes on and experiments share
+    them. Learning rates are chosen on validation pairs for every method. docs/claims.md says what came out on the miniature.
+
+        python -m research.paper tuning -o study
+
+        python -m research.paper all -o study -m OpenGVLab/InternVL3-1B-hf --train t.jsonl --validation v.jsonl --test s.jsonl
+    """
+    run(config)
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Run the command; an error of slq is shown as one sentence."""
-    try:
-        app()
-    except SlqError as error:
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(1)
+    return execute(lambda: app, sys.argv[1:] if arguments is None else arguments)

@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from tolerance import FORWARD, assert_close
-from typer.testing import CliRunner
 
 from research.paper import ablations, controls, scratch, tuning
-from research.paper.command import EXPERIMENTS, app
+from research.paper.command import EXPERIMENTS, main
 from research.paper.gap import gap, joint_plane
 from research.paper.maps import attention_to_images
 from research.paper.study import Size, Study, quality, spread
@@ -154,9 +153,9 @@ def test_controls_are_of_the_world_alone(study):
         scratch.run(study.beside("miniature"))
 
 
-def test_an_unknown_experiment(tmp_path):
-    with pytest.raises(InputError, match="choose one of pilot, tuning"):
-        CliRunner().invoke(app, ["poster", "--out", str(tmp_path)], catch_exceptions=False)
+def test_an_unknown_experiment(tmp_path, capsys):
+    assert main(["poster", "--output", str(tmp_path)]) == 2
+    assert 'Invalid value "poster"' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -169,9 +168,9 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     for name, method in tuning.METHODS.items():
         monkeypatch.setitem(tuning.METHODS, name, replace(method, rates=method.rates[:2]))
     monkeypatch.setattr(scratch, "EPOCHS", 1)
-    arguments = ["all", "--out", str(tmp_path / "study"), "--quick", "--device", "cpu"]
+    arguments = ["all", "--output", str(tmp_path / "study"), "--quick", "--device", "cpu"]
     arguments += ["--without-facts", str(WEIGHTS)]  # the miniature itself: it must score as the miniature does
-    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert main(arguments) == 0
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "study").glob("*.json")}
     assert set(found) == set(EXPERIMENTS)
     assert set(found["tuning"]["methods"]) == set(tuning.METHODS)
@@ -193,6 +192,6 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     assert not kept["full"]["weights_unchanged"] and {"lora, merged", "full, half of the way back"} <= set(kept)
     learned = sorted((tmp_path / "study").rglob("measured.json"))
     written = [path.stat().st_mtime_ns for path in learned]
-    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert main(arguments) == 0
     assert [path.stat().st_mtime_ns for path in learned] == written and learned == sorted((tmp_path / "study").rglob("measured.json"))
     assert json.loads((tmp_path / "study" / "cost.json").read_text())["trainings"] == found["cost"]["trainings"]

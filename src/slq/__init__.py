@@ -11,15 +11,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slq.data import read_pairs
+    from slq.config import TrainConfig
+    from slq.data import read_items, read_pairs
     from slq.encoders.latent import LatentEncoder
+    from slq.errors import Failure
+    from slq.evaluation.evaluate import evaluate
     from slq.integrations.sentence_transformers import load
     from slq.models import load_model
-    from slq.training import TrainConfig, train
+    from slq.training.run import train
     from slq.types import Embeddings, Item, Pair
 
 __version__ = "0.1.0"
-__all__ = ["Embeddings", "Item", "LatentEncoder", "Pair", "TrainConfig", "load", "load_model", "read_pairs", "train"]
+__all__ = [
+    "Embeddings",
+    "Failure",
+    "Item",
+    "LatentEncoder",
+    "Pair",
+    "TrainConfig",
+    "evaluate",
+    "load",
+    "load_model",
+    "read_items",
+    "read_pairs",
+    "train",
+]
 
 # Where each public name lives. Looked up on first use, so that `import slq` and `slq --help` do not wait for torch.
 _HOMES = {
@@ -27,11 +43,14 @@ _HOMES = {
     "Item": "slq.types",
     "Pair": "slq.types",
     "LatentEncoder": "slq.encoders.latent",
-    "TrainConfig": "slq.training",
+    "Failure": "slq.errors",
+    "TrainConfig": "slq.config",
+    "evaluate": "slq.evaluation",
     "load": "slq.integrations.sentence_transformers",
     "load_model": "slq.models",
+    "read_items": "slq.data",
     "read_pairs": "slq.data",
-    "train": "slq.training",
+    "train": "slq.training.run",
 }
 
 

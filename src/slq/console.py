@@ -57,6 +57,15 @@ def show(document: Any, text: Callable[[], None]) -> None:
         text()
 
 
+def show_lines(documents: Sequence[Any], text: Callable[[], None]) -> None:
+    """Print a result of many parts: as one JSON document a line with --json, else as `text` prints it."""
+    if settings.json:
+        for document in documents:
+            print(json.dumps(document, ensure_ascii=False), file=sys.stdout)
+    else:
+        text()
+
+
 def note(text: str) -> None:
     """Say on stderr what is good to know, unless --quiet."""
     if not settings.quiet:

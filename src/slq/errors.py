@@ -1,24 +1,25 @@
 """Every error this package raises on purpose, as one tree.
 
-    SlqError
-    ├── InputError            something handed in is wrong (also a ValueError)
+    SlqError (1, 500)
+    ├── InputError (1, 400)   something handed in is wrong (also a ValueError)
     │   ├── ImageError        an image is missing, broken, too large or not an image
     │   ├── TextError         a text is empty or cannot be used
     │   ├── DataError         a data file is missing, or a line or column of it is wrong
-    │   ├── ConfigError       an option or a key of a config file is wrong
+    │   ├── ConfigError (2, 400)  an option or a key of a config file is wrong
     │   └── BadItemsError     some items of a batch are wrong; lists each with its place and reason
-    ├── AdapterError          an adapter cannot be read
-    │   └── FingerprintMismatchError  an adapter or saved embeddings belong to another model, template or shape
-    ├── ModelError            a model cannot be loaded or lacks what is needed
-    ├── OutputError           a result cannot be written
-    │   ├── OutputExistsError the output folder holds something already
+    ├── AdapterError (1, 422) an adapter cannot be read
+    │   └── FingerprintMismatchError (1, 409)  an adapter or saved embeddings belong to another model, template or shape
+    ├── ModelError (1, 422)   a model cannot be loaded or lacks what is needed
+    ├── OutputError (1, 507)  a result cannot be written
+    │   ├── OutputExistsError (1, 409)  the output folder holds something already
     │   └── DiskFullError     there is no room left
-    ├── StoreError            a store cannot be opened or used
+    ├── StoreError (1, 503)   a store cannot be opened or used
     │   ├── StoreCorruptError its files are damaged
     │   └── StoreLockedError  another process writes to it
-    ├── PluginError           an installed extension cannot be used; names its distribution, group and name
-    └── MissingExtraError     an optional dependency is not installed; names the command that installs it
+    ├── PluginError (1, 500)  an installed extension cannot be used; names its distribution, group and name
+    └── MissingExtraError (1, 501)  an optional dependency is not installed; names the command that installs it
 
+In brackets: the exit code of the command line and the status of an HTTP answer; classes without take those of the class above.
 A message is one or two sentences: what is wrong, where, and what to do.
 """
 
@@ -26,14 +27,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 class SlqError(Exception):
     """Base of all errors of this package; the CLI prints its message without a traceback."""
 
+    exit_code: ClassVar[int] = 1  # of the command line
+    http_status: ClassVar[int] = 500  # of a server's answer
+
 
 class InputError(SlqError, ValueError):
     """Something handed in is wrong."""
+
+    http_status = 400
 
 
 class ImageError(InputError):
@@ -50,6 +57,8 @@ class DataError(InputError):
 
 class ConfigError(InputError):
     """An option or a key of a config file is wrong."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -76,21 +85,31 @@ class BadItemsError(InputError):
 class AdapterError(SlqError):
     """An adapter cannot be read."""
 
+    http_status = 422
+
 
 class FingerprintMismatchError(AdapterError):
     """An adapter or saved embeddings belong to another model, template or shape."""
+
+    http_status = 409
 
 
 class ModelError(SlqError):
     """A model cannot be loaded or lacks what is needed."""
 
+    http_status = 422
+
 
 class OutputError(SlqError):
     """A result cannot be written."""
 
+    http_status = 507
+
 
 class OutputExistsError(OutputError):
     """The output folder holds something already."""
+
+    http_status = 409
 
 
 class DiskFullError(OutputError):
@@ -99,6 +118,8 @@ class DiskFullError(OutputError):
 
 class StoreError(SlqError):
     """A store cannot be opened or used."""
+
+    http_status = 503
 
 
 class StoreCorruptError(StoreError):
@@ -115,3 +136,5 @@ class PluginError(SlqError):
 
 class MissingExtraError(SlqError, ImportError):
     """An optional dependency is not installed; the message names the command that installs it."""
+
+    http_status = 501

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from threading import RLock
 from typing import Any, Generic, TypeVar
@@ -27,6 +27,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 LOAD_PLUGINS = "SLQ_LOAD_PLUGINS"
 OWN_DISTRIBUTION = "slq"
+GROUPS = ("slq.families", "slq.poolings", "slq.losses", "slq.methods", "slq.benchmarks", "slq.stores", "slq.commands")
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,17 @@ class Registry(Generic[T]):
         """What other distributions add, each with the error if it cannot be used; imports all of them."""
         return tuple(self._describe(entry) for _, entries in sorted(self._plugins().items()) for entry in entries)
 
+    def entries(self) -> tuple[Plugin, ...]:
+        """What other distributions add; imports nothing."""
+        return tuple(_plugin(entry, self.group) for _, entries in sorted(self._plugins().items()) for entry in entries)
+
     def _describe(self, entry: metadata.EntryPoint) -> Plugin:
         error = None
         try:
             self.get(entry.name)
         except PluginError as problem:
             error = str(problem)
-        return Plugin(entry.name, *_distribution(entry), self.group, entry.value, error)
+        return replace(_plugin(entry, self.group), error=error)
 
     def _plugins(self) -> dict[str, list[metadata.EntryPoint]]:
         """Entry points by name, looked up again when the search path or the choice of distributions has changed."""
@@ -186,6 +191,10 @@ def _methods(protocol: type | None) -> list[str]:
 
 def _path_of(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
+
+
+def _plugin(entry: metadata.EntryPoint, group: str) -> Plugin:
+    return Plugin(entry.name, *_distribution(entry), group, entry.value)
 
 
 def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:

@@ -16,9 +16,9 @@ from slq.models import FrozenModel
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ with 24 images, test/ with 12."""
-    folder = tmp_path_factory.mktemp("cli") / "world"
-    invoke("world", "--split", "train", "--count", 24, "--out", folder / "train")
-    invoke("world", "--count", 12, "--out", folder / "test")
+    folder = tmp_path_factory.mktemp("cli") / "sample-data"
+    invoke("sample-data", "--split", "train", "--count", 24, "--output", folder / "train")
+    invoke("sample-data", "--count", 12, "--output", folder / "test")
     return folder
 
 
@@ -38,6 +38,6 @@ def images(tiny_world: Path) -> Path:
 @pytest.fixture(scope="session")
 def index(images: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "index"
-    said = invoke("embed", images, "--adapter", adapter, "--out", out, "--device", "cpu", "--workers", 1).output
-    assert "12 items embedded" in said and "0 left out" in said
+    said = invoke("embed", images, "--model", adapter, "--output", out, "--device", "cpu", "--num-workers", 1).output
+    assert "12 items encoded" in said and "0 skipped" in said
     return out

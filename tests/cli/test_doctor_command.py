@@ -13,14 +13,14 @@ from slq.models import FrozenModel
 
 
 def test_doctor_writes_what_it_found(adapter, tmp_path):
-    result = invoke("doctor", "--adapter", adapter, "--device", "cpu", "--batch-size", 2, "--json", tmp_path / "report.json")
-    assert "prefix split ...\n" in result.stdout and "All is well" in result.stdout
+    result = invoke("doctor", "--model", adapter, "--device", "cpu", "--batch-size", 2, "--output", tmp_path / "report.json")
+    assert "prefix split ...\n" in result.stderr and "All is well" in result.stdout
     report = json.loads((tmp_path / "report.json").read_text())
-    assert set(report) == {"checks", "figures", "backbone", "adapter", "fingerprint", "provenance"}
+    assert set(report) == {"checks", "figures", "base_model", "adapter", "fingerprint", "provenance"}
     assert len(report["checks"]) == 12 and all(row["result"] == "ok" and row["value"] <= row["tolerance"] for row in report["checks"])
     assert all(row["check"].split()[0] in result.stdout for row in report["checks"])
     assert report["figures"]["batch_size"] == 2 and report["figures"]["texts_per_second"] > 0
-    assert report["backbone"]["name"] == "miniature" and report["adapter"] == str(adapter)
+    assert report["base_model"]["name"] == "miniature" and report["adapter"] == str(adapter)
     assert report["fingerprint"] == LatentEncoder.from_pretrained(adapter, device="cpu").fingerprint
     assert {"date", "torch", "hardware"} <= set(report["provenance"])
 
@@ -33,10 +33,10 @@ def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
         return right(self, replace(states, mask=torch.ones_like(states.mask)), latents, *readout)
 
     monkeypatch.setattr(FrozenModel, "decode_latents", wrong)
-    arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--json", str(tmp_path / "report.json")]
+    arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--output", str(tmp_path / "report.json")]
     result = invoke(*arguments, code=1)
     assert "All is well" not in result.stdout
-    assert "prefix split: The fast path" in result.stderr and "--no-prefix-split" in result.stderr
+    assert "prefix split: The fast path" in result.stderr and "--no-prefix-caching" in result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert {row["result"] for row in report["checks"] if row["check"] == "prefix split"} == {"failed"}
     assert {row["result"] for row in report["checks"] if row["check"] == "weights"} == {"ok"}

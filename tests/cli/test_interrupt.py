@@ -10,34 +10,30 @@ import sys
 import time
 
 import pytest
-from command_line import QUICK, invoke
-
-from slq import cli
+from command_line import QUICK, invoke, run
 
 
-def test_ctrl_c_ends_with_code_130(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_ends_with_code_130(tmp_path, monkeypatch):
     """Ctrl-C comes as a KeyboardInterrupt from whatever runs; here it comes with the first image drawn."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("slq.miniature.export.render", interrupted)
-    monkeypatch.setattr(sys, "argv", ["slq", "world", "--count", "3", "--out", str(tmp_path / "world")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 130 and "Stopped." in capsys.readouterr().err
+    said = run("sample-data", tmp_path / "sample", "--count", 3)
+    assert said.code == 130 and "Stopped." in said.stderr
 
 
 # The handler is set by hand: a test run started in the background passes an ignored SIGINT on to its children.
-WITH_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import slq.cli; slq.cli.main()"
+WITH_CTRL_C = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); import slq.cli; sys.exit(slq.cli.main())"
 
 
 @pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_loses_nothing(tiny_world, tmp_path):
-    run = ["train", "--pairs", tiny_world / "train" / "captions.jsonl", *QUICK, "--epochs", 10, "--save-every", 1]
+    training_run = ["train", tiny_world / "train" / "captions.jsonl", *QUICK, "--epochs", 10, "--save-steps", 1]
     stopped, log = tmp_path / "stopped", tmp_path / "stopped" / "log.jsonl"
-    command = [sys.executable, "-c", WITH_CTRL_C, *map(str, run), "--out", str(stopped)]
+    command = [sys.executable, "-c", WITH_CTRL_C, *map(str, training_run), "--output", str(stopped)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as training:
         deadline = time.monotonic() + 300
         while not (log.exists() and log.read_text().count("\n") >= 2):
@@ -53,8 +49,8 @@ def test_ctrl_c_loses_nothing(tiny_world, tmp_path):
         {"model.safetensors", "optimizer.bin", "scheduler.bin"} <= {file.name for file in path.iterdir()} for path in whole
     )
 
-    invoke(*run, "--out", stopped, "--resume")
-    invoke(*run, "--out", tmp_path / "unbroken")
+    invoke(*training_run, "--output", stopped, "--resume")
+    invoke(*training_run, "--output", tmp_path / "unbroken")
     assert (stopped / "adapter.safetensors").read_bytes() == (tmp_path / "unbroken" / "adapter.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(1, 31))

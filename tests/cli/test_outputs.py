@@ -22,62 +22,64 @@ def kept(tmp_path: Path) -> Path:
 def writers(tiny_world: Path, images: Path, adapter: Path) -> dict[str, list[object]]:
     """The commands that write a folder, and a file each must leave there."""
     return {
-        "train": ["train", "--pairs", tiny_world / "train" / "captions.jsonl", "--max-steps", 1, *QUICK],
-        "embed": ["embed", images, "--adapter", adapter],
-        "world": ["world", "--count", 3],
+        "train": ["train", tiny_world / "train" / "captions.jsonl", "--max-steps", 1, *QUICK],
+        "embed": ["embed", images, "--model", adapter],
+        "sample-data": ["sample-data", "--count", 3],
     }
 
 
-@pytest.mark.parametrize(("command", "made"), [("train", "adapter.safetensors"), ("embed", "embeddings.json"), ("world", "captions.jsonl")])
+@pytest.mark.parametrize(
+    ("command", "made"), [("train", "adapter.safetensors"), ("embed", "embeddings.json"), ("sample-data", "captions.jsonl")]
+)
 def test_an_existing_folder_is_refused_or_replaced(command, made, writers, kept):
-    message = refused(*writers[command], "--out", kept)
+    message = refused(*writers[command], "--output", kept)
     assert str(kept) in message and "--overwrite" in message
     assert content(kept) == {"thesis.txt": b"years of work"}
-    assert "has no .slq.json" in refused(*writers[command], "--out", kept, "--overwrite")
+    assert "has no .slq.json" in refused(*writers[command], "--output", kept, "--overwrite")
     assert content(kept) == {"thesis.txt": b"years of work"}
     own = kept / "own"
-    invoke(*writers[command], "--out", own)
+    invoke(*writers[command], "--output", own)
     whole = (own / made).read_bytes()
     (own / made).write_bytes(b"old")
-    assert f"{made}, which has changed since slq wrote it" in refused(*writers[command], "--out", own, "--overwrite")
+    assert f"{made}, which has changed since slq wrote it" in refused(*writers[command], "--output", own, "--overwrite")
     (own / made).write_bytes(whole)
-    invoke(*writers[command], "--out", own, "--overwrite")
+    invoke(*writers[command], "--output", own, "--overwrite")
     assert (own / made).stat().st_size > len(b"old")
 
 
-@pytest.mark.parametrize("command", ["train", "embed", "world"])
+@pytest.mark.parametrize("command", ["train", "embed", "sample-data"])
 def test_overwrite_never_deletes_what_a_user_put_there(command, writers, tmp_path):
     photos = tmp_path / "photos"  # a folder of photographs with captions looks much like a world of ours
     (photos / "images").mkdir(parents=True)
     (photos / "images" / "0000.png").write_bytes(b"a photograph")
     (photos / "captions.jsonl").write_text('{"image": "images/0000.png", "caption": "us, 1998"}\n')
     before = content(photos)
-    assert "has no .slq.json" in refused(*writers[command], "--out", photos, "--overwrite")
+    assert "has no .slq.json" in refused(*writers[command], "--output", photos, "--overwrite")
     assert content(photos) == before
     own = tmp_path / "own"
-    invoke(*writers[command], "--out", own)
+    invoke(*writers[command], "--output", own)
     (own / "notes").mkdir()
     (own / "notes" / "thesis.txt").write_text("years of work")
     before = content(own)
-    assert "thesis.txt" in refused(*writers[command], "--out", own, "--overwrite")
+    assert "thesis.txt" in refused(*writers[command], "--output", own, "--overwrite")
     assert content(own) == before
 
 
 def test_an_empty_folder_is_taken(kept):
     (kept / "thesis.txt").unlink()
-    invoke("world", "--count", 3, "--out", kept)
+    invoke("sample-data", "--count", 3, "--output", kept)
     assert (kept / "captions.jsonl").is_file()
 
 
-@pytest.mark.parametrize("command", ["train", "embed", "world"])
+@pytest.mark.parametrize("command", ["train", "embed", "sample-data"])
 def test_a_folder_that_cannot_be_made_is_one_sentence(command, writers, kept):
-    assert "Cannot write" in refused(*writers[command], "--out", kept / "thesis.txt" / "below a file")
+    assert "Cannot write" in refused(*writers[command], "--output", kept / "thesis.txt" / "below a file")
     assert content(kept) == {"thesis.txt": b"years of work"}
 
 
 def test_overwrite_waits_until_the_adapter_is_known_to_load(images, kept, tmp_path):
     (tmp_path / "no adapter").mkdir()
-    refused("embed", images, "--adapter", tmp_path / "no adapter", "--out", kept, "--overwrite")
+    refused("embed", images, "--model", tmp_path / "no adapter", "--output", kept, "--overwrite")
     assert content(kept) == {"thesis.txt": b"years of work"}
 
 
@@ -86,8 +88,8 @@ def test_overwrite_never_deletes_what_is_read(command, tiny_world, adapter, tmp_
     shutil.copytree(tiny_world / "test", tmp_path / "mine")
     before = content(tmp_path / "mine")
     reads = {
-        "train": ["train", "--pairs", tmp_path / "mine" / "captions.jsonl", "--max-steps", 1, *QUICK, "--out", tmp_path / "mine"],
-        "embed": ["embed", tmp_path / "mine" / "images", "--adapter", adapter, "--out", tmp_path / "mine" / "images"],
+        "train": ["train", tmp_path / "mine" / "captions.jsonl", "--max-steps", 1, *QUICK, "--output", tmp_path / "mine"],
+        "embed": ["embed", tmp_path / "mine" / "images", "--model", adapter, "--output", tmp_path / "mine" / "images"],
     }
     try:
         refused(*reads[command], "--overwrite")

@@ -12,44 +12,44 @@ from command_line import refused
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["train", "--pairs", "gone.jsonl", "--out", "OUT"], "gone.jsonl"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--batch-size", "1"], "batch_size"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--num-latents", "0"], "num_latents"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--init", "best"], "best"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--model", "./gone"], "gone"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--dtype", "int3"], "int3"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--quantization", "3bit"], "3bit"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--preprocessing", "best"], "best"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--max-pixels", "1000"], "max_pixels"),
-        (["train", "--pairs", "CAPTIONS", "--out", "OUT", "--device", "cpu", "--device-map", "auto"], "device_map"),
+        (["train", "gone.jsonl", "--output", "OUT"], "gone.jsonl"),
+        (["train", "CAPTIONS", "--output", "OUT", "--batch-size", "1"], "--batch-size must be at least 2"),
+        (["train", "CAPTIONS", "--output", "OUT", "--num-latents", "0"], "--num-latents must be at least 1"),
+        (["train", "CAPTIONS", "--output", "OUT", "--init", "best"], "best"),
+        (["train", "CAPTIONS", "--output", "OUT", "--model", "./gone"], "gone"),
+        (["train", "CAPTIONS", "--output", "OUT", "--dtype", "int3"], "int3"),
+        (["train", "CAPTIONS", "--output", "OUT", "--quantization", "3bit"], "3bit"),
+        (["train", "CAPTIONS", "--output", "OUT", "--preprocessing", "best"], "best"),
+        (["train", "CAPTIONS", "--output", "OUT", "--max-pixels", "1000"], "max_pixels"),
+        (["train", "CAPTIONS", "--output", "OUT", "--device", "cpu", "--device-map", "auto"], "device_map"),
         (["doctor", "--quantization", "3bit"], "3bit"),
         (["doctor", "--preprocessing", "best"], "best"),
-        (["doctor", "--model", "./gone"], "gone"),
-        (["doctor", "--adapter", "ADAPTER", "--instruction", "in one word"], "--instruction"),
-        (["eval", "--data", "QUESTIONS", "--adapter", "ADAPTER", "--preprocessing", "native"], "--preprocessing"),
-        (["eval", "--data", "QUESTIONS", "--max-text-tokens", "0"], "max_text_tokens"),
-        (["eval", "--data", "gone", "--adapter", "ADAPTER"], "gone"),
-        (["eval", "--data", "QUESTIONS", "--split", "dev"], "dev"),
-        (["eval", "--adapter", "ADAPTER"], "--benchmark"),
-        (["eval", "--data", "QUESTIONS", "--variant", "five"], "--variant belongs to a benchmark"),
-        (["eval", "--data", "QUESTIONS", "--prompts"], "--prompts belongs to a benchmark"),
-        (["eval", "--data", "QUESTIONS", "--data-revision", "main"], "--data-revision belongs to a benchmark"),
-        (["eval", "--data", "QUESTIONS", "--per-query"], "--json"),
+        (["doctor", "--quiet", "--model", "./gone"], "gone"),
+        (["doctor", "--quiet", "--model", "ADAPTER", "--instruction", "in one word"], "leave out instruction"),
+        (["eval", "QUESTIONS", "--model", "ADAPTER", "--preprocessing", "native"], "leave out preprocessing"),
+        (["eval", "QUESTIONS", "--max-length", "0"], "--max-length must be at least 1"),
+        (["eval", "gone", "--model", "ADAPTER"], "gone"),
+        (["eval", "QUESTIONS", "--split", "dev"], "dev"),
+        (["eval", "--model", "ADAPTER"], "--benchmark"),
+        (["eval", "QUESTIONS", "--variant", "five"], "variant belongs to a benchmark"),
+        (["eval", "QUESTIONS", "--prompts"], "prompts belongs to a benchmark"),
+        (["eval", "QUESTIONS", "--data-revision", "main"], "data_revision belongs to a benchmark"),
+        (["eval", "QUESTIONS", "--per-query"], "--output"),
         (["compare", "gone.json", "gone.json"], "cannot be read"),
-        (["embed", "gone", "--adapter", "ADAPTER", "--out", "OUT"], "gone"),
-        (["world", "--split", "dev", "--out", "OUT"], "dev"),
-        (["world", "--count", "0", "--out", "OUT"], "count"),
+        (["embed", "gone", "--model", "ADAPTER", "--output", "OUT"], "gone"),
+        (["sample-data", "--split", "dev", "--output", "OUT"], "dev"),
+        (["sample-data", "--count", "0", "--output", "OUT"], "--count must be at least 1"),
         pytest.param(
-            ["search", "cat", "--index", "INDEX", "--device", "abacus"],
+            ["search", "cat", "--collection", "INDEX", "--device", "abacus"],
             "abacus",
         ),
         pytest.param(
-            ["train", "--pairs", "CAPTIONS", "--out", "OUT", "--learning-rate", "-1"],
-            "learning_rate",
+            ["train", "CAPTIONS", "--output", "OUT", "--learning-rate", "-1"],
+            "--learning-rate must be above 0",
         ),
         pytest.param(
-            ["train", "--pairs", "CAPTIONS", "--out", "OUT", "--max-steps", "-1"],
-            "max_steps",
+            ["train", "CAPTIONS", "--output", "OUT", "--max-steps", "-1"],
+            "--max-steps must be at least 1",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -73,7 +73,7 @@ def cut(file: Path) -> None:
 
 
 def test_a_bad_adapter_is_named(images, adapter, tmp_path):
-    assert "slq_adapter.json" in refused("embed", images, "--adapter", images, "--out", tmp_path / "one")
+    assert "is neither an adapter nor a base model" in refused("embed", images, "--model", images, "--output", tmp_path / "one")
     shutil.copytree(adapter, tmp_path / "cut")
     cut(tmp_path / "cut" / "adapter.safetensors")
-    assert "damaged" in refused("embed", images, "--adapter", tmp_path / "cut", "--out", tmp_path / "two")
+    assert "is corrupt" in refused("embed", images, "--model", tmp_path / "cut", "--output", tmp_path / "two")

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from command_line import Said, refused
+from command_line import invoke as invoke_slq
 
-from slq import cli
 from slq.adapters.latents import LatentQueries
-from slq.cli import retention as command
+from slq.config import ModelConfig
 from slq.encoders import FineTunedModel
 from slq.encoders.latent import LatentEncoder
-from slq.errors import AdapterError
+from slq.encoders.opening import open_base_and_encoder
 from slq.models import FrozenModel
 
-SMALL = ("--questions", "6", "--device", "cpu")
+SMALL = ("--num-questions", "6", "--device", "cpu")
 
 
-def invoke(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(cli.app, ["retention", *map(str, arguments)], catch_exceptions=False, env={"COLUMNS": "200"})
-    assert result.exit_code == code, result.output
-    return result
+def invoke(*arguments: object, code: int = 0) -> Said:
+    return invoke_slq("retention", *arguments, code=code)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +32,10 @@ def adapter(model: FrozenModel, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_latent_queries_are_proven_to_leave_everything(adapter, tmp_path):
-    said = invoke("--adapter", adapter, "--tasks", "knowledge, reading", "--json", tmp_path / "r.json", "--per-question", *SMALL).stdout
-    assert "Weights: the same to the bit after embedding 12 items" in said and "Answers: all 12 the same, text for text." in said
+    said = invoke(
+        "--model", adapter, "--task", "knowledge", "--task", "reading", "--output", tmp_path / "r.json", "--per-question", *SMALL
+    ).stdout
+    assert "Weights: bit-identical after encoding 12 items" in said and "Answers: all 12 the same, text for text." in said
     assert "0 (0 lost, 0 gained)" in said and "+0.0 [+0.0, +0.0]" in said
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["adapter"] == str(adapter) and result["provenance"]["seed"] == 0
@@ -45,7 +44,7 @@ def test_latent_queries_are_proven_to_leave_everything(adapter, tmp_path):
 
 
 def test_without_an_adapter_the_model_is_asked(tmp_path):
-    said = invoke("--tasks", "spatial", "--limit", 2, "--keep", tmp_path / "kept", *SMALL).stdout
+    said = invoke("--task", "spatial", "--limit", 2, "--cache-dir", tmp_path / "kept", *SMALL).stdout
     assert "spatial" in said and "before" not in said and "Weights" not in said
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
@@ -59,9 +58,9 @@ def test_what_lora_changed_is_measured(model, tmp_path):
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     tuned.training = {"lora_rank": 8, "lora_alpha": 16, "train_vision_encoder": False}
     tuned.save(tmp_path)
-    said = invoke("--adapter", tmp_path, "--tasks", "knowledge", "--json", tmp_path / "r.json", *SMALL).stdout
+    said = invoke("--model", tmp_path, "--task", "knowledge", "--output", tmp_path / "r.json", *SMALL).stdout
     result = json.loads((tmp_path / "r.json").read_text())
-    assert "Weights" not in said and result["method"] == "lora, last token"
+    assert "Weights" not in said and result["method"] == "lora"
     assert result["before"]["weights_sha256"] == result["weights_sha256_at_the_end"] != result["after"]["weights_sha256"]
     assert result["after"]["backbone"]["name"] == "miniature, lora"
     assert result["tasks"]["knowledge"]["change"]["answers"] >= 1
@@ -77,33 +76,30 @@ def test_a_broken_proof_is_said_and_ends_with_code_1(adapter, monkeypatch):
         return answers
 
     monkeypatch.setattr(FrozenModel, "generate", drifting)
-    said = invoke("--adapter", adapter, "--tasks", "knowledge", *SMALL, code=1).output
+    said = invoke("--model", adapter, "--task", "knowledge", *SMALL, code=1).output
     assert "Weights: NOT the same" in said and "are NOT the same" in said and "slq doctor" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--limit", "0"), "Error: A limit of 0 leaves no question to ask"),
-        (("--tasks", ","), "Error: Name tasks, each once: none was named."),
-        (("--per-question",), "Error: --per-question writes answers into a file: name it with --json."),
-        (("--adapter", "nowhere/at-all", "--max-text-tokens", "9"), "leave out --max-text-tokens"),
+        (("--limit", "0"), "Error: --limit must be at least 1, not 0."),
+        (("--task", "spatial", "--task", "spatial"), "Error: Name tasks, each once: spatial, spatial."),
+        (("--per-question",), "Error: per_question writes answers to a file: name it with --output."),
+        (("--model", "ADAPTER", "--max-length", "9"), "brings its own preprocessing: leave out max_length."),
     ],
 )
-def test_what_is_refused(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["slq", "retention", "--questions", "2", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    shown = capsys.readouterr().err
-    assert ended.value.code == 1 and message in shown and shown.count("\n") == 1
+def test_what_is_refused(arguments, message, adapter):
+    given = [adapter if each == "ADAPTER" else each for each in arguments]
+    assert message in refused("retention", "--num-questions", 2, *given)
 
 
 def test_a_damaged_tuned_model_is_said(tmp_path):
     (tmp_path / "tuned.json").write_text("{}")
-    with pytest.raises(AdapterError, match=r"is damaged .*train it again"):
-        invoke("--adapter", tmp_path, "--tasks", "knowledge", *SMALL)
+    said = refused("retention", "--model", tmp_path, "--task", "knowledge", *SMALL)
+    assert "is corrupt" in said and "train it again" in said
 
 
 def test_an_adapter_lies_over_the_model_that_is_asked(adapter):
-    before, encoder = command._before_and_learned(command.loading.Loading(device="cpu"), str(adapter), None)
+    before, encoder = open_base_and_encoder(ModelConfig(model=str(adapter), device="cpu"))
     assert encoder is not None and encoder.model is before

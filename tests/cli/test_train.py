@@ -23,14 +23,14 @@ def test_world_writes_images_captions_and_questions(tiny_world):
 
 def test_world_repeats_itself_with_the_seed(tiny_world, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
-        invoke("world", "--count", 12, "--seed", seed, "--out", tmp_path / name)
+        invoke("sample-data", "--count", 12, "--seed", seed, "--output", tmp_path / name)
     assert content(tmp_path / "same") == content(tiny_world / "test")
     assert content(tmp_path / "other") != content(tiny_world / "test")
 
 
 @pytest.mark.slow
 def test_world_contact_sheet(tmp_path):
-    invoke("world", "--contact-sheet", "--out", tmp_path / "sheet.png")
+    invoke("sample-data", "--contact-sheet", "--output", tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 96 and sheet.height > 96
 
@@ -39,7 +39,7 @@ def test_world_contact_sheet(tmp_path):
 def trained(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
     """An adapter after two steps, and what the command said."""
     out = tmp_path_factory.mktemp("cli") / "adapter"
-    return out, invoke("train", "--pairs", tiny_world / "train" / "captions.jsonl", "--out", out, "--max-steps", 2, *QUICK)
+    return out, invoke("train", tiny_world / "train" / "captions.jsonl", "--output", out, "--max-steps", 2, *QUICK)
 
 
 def test_train_writes_the_adapter_and_says_what_to_do_next(trained):
@@ -48,7 +48,7 @@ def test_train_writes_the_adapter_and_says_what_to_do_next(trained):
     config = json.loads((out / "slq_adapter.json").read_text())
     assert config["training"]["steps"] == 2 and config["base_model"]["name"] == "miniature"
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [1, 2]
-    assert "Adapter of 4 latent queries saved" in result.output and f"slq embed IMAGES --adapter {out}" in result.output
+    assert "Adapter of 4 latent queries saved" in result.output and f"slq embed IMAGES -m {out}" in result.output
 
 
 def test_train_lists_what_it_leaves_out(tiny_world, tmp_path):
@@ -56,59 +56,63 @@ def test_train_lists_what_it_leaves_out(tiny_world, tmp_path):
     rows = [{**json.loads(line), "image": str(tiny_world / "train" / json.loads(line)["image"])} for line in lines[:8]]
     rows[3]["image"] = "nowhere.png"
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = invoke("train", "--pairs", tmp_path / "some.jsonl", "--out", tmp_path / "out", "--max-steps", 1, *QUICK)
+    result = invoke("train", tmp_path / "some.jsonl", "--output", tmp_path / "out", "--max-steps", 1, *QUICK)
     assert "some.jsonl line 4" in result.stderr and "nowhere.png" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("given", "count", "behind_prompt"),
-    [([], 5, False), (["--paper"], 20, True), (["--paper", "--num-latents", 3, "--no-generation-prompt"], 3, False)],
+    [
+        ([], 5, False),
+        (["--preset", "paper"], 20, True),
+        (["--preset", "paper", "--num-latents", 3, "--no-add-generation-prompt"], 3, False),
+    ],
     ids=["default", "paper", "of the paper what is not given"],
 )
 def test_the_papers_latent_queries_are_one_option_away(tiny_world, tmp_path, given, count, behind_prompt):
     captions = tiny_world / "train" / "captions.jsonl"
-    arguments = ["--pairs", captions, "--out", tmp_path / "adapter", "--max-steps", 1, "--batch-size", 8, "--device", "cpu"]
+    arguments = [captions, "--output", tmp_path / "adapter", "--max-steps", 1, "--batch-size", 8, "--device", "cpu"]
     said = invoke("train", *arguments, *given).output
     saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())
     assert (saved["num_latents"], saved["generation_prompt"]) == (count, behind_prompt)
-    assert saved["training"]["init"] == ("normal" if "--paper" in given else "prompt")
+    assert saved["training"]["init"] == ("normal" if "paper" in given else "prompt")
     assert f"Adapter of {count} latent queries" in said
 
 
 def test_resume_refuses_another_run(tiny_world, trained):
     captions = tiny_world / "train" / "captions.jsonl"
     before = content(trained[0])
-    message = refused("train", "--pairs", captions, "--out", trained[0], "--max-steps", 2, *QUICK, "--seed", 1, "--resume")
+    message = refused("train", captions, "--output", trained[0], "--max-steps", 2, *QUICK, "--seed", 1, "--resume")
     assert "seed was 0 and is now 1" in message
     assert content(trained[0]) == before
 
 
 def test_a_cache_folder_is_filled_found_again_looked_into_and_cleared(tiny_world, tmp_path):
     kept, pairs = tmp_path / "kept", tiny_world / "train" / "captions.jsonl"
-    plain = ("train", "--pairs", pairs, *QUICK, "--epochs", "1", "--validation", "2")
-    cached = (*plain, "--cache-gb", "0", "--cache-dir", kept)
-    invoke(*plain, "--out", tmp_path / "plain")
-    first, second = (invoke(*cached, "--out", tmp_path / name).output for name in ("first", "second"))
+    plain = ("train", pairs, *QUICK, "--epochs", "1", "--validation-size", "2")
+    cached = (*plain, "--cache-memory-gb", "0", "--cache-dir", kept)
+    invoke(*plain, "--output", tmp_path / "plain")
+    first, second = (invoke(*cached, "--output", tmp_path / name).output for name in ("first", "second"))
     assert "prefixes on disk" in first and "prefixes on disk" in second
     wanted, *found = (load_file(tmp_path / name / "adapter.safetensors")["latents"] for name in ("plain", "first", "second"))
     for one in found:
         assert_close(one, wanted, steps=TRAINING)
     files = sorted(kept.glob("*/*.safetensors"))
-    assert f"{len(files)}, " in invoke("cache", "stat", kept).output
+    assert f"{len(files)}, " in invoke("cache", "info", kept).output
     files[0].write_bytes(b"damaged")
-    said = invoke("cache", "stat", kept, "--verify").output
-    assert "1 damaged entries removed" in said and f"{len(files) - 1}, " in said and not files[0].exists()
+    said = invoke("cache", "info", kept, "--verify").output
+    assert "1 corrupt entries removed" in said and f"{len(files) - 1}, " in said and not files[0].exists()
     assert f"{len(files) - 1} entries removed" in invoke("cache", "clear", kept).output
     assert not list(kept.glob("*/*.safetensors"))
 
 
-@pytest.mark.parametrize("command", ["stat", "clear"])
+@pytest.mark.parametrize("command", ["info", "clear"])
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path, command):
     (tmp_path / "photo.safetensors").write_bytes(b"mine")
-    assert "is not a folder that slq keeps prefixes in" in refused("cache", command, tmp_path)
+    assert "is not a folder that slq caches prefixes in" in refused("cache", command, tmp_path)
     assert (tmp_path / "photo.safetensors").read_bytes() == b"mine"
 
 
 def test_a_cache_level_that_does_not_exist(tiny_world, tmp_path):
-    said = refused("train", "--pairs", tiny_world / "train" / "captions.jsonl", "--out", tmp_path / "out", "--cache-level", "all")
-    assert "Unknown cache_level 'all'" in said
+    said = refused("train", tiny_world / "train" / "captions.jsonl", "--output", tmp_path / "out", "--cache-level", "all")
+    assert 'Invalid value "all" for --cache-level' in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from slq.cli.app import build_app
 from slq.miniature.export import write_sample_data
 
 ROOT = Path(__file__).parents[2]
@@ -28,16 +29,12 @@ def test_python_block_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_commands_and_options_exist():
-    from typer.main import get_command
-
-    from slq.cli import app
-
-    commands = get_command(app).commands
-    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|embed|search|doctor|world|demo)[^`\n]*)", README)
-    assert {line.split()[1] for line in shown} >= {"train", "eval", "embed", "search", "world"}
+    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|embed|search|doctor|sample-data|demo)[^`\n]*)", README)
+    assert {line.split()[1] for line in shown} >= {"train", "eval", "embed", "search", "sample-data"}
+    app = build_app()
     for line in shown:
-        known = {option for each in commands[line.split()[1]].params for option in each.opts}
-        assert set(re.findall(r" (--[a-z-]+)", line)) <= known, line
+        known = {flag for argument in app[line.split()[1]].assemble_argument_collection() for flag in argument.names}
+        assert set(re.findall(r" (--?[a-z-]+)", line)) <= known, line
 
 
 ROWS = {

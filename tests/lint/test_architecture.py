@@ -35,8 +35,6 @@ TOLERATED = {
     ("id()", "encoders/finetuned.py"),
     ("id()", "cli/evaluate.py"),
     ("id()", "demo/run.py"),
-    ("__signature__", "cli/loading.py"),
-    ("locals()", "cli/train.py"),
 }
 LONG_TESTS = {"model/test_prefix_cache.py"}
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import invoke, refused
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from slq import cli
 from slq.adapters.latents import LatentQueries
 from slq.data import read_pairs, write_pairs
 from slq.encoders.latent import LatentEncoder
@@ -31,7 +30,7 @@ def encoder(model: FrozenModel) -> LatentEncoder:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mining") / "world"
+    folder = tmp_path_factory.mktemp("mining") / "sample-data"
     write_sample_data(folder, "train", 24)
     return folder
 
@@ -127,18 +126,13 @@ def test_written_pairs_are_read_back(tmp_path):
 # --- the command line, and training on what it wrote --------------------------------------------------------------------------
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
 @pytest.fixture(scope="module")
 def mined(encoder: LatentEncoder, world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """The file that was written, the adapter, and what the command said."""
     folder = tmp_path_factory.mktemp("mined")
     encoder.save_pretrained(folder / "adapter")
-    arguments = ("--pairs", world, "--adapter", folder / "adapter", "--out", folder / "mined.jsonl", "--margin", -2, "--device", "cpu")
-    result = invoke("mine", *arguments, "--count", 2)
-    assert result.exit_code == 0, result.output
+    arguments = (world, "--model", folder / "adapter", "--output", folder / "mined.jsonl", "--absolute-margin", -2, "--device", "cpu")
+    result = invoke("mine", *arguments, "--num-negatives", 2)
     return folder / "mined.jsonl", folder / "adapter", result.output
 
 
@@ -168,10 +162,9 @@ def test_command_refuses(mined, world, tmp_path):
     out, adapter, _ = mined
     written = out.read_bytes()
     for arguments, words in (
-        (("--out", out), "exists already"),
-        (("--out", tmp_path / "mined.csv"), "JSON lines"),
-        (("--out", tmp_path / "mined.jsonl", "--count", 0), "count >= 1"),
+        (("--output", out), "exists already"),
+        (("--output", tmp_path / "mined.csv"), "JSON lines"),
+        (("--output", tmp_path / "mined.jsonl", "--num-negatives", 0), "--num-negatives must be at least 1"),
     ):
-        result = invoke("mine", "--pairs", world, "--adapter", adapter, *arguments, "--device", "cpu")
-        assert result.exit_code != 0 and words in str(result.exception), result.output
+        assert words in refused("mine", world, "--model", adapter, *arguments, "--device", "cpu")
     assert out.read_bytes() == written and list(tmp_path.iterdir()) == []

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import invoke
 from PIL import Image, ImageEnhance
-from typer.testing import CliRunner, Result
 
-from slq import cli
 from slq.data import from_pairs, read_beir, read_pairs, write_beir
 from slq.data.pairs import PairFile
 from slq.errors import InputError
@@ -179,12 +178,6 @@ def test_a_distance_that_says_nothing_is_refused():
 # --- the command line -------------------------------------------------------------------------------------------------------
 
 
-def invoke(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result
-
-
 @pytest.fixture(scope="module")
 def leaky(worlds: Path) -> Path:
     """A test set in which the seven copies stand among the captions of the training set."""
@@ -193,22 +186,22 @@ def leaky(worlds: Path) -> Path:
 
 
 def test_command_reports_and_fails_where_images_overlap(worlds, leaky, tmp_path):
-    said = invoke("leakage", "--train", worlds / "train", "--test", leaky, "--json", tmp_path / "found.json", code=1).output
-    assert "7 of 7 test images stand among 60 training images: 0 same id, 1 same file, 6 look alike." in said
+    said = invoke("leakage", worlds / "train", leaky, "--output", tmp_path / "found.json", code=1).output
+    assert "7 of 7 test images stand among 60 training images: 0 same id, 1 same file, 6 near-duplicate." in said
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["images"] == 7 and len(found["by_looks"]) == 6 and found["distance"] == 20
-    strict = invoke("leakage", "--train", worlds / "train", "--test", leaky, "--distance", 0, code=1).output
-    assert "1 same file" in strict and "6 look alike" not in strict
+    strict = invoke("leakage", worlds / "train", leaky, "--max-hamming-distance", 0, code=1).output
+    assert "1 same file" in strict and "6 near-duplicate" not in strict
 
 
 def test_command_passes_where_only_texts_do(worlds):
-    said = invoke("leakage", "--train", worlds / "train", "--test", worlds / "test" / "knowledge").output
+    said = invoke("leakage", worlds / "train", worlds / "test" / "knowledge").output
     assert "0 of 12 test images stand" in said
 
 
 def test_training_warns_and_keeps_what_it_found(worlds, leaky, tmp_path):
     few = ("--max-steps", 1, "--num-latents", 2, "--batch-size", 8, "--device", "cpu")
-    arguments = ("train", "--pairs", worlds / "train", "--out", tmp_path / "out", "--test-set", leaky, "--test-set", worlds / "test", *few)
+    arguments = ("train", worlds / "train", "--output", tmp_path / "out", "--test-set", leaky, "--test-set", worlds / "test", *few)
     warned = invoke(*arguments).stderr
     assert f"Warning: {leaky}: 7 of 7 images of the test set stand in the training set" in warned
     assert f"Warning: {worlds / 'test'}" not in warned

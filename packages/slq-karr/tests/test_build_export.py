@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 import types
@@ -16,10 +18,9 @@ from slq_karr.categories import CATEGORIES
 from slq_karr.cli.app import app as karr
 from slq_karr.export import export
 from slq_karr.gallery import Source, gather
-from typer.testing import CliRunner, Result
 
-from slq import cli
 from slq.benchmarks import load_benchmark
+from slq.cli.app import execute, main
 from slq.data import read_beir
 from slq.errors import DataError, OutputExistsError
 from slq.miniature.export import write_sample_data
@@ -176,9 +177,12 @@ def test_only_an_earlier_export_is_replaced(made, tmp_path):
         export(made, tmp_path / "photos", overwrite=True, find_leaks=find_leaks)
 
 
-def slq(*arguments: object) -> Result:
-    app, rest = (karr, arguments[1:]) if arguments[0] == "karr" else (cli.app, arguments)
-    return CliRunner().invoke(app, [str(each) for each in rest], catch_exceptions=False, env={"COLUMNS": "140", "KARR_KEY": "secret"})
+def slq(*arguments: object) -> tuple[int, str]:
+    """Run a command; the exit code, and what it printed on both streams."""
+    given, said = [str(each) for each in arguments], io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = execute(lambda: karr, given[1:]) if given[0] == "karr" else main(given)
+    return code, said.getvalue()
 
 
 @pytest.fixture
@@ -190,7 +194,8 @@ def stand_in(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_from_the_command_line_to_scores(tmp_path):
+def test_from_the_command_line_to_scores(tmp_path, monkeypatch):
+    monkeypatch.setenv("KARR_KEY", "secret")
     write_sample_data(tmp_path / "world", "test", 16)
     made, out = tmp_path / "set", tmp_path / "out"
     with ScriptedEndpoint(PictureBook(tmp_path / "world")) as server:
@@ -208,15 +213,15 @@ def test_from_the_command_line_to_scores(tmp_path):
             "--max-cost",
             9,
         )
-        built = slq(
-            "karr", "build", "--images", tmp_path / "world", "--out", made, "--count", 6, "--mix", "functional=1,logic_maths=1", *asked
+        code, built = slq(
+            "karr", "build", "--images", tmp_path / "world", "--output", made, "--count", 6, "--mix", "functional=1,logic_maths=1", *asked
         )
         assert set(server.keys) == {"Bearer secret"}
-    assert built.exit_code == 0 and "queries accepted in" in built.output and "the set has cost 0.0" in built.output
-    written = slq("karr", "export", made, "--out", out)
-    assert written.exit_code == 0 and "6 queries over 6 images written" in written.output
-    scored = slq("eval", "--benchmark", "karr", "--data", out, "--json", tmp_path / "scores.json", "--device", "cpu")
-    assert scored.exit_code == 0 and "logic_maths" in scored.output and "6 queries over 6 images" in scored.output
+    assert code == 0 and "queries accepted in" in built and "the set has cost 0.0" in built
+    code, written = slq("karr", "export", made, "--output", out)
+    assert code == 0 and "6 queries over 6 images written" in written
+    code, scored = slq("eval", out, "--benchmark", "karr", "--output", tmp_path / "scores.json", "--device", "cpu")
+    assert code == 0 and "logic_maths" in scored and "6 queries over 6 images" in scored
     result = json.loads((tmp_path / "scores.json").read_text())
     assert result["benchmark"]["name"] == "karr" and "NaN" not in (tmp_path / "scores.json").read_text()
 
@@ -224,7 +229,7 @@ def test_from_the_command_line_to_scores(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "Say which model is asked with --model"),
+        ([], "--model is missing"),
         (["--endpoint", "x/v1", "--model", "m"], "'x/v1' is no address"),
         (["--endpoint", "http://x/v1", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH holds no key"),
         (["--endpoint", "http://x/v1", "--model", "m", "--max-cost", "1"], "--price-in and --price-out"),
@@ -234,6 +239,6 @@ def test_from_the_command_line_to_scores(tmp_path):
     ],
 )
 def test_wrong_options_are_told(tmp_path, arguments, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        slq("karr", "build", "--images", tmp_path, "--out", tmp_path / "set", *arguments)
+    code, said = slq("karr", "build", "--images", tmp_path, "--output", tmp_path / "set", *arguments)
+    assert code in (1, 2) and complaint in said
     assert not (tmp_path / "set").exists()

@@ -16,7 +16,6 @@ from slq_karr.candidates import read_candidates
 from slq_karr.review.decisions import Decision, ReviewLog, read_decisions
 from slq_karr.review.server import ReviewServer
 from slq_karr.review.session import Review
-from typer.testing import CliRunner
 
 from slq.errors import DataError, ImageError, InputError, OutputError
 
@@ -365,9 +364,10 @@ def test_a_taken_port_is_a_users_mistake(server, karr_set):
         ReviewServer(Review(karr_set), server.server_port)
 
 
-def test_the_command(karr_set, monkeypatch):
-    import typer
-    from slq_karr.cli.review import review
+def test_the_command(karr_set, monkeypatch, capsys):
+    from slq_karr.cli.app import app
+
+    from slq.cli.app import execute
 
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -376,9 +376,8 @@ def test_the_command(karr_set, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ReviewServer, "serve_forever", interrupted)
-    app = typer.Typer()
-    app.command()(review)
-    result = CliRunner().invoke(app, [str(karr_set), "--reviewer", " Ada  L. ", "--port", "0"])
-    assert result.exit_code == 0 and "6 candidates: http://127.0.0.1:" in result.output and "reviews.jsonl" in result.output
+    assert execute(lambda: app, ["review", str(karr_set), "--reviewer", " Ada  L. ", "--port", "0"]) == 0
+    said = capsys.readouterr()
+    assert "6 candidates: http://127.0.0.1:" in said.out and "reviews.jsonl" in said.err
     assert opened[0].endswith("/?reviewer=Ada%20L.")
-    assert CliRunner().invoke(app, [str(karr_set), "--reviewer", "ada", "--port", "0", "--no-browser"]).exit_code == 0 and len(opened) == 1
+    assert execute(lambda: app, ["review", str(karr_set), "--reviewer", "ada", "--port", "0", "--no-browser"]) == 0 and len(opened) == 1

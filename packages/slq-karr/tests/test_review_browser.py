@@ -22,7 +22,7 @@ except ImportError:
 if CHROMIUM is None:
     pytest.skip("the page is driven in Chromium: apt-get install chromium", allow_module_level=True)
 
-SERVE = "from pathlib import Path; from slq_karr.cli.review import review; review(Path({folder!r}), 'ada', {port}, True)"
+SERVE = "import sys; from slq.cli.app import execute; from slq_karr.cli.app import app; sys.exit(execute(lambda: app, sys.argv[1:]))"
 
 
 class Served:
@@ -33,7 +33,8 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-u", "-c", SERVE.format(folder=str(self.folder), port=self.port)]
+        options = ["--reviewer", "ada", "--port", str(self.port), "--no-browser"]
+        command = [sys.executable, "-u", "-c", SERVE, "review", str(self.folder), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         self.port = int(self.process.stdout.readline().split("127.0.0.1:")[1].split("/")[0])

@@ -130,7 +130,7 @@ BENCHMARKS: dict[str, Benchmark] = {each.name: each for each in _ALL}
 _MODULES = {"coco": coco, "flickr30k": coco, "i2i": coco, "cirr": cirr, "fashioniq": fashioniq, "mmeb": mmeb, "karr": karr}
 _OWN_LAYOUTS = {
     "miniature": "    DIR/                      empty or not there yet: the world is drawn into it\n"
-    "    DIR/captions.jsonl        or a world made by `slq world --out DIR`",
+    "    DIR/captions.jsonl        or sample data written by `slq sample-data DIR`",
     "beir": "    DIR/corpus.jsonl          _id, text, title, image (a path relative to DIR)\n"
     "    DIR/queries.jsonl         _id, text, image, category, masked (a list of corpus ids)\n"
     "    DIR/qrels/test.tsv        query-id, corpus-id, score",

@@ -1,5 +1,7 @@
 """`python -m slq.cli`: the same as `slq`."""
 
-from slq.cli import main
+import sys
 
-main()
+from slq.cli.app import main
+
+sys.exit(main())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from slq.cli.shared import table
+from slq import console
+from slq.cli.command import command
+from slq.config import BenchmarksConfig
 
 
-def benchmarks(
-    name: Annotated[str | None, typer.Argument(help="A benchmark to tell everything about. Default: the list of all.")] = None,
-) -> None:
+@command("benchmarks")
+def app(config: BenchmarksConfig) -> None:
     """List the benchmarks that can be scored; with a NAME, say how it is scored and what a local copy looks like.
 
     slq benchmarks
@@ -20,22 +17,25 @@ def benchmarks(
     """
     from slq.benchmarks import BENCHMARKS
 
-    if name is None:
-        # One column for the sentences: six beside each other are too narrow to read.
-        rows = [
-            [
-                each.name,
-                f"{each.title}: {each.shows}.\nProtocol: {each.protocol}\nData: {each.source}.\nLicence: {each.licence}.\n"
-                f"Size: {each.size}.\n",
-            ]
-            for each in BENCHMARKS.values()
-        ]
-        table(["name", "what it is, its protocol, data, licence and size"], rows)
+    if config.name is not None:
+        _tell(config.name)
         return
-    _tell(name)
+    document = [
+        {"name": each.name, "title": each.title, "protocol": each.protocol, "licence": each.licence} for each in BENCHMARKS.values()
+    ]
+    # One column for the sentences: six beside each other are too narrow to read.
+    rows = [
+        [
+            each.name,
+            f"{each.title}: {each.shows}.\nProtocol: {each.protocol}\nData: {each.source}.\nLicence: {each.licence}.\nSize: {each.size}.\n",
+        ]
+        for each in BENCHMARKS.values()
+    ]
+    console.show(document, lambda: console.table(["name", "what it is, its protocol, data, licence and size"], rows))
 
 
 def _tell(name: str) -> None:
+    """Everything about one benchmark."""
     from slq.benchmarks.catalogue import find, local_layout
 
     benchmark = find(name)
@@ -50,6 +50,10 @@ def _tell(name: str) -> None:
         "licence": benchmark.licence,
         "size": benchmark.size,
     }
-    for key, value in told.items():
-        typer.echo(f"{key + ':':<12}{value}")
-    typer.echo(f"\nA local copy in a folder DIR:\n\n{local_layout(name)}")
+    layout = local_layout(name)
+
+    def text() -> None:
+        console.pairs_of(told)
+        console.result(f"\nA local copy in a folder DIR:\n\n{layout}")
+
+    console.show({**told, "variants": list(benchmark.variants), "headline": list(benchmark.headline), "layout": layout}, text)

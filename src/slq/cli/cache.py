@@ -1,56 +1,69 @@
-"""`slq cache stat | clear`: the folder that `slq train --cache-dir` keeps prefixes in."""
+"""`slq cache info | clear`: the folder that `slq train --cache-dir` caches prefixes in."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from cyclopts import App
 
-from slq.cli.shared import progress_bar, table
+from slq import console
+from slq.cli.command import command, group
+from slq.config import CacheClearConfig, CacheInfoConfig
 from slq.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, help="Look into a folder that `slq train --cache-dir` keeps prefixes in, or empty it.")
-FOLDER = Annotated[Path, typer.Argument(help="The folder given as --cache-dir.")]
+KINDS = {"kv": "states", "vision": "features"}  # what is cached, and the ending of its files' names
 
 
-@app.command()
-def stat(
-    folder: FOLDER,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every entry; those that are corrupt are removed.")] = False,
-) -> None:
+@command("cache info")
+def info(config: CacheInfoConfig) -> None:
     """Say how much a cache folder holds.
 
-    slq cache stat kept/ --verify
+    slq cache info cache --verify
     """
     from slq.cache import DiskTier
 
-    disk = DiskTier(_cache(folder))
-    if verify:
-        with progress_bar("reading", len(disk)) as advance:
+    disk = DiskTier(_cache_folder(config.folder))
+    corrupt = None
+    if config.verify:
+        with console.progress_bar("reading", len(disk)) as advance:
             corrupt = disk.records.verify(advance)
-        typer.echo(f"{corrupt} damaged entries removed.")
     kinds = [key.rsplit("-", 1)[-1] for key in disk.records.keys()]  # noqa: SIM118 (no mapping)
-    rows = [[kind, kinds.count(kind)] for kind in ("states", "features")]
-    table(["kept", "entries"], [*rows, ["in all", f"{len(disk)}, {disk.num_bytes / 2**20:.1f} MB"]])
+    counts = {kind: kinds.count(ending) for kind, ending in KINDS.items()}
+
+    def text() -> None:
+        if corrupt is not None:
+            console.result(f"{corrupt} corrupt entries removed.")
+        console.table(["cached", "entries"], [*counts.items(), ("in all", f"{len(disk)}, {disk.num_bytes / 2**20:.1f} MB")])
+
+    console.show({"folder": str(config.folder), "entries": counts, "bytes": disk.num_bytes, "corrupt": corrupt}, text)
 
 
-@app.command()
-def clear(folder: FOLDER) -> None:
-    """Remove everything that a cache folder keeps; a run that uses it meanwhile only computes again.
+@command("cache clear")
+def clear(config: CacheClearConfig) -> None:
+    """Remove everything that a cache folder holds; a run that uses it meanwhile only computes again.
 
-    slq cache clear kept/
+    slq cache clear cache
     """
     from slq.cache import DiskTier
 
-    disk = DiskTier(_cache(folder))
+    disk = DiskTier(_cache_folder(config.folder))
     count, size = len(disk), disk.num_bytes
     disk.records.clear()
-    typer.echo(f"{count} entries removed from {folder} ({size / 2**20:.1f} MB).")
+    console.show(
+        {"folder": str(config.folder), "entries": count, "bytes": size},
+        lambda: console.result(f"{count} entries removed from {config.folder} ({size / 2**20:.1f} MB)."),
+    )
 
 
-def _cache(folder: Path) -> Path:
-    """The folder, if slq keeps prefixes there; raises InputError otherwise, before anything in it is touched."""
-    if not (folder / "CACHEDIR.TAG").is_file():
-        raise InputError(f"{folder} is not a folder that slq keeps prefixes in: name the one given to slq train --cache-dir.")
+app: App = group("cache", "Cached prefixes: look into a folder of `slq train --cache-dir`, or empty it.", info, clear)
+
+
+def _cache_folder(folder: Path | None) -> Path:
+    """The folder, if slq caches prefixes there.
+
+    Raises:
+        InputError: otherwise, before anything in it is touched.
+    """
+    if folder is None or not (folder / "CACHEDIR.TAG").is_file():
+        raise InputError(f"{folder} is not a folder that slq caches prefixes in: name the one given to slq train --cache-dir.")
     return folder

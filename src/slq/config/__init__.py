@@ -3,9 +3,18 @@
 from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, LeakageConfig, MiningConfig, RetentionConfig
 from slq.config.fields import NamedOptions, from_values
 from slq.config.files import Sources, dump_config, read_config
-from slq.config.index import EmbedConfig, SearchConfig
+from slq.config.index import EmbedConfig, SearchConfig, SearchModelConfig
 from slq.config.model import ModelConfig, PreprocessingConfig
-from slq.config.tools import BenchmarksConfig, CacheClearConfig, CacheInfoConfig, CommonConfig, DemoConfig, SampleDataConfig
+from slq.config.tools import (
+    BenchmarksConfig,
+    CacheClearConfig,
+    CacheInfoConfig,
+    CommonConfig,
+    DemoConfig,
+    ModelInfoConfig,
+    ModelPushConfig,
+    SampleDataConfig,
+)
 from slq.config.train import PRESETS, TrainConfig
 
 __all__ = [
@@ -22,11 +31,14 @@ __all__ = [
     "LeakageConfig",
     "MiningConfig",
     "ModelConfig",
+    "ModelInfoConfig",
+    "ModelPushConfig",
     "NamedOptions",
     "PreprocessingConfig",
     "RetentionConfig",
     "SampleDataConfig",
     "SearchConfig",
+    "SearchModelConfig",
     "Sources",
     "TrainConfig",
     "dump_config",

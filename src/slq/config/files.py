@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -115,7 +115,7 @@ class Sources:
 
 def section_of(config: type) -> str:
     """The name of a config class's table in a file."""
-    return next((name for name, each in SECTIONS.items() if each is config), "")
+    return next((name for name, each in SECTIONS.items() if issubclass(config, each)), "")
 
 
 def read_config(file: Path, explicit: bool = True) -> dict[str, dict[str, Any]]:
@@ -156,7 +156,7 @@ def _read_table(file: Path, section: str, table: Any, explicit: bool) -> dict[st
     return read
 
 
-def dump_config(configs: Mapping[type, Any] | list[Any], folder: Path, heading: str = "") -> str:
+def dump_config(configs: Sequence[Any], folder: Path, heading: str = "") -> str:
     """The text of a config file that repeats a run.
 
     Args:
@@ -165,7 +165,7 @@ def dump_config(configs: Mapping[type, Any] | list[Any], folder: Path, heading: 
         heading: a comment above, one line.
     """
     tables: dict[str, dict[str, Any]] = {}
-    for config in configs.values() if isinstance(configs, Mapping) else configs:
+    for config in configs:
         values = {name: (each, getattr(config, name)) for name, each in options_of(type(config)).items() if each.recorded}
         tables[section_of(type(config))] = {
             name: to_json(_relative(each, value, folder)) for name, (each, value) in values.items() if value is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slq.config.evaluate import batch_size
 from slq.config.fields import option, validate
+from slq.config.model import MODEL, ModelConfig
 from slq.errors import ConfigError
 
 INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
@@ -56,3 +57,17 @@ class SearchConfig:
         validate(self)
         if self.text is None and self.image is None:
             raise ConfigError("There is nothing to look for: give TEXT, --image FILE, or both.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchModelConfig(ModelConfig):
+    """The model of a search: by default the one that the collection was encoded with, whatever model other commands use."""
+
+    model: str | None = option(  # type: ignore[assignment]
+        None,
+        help="The model that the collection was encoded with, if it is not where it was.",
+        default_text="the collection's",
+        panel=MODEL,
+        flags=("--model", "-m"),
+        model_reference=True,
+    )

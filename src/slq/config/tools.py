@@ -15,11 +15,11 @@ class CommonConfig:
     """What every command takes."""
 
     config: Path | None = option(
-        None, help="TOML file with options; flags come before it, slq.toml in the working folder after it.", panel=COMMON
+        None, help="TOML file with options; flags come before it, slq.toml in the working folder after it.", panel=COMMON, recorded=False
     )
-    json: bool = option(False, help="Print the result as JSON on stdout.", panel=COMMON)
-    quiet: bool = option(False, help="No notes and no progress on stderr.", panel=COMMON, flags=("--quiet", "-q"))
-    verbose: bool = option(False, help="More notes; errors with their traceback.", panel=COMMON, flags=("--verbose", "-v"))
+    json: bool = option(False, help="Print the result as JSON on stdout.", panel=COMMON, recorded=False)
+    quiet: bool = option(False, help="No notes and no progress on stderr.", panel=COMMON, recorded=False, flags=("--quiet", "-q"))
+    verbose: bool = option(False, help="More notes; errors with their traceback.", panel=COMMON, recorded=False, flags=("--verbose", "-v"))
 
     def __post_init__(self) -> None:
         validate(self)
@@ -86,6 +86,29 @@ class BenchmarksConfig:
     """Which benchmark is described."""
 
     name: str | None = option(None, help="A benchmark to tell everything about.", default_text="the list of all", positional=True)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfoConfig:
+    """Which adapter is shown."""
+
+    adapter: str | None = option(None, help="Adapter: a folder or a name on the hub.", positional=True, required=True)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPushConfig:
+    """Which adapter is uploaded, and where to."""
+
+    adapter: Path | None = option(None, help="Adapter folder.", positional=True, required=True)
+    repository: str | None = option(None, help="Name on the hub, OWNER/NAME.", positional=True, required=True)
+    branch: str | None = option(None, help="Branch to upload to, made if it is not there.", default_text="main")
+    private: bool = option(False, help="Hide a new repository from others.")
 
     def __post_init__(self) -> None:
         validate(self)

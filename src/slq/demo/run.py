@@ -35,7 +35,7 @@ TEST_IMAGES = 500
 # Chosen on the validation split (docs/design/0006-adapting-keeps-knowledge.md): a high rate, then half of the way back, finds both what
 # captions name and what they do not.
 RECIPE = TrainConfig(epochs=4, learning_rate=0.08, wise_ft_alpha=0.5, validation_size=100)
-NEXT_COMMAND = "slq train my.jsonl --model OpenGVLab/InternVL3-1B-hf --output my-adapter"
+NEXT_COMMAND = "slq train my.jsonl -m OpenGVLab/InternVL3-1B-hf -o my-adapter"
 TOP_K = 5
 DATA = "sample-data"  # where in the demo's folder the images and captions are
 

@@ -149,13 +149,13 @@ CHECKS = (
         "prefix split",
         prefix_caching,
         "The fast path gives other numbers than one pass over item and latents, so training on it learns something else. Take the slow "
-        "path: slq train --no-prefix-split, LatentEncoder(..., prefix_caching=False).",
+        "path: slq train --no-prefix-caching, LatentEncoder(..., prefix_caching=False).",
     ),
     Check(
         "kept prefixes",
         kept_prefixes,
         "A prefix that was kept gives other numbers than a fresh one, so training, which keeps them, is not to be trusted. Take the slow "
-        "path: slq train --no-prefix-split.",
+        "path: slq train --no-prefix-caching.",
     ),
     Check(
         "batch of one",

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slq.data import PairFile, RetrievalSet, open_image
+from slq import console
+from slq.data import PairFile, RetrievalSet, open_image, read_beir, read_pairs
+from slq.data.karpathy import HELD_OUT_SPLITS
 from slq.errors import Failure, InputError
 from slq.types import Item
 
@@ -100,6 +102,22 @@ class _Images:
     hashes: np.ndarray
     colours: np.ndarray
     skipped: list[Failure]
+
+
+def compare_files(pairs: PairFile, test: Path, split: str = "test", distance: int = DISTANCE) -> Leakage:
+    """Read a test set and compare it with training pairs; what cannot be read is listed.
+
+    Args:
+        pairs: the training set.
+        test: pairs, or a folder in BEIR layout; of Karpathy splits val and test are read.
+        split: of a BEIR folder.
+        distance: see `find_leakage`.
+    """
+    asked = read_beir(test, split) if (test / "corpus.jsonl").is_file() else read_pairs(test, splits=HELD_OUT_SPLITS)
+    with console.progress_bar("comparing images", count_images(pairs, asked)) as advance:
+        found = find_leakage(pairs, asked, distance, advance)
+    console.list_failures([*asked.failures, *found.skipped])
+    return found
 
 
 def find_leakage(

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE
-from slq.config import TrainConfig
+from slq.config import TrainConfig, dump_config
 from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FINETUNED_FILE
@@ -26,7 +26,7 @@ from slq.encoders.latent import Prefetched
 from slq.errors import Failure, InputError
 from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.evaluation.ranking import rank
-from slq.io.files import append_jsonl, write_jsonl
+from slq.io.files import append_jsonl, write_jsonl, write_text
 from slq.io.outputs import OutputFolder
 from slq.io.provenance import provenance, seed_everything
 from slq.models import FrozenModel, default_num_workers
@@ -37,10 +37,11 @@ from slq.training.methods import Learner, fresh_learner, learning_rate
 from slq.training.screening import screen_pairs
 from slq.types import Item, Pair
 
+CONFIG_TOML = "config.toml"
 LOG_FILE = "log.jsonl"
 LEFT_OUT_FILE = "left_out.jsonl"  # items that could not be used, with reasons
 OWN_FILES = (
-    *(CONFIG_FILE, WEIGHTS_FILE, FINETUNED_FILE, LOG_FILE, LEFT_OUT_FILE, checkpoints.RUN_FILE, "leakage.json"),
+    *(CONFIG_TOML, CONFIG_FILE, WEIGHTS_FILE, FINETUNED_FILE, LOG_FILE, LEFT_OUT_FILE, checkpoints.RUN_FILE, "leakage.json"),
     *("checkpoint-*", "lora", "model", "tensorboard"),
 )
 
@@ -56,6 +57,7 @@ def train(
     show_progress: bool = True,
     stop_after: int | None = None,
     after_step: Callable[[int, int, Encoder], None] = lambda step, total, encoder: None,
+    recorded: Sequence[Any] = (),
 ) -> Encoder:
     """Learn by `config.method` on pairs and save what was learned in `out`, beside `log.jsonl` and the newest checkpoint.
 
@@ -63,12 +65,12 @@ def train(
 
     validation_pairs: default, some of `pairs` set aside by `config.validation`. resume: go on from the newest checkpoint in `out`;
     on the CPU in float32 the weights are those of an unbroken run. stop_after: stop at this step as if interrupted. after_step: called
-    with the steps done, those in all, and the encoder as it is then. Items that cannot be used are left out and listed in `left_out.jsonl`.
+    with the steps done, those in all, and the encoder as it is then. recorded: further configs for `config.toml`,
+    such as the model's. Items that cannot be used are left out and listed in `left_out.jsonl`.
     Raises OutputExistsError if `out` holds something and neither `resume` nor `overwrite` is given, InputError for pairs or settings that
     cannot work, DiskFullError when there is no room for a checkpoint.
     """
-    config = config or TrainConfig()
-    config = replace(config, learning_rate=learning_rate(model, config))
+    config = _resolved(config or TrainConfig(), model)
     accelerator = _accelerator(out, config)
     main, show_progress = accelerator.is_main_process, show_progress and accelerator.is_main_process
     OutputFolder.check(out, overwrite, resume="train" if resume else "")
@@ -80,7 +82,7 @@ def train(
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
     total = min(config.epochs * batches.steps_per_epoch, config.max_steps or 10**12)
     described = {**result_settings(config), "pairs": len(pairs), "backbone": model.identity.to_dict()}
-    folder = _open_folder(accelerator, out, described, failures, resume, overwrite)
+    folder = _open_folder(accelerator, out, described, [*recorded, config], failures, resume, overwrite)
 
     seed_everything(config.seed)
     rank, processes = accelerator.process_index, accelerator.num_processes
@@ -119,6 +121,11 @@ def train(
     return learner.encoder
 
 
+def _resolved(config: TrainConfig, model: FrozenModel) -> TrainConfig:
+    """The options with the learning rate that holds where none was chosen."""
+    return replace(config, learning_rate=learning_rate(model, config))
+
+
 def split_validation(pairs: Sequence[Pair], config: TrainConfig) -> tuple[list[Pair], list[Pair]]:
     """Split pairs into training and validation; a fraction never takes more than 500."""
     count = min(500, int(config.validation_split * len(pairs))) if config.validation_size is None else config.validation_size
@@ -137,17 +144,29 @@ def _usable(pairs: Sequence[Pair], model: FrozenModel, show_progress: bool) -> t
 
 
 def _open_folder(
-    accelerator: Accelerator, out: Path, described: dict[str, Any], failures: Sequence[Failure], resume: bool, overwrite: bool
+    accelerator: Accelerator,
+    out: Path,
+    described: dict[str, Any],
+    configs: Sequence[Any],
+    failures: Sequence[Failure],
+    resume: bool,
+    overwrite: bool,
 ) -> OutputFolder | None:
-    """The run's folder with what decides its weights and what was left out; the first process makes it, once all have looked at it."""
+    """The run's folder with what decides its weights, the options that repeat it, and what was left out.
+
+    The first process makes it, once all have looked at it.
+    """
     folder = None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if resume and out.is_dir() and any(out.iterdir()):
+            checkpoints.describe_run(out, described, resume)  # before anything is written: another run is refused
             folder = OutputFolder.resume(out, "train", OWN_FILES)
         else:
             folder = OutputFolder.create(out, "train", overwrite=overwrite, writes=OWN_FILES)
-        checkpoints.describe_run(out, described, resume)
+            checkpoints.describe_run(out, described, resume=False)
+        heading = "Options of a run of slq; `slq train --config config.toml -o NEW` repeats it."
+        write_text(out / CONFIG_TOML, dump_config(configs, out, heading))
         if failures:
             write_jsonl(out / LEFT_OUT_FILE, map(asdict, failures))
     accelerator.wait_for_everyone()

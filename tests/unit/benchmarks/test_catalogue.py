@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from typer.testing import CliRunner
+from command_line import invoke, refused
 
 from slq.benchmarks import BENCHMARKS
 from slq.benchmarks.catalogue import local_layout
-from slq.cli import app
-from slq.errors import InputError
 
 
 def said(*arguments: str) -> str:
-    result = CliRunner().invoke(app, ["benchmarks", *arguments], catch_exceptions=False, env={"COLUMNS": "100"})
-    assert result.exit_code == 0
-    return result.output
+    return invoke("benchmarks", *arguments).output
 
 
 def test_every_benchmark_tells_what_it_is():
@@ -41,5 +37,4 @@ def test_the_details(name):
 
 
 def test_an_unknown_benchmark():
-    with pytest.raises(InputError, match="there is no benchmark 'imagenet'; choose one of coco"):
-        said("imagenet")
+    assert "there is no benchmark 'imagenet'; choose one of coco" in refused("benchmarks", "imagenet")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from slq import console
+from slq.cli.command import command
+from slq_karr.config import ReviewConfig
 
-import typer
 
-
-def review(
-    set_folder: Annotated[Path, typer.Argument(metavar="SET", help="Folder of the set: candidates.jsonl and its images.")],
-    reviewer: Annotated[str, typer.Option("--reviewer", help="Your name, which stands beside your decisions.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any free one.")] = 8765,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
-) -> None:
+@command("karr review")
+def review(config: ReviewConfig) -> None:
     """Judge the queries of a set on a page of this machine: accept, edit or reject, by keyboard.
 
         slq karr review my-set --reviewer ada
@@ -26,16 +21,17 @@ def review(
     from slq_karr.review.server import ReviewServer
     from slq_karr.review.session import Review, reviewer_name
 
-    name = reviewer_name(reviewer)
-    session = Review(set_folder)
-    with ReviewServer(session, port) as server:
-        typer.echo(f"{len(session.candidates)} candidates: {server.address(name)}")
+    assert config.folder is not None
+    name = reviewer_name(config.reviewer or "")
+    session = Review(config.folder)
+    with ReviewServer(session, config.port) as server:
+        console.result(f"{len(session.candidates)} candidates: {server.address(name)}")
         for failure in [*session.failures, *session.log.failures]:
-            typer.secho(f"  left out: {failure}", err=True)
-        typer.echo("Ctrl-C stops the server; every decision is saved when it is made.")
-        if not no_browser:
+            console.warn(f"left out: {failure}")
+        console.note("Ctrl-C stops the server; every decision is saved when it is made.")
+        if not config.no_browser:
             webbrowser.open(server.address(name))
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            typer.echo(f"\nStopped. The decisions are in {session.log.path}.")
+            console.note(f"\nStopped. The decisions are in {session.log.path}.")
