@@ -12,8 +12,9 @@ from pathlib import Path
 
 from slq.benchmarks.base import BenchmarkData
 from slq.benchmarks.files import cache_folder, digest
+from slq.data.beir import read_beir
 from slq.data.pairs import read_pairs
-from slq.data.retrieval import from_pairs, read_beir
+from slq.data.retrieval import from_pairs
 from slq.errors import DataError, InputError
 
 SUITES = ("knowledge", "composed", "rendered")

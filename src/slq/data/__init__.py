@@ -3,10 +3,11 @@
 One bad image or line never stops a run: it becomes a `Failure` that says where it is and why, and reading goes on.
 """
 
+from slq.data.beir import read_beir, write_beir
 from slq.data.images import IMAGE_SUFFIXES, find_images, open_image
-from slq.data.items import ItemFile, read_items
+from slq.data.items import ItemFile, as_item, read_items, unique
 from slq.data.pairs import PairFile, read_pairs, write_pairs
-from slq.data.retrieval import RetrievalSet, from_pairs, read_beir, write_beir
+from slq.data.retrieval import RetrievalSet, from_pairs
 from slq.data.tables import read_rows
 from slq.data.texts import check_text
 
@@ -15,6 +16,7 @@ __all__ = [
     "ItemFile",
     "PairFile",
     "RetrievalSet",
+    "as_item",
     "check_text",
     "find_images",
     "from_pairs",
@@ -23,6 +25,7 @@ __all__ = [
     "read_items",
     "read_pairs",
     "read_rows",
+    "unique",
     "write_beir",
     "write_pairs",
 ]

@@ -1,31 +1,50 @@
-"""Reading what is to be embedded: a folder of images, or a table with `text` and `image` columns."""
+"""What is to be encoded: read from a folder of images or a table with `text` and `image` columns, or made of what a caller has."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
+
+from slq.data.columns import ID_COLUMNS
 from slq.data.images import find_images, image_path
 from slq.data.tables import Row, read_rows
 from slq.data.texts import check_text
-from slq.errors import DataError, Failure, InputError
+from slq.errors import DataError, Failure, ImageError, InputError
 from slq.types import Item
+
+ITEM_KEYS = frozenset({"text", "image"})
 
 
 @dataclass(frozen=True)
 class ItemFile:
-    """Items by id, and the rows that were left out."""
+    """What a file or folder holds.
+
+    Attributes:
+        items: by id.
+        failures: the rows that were skipped, with reasons.
+    """
 
     items: dict[str, Item]
     failures: tuple[Failure, ...]
 
 
 def read_items(path: str | os.PathLike[str]) -> ItemFile:
-    """Read items: every image below a folder (id: its path in it), or the rows of a table.
+    """Read items; images are not opened.
 
-    A row has `text`, `image` (a path relative to the file) or both, and an `_id` or `id`; without one its line is its id. A row that
-    cannot be used, or repeats an id, becomes a Failure. Images are not opened. Raises DataError if there is nothing to read.
+    Args:
+        path: a folder, whose images' ids are their paths in it, or a table. A row has `text`, `image` (a path relative to the file) or
+            both, and an `_id` or `id`; without one its line is its id.
+
+    Returns:
+        The items. A row that cannot be used, or repeats an id, is a failure.
+
+    Raises:
+        DataError: if there is nothing to read.
     """
     path = Path(path)
     if path.is_dir():
@@ -40,7 +59,7 @@ def read_items(path: str | os.PathLike[str]) -> ItemFile:
         if isinstance(row, DataError):
             failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
             continue
-        item_id = str(row.get("_id") or row.get("id") or source)
+        item_id = str(next((row[name] for name in ID_COLUMNS if row.get(name)), source))
         try:
             if item_id in items:
                 raise DataError(f"repeats the id {item_id!r} of {places[item_id]}; give each row its own id")
@@ -58,3 +77,49 @@ def _item(row: Row, folder: Path) -> Item:
     if text is None and image is None:
         raise DataError(f"has neither 'text' nor 'image' (its columns: {', '.join(row)}); name a column so")
     return Item(None if text is None else check_text(text), None if image is None else image_path(image, folder))
+
+
+def as_item(value: Any) -> Item:
+    """What `encode` accepts, as an Item.
+
+    Args:
+        value: a string (text), a PIL image or pathlib.Path (an image), or {"text": ..., "image": ...} with one or both, whose image is a
+            PIL image, a Path or the string of a path.
+
+    Returns:
+        The item.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(value, Item):
+        return value
+    if isinstance(value, str):
+        return Item(text=value)
+    if isinstance(value, (Path, Image.Image)):
+        return Item(image=value)
+    if isinstance(value, dict) and value and set(value) <= ITEM_KEYS:
+        image = value.get("image")
+        return Item(text=value.get("text"), image=Path(image) if isinstance(image, str) else image)
+    raise InputError(
+        f"Cannot encode {type(value).__name__}: give a string, a PIL image, a pathlib.Path to an image, or "
+        '{"text": ..., "image": ...} with one or both.'
+    )
+
+
+def unique(items: Iterable[Item]) -> list[Item]:
+    """Items without repetition, by content.
+
+    Args:
+        items: any items.
+
+    Returns:
+        One of those that are equal, in the order in which each came first.
+
+    Raises:
+        ImageError: for an image file that is not there.
+    """
+    try:
+        return list({item.content_hash: item for item in items}.values())
+    except OSError as error:
+        raise ImageError(f"an image cannot be read ({error})") from error

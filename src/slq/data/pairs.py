@@ -22,24 +22,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slq.data.columns import ACCEPTED, Columns, Side, find_columns
 from slq.data.images import find_images, image_path, path_from
 from slq.data.karpathy import TRAINING_SPLITS, is_karpathy, karpathy_pairs
 from slq.data.tables import TABLE_SUFFIXES, Row, read_rows
 from slq.data.texts import check_text
 from slq.errors import DataError, Failure, InputError, TextError
 from slq.types import Item, Pair
-
-_ACCEPTED = "image + caption; anchor + positive; query + positive; query + pos; qry + pos_text or pos_image_path"
-_CAPTION_COLUMNS = ("caption", "captions", "text")
-_NEGATIVE = re.compile(r"(?P<text>(?:negative|neg)(?:_(?P<number>\d+))?)(?:_image)?")
-_MMEB_MARKER = "<|image_1|>"
-_MMEB_TEXTS = ("qry", "pos_text", "neg_text")
 
 
 @dataclass(frozen=True)
@@ -54,25 +48,6 @@ class PairFile:
     def folder(self) -> Path:
         """Where relative image paths start."""
         return self.path if self.path.is_dir() else self.path.parent
-
-
-@dataclass(frozen=True)
-class _Side:
-    """The column of the texts and the column of the images of a query, of its positives or of its negatives."""
-
-    text: str | None = None
-    image: str | None = None
-
-    def __str__(self) -> str:
-        return " or ".join(repr(column) for column in (self.text, self.image) if column)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    query: _Side
-    positive: _Side
-    negatives: tuple[_Side, ...] = ()
-    are_captions: bool = False
 
 
 def read_pairs(path: str | os.PathLike[str], *, strict: bool = False, splits: tuple[str, ...] = TRAINING_SPLITS) -> PairFile:
@@ -94,7 +69,7 @@ def read_pairs(path: str | os.PathLike[str], *, strict: bool = False, splits: tu
             failures.append(example)
         elif is_caption and example.query in place_of_image:
             place = place_of_image[example.query]
-            pairs[place] = replace(pairs[place], positives=_unique(pairs[place].positives + example.positives))
+            pairs[place] = replace(pairs[place], positives=tuple(dict.fromkeys(pairs[place].positives + example.positives)))
         else:
             if is_caption:
                 place_of_image[example.query] = len(pairs)
@@ -169,7 +144,7 @@ def _folder_examples(folder: Path) -> Iterator[tuple[Pair | Failure, bool]]:
         except InputError as error:
             yield Failure(source, str(error)), True
         else:
-            yield Pair(Item(image=image), _unique(tuple(Item(text=text) for text in texts)), source=source), True
+            yield Pair(Item(image=image), tuple(dict.fromkeys(Item(text=text) for text in texts)), source=source), True
 
 
 def _table_examples(path: Path) -> Iterator[tuple[Pair | Failure, bool]]:
@@ -180,9 +155,9 @@ def _table_examples(path: Path) -> Iterator[tuple[Pair | Failure, bool]]:
             yield Failure(source, str(row).removeprefix(f"{source}: ")), False
             continue
         columns_found.update(dict.fromkeys(row))
-        columns = _find_columns(row)
+        columns = find_columns(row)
         if columns is None:
-            yield Failure(source, f"its columns ({_listed(row)}) fit none of: {_ACCEPTED}; rename or add columns"), False
+            yield Failure(source, f"its columns ({_listed(row)}) fit none of: {ACCEPTED}; rename or add columns"), False
             continue
         any_fits = True
         try:
@@ -190,7 +165,7 @@ def _table_examples(path: Path) -> Iterator[tuple[Pair | Failure, bool]]:
         except InputError as error:
             yield Failure(source, str(error)), False
     if columns_found and not any_fits:
-        raise DataError(f"{path} has the columns {_listed(columns_found)}, which fit none of: {_ACCEPTED}; rename or add columns")
+        raise DataError(f"{path} has the columns {_listed(columns_found)}, which fit none of: {ACCEPTED}; rename or add columns")
 
 
 def _listed(columns: dict[str, Any]) -> str:
@@ -198,29 +173,7 @@ def _listed(columns: dict[str, Any]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") if names else "none"
 
 
-def _find_columns(row: Row) -> _Columns | None:
-    """Tell from the names of a row's columns what each one holds; None if they fit no convention."""
-    if not {"qry", "qry_image_path"}.isdisjoint(row) and not {"pos_text", "pos_image_path"}.isdisjoint(row):
-        return _Columns(_Side("qry", "qry_image_path"), _Side("pos_text", "pos_image_path"), (_Side("neg_text", "neg_image_path"),))
-    query = next((name for name in ("anchor", "query") if name in row or f"{name}_image" in row), None)
-    positive = next((name for name in ("positive", "pos") if name in row or f"{name}_image" in row), None)
-    if query and positive:
-        negatives = tuple(_Side(name, f"{name}_image") for name in _negative_columns(row))
-        return _Columns(_Side(query, f"{query}_image"), _Side(positive, f"{positive}_image"), negatives)
-    caption = next((name for name in _CAPTION_COLUMNS if name in row), None)
-    if "image" in row and caption:
-        return _Columns(_Side(image="image"), _Side(text=caption), are_captions=True)
-    return None
-
-
-def _negative_columns(row: Row) -> list[str]:
-    """The names negative, negative_1, negative_2, ... (or neg, ...) that a row has, by number, without `_image`."""
-    matches = [match for match in map(_NEGATIVE.fullmatch, row) if match]
-    numbers = {match["text"]: int(match["number"] or -1) for match in matches}
-    return sorted(numbers, key=lambda name: (numbers[name], name))
-
-
-def _pair(row: Row, columns: _Columns, folder: Path, source: str) -> Pair:
+def _pair(row: Row, columns: Columns, folder: Path, source: str) -> Pair:
     queries = _items(row, columns.query, folder)
     positives = _items(row, columns.positive, folder)
     negatives = tuple(item for side in columns.negatives for item in _items(row, side, folder))
@@ -229,11 +182,14 @@ def _pair(row: Row, columns: _Columns, folder: Path, source: str) -> Pair:
             raise DataError(f"{side} is missing or empty; fill it in or remove the row")
     if len(queries) > 1:
         raise DataError(f"{columns.query} holds {len(queries)} values; give one query per row")
-    return Pair(queries[0], _unique(positives), _unique(negatives), source)
+    return Pair(queries[0], tuple(dict.fromkeys(positives)), tuple(dict.fromkeys(negatives)), source)
 
 
-def _items(row: Row, side: _Side, folder: Path) -> tuple[Item, ...]:
+def _items(row: Row, side: Side, folder: Path) -> tuple[Item, ...]:
     texts, images = _values(row, side.text), _values(row, side.image)
+    if side.marker:
+        texts = [_without_marker(text, side.marker) for text in texts]
+        texts = texts if isinstance(row.get(side.text or ""), list) else [text for text in texts if not _is_absent(text)]
     if texts and images and len(texts) != len(images):
         raise DataError(f"{side.text!r} holds {len(texts)} value(s) and {side.image!r} {len(images)}; give as many of each")
     count = max(len(texts), len(images))
@@ -241,22 +197,20 @@ def _items(row: Row, side: _Side, folder: Path) -> tuple[Item, ...]:
 
 
 def _values(row: Row, column: str | None) -> list[Any]:
+    """What a column holds; of a list all, of a single value what is not absent."""
     value = row.get(column) if column else None
-    values = value if isinstance(value, list) else [value]
-    if column in _MMEB_TEXTS:
-        values = [_without_marker(value) for value in values]
-    return values if isinstance(value, list) else [value for value in values if not _is_absent(value)]
+    return value if isinstance(value, list) else [] if _is_absent(value) else [value]
 
 
-def _without_marker(text: Any) -> Any:
-    return text.replace(_MMEB_MARKER, "").strip() if isinstance(text, str) and _MMEB_MARKER in text else text
+def _without_marker(text: Any, marker: str) -> Any:
+    return text.replace(marker, "").strip() if isinstance(text, str) and marker in text else text
 
 
 def _is_absent(value: object) -> bool:
     return value is None or value == ""
 
 
-def _item(text: Any, image: Any, side: _Side, folder: Path) -> Item:
+def _item(text: Any, image: Any, side: Side, folder: Path) -> Item:
     if isinstance(text, dict):
         if not _is_absent(image) and not _is_absent(text.get("image")):
             raise DataError(f"{side.text!r} and {side.image!r} both name an image; keep one")
@@ -270,7 +224,3 @@ def _item(text: Any, image: Any, side: _Side, folder: Path) -> Item:
         return Item(check_text(text), path)
     except TextError as error:
         raise DataError(f"{side.text!r}: {error}") from None
-
-
-def _unique(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    return tuple(dict.fromkeys(items))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from slq.cache import KVCache
-from slq.errors import ImageError, InputError
+from slq.data.items import unique
+from slq.errors import InputError
 from slq.models import FrozenModel, ItemKV, PreparedBatch, VisionFeatures, prefetch_batches
 from slq.models.batching import IMAGE_TOKENS, bucketed_batches
 from slq.types import Item
@@ -143,18 +144,6 @@ class PrefixReuse:
     def _groups(self, missing: Sequence[Item]) -> list[list[Item]]:
         """Items that are prefilled at once, like lengths together."""
         return [[missing[i] for i in batch] for batch in bucketed_batches(missing, self.model, PREFIX_TOKENS, PREFIX_IMAGES)]
-
-
-def unique(items: Sequence[Item]) -> list[Item]:
-    """Items without repetition, by content.
-
-    Raises:
-        ImageError: for an image file that is not there.
-    """
-    try:
-        return list({item.content_hash: item for item in items}.values())
-    except OSError as error:
-        raise ImageError(f"an image cannot be read ({error})") from error
 
 
 def _of_tokens(groups: Iterator[Group], most: int) -> Iterator[list[Group]]:

@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from slq.data.items import as_item
 from slq.encoders.base import BATCH_SIZE
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, MissingExtraError
-from slq.integrations.sentence_transformers import as_item
 from slq.types import Item
 
 if TYPE_CHECKING:

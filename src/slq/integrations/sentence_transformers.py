@@ -11,45 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
+from slq.data.items import as_item
 from slq.encoders.latent import LatentEncoder
 from slq.errors import BadItemsError, Failure, InputError
 from slq.models import PreparedBatch
 from slq.types import Item
-
-ITEM_KEYS = {"text", "image"}
-
-
-def as_item(value: Any) -> Item:
-    """What `encode` accepts, as an Item.
-
-    Args:
-        value: a string (text), a PIL image or pathlib.Path (an image), or {"text": ..., "image": ...} with one or both, whose image is a
-            PIL image, a Path or the string of a path.
-
-    Returns:
-        The item.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if isinstance(value, Item):
-        return value
-    if isinstance(value, str):
-        return Item(text=value)
-    if isinstance(value, (Path, Image.Image)):
-        return Item(image=value)
-    if isinstance(value, dict) and value and set(value) <= ITEM_KEYS:
-        image = value.get("image")
-        return Item(text=value.get("text"), image=Path(image) if isinstance(image, str) else image)
-    raise InputError(
-        f"Cannot encode {type(value).__name__}: give a string, a PIL image, a pathlib.Path to an image, or "
-        '{"text": ..., "image": ...} with one or both.'
-    )
 
 
 def shorten(text: str, most: int = 60) -> str:

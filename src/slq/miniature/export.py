@@ -9,7 +9,6 @@ DIR/rendered/             the same images as a BEIR set whose queries are names 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from slq.data import RetrievalSet, write_beir
 from slq.errors import InputError
-from slq.io.files import map_os_errors
+from slq.io.files import map_os_errors, write_jsonl
 from slq.io.outputs import OutputFolder
 from slq.miniature.world.concepts import all_facts, concepts
 from slq.miniature.world.language import caption, object_name
@@ -144,7 +143,7 @@ def write_sample_data(
             }
             for name, scene, one in zip(names, scenes, samples, strict=True)
         ]
-        _write_jsonl(folder / "captions.jsonl", lines)
+        write_jsonl(folder / "captions.jsonl", lines)
         _write_knowledge(folder / "knowledge", names, scenes)
         _write_composed(folder / "composed", names, scenes)
         _write_rendered(folder / "rendered", names, scenes)
@@ -200,10 +199,6 @@ def _write_beir(folder: Path, names: list[str], queries: dict[str, Item], releva
     corpus = {name: Item(image=folder.parent / name) for name in names}
     qrels = {id_: dict.fromkeys(found, 1) for id_, found in relevant.items()}
     write_beir(folder, RetrievalSet(folder.name, queries, corpus, qrels, (), **more))
-
-
-def _write_jsonl(path: Path, lines: list[dict]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def contact_sheet(columns: int = 16) -> Image.Image:

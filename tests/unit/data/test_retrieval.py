@@ -260,7 +260,7 @@ def test_write_beir_refuses_what_it_cannot_write(folder):
         write_beir(folder.path / "new", opened)
     with pytest.raises(InputError, match=r"query 'a.png#0' name an item that the set lacks"):
         write_beir(folder.path / "new", replace(pairs, corpus={}))
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="Cannot write"):
         write_beir(folder.path / "captions.jsonl" / "new", pairs)
     assert not (folder.path / "new").exists()
     write_beir(folder.path / "new", pairs)

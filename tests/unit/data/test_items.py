@@ -1,0 +1,32 @@
+"""What a caller has, as items; items without repetition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from drawn import drawn
+
+from slq.data import as_item, unique
+from slq.errors import ImageError, InputError
+from slq.types import Item
+
+
+def test_what_may_be_encoded_becomes_an_item():
+    image, path = drawn(), Path("a.png")
+    assert as_item("words") == Item("words") and as_item(path) == Item(image=path) and as_item(image).image is image
+    assert as_item({"text": "words", "image": "a.png"}) == Item("words", path) and as_item({"image": path}) == Item(image=path)
+    item = Item("words")
+    assert as_item(item) is item
+    for wrong in (3, None, b"bytes", [], {}, {"caption": "words"}, {"text": "words", "year": 2000}):
+        with pytest.raises(InputError, match=r"Cannot encode \w+: give a string, a PIL image"):
+            as_item(wrong)
+
+
+def test_equal_items_are_one(tmp_path):
+    drawn(seed=1).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    items = [Item("one"), Item(image=tmp_path / "a.png"), Item("two"), Item(image=tmp_path / "b.png"), Item("one")]
+    assert [item.content_hash for item in unique(items)] == [item.content_hash for item in items[:3]]
+    with pytest.raises(ImageError, match=r"an image cannot be read \(.*gone\.png"):
+        unique([*items, Item(image=tmp_path / "gone.png")])
