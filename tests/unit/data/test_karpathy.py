@@ -56,7 +56,7 @@ def test_other_splits_only_when_asked_for(folder, images):
     path = coco(folder, images)
     assert numbers(read_pairs(path, splits=HELD_OUT_SPLITS)) == [1, 2]
     assert numbers(read_pairs(path, splits=("restval",))) == [3]
-    with pytest.raises(DataError, match="no image of the split nowhere, only of train, val, test, restval"):
+    with pytest.raises(DataError, match=r"no image of the split nowhere, only of train .*, val .*, test .*, restval"):
         read_pairs(path, splits=("nowhere",))
 
 
