@@ -107,9 +107,13 @@ def _parts_of_image(image: Image) -> list[tuple[str, bytes]]:
 
 @dataclass(frozen=True)
 class Pair:
-    """One training example: a query, what matches it, and what is known not to.
+    """One training example.
 
-    `source` says where it was read (`captions.jsonl line 7`), for messages.
+    Attributes:
+        query: what is asked.
+        positives: what matches it.
+        negatives: what is known not to.
+        source: where it was read (`captions.jsonl line 7`), for messages.
     """
 
     query: Item
@@ -122,8 +126,12 @@ class Pair:
 class Embeddings:
     """Vectors with the ids of their items.
 
-    vectors: (C, D) float32, each of length 1. fingerprint: which encoder made them. failures: items left out, with reasons.
-    items: what to show for each id (`{"text": ..., "image": ...}`), in the order of `ids`.
+    Attributes:
+        ids: of the items.
+        vectors: (C, D) float32, each of length 1.
+        fingerprint: which encoder made them.
+        items: what to show for each id (`{"text": ..., "image": ...}`), in the order of `ids`.
+        failures: items that were skipped, with reasons.
     """
 
     ids: tuple[str, ...]

@@ -9,11 +9,24 @@ LARGEST = 127
 
 
 def pack(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers (..., d) as int8 with one float32 scale for each vector (..., 1): the largest of a vector becomes 127."""
+    """Values as int8: the largest of a vector becomes 127.
+
+    Args:
+        values: (..., d), any float.
+
+    Returns:
+        int8 (..., d), and one float32 scale for each vector (..., 1).
+    """
     scale = values.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / LARGEST
     return (values.float() / scale).round().to(torch.int8), scale
 
 
 def unpack(packed: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """The inverse of `pack`, off by at most half a scale."""
+    """The inverse of `pack`, off by at most half a scale.
+
+    Args:
+        packed: int8 (..., d).
+        scale: float32 (..., 1).
+        dtype: of the result.
+    """
     return (packed.float() * scale).to(dtype)

@@ -55,7 +55,12 @@ def open_image(image: str | os.PathLike[str] | Image.Image, max_pixels: int = 50
     Of an animated file the first frame is taken, of an open image the frame it stands on; the open image is left as it is.
     16-bit grey is scaled to 8 bits. The number of pixels is checked from the header, before anything is decoded.
 
-    Raises ImageError if the file is missing, is not an image, is damaged or has more than `max_pixels` pixels.
+    Args:
+        image: a path, or an open image.
+        max_pixels: width times height at most.
+
+    Raises:
+        ImageError: if the file is missing, is not an image, is damaged or has more pixels.
     """
     with _quiet_pillow:
         if isinstance(image, Image.Image):
@@ -70,7 +75,14 @@ def open_image(image: str | os.PathLike[str] | Image.Image, max_pixels: int = 50
 
 
 def image_pixels(image: Path | Image.Image) -> int:
-    """Width times height by the file's header alone; 0 for what cannot be read, whose fault is told when it is opened."""
+    """Width times height by the file's header alone.
+
+    Args:
+        image: a path, or an open image.
+
+    Returns:
+        The number of pixels; 0 for what cannot be read, whose fault is told when it is opened.
+    """
     if isinstance(image, Image.Image):
         return image.width * image.height
     with _quiet_pillow:
@@ -84,7 +96,11 @@ def image_pixels(image: Path | Image.Image) -> int:
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     """List the image files below a folder by their suffix, sorted; hidden files and folders are skipped.
 
-    Raises DataError if the folder does not exist or is not a folder.
+    Args:
+        folder: where to look.
+
+    Raises:
+        DataError: if the folder does not exist or is not a folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -99,9 +115,14 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def image_path(value: object, folder: Path) -> Path:
-    """Return the path of the image that a data file in `folder` names; the image itself is not opened.
+    """Return the path of the image that a data file names; the image itself is not opened.
 
-    Raises ImageError if `value` is not a path or no such file exists.
+    Args:
+        value: what the data file holds.
+        folder: of the data file.
+
+    Raises:
+        ImageError: if `value` is not a path or no such file exists.
     """
     if not isinstance(value, str) or not value.strip():
         kind = "an empty text" if isinstance(value, str) else type(value).__name__
@@ -118,7 +139,12 @@ def image_path(value: object, folder: Path) -> Path:
 
 
 def path_from(folder: Path, image: Path) -> str:
-    """How a data file in `folder` names an image, so that `image_path` finds it."""
+    """How a data file names an image, so that `image_path` finds it.
+
+    Args:
+        folder: of the data file.
+        image: path of the image.
+    """
     # Links are followed, since `..` behind a linked folder does not lead back.
     return Path(os.path.relpath(image.parent.resolve() / image.name, folder.resolve())).as_posix()
 

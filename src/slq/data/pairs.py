@@ -20,7 +20,6 @@ A .json file is read as Karpathy splits (`slq.data.karpathy`): of COCO the image
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,12 +32,19 @@ from slq.data.karpathy import TRAINING_SPLITS, is_karpathy, karpathy_pairs
 from slq.data.tables import TABLE_SUFFIXES, Row, read_rows
 from slq.data.texts import check_text
 from slq.errors import DataError, Failure, InputError, TextError
+from slq.io.files import write_jsonl
 from slq.types import Item, Pair
 
 
 @dataclass(frozen=True)
 class PairFile:
-    """The pairs of a data file or folder, and the rows that were left out. path: the file or folder they were read from."""
+    """What a data file or folder holds.
+
+    Attributes:
+        pairs: in its order.
+        failures: the rows that were skipped, with reasons.
+        path: the file or folder they were read from.
+    """
 
     pairs: tuple[Pair, ...]
     failures: tuple[Failure, ...]
@@ -53,10 +59,15 @@ class PairFile:
 def read_pairs(path: str | os.PathLike[str], *, strict: bool = False, splits: tuple[str, ...] = TRAINING_SPLITS) -> PairFile:
     """Read the pairs of a data file, of a folder with a captions file, or of a folder of images with a .txt file beside each.
 
-    A row that cannot be used becomes a Failure and reading goes on; `strict` raises instead. Images are not opened. splits: those read
-    of a Karpathy file.
+    Images are not opened.
 
-    Raises DataError if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
+    Args:
+        path: the file or folder.
+        strict: whether a row that cannot be used is raised, and not listed among the failures.
+        splits: those read of a Karpathy file.
+
+    Raises:
+        DataError: if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
     """
     path = Path(path)
     if path.is_dir():
@@ -92,7 +103,15 @@ def _examples(path: Path, splits: tuple[str, ...]) -> Iterator[tuple[Pair | Fail
 def write_pairs(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> None:
     """Write pairs as `read_pairs` reads them: JSON lines with the columns `query`, `positive` and, where there are any, `negative`.
 
-    Images stay where they are and are named by relative path. Raises InputError if an item is an open image, which has no path.
+    Images stay where they are and are named by relative path.
+
+    Args:
+        path: the file.
+        pairs: what to write.
+
+    Raises:
+        InputError: if an item is an open image, which has no path.
+        OutputError: if the file cannot be written.
     """
     path = Path(path)
     rows = []
@@ -101,8 +120,8 @@ def write_pairs(path: str | os.PathLike[str], pairs: Sequence[Pair]) -> None:
         row["positive"] = [_written(item, path.parent) for item in pair.positives]
         if pair.negatives:
             row["negative"] = [_written(item, path.parent) for item in pair.negatives]
-        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-    path.write_text("".join(rows), encoding="utf-8", newline="\n")
+        rows.append(row)
+    write_jsonl(path, rows)
 
 
 def _written(item: Item, folder: Path) -> str | dict[str, str]:

@@ -24,12 +24,18 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def read_rows(path: str | os.PathLike[str]) -> Rows:
-    """Yield (source, row) for each row, where source is like `captions.jsonl line 7`; a broken row is a DataError instead.
+    """Read the rows of a table one at a time; blank lines are skipped.
 
-    Blank lines are skipped. Values of CSV and TSV are str; those of JSON lines and Parquet are whatever the file holds.
+    Args:
+        path: a file of JSON lines, CSV, TSV or Parquet, told by its suffix.
 
-    Raises DataError if the file is missing, empty, of an unknown kind or broken as a whole, and MissingExtraError if it is
-    Parquet and pyarrow is not installed.
+    Yields:
+        (source, row), where source is like `captions.jsonl line 7`. Values of CSV and TSV are str; those of JSON lines and Parquet are
+        whatever the file holds. A broken row is a DataError instead.
+
+    Raises:
+        DataError: if the file is missing, empty, of an unknown kind or broken as a whole.
+        MissingExtraError: if it is Parquet and pyarrow is not installed.
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())
@@ -42,7 +48,16 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
 
 
 def read_json(path: Path, missing: str, damaged: str) -> Any:
-    """The content of a JSON file; raises DataError, with what to do if it is `missing` or `damaged`."""
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        missing: what to do if it is not there.
+        damaged: what to do if it is not JSON.
+
+    Raises:
+        DataError: with what to do.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:

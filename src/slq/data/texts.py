@@ -6,9 +6,13 @@ from slq.errors import TextError
 
 
 def check_text(text: object) -> str:
-    """Return `text` unchanged if it can be embedded; any script and length is fine, the model shortens.
+    """Return a text unchanged if it can be encoded; any script and length is fine, the model truncates.
 
-    Raises TextError if it is not a str, is empty or only white space, or cannot be written as UTF-8.
+    Args:
+        text: what should be one.
+
+    Raises:
+        TextError: if it is not a str, is empty or only white space, or cannot be written as UTF-8.
     """
     if not isinstance(text, str):
         raise TextError(f"a text must be a str, not {type(text).__name__}; convert it first")

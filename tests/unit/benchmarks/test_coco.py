@@ -138,7 +138,7 @@ def test_wrong_folders(tmp_path, coco):
     with pytest.raises(DataError, match=r"dataset_coco.json is not valid JSON .*; fetch the file again"):
         load_benchmark("coco", coco)
     (coco / "dataset_coco.json").write_text("[]")
-    with pytest.raises(DataError, match="does not hold an object with entries"):
+    with pytest.raises(DataError, match="has no list 'images'"):
         load_benchmark("coco", coco)
 
 
