@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from folder import Folder
 from golden import recorded
 
@@ -26,6 +27,11 @@ LIMIT = 1.0  # seconds of CPU time of a test without a marker; more would let `m
 SLACK = 3 if "CI" in os.environ else 1.5
 EXEMPT = ("slow", "process", "gpu", "network", "browser", "research")
 MANY = 300  # tests: of fewer, one would be charged with the first import of a library
+
+
+def pytest_report_header() -> str:
+    """What numbers may depend on."""
+    return f"torch: {torch.backends.cpu.get_cpu_capability()} instructions, {torch.get_num_threads()} thread(s)"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

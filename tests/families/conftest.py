@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,22 @@ from slq.adapters.latents import LatentQueries
 from slq.models import FrozenModel, load_model
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of a family's tiny random model, built once a run and only read."""
+    built: dict[str, Path] = {}
+
+    def folder_of(name: str) -> Path:
+        if name not in built:
+            built[name] = build(name, tmp_path_factory.mktemp("families") / name)
+        return built[name]
+
+    return folder_of
+
+
 @pytest.fixture(scope="module")
-def folder(request, tmp_path_factory) -> Path:
-    return build(request.param, tmp_path_factory.mktemp("families") / request.param)
+def folder(request, tiny) -> Path:
+    return tiny(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ def test_the_contract_for_plugins_holds(model):
     check_family(model)
 
 
+@pytest.mark.numeric
 @families(SPLITTING)
 def test_prefix_split_equals_concatenated(model, latents):
     fast, slow = split(model, ITEMS, latents), full(model, ITEMS, latents)
@@ -161,6 +162,7 @@ def test_kept_prefixes_equal_the_batch(model, latents):
 # Batches
 
 
+@pytest.mark.numeric
 @families(FAMILIES)
 def test_batch_equals_single_items_in_any_order(model, latents):
     lengths = model.prepare(ITEMS).inputs["attention_mask"].sum(dim=1)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import build
 from tolerance import ROUNDED, assert_close
 
 from slq.adapters.latents import LatentQueries
@@ -24,8 +23,8 @@ WIDE = Image.new("RGB", (224, 112), LIGHT)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    return {name: build(name, tmp_path_factory.mktemp("preprocessing") / name) for name in ("internvl", "qwen3_vl", "idefics3")}
+def folders(tiny) -> dict[str, Path]:
+    return {name: tiny(name) for name in ("internvl", "qwen3_vl", "idefics3")}
 
 
 def load(folder: Path, preprocessing: Preprocessing | None = None) -> FrozenModel:

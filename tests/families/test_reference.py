@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import build
 from tolerance import FORWARD, GRADIENT, assert_close
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -32,8 +31,8 @@ CANDIDATES = [Item("a red cat"), Item(image=IMAGES[2]), Item("boats, blue ones, 
 
 
 @pytest.fixture(scope="module", params=["internvl", "qwen3_vl"])
-def folder(request, tmp_path_factory):
-    return build(request.param, tmp_path_factory.mktemp("reference") / request.param)
+def folder(request, tiny):
+    return tiny(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +167,7 @@ def ours(model: FrozenModel, latents_ND: torch.Tensor, fast: bool) -> tuple[torc
     return embedded, info_nce(queries, candidates, torch.eye(len(QUERIES), dtype=torch.bool), TEMPERATURE)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("fast", [True, False], ids=["prefix-split", "concatenated"])
 def test_embeddings_loss_and_gradient_are_those_of_the_reference(folder, model, latents, fast):
     processor, network = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)

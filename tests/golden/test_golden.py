@@ -24,6 +24,7 @@ def golden():
     return json.loads(recorded.FILE.read_text(encoding="utf-8"))
 
 
+@pytest.mark.numeric
 def test_bits_are_those_of_this_processor(numbers, golden):
     bits = golden["bits"].get(recorded.processor())
     if bits is None:
@@ -31,6 +32,7 @@ def test_bits_are_those_of_this_processor(numbers, golden):
     assert recorded.digests(numbers) == bits
 
 
+@pytest.mark.numeric
 def test_values_are_those_of_any_processor(numbers, golden):
     for part, tolerance in (("latents", LATENTS), ("embeddings", EMBEDDINGS)):
         wanted = np.array(golden["values"][part])
@@ -38,6 +40,7 @@ def test_values_are_those_of_any_processor(numbers, golden):
         assert apart <= tolerance, f"{part} differ by {apart:.1e} of their largest value"
 
 
+@pytest.mark.numeric
 def test_ranks_are_those_of_any_processor(numbers, golden):
     wanted = golden["values"]["ranks"]
     assert numbers["ranks"].keys() == wanted.keys()

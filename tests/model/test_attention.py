@@ -40,6 +40,7 @@ def both(group: int, mask: torch.Tensor, inputs: tuple[torch.Tensor, ...], **oth
     return found
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("added", [False, True], ids=["what is seen", "what is added"])
 @pytest.mark.parametrize("group", [1, 2, 7])
 def test_the_same_numbers_as_stock_attention(group, added):
@@ -83,6 +84,7 @@ def test_without_a_mask_it_is_left_to_stock_attention():
     assert torch.equal(folded[0], stock[0])
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("group", [1, 2])
 def test_items_of_a_packed_row_see_themselves_alone(group):
     lengths = [3, 5, 5, 1]

@@ -30,6 +30,7 @@ def gradient(embeddings_BD, latents_ND):
     return torch.autograd.grad((embeddings_BD * weights).sum(), latents_ND)[0]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("init", ["normal", "zeros", "prompt"])
 @pytest.mark.parametrize("num_latents", [1, 20])
 def test_prefix_split_equals_concatenated(model, items, init, num_latents):
@@ -48,6 +49,7 @@ def test_latents_matter(model, items):
     assert (first - second).abs().max() > 1e-2
 
 
+@pytest.mark.numeric
 @pytest.mark.slow
 def test_batched_equals_single(model, items):
     latents = fresh(model)
@@ -57,6 +59,7 @@ def test_batched_equals_single(model, items):
         assert_close(together, alone, steps=FORWARD)
 
 
+@pytest.mark.numeric
 def test_order_in_the_batch_does_not_matter(model, items):
     latents = fresh(model)
     forward = MeanPooling()(model.forward_reference(model.prepare(items), latents))
@@ -74,6 +77,7 @@ def test_prefix_states_serve_many_suffixes_unchanged(model, items):
     assert all(torch.equal(old, layer.keys) for old, layer in zip(before, states.cache.layers, strict=True))
 
 
+@pytest.mark.numeric
 def test_split_and_joined_prefixes_equal_the_batch(model, items):
     latents = fresh(model)
     states = model.prefill(model.prepare(items))
@@ -83,6 +87,7 @@ def test_split_and_joined_prefixes_equal_the_batch(model, items):
     assert_close(joined, MeanPooling()(model.decode_latents(states, latents))[shuffled], steps=FORWARD)
 
 
+@pytest.mark.numeric
 def test_last_token_is_what_the_model_answers_from(model, items):
     prepared = model.prepare(items[:5])
     logits = model.model.lm_head(model.last_token(prepared))

@@ -299,6 +299,7 @@ def test_with_one_vector_it_is_info_nce(pairs, model):
     assert grouped.item() == pytest.approx(2 * plain.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     ((batch,),) = Batches(pairs, 8, 1, seed=0).from_step(0, 1)
     learner = fresh_learner(model, replace(OPTIONS, matryoshka_dims=(16, 64)))
@@ -312,6 +313,7 @@ def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     assert len({round(loss, 3) for loss in losses}) == 3
 
 
+@pytest.mark.slow
 def test_late_interaction_is_scored_where_it_was_trained(pairs, model, tmp_path):
     options = replace(OPTIONS, multi_vector_sizes=(1, 4), epochs=3)
     encoder = LatentEncoder(model, run(pairs, model, tmp_path / "run", options).queries)

@@ -55,6 +55,7 @@ def slow_negatives(encoder, pairs, count, skip, margin):
         yield [key for key in ranked[::-1][skip:] if score[key] <= weakest - margin][:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("skip", "margin", "cells"), [(0, -2, 2**24), (2, 0.02, 100), (0, 0.05, 1)])
 def test_mined_are_the_highest_ranked_below_the_margin(encoder, pairs, skip, margin, cells):
     pairs = [replace(pairs[0], negatives=pairs[5].positives[:1]), *pairs[1:24]]
@@ -149,6 +150,7 @@ def test_command_writes_pairs_with_negatives(mined, encoder, world):
     ]
 
 
+@pytest.mark.slow
 def test_training_takes_the_negatives(mined, model, tmp_path):
     pairs = read_pairs(mined[0]).pairs
     options = TrainConfig(num_latents=2, batch_size=8, max_steps=2, validation_split=0)

@@ -12,29 +12,13 @@ import pytest
 import torch
 from tolerance import FORWARD, assert_close
 
-from slq.adapters.latents import LatentQueries
 from slq.data import RetrievalSet, from_pairs, open_image, read_beir, read_pairs
-from slq.encoders.latent import LatentEncoder
 from slq.errors import BadItemsError, InputError, MissingExtraError
 from slq.evaluation import evaluate
 from slq.integrations.mteb import MtebEncoder, items_of
-from slq.miniature.export import write_sample_data
-from slq.models import FrozenModel
 from slq.types import Item
 
 LETTERS = {"text_to_image": "t2i", "image_to_text": "i2t", "composed": "it2i"}
-
-
-@pytest.fixture(scope="module")
-def encoder(model: FrozenModel) -> LatentEncoder:
-    return LatentEncoder(model, LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(1)))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mteb") / "world"
-    write_sample_data(folder, "test", 40)
-    return folder
 
 
 @pytest.fixture
@@ -107,13 +91,14 @@ def task_of(one: RetrievalSet, name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def sets(world: Path) -> dict[str, RetrievalSet]:
-    pairs = read_pairs(world)
+def sets(sample: Path) -> dict[str, RetrievalSet]:
+    pairs = read_pairs(sample / "test")
     made = {direction: from_pairs(pairs, direction) for direction in ("text_to_image", "image_to_text")}
     # mteb's tasks mask nothing.
-    return {**made, "composed": replace(read_beir(world / "composed"), excluded={})}
+    return {**made, "composed": replace(read_beir(sample / "test" / "composed"), excluded={})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LETTERS)
 def test_scores_are_ours(name, sets, encoder):
     mteb = pytest.importorskip("mteb")
@@ -144,6 +129,7 @@ def test_it_is_an_encoder_with_our_embeddings(encoder, items):
     assert model.encode([]).shape == (0, encoder.model.dim)
 
 
+@pytest.mark.slow
 def test_the_page_names_what_mteb_has():
     mteb = pytest.importorskip("mteb")
     page = (Path(__file__).parents[2] / "docs" / "mieb.md").read_text(encoding="utf-8")

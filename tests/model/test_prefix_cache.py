@@ -76,6 +76,8 @@ LEVELS = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.numeric
 @pytest.mark.parametrize("settings", LEVELS.values(), ids=LEVELS)
 def test_kept_equals_fresh(model, queries, items, tmp_path, settings):
     settings = {**settings, "folder": tmp_path / settings["folder"]} if "folder" in settings else settings
@@ -138,6 +140,7 @@ def test_what_is_too_much_for_one_row_is_read_in_several(model, queries, items, 
     assert len(counting.tokens) > 2 and max(counting.tokens) <= 100, counting.tokens
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_not_computed_again(model, queries, items, tmp_path):
     images = items[4:]
     for settings, prefixes, towers, prepared in (
@@ -152,6 +155,7 @@ def test_what_is_kept_is_not_computed_again(model, queries, items, tmp_path):
         assert (counting.read, counting.images, counting.prepared) == (prefixes, towers, prepared), settings
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
 def test_what_was_prepared_ahead_is_not_prepared_again(model, queries, items, settings):
     counting, batches = Counting(model), [items[:5], items[5:]]

@@ -33,6 +33,7 @@ def encoder(model, queries):
     return LatentEncoder(model, queries)
 
 
+@pytest.mark.numeric
 def test_kept_prefixes_change_nothing(model, queries, items):
     slow = LatentEncoder(model, queries, prefix_caching=False).encode_batch(items)
     cache = KVCache()
@@ -59,6 +60,7 @@ def test_one_latent_in_the_prompts_place_starts_as_the_zero_shot_readout(model, 
     assert (LatentEncoder(model, behind).encode_batch(items) - wanted).abs().max() > 1e-3
 
 
+@pytest.mark.numeric
 def test_latents_in_the_prompts_place_fast_and_slow(model, items):
     queries = in_place(model, 4)
     fast, slow = LatentEncoder(model, queries, KVCache()), LatentEncoder(model, queries, prefix_caching=False)
@@ -69,6 +71,7 @@ def test_latents_in_the_prompts_place_fast_and_slow(model, items):
     assert_close(gradients[0], gradients[1], steps=GRADIENT)
 
 
+@pytest.mark.slow
 def test_retrievers_that_prompt_differently_may_share_a_cache(model, queries, items):
     cache = KVCache()
     for each in (queries, in_place(model, 4)):
@@ -76,6 +79,7 @@ def test_retrievers_that_prompt_differently_may_share_a_cache(model, queries, it
     assert len(cache) == 2 * len(items)
 
 
+@pytest.mark.slow
 def test_where_the_latents_stand_is_saved(model, items, tmp_path):
     encoder = LatentEncoder(model, in_place(model, 4))
     encoder.save_pretrained(tmp_path / "adapter")
@@ -124,6 +128,7 @@ def test_bad_items_are_named_and_spare_the_rest(encoder, items):
     assert [failure.item for failure in caught.value.failures] == ["b", "d"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_embed_the_same_and_spare_the_rest(encoder, items, workers):
     mixed = [*items, Item(" "), Item("words"), Item()]
@@ -138,6 +143,7 @@ def test_ids_must_differ(encoder, items):
         encoder.encode(items[:2], ["a", "a"])
 
 
+@pytest.mark.slow
 def test_saved_equals_loaded(encoder, items, tmp_path):
     encoder.save_pretrained(tmp_path / "adapter")
     again = LatentEncoder.from_pretrained(tmp_path / "adapter", device="cpu")
@@ -197,6 +203,7 @@ def test_fingerprints_tell_retrievers_apart(model, encoder):
     assert len({encoder.fingerprint, other.fingerprint, LastTokenEncoder(model).fingerprint}) == 3
 
 
+@pytest.mark.slow
 def test_sentence_transformers_surface_gives_the_same_numbers(encoder, items, tmp_path):
     encoder.save_pretrained(tmp_path / "adapter")
     model = slq.load(str(tmp_path / "adapter"), device="cpu")
@@ -245,6 +252,7 @@ def kept_for_gradients(run) -> tuple[torch.Tensor, int]:
         return run(), sum(held.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["kept", "fresh", "slow twin"])
 def test_parts_give_the_gradient_of_the_whole_batch_at_the_memory_of_one(model, queries, items, path):
     many = [item for item in items for _ in range(3)]
@@ -267,6 +275,7 @@ def test_parts_give_the_gradient_of_the_whole_batch_at_the_memory_of_one(model, 
         assert held < memory / 10
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_image_run_once_teaches_what_it_teaches_run_for_each_caption(model, queries, items, kept):
     """Rows of an image that is repeated are its one row; as a negative of others' captions it counts once either way."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import pytest
 import torch
 from tolerance import FORWARD, assert_close
 
@@ -31,6 +32,7 @@ def at_once(jobs: list[Callable[[], torch.Tensor]]) -> list[torch.Tensor]:
     return [value for found in turns for value in found]
 
 
+@pytest.mark.slow
 def test_every_pass_gives_in_eight_threads_what_it_gives_in_one(model, items):
     latents = LatentQueries.create(6, model.dim, generator=torch.Generator().manual_seed(0)).latents.detach()
 
@@ -58,6 +60,7 @@ def test_every_pass_gives_in_eight_threads_what_it_gives_in_one(model, items):
         assert_close(found, alone, steps=FORWARD)
 
 
+@pytest.mark.slow
 def test_one_cache_serves_eight_threads_and_counts_each_item_once(model, items):
     queries = LatentQueries.create(4, model.dim, generator=torch.Generator().manual_seed(0))
     wanted = LatentEncoder(model, queries).encode_batch(items).detach()

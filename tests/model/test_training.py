@@ -56,6 +56,7 @@ def test_it_learns_and_logs(unbroken, pairs):
     assert torch.equal(again.queries.latents, encoder.queries.latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4, 6])
 def test_resumed_equals_unbroken(unbroken, pairs, model, tmp_path, stop):
     run(pairs, model, tmp_path / "run", stop_after=stop)
@@ -67,6 +68,7 @@ def test_resumed_equals_unbroken(unbroken, pairs, model, tmp_path, stop):
     assert steps == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_killed_checkpoint_is_passed_over(unbroken, pairs, model, tmp_path):
     run(pairs, model, tmp_path / "run", stop_after=4)
     partial = tmp_path / "run" / "checkpoint-0000006.partial"
@@ -76,6 +78,8 @@ def test_a_killed_checkpoint_is_passed_over(unbroken, pairs, model, tmp_path):
     assert torch.equal(learned(tmp_path / "run")["latents"], learned(unbroken[0])["latents"])
 
 
+@pytest.mark.slow
+@pytest.mark.numeric
 def test_slow_twin_learns_the_same(unbroken, pairs, model, tmp_path):
     run(pairs, model, tmp_path / "slow", prefix_caching=False)
     run(pairs, model, tmp_path / "nothing kept", cache_memory_gb=0)
@@ -84,6 +88,7 @@ def test_slow_twin_learns_the_same(unbroken, pairs, model, tmp_path):
         assert_close(learned(tmp_path / name)["latents"], wanted, steps=TRAINING)
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_run(pairs, model, tmp_path):
     run(pairs, model, tmp_path / "run", stop_after=2)
     with pytest.raises(InputError, match="batch_size was 8 and is now 4"):
@@ -123,6 +128,7 @@ def test_the_learning_rate_is_in_step_with_the_start(model):
     assert learning_rate(model, TrainConfig(learning_rate=0.5)) == 0.5
 
 
+@pytest.mark.slow
 def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, model, tmp_path):
     seen = []
     watched = run(pairs, model, tmp_path / "run", after_step=lambda *state: seen.append((*state[:2], state[2].queries.latents.clone())))
@@ -131,6 +137,7 @@ def test_whoever_watches_sees_every_step_and_changes_nothing(unbroken, pairs, mo
     assert torch.equal(watched.queries.latents, unbroken[1].queries.latents)
 
 
+@pytest.mark.slow
 def test_every_lever_runs(pairs, model, tmp_path):
     hard = [replace(pair, negatives=pairs[number - 1].positives[:1]) for number, pair in enumerate(pairs)]
     levers = {
@@ -147,6 +154,7 @@ def test_every_lever_runs(pairs, model, tmp_path):
     assert not torch.equal(pulled.queries.latents, plain.queries.latents)
 
 
+@pytest.mark.slow
 def test_tensorboard_files_appear(pairs, model, tmp_path):
     pytest.importorskip("tensorboard")
     run(pairs, model, tmp_path / "run", max_steps=2, report_to="tensorboard")

@@ -35,12 +35,14 @@ def write(folder: Path, source: str) -> Path:
     return folder
 
 
+@pytest.mark.process
 def test_an_unfit_torchvision_is_made_importable(tmp_path):
     write(tmp_path, UNFIT)
     assert "operator torchvision::nms does not exist" in python(IMPORT, tmp_path).stderr
     assert python(SHIM + IMPORT, tmp_path).stdout == "imported\n"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("source", ["", "raise ImportError('half removed')"], ids=["sound", "broken otherwise"])
 def test_nothing_is_declared_otherwise(tmp_path, source):
     script = SHIM + "import torch; assert 'DECLARED' not in shim and not hasattr(torch.ops.torchvision, 'nms'); print('untouched')"

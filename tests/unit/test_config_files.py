@@ -64,6 +64,7 @@ def configs(section: str) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(required, optional=optional).map(build).filter(lambda built: built is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())

@@ -60,6 +60,7 @@ def call(tmp_path, stand_in):
     return call
 
 
+@pytest.mark.process
 def test_a_repository_is_fetched_and_found_again_without_the_hub(call, stand_in):
     kind, folder = call("snapshot", "owner/adapter", repo_type="model")
     assert kind == "returned" and {file.name: file.read_bytes() for file in Path(folder).iterdir()} == FILES
@@ -67,17 +68,20 @@ def test_a_repository_is_fetched_and_found_again_without_the_hub(call, stand_in)
     assert call("snapshot", "owner/adapter", repo_type="model", offline=True) == (kind, folder)
 
 
+@pytest.mark.process
 def test_only_the_files_that_are_needed_are_fetched(call, stand_in):
     _, folder = call("snapshot", "owner/adapter", None, ["adapter.safetensors", "*.json"], repo_type="model")
     assert sorted(file.name for file in Path(folder).iterdir()) == ["adapter.safetensors", "slq_adapter.json"]
     assert not [request for request in stand_in.requests if "README" in request]
 
 
+@pytest.mark.process
 def test_a_revision_and_a_data_set(call):
     assert (Path(call("snapshot", "owner/adapter", "v1", repo_type="model")[1]) / "slq_adapter.json").read_bytes() == b"{1}"
     assert (Path(call("snapshot", "owner/data")[1]) / "data" / "more.parquet").read_bytes() == b"more"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "options", "kind", "message"),
     [
@@ -110,6 +114,7 @@ def test_what_cannot_be_fetched_is_one_sentence(call, arguments, options, kind, 
     assert raised == kind and message in told and "\n" not in told
 
 
+@pytest.mark.process
 def test_a_folder_is_uploaded_and_fetched_again(call, stand_in, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "slq_adapter.json").write_text("{2}")
@@ -119,6 +124,7 @@ def test_a_folder_is_uploaded_and_fetched_again(call, stand_in, tmp_path):
     assert (Path(call("snapshot", "owner/new", repo_type="model")[1]) / "slq_adapter.json").read_text() == "{2}"
 
 
+@pytest.mark.process
 def test_a_folder_is_uploaded_to_a_branch_of_a_repository_that_is_there(call, stand_in, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "slq_adapter.json").write_text("{2}")
@@ -127,6 +133,7 @@ def test_a_folder_is_uploaded_to_a_branch_of_a_repository_that_is_there(call, st
     assert stand_in.repos["models", "owner/adapter", "main"] == FILES
 
 
+@pytest.mark.process
 def test_what_cannot_be_uploaded_is_one_sentence(call, stand_in, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.json").touch()

@@ -76,6 +76,7 @@ def test_other_scenes_with_the_same_names_are_not(worlds):
     assert found.summary() == "0 of 12 images of the test set stand in the training set"
 
 
+@pytest.mark.slow
 def test_different_scenes_do_not_fall_together():
     """500 scenes with minimal pairs among them, and as many of photograph-like noise: every pair is compared."""
     scenes = [render(one.scene) for one in split_scenes("train", 500, seed=11)]
@@ -199,6 +200,7 @@ def test_command_passes_where_only_texts_do(worlds):
     assert "0 of 12 test images stand" in said
 
 
+@pytest.mark.slow
 def test_training_warns_and_keeps_what_it_found(worlds, leaky, tmp_path):
     few = ("--max-steps", 1, "--num-latents", 2, "--batch-size", 8, "--device", "cpu")
     arguments = ("train", worlds / "train", "--output", tmp_path / "out", "--test-set", leaky, "--test-set", worlds / "test", *few)

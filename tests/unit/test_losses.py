@@ -86,6 +86,7 @@ def test_other_positives_are_not_in_the_denominator() -> None:
     assert loss.item() == pytest.approx((math.log(1 + math.exp(-1)) + math.log(2)) / 2)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("hard_negatives", [0, 3])
 def test_one_positive_each_equals_cross_entropy(symmetric: bool, hard_negatives: int) -> None:
@@ -106,6 +107,7 @@ def test_one_positive_each_equals_cross_entropy(symmetric: bool, hard_negatives:
         assert_close(found, wanted, steps=FORWARD)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("margin", [None, MARGIN])
 def test_equals_the_slow_twin(symmetric: bool, margin: float | None) -> None:

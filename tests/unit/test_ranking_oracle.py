@@ -37,6 +37,7 @@ def scores_of(query: np.ndarray, corpus: np.ndarray) -> list[float]:
     return [float("nan") if np.isnan(query).any() else float(score) for score in best]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_bytes", [4_000, 1 << 20], ids=["many blocks", "one block"])
 def test_rank_and_metrics_of_random_cases_equal_the_oracle(block_bytes):
     different = []

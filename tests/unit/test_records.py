@@ -179,6 +179,7 @@ print(store.get(sys.argv[2]), store.corrupt, store.failure, store.put("new", b"n
 """
 
 
+@pytest.mark.process
 def test_no_permission_loses_no_record_and_ends_the_writing(store):
     path = store.put(KEY, b"content")
     for place in (path.parent, store.folder):
@@ -244,6 +245,7 @@ print(json.dumps([sum(stored), in_order, all(good), len(again), again.verify(), 
 """
 
 
+@pytest.mark.process
 def test_a_full_disk_ends_the_writing_and_leaves_what_is_there(tmp_path):
     """A disk of 300 KB, seen by one process alone and gone with it."""
     private = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
@@ -295,6 +297,7 @@ def test_a_record_that_another_process_removes_is_missing(store):
     assert store.get(KEY) is None and not path.exists() and store.corrupt == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("at, left", [("record.written:3", 2), ("record.replaced:3", 3)])
 def test_a_crash_leaves_whole_records_and_a_partial_that_is_cleared_away(tmp_path, at, left):
     result = subprocess.run(

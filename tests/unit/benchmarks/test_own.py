@@ -13,9 +13,8 @@ from slq.types import Item
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def test_a_world_has_five_sets(tmp_path):
-    write_sample_data(tmp_path, "test", 40)
-    found = load_benchmark("miniature", tmp_path)
+def test_a_world_has_five_sets(request):
+    found = load_benchmark("miniature", request.getfixturevalue("sample") / "test")
     names = ["explicit, text to image", "explicit, image to text", "knowledge", "composed", "rendered"]
     assert [one.name for one in found.sets] == names
     knowledge, composed = found.sets[2:4]

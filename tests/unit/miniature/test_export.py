@@ -32,6 +32,7 @@ def samples_of(split: str, count: int = 500, seed: int = 0) -> list[SampleScene]
 # Which scenes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "count"), [("test", 500), ("train", 2000)])
 def test_scenes_are_of_their_split_and_all_different(split, count):
     scenes = [one.scene for one in samples_of(split, count)]

@@ -44,6 +44,7 @@ def test_knowledge_is_asked_in_phrasings_that_no_training_uses():
     assert {question.kind for question in asked} == set(FACT_CATEGORIES)
 
 
+@pytest.mark.slow
 def test_spatial_questions_are_true_of_scenes_of_the_test_split():
     scenes = {render(one.scene).tobytes(): one.scene for one in split_scenes("test", 3 * 40)}
     asked = spatial_suite(40)
