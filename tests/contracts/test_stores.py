@@ -10,15 +10,17 @@ from slq.index.exact import ExactStore
 from slq.index.store import Row, StoreMetadata, open_store, stores
 from slq.testing import MemoryStore, contract_of_stores
 
+PROCESS, LIGHT = pytest.mark.process, contract_of_stores(durable=False)
 
-@pytest.mark.parametrize("name", contract_of_stores())
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in LIGHT else PROCESS) for name in contract_of_stores()])
 def test_exact(name, tmp_path):
     contract_of_stores()[name](ExactStore, tmp_path)
 
 
-@pytest.mark.parametrize("name", contract_of_stores(durable=False))
+@pytest.mark.parametrize("name", LIGHT)
 def test_memory(name, tmp_path):
-    contract_of_stores(durable=False)[name](MemoryStore, tmp_path)
+    LIGHT[name](MemoryStore, tmp_path)
 
 
 def test_a_store_is_opened_by_its_address(tmp_path):
