@@ -23,6 +23,7 @@ def scores(world: Path, tmp_path: Path, *arguments: object) -> dict:
     return json.loads((tmp_path / "scores.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_tuned_model_is_trained_scored_and_searched_with(method, world, tmp_path):
     tuned = tmp_path / "tuned"
@@ -34,6 +35,7 @@ def test_a_tuned_model_is_trained_scored_and_searched_with(method, world, tmp_pa
     assert "score" in invoke("search", "a cat", "--collection", tmp_path / "index", "--device", "cpu").output
 
 
+@pytest.mark.slow
 def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
     invoke(
         "train",
@@ -56,6 +58,7 @@ def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
     assert "groups of 1, 4" in refused("eval", world, "--model", tmp_path / "a", "--multi-vector-size", 2, "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_zero_shot_readouts(world, tmp_path):
     names = ("last_token", "last_token_one_word", "mean_tokens", "zero_token", "zero_token_one_word")
     found = [scores(world, tmp_path, "--baseline", name) for name in names]

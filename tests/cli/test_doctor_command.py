@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 import torch
 from command_line import invoke
 
@@ -12,6 +13,7 @@ from slq.encoders.latent import LatentEncoder
 from slq.models import FrozenModel
 
 
+@pytest.mark.slow
 def test_doctor_writes_what_it_found(adapter, tmp_path):
     result = invoke("doctor", "--model", adapter, "--device", "cpu", "--batch-size", 2, "--output", tmp_path / "report.json")
     assert "prefix split ...\n" in result.stderr and "All is well" in result.stdout
@@ -25,6 +27,7 @@ def test_doctor_writes_what_it_found(adapter, tmp_path):
     assert {"date", "torch", "hardware"} <= set(report["provenance"])
 
 
+@pytest.mark.slow
 def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
     """The fast path of every model is made to see padding."""
     right = FrozenModel.decode_latents

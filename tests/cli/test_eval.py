@@ -92,6 +92,7 @@ def test_eval_scores_categories_apart(tmp_path):
     assert "by_category" not in json.loads((tmp_path / "plain.json").read_text())["scores"]["asked"]
 
 
+@pytest.mark.slow
 def test_eval_writes_what_the_scores_depend_on(tiny_world, adapter, tmp_path):
     data, kept = tiny_world / "test" / "captions.jsonl", tmp_path / "embeddings kept"
     result = scored(tmp_path, data, "--model", adapter, "--per-query", "--cache-dir", kept)
@@ -111,6 +112,7 @@ def test_eval_writes_what_the_scores_depend_on(tiny_world, adapter, tmp_path):
     assert other["data_sha256"] != result["data_sha256"] and "ranks" not in other["scores"]["text to image"]
 
 
+@pytest.mark.slow
 def test_compare_shows_differences_and_what_cannot_be_tested(tiny_world, adapter, other_adapter, tmp_path):
     data, files = tiny_world / "test" / "captions.jsonl", [tmp_path / f"{name}.json" for name in ("a", "b", "plain", "other")]
     invoke("eval", data, "--model", adapter, "--output", files[0], "--per-query", "--device", "cpu")
@@ -138,6 +140,7 @@ def test_compare_shows_published_figures_as_such(tmp_path):
     assert "measured" in shown and "published" in shown and "48.5%" in shown and "50.0%" in shown and "image to text" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["miniature", "beir"])
 def test_eval_of_a_benchmark_says_what_it_is(name, tiny_world, adapter, tmp_path):
     pytest.importorskip("slq.benchmarks")
@@ -149,6 +152,7 @@ def test_eval_of_a_benchmark_says_what_it_is(name, tiny_world, adapter, tmp_path
     assert "hit@1" in shown and "1.0000" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*had more than 3 tokens")
 def test_what_a_training_was_told_about_its_model_is_used_and_saved(tiny_world, tmp_path):
     captions = tiny_world / "train" / "captions.jsonl"
@@ -161,11 +165,13 @@ def test_what_a_training_was_told_about_its_model_is_used_and_saved(tiny_world, 
     assert scores["base_model"] == {**saved, "dtype": "float32"}, "an adapter brings its preprocessing along, not its dtype"
 
 
+@pytest.mark.slow
 def test_eval_without_adapter_is_told_how_to_load(tiny_world, tmp_path):
     result = scored(tmp_path, tiny_world / "test" / "knowledge", "--instruction", "in one word", "--preprocessing", "native")
     assert {"name": "native", "instruction": "in one word"}.items() <= result["base_model"]["preprocessing"].items()
 
 
+@pytest.mark.slow
 def test_an_adapter_over_a_model_that_is_named(tiny_world, adapter, tmp_path):
     data = tiny_world / "test" / "knowledge"
     weights = tmp_path / "weights"

@@ -116,6 +116,7 @@ def test_a_fault_is_told_by_the_check_that_is_about_it(fault, tmp_path):
         contract_of_stores(durable=False)[FAULTS[fault]](fault, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_whole_contract_names_the_check_that_failed():
     check_store(MemoryStore, durable=False)
     with pytest.raises(AssertionError, match=r"^optimizing_keeps_results: "):
