@@ -54,9 +54,11 @@ class MeanPooling:
     """
 
     def __call__(self, states_BND: Tensor) -> Tensor:
+        """(B, N, D) to (B, D); see `Pooling`."""
         return functional.normalize(states_BND.float().mean(dim=1), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
+        """(D,): one vector an item."""
         return (dim,)
 
 
@@ -66,9 +68,11 @@ class LastPooling:
     """The direction of the last state: the last latent query's, or of left-padded tokens the last token's."""
 
     def __call__(self, states_BND: Tensor) -> Tensor:
+        """(B, N, D) to (B, D); see `Pooling`."""
         return functional.normalize(states_BND[:, -1].float(), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
+        """(D,): one vector an item."""
         return (dim,)
 
 
@@ -84,7 +88,9 @@ class MultiVectorPooling:
     size: int = 1
 
     def __call__(self, states_BND: Tensor) -> Tensor:
+        """(B, N, D) to (B, G, D); see `Pooling`."""
         return functional.normalize(states_BND[:, : self.size].float(), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
+        """(G, D): `size` vectors an item."""
         return (self.size, dim)

@@ -60,6 +60,7 @@ class KVCache:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes that all tiers hold."""
         return sum(tier.num_bytes for tier in self.tiers)
 
     @property

@@ -39,12 +39,15 @@ class MemoryTier:
 
     @property
     def full(self) -> bool:
+        """Whether there is hardly any room left."""
         return self.num_bytes >= NEARLY_FULL * self.budget
 
     def has(self, key: str) -> bool:
+        """Whether there is an entry."""
         return key in self._entries
 
     def get(self, key: str) -> Tensors | None:
+        """An entry, or None."""
         return self._entries.get(key)
 
     def put(self, key: str, tensors: Tensors) -> bool:
@@ -77,14 +80,17 @@ class DiskTier:
 
     @property
     def budget(self) -> int | None:
+        """Bytes that it may hold; None for no bound."""
         return self.records.budget
 
     @property
     def num_bytes(self) -> int:
+        """Bytes that it holds."""
         return self.records.num_bytes
 
     @property
     def full(self) -> bool:
+        """Whether there is hardly any room left."""
         return self.records.full
 
     def has(self, key: str) -> bool:
@@ -92,6 +98,7 @@ class DiskTier:
         return key in self.records
 
     def get(self, key: str) -> Tensors | None:
+        """An entry, or None."""
         return self.records.get(key)
 
     def put(self, key: str, tensors: Tensors) -> bool:

@@ -56,6 +56,7 @@ class NamedOptions:
         return cls(table["name"], {key: value for key, value in table.items() if key != "name"})
 
     def to_dict(self) -> dict[str, Any]:
+        """The form of a config file; `from_dict` reads it."""
         return {"name": self.name, **self.options}
 
     def __str__(self) -> str:

@@ -56,6 +56,7 @@ class Examination:
 
     @property
     def failed(self) -> tuple[Row, ...]:
+        """The checks that failed."""
         return tuple(row for row in self.rows if row.result == "failed")
 
 

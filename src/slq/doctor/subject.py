@@ -91,10 +91,12 @@ class Subject:
 
     @property
     def is_quantized(self) -> bool:
+        """Whether the weights are quantised."""
         return bool(getattr(self.model.model, "is_quantized", False))
 
     @property
     def tolerances(self) -> Tolerances:
+        """What differences pass, by the dtype of the weights."""
         return FULL if self.model.model.dtype == torch.float32 and not self.is_quantized else HALF
 
     @property
@@ -110,6 +112,7 @@ class Subject:
 
     @property
     def embeddings(self) -> Tensor:
+        """Pooled embeddings (B, D) of all items in one batch."""
         return MeanPooling()(self.states)
 
     @torch.no_grad()

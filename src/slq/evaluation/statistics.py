@@ -58,6 +58,7 @@ class QueryValues:
 
     @property
     def num_clusters(self) -> int:
+        """How many clusters the queries fall into."""
         return self.values_MQ.shape[1] if self.labels is None else len(self.labels)
 
     def sums(self, values_MQ: np.ndarray) -> np.ndarray:

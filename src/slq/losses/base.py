@@ -67,6 +67,7 @@ class CombinedLoss:
     parts: tuple[Loss, ...]
 
     def __call__(self, batch: LossBatch) -> Tensor:
+        """The sum over `parts`; see `Loss`."""
         total = self.parts[0](batch)
         for part in self.parts[1:]:
             total = total + part(batch)

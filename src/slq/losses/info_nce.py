@@ -29,6 +29,7 @@ class InfoNCE:
     false_negative_margin: float | None = None
 
     def __call__(self, batch: LossBatch) -> Tensor:
+        """The loss of a batch; see `Loss`."""
         return info_nce(
             batch.queries_BD,
             batch.candidates_CD,
@@ -104,6 +105,7 @@ def _false_negatives(cosines_BC: Tensor, positives_BC: Tensor, margin: float) ->
 
 
 def check_shapes(queries_BD: Tensor, candidates_CD: Tensor, positives_BC: Tensor, temperature: float | Tensor) -> None:
+    """Raise InputError if queries, candidates, positives and temperature do not fit together."""
     queries_shape, candidates_shape = tuple(queries_BD.shape), tuple(candidates_CD.shape)
     if queries_BD.ndim != 2 or candidates_CD.ndim != 2 or queries_BD.shape[1] != candidates_CD.shape[1]:
         raise InputError(f"Queries and candidates must be matrices of one width, not {queries_shape} and {candidates_shape}.")

@@ -31,6 +31,7 @@ class LateInteraction:
     false_negative_margin: float | None = None
 
     def __call__(self, batch: LossBatch) -> Tensor:
+        """The loss of a batch; see `Loss`."""
         queries_BND = functional.normalize(batch.queries_BND.float(), dim=-1)
         candidates_CND = functional.normalize(batch.candidates_CND.float(), dim=-1)
         of_sizes = [

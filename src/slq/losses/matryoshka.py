@@ -28,6 +28,7 @@ class Matryoshka:
     dims: tuple[int, ...] = ()
 
     def __call__(self, batch: LossBatch) -> Tensor:
+        """The loss of a batch; see `Loss`."""
         return torch.stack([self.loss(batch), *(self.loss(_truncated(batch, dim)) for dim in self.dims)]).mean()
 
 

@@ -36,6 +36,7 @@ class Orthogonality:
             raise ConfigError(f"loss orthogonality: weight must be a number, at least 0, not {self.weight}.")
 
     def __call__(self, batch: LossBatch) -> Tensor:
+        """The loss of a batch; see `Loss`."""
         return self.weight * orthogonality_penalty(torch.cat([batch.queries_BND, batch.candidates_CND]))
 
 

@@ -118,10 +118,12 @@ class FrozenModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are, or the first of them."""
         return self.model.device
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """How items are prepared."""
         return self.item_processor.preprocessing
 
     @property

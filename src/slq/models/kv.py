@@ -31,6 +31,7 @@ class PreparedBatch:
         return self.inputs["input_ids"].shape[0]
 
     def to(self, device: torch.device) -> PreparedBatch:
+        """The same batch on a device."""
         return PreparedBatch({name: value.to(device) for name, value in self.inputs.items()}, self.truncated)
 
 
@@ -84,6 +85,7 @@ class ItemKV:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of keys, values and position."""
         return self.keys.nbytes + self.values.nbytes + self.next_position.nbytes
 
 

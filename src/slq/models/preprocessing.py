@@ -44,6 +44,7 @@ class Preprocessing:
             raise ModelError(f"max_pixels must be at least 1, not {self.max_pixels}.")
 
     def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; `from_dict` reads it."""
         return asdict(self)
 
     @classmethod

@@ -48,6 +48,7 @@ class HarnessTask:
         return sum(min(len(one.eval_docs), self.limit or len(one.eval_docs)) for one in self.parts.values())
 
     def ask(self, asker: Asker) -> list[Answer]:
+        """Put the task's questions; see `Task`."""
         from lm_eval import evaluate
 
         seed_everything(self.seed)

@@ -24,6 +24,7 @@ class BuiltinTask:
         return len(self.asked)
 
     def ask(self, asker: Asker) -> list[Answer]:
+        """Put the task's questions; see `Task`."""
         conversations = [[asker.model.message(question.item)] for question in self.asked]
         return [
             Answer(f"{self.name}/{place}", one.kind, one.item.text or "", one.answer, given, float(given == one.answer))

@@ -42,9 +42,9 @@ def is_refusal(text: str) -> bool:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The first JSON object of an answer, whatever stands around it; what a model thinks before it answers is skipped.
+    r"""The first JSON object of an answer, whatever stands around it; what a model thinks before it answers is skipped.
 
-    >>> parse_object('Sure! ```json\\n{"query": "it purrs"}\\n```')
+    >>> parse_object('Sure! ```json\n{"query": "it purrs"}\n```')
     {'query': 'it purrs'}
     """
     text = _THINKING.sub("", text)

@@ -1,6 +1,7 @@
 """Scenes: one to three groups of objects with colour, count, size, position and background; and their images.
 
-Which split a scene belongs to is a hash over the printed form of its groups: the name and the fields of `Group` must stay as they are."""
+Which split a scene belongs to is a hash over the printed form of its groups: the name and the fields of `Group` must stay as they are.
+"""
 
 from __future__ import annotations
 
