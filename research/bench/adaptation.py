@@ -35,20 +35,22 @@ from slq.models import load_model
 from slq.pooling import MeanPooling
 from slq.training import TrainConfig, train
 from slq.training.batches import ContrastiveBatch
-from slq.training.methods import LatentLearner
+from slq.training.step import ContrastiveStep
 
 
-class RowForEachCaption(LatentLearner):
+class RowForEachCaption(ContrastiveStep):
     """The same loss with an image run once for each of its captions in the batch, as where rows are pairs."""
 
-    def forward(self, batch: ContrastiveBatch, ahead: object = None) -> Tensor:
+    def forward(self, batch: ContrastiveBatch, prefetched: object = None) -> Tensor:
         times = batch.positives.sum(dim=1)
         rows = [query for query, count in zip(batch.queries, times.tolist(), strict=True) for _ in range(count)]
-        rows_RD, candidates_CD = MeanPooling()(self.encoder.states([*rows, *batch.candidates])).split([len(rows), len(batch.candidates)])
+        rows_RD, candidates_CD = MeanPooling()(self.trainable.encoder.states([*rows, *batch.candidates])).split(
+            [len(rows), len(batch.candidates)]
+        )
         queries_BD = rows_RD.new_zeros(len(times), rows_RD.shape[1])
         of_row = times.new_tensor(range(len(times))).repeat_interleave(times)
         queries_BD = queries_BD.index_add(0, of_row, rows_RD) / times[:, None]
-        return info_nce(queries_BD, candidates_CD, batch.positives, self.queries.temperature)
+        return info_nce(queries_BD, candidates_CD, batch.positives, self.trainable.temperature)
 
 
 def main() -> None:
@@ -93,7 +95,7 @@ def compare(folder: Path, ways: dict[str, TrainConfig], repeats: int) -> dict[st
     for turn in range(repeats):
         for way in ways if turn == 0 else ("ours", "naive"):
             clock = time.perf_counter()
-            with patch("slq.training.methods.LatentLearner", RowForEachCaption if way == "naive" else LatentLearner):
+            with patch("slq.training.loop.ContrastiveStep", RowForEachCaption if way == "naive" else ContrastiveStep):
                 encoder = train(pairs, model, folder / f"{way} {turn}", ways[way])
             seconds[way].append(time.perf_counter() - clock)
             learned[way], scores[way] = encoder.queries.latents.detach(), encoder.training["final_scores"]

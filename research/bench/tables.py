@@ -51,7 +51,7 @@ def adaptation() -> str:
             f"{seconds['median']:.0f}",
             with_range(one["speed_up"][way], 1),
             f"{one['largest_difference_of_weights'][way]:.0e}" if way != "naive" else "",
-            f"{one['validation_scores'][way]['query hit@1']:.0%}",
+            f"{one['validation_scores'][way]['val/query_to_positive/hit@1']:.0%}",
         ]
         for schedule, one in found.items()
         if schedule.endswith("in a step")

@@ -10,6 +10,9 @@
     ├── AdapterError (1, 422) an adapter cannot be read
     │   └── FingerprintMismatchError (1, 409)  an adapter or saved embeddings belong to another model, template or shape
     ├── ModelError (1, 422)   a model cannot be loaded or lacks what is needed
+    ├── TrainingError (1, 500)  a training run cannot go on
+    │   ├── NonFiniteLossError    the loss or its gradient is no finite number any more
+    │   └── ResumeMismatchError   a run is resumed with other data, another order of it, or other options
     ├── OutputError (1, 507)  a result cannot be written
     │   ├── OutputExistsError (1, 409)  the output folder holds something already
     │   └── DiskFullError     there is no room left
@@ -98,6 +101,18 @@ class ModelError(SlqError):
     """A model cannot be loaded or lacks what is needed."""
 
     http_status = 422
+
+
+class TrainingError(SlqError):
+    """A training run cannot go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss or its gradient is no finite number any more."""
+
+
+class ResumeMismatchError(TrainingError):
+    """A run is to be resumed with other data, another order of it, or other options."""
 
 
 class OutputError(SlqError):

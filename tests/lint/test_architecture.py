@@ -29,7 +29,6 @@ HEAVY, LIGHT_RANKS = {"torch", "transformers", "sentence_transformers", "lancedb
 # What the code should do without, and the files that still hold it: (what, where).
 TOLERATED = {
     ("id()", "evaluation/leakage.py"),
-    ("id()", "training/screening.py"),
     ("id()", "encoders/finetuned.py"),
 }
 

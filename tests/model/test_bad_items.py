@@ -136,8 +136,8 @@ def test_a_bad_item_among_the_pairs_costs_only_its_row(kind, model, bad, tmp_pat
     options = TrainConfig(num_latents=2, batch_size=4, max_steps=1, validation_split=0)
     train(pairs, model, tmp_path / "run", options, show_progress=False)
     assert Adapter.load(tmp_path / "run").training["pairs"] == 6
-    (left_out,) = (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()
-    assert "pairs.csv line 99" in left_out and bad[kind][1] in left_out
+    (skipped,) = (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()
+    assert "pairs.csv line 99" in skipped and bad[kind][1] in skipped
 
 
 def test_encode_lists_every_bad_input(encoder, bad, good, alone):

@@ -21,11 +21,13 @@ from slq.errors import AdapterError, FingerprintMismatchError, InputError
 from slq.evaluation import evaluate
 from slq.evaluation.ranking import rank
 from slq.io.provenance import parameter_hash
+from slq.losses import compose_loss
 from slq.losses.info_nce import info_nce
 from slq.losses.late_interaction import late_interaction, late_interaction_nce
 from slq.training import TrainConfig, train
 from slq.training.batches import Batches
-from slq.training.methods import fresh_learner, fresh_queries
+from slq.training.methods import fresh_queries, methods
+from slq.training.step import ContrastiveStep
 from slq.types import Item
 
 OPTIONS = TrainConfig(num_latents=4, epochs=2, batch_size=8, validation_size=8, save_steps=2, learning_rate=5e-3)
@@ -35,6 +37,10 @@ TUNED = ["lora", "full"]
 def tuning(method: str) -> TrainConfig:
     plain = TrainConfig()
     return replace(OPTIONS, method=method, num_latents=plain.num_latents, learning_rate=1e-3)
+
+
+def step_of(model, config):
+    return ContrastiveStep(methods.get(config.method).create(model, config), compose_loss(config))
 
 
 def run(pairs, model, out, options, **changes):
@@ -133,9 +139,9 @@ def test_several_passes_have_the_gradient_of_one(method, pairs, model):
     found = []
     for tokens in (10_000, 120):
         torch.manual_seed(0)  # where LoRA starts
-        learner = fresh_learner(model, replace(options, mini_batch_tokens=tokens, prefix_caching=False))
-        loss = learner(batch)
-        found.append((loss.item(), torch.autograd.grad(loss, list(learner.parameters()))))
+        step = step_of(model, replace(options, mini_batch_tokens=tokens, prefix_caching=False))
+        loss = step(batch)
+        found.append((loss.item(), torch.autograd.grad(loss, list(step.parameters()))))
     (one_loss, one), (parts_loss, parts) = found
     assert_close(parts_loss, one_loss, steps=FORWARD)
     for whole, part in zip(one, parts, strict=True):
@@ -295,19 +301,19 @@ def test_late_interaction_loss_in_closed_form():
 def test_with_one_vector_it_is_info_nce(pairs, model):
     ((batch,),) = Batches(pairs, 8, 2, seed=0).from_step(0, 1)
     options = replace(OPTIONS, num_latents=1, false_negative_margin=0.1)
-    plain, grouped = (fresh_learner(model, replace(options, multi_vector_sizes=groups))(batch) for groups in ((), (1,)))
+    plain, grouped = (step_of(model, replace(options, multi_vector_sizes=groups))(batch) for groups in ((), (1,)))
     assert grouped.item() == pytest.approx(2 * plain.item(), rel=1e-5)
 
 
 @pytest.mark.slow
 def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     ((batch,),) = Batches(pairs, 8, 1, seed=0).from_step(0, 1)
-    learner = fresh_learner(model, replace(OPTIONS, matryoshka_dims=(16, 64)))
-    whole, losses = learner(batch), []
-    original = learner.encoder.pooling
+    step = step_of(model, replace(OPTIONS, matryoshka_dims=(16, 64)))
+    whole, losses = step(batch), []
+    original = step.trainable.encoder.pooling
     for width in (model.dim, 16, 64):
-        single = fresh_learner(model, OPTIONS)
-        single.encoder.pooling = lambda states, width=width: torch.nn.functional.normalize(original(states)[:, :width], dim=-1)
+        single = step_of(model, OPTIONS)
+        single.trainable.encoder.pooling = lambda states, width=width: torch.nn.functional.normalize(original(states)[:, :width], dim=-1)
         losses.append(single(batch).item())
     assert whole.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert len({round(loss, 3) for loss in losses}) == 3

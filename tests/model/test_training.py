@@ -12,12 +12,12 @@ from tolerance import TRAINING, assert_close
 
 from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
 from slq.encoders.latent import LatentEncoder
-from slq.errors import InputError, OutputExistsError
+from slq.errors import InputError, NonFiniteLossError, OutputExistsError, ResumeMismatchError
 from slq.io.provenance import parameter_hash
 from slq.training import PRESETS, TrainConfig, train
 from slq.training.batches import Batches
-from slq.training.loop import split_validation
 from slq.training.methods import learning_rate
+from slq.training.validation import split_validation
 from slq.types import Item, Pair
 
 # A random start, from which eight steps already lead somewhere.
@@ -48,8 +48,8 @@ def test_it_learns_and_logs(unbroken, pairs):
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert sum(line["loss"] for line in lines[-2:]) < sum(line["loss"] for line in lines[:2])
-    assert {"loss", "temperature", "gradient_norm", "items_per_second"} <= set(lines[0])
-    assert {"query hit@1", "query hit@5", "positive hit@1", "positive hit@5"} <= set(lines[3]) & set(lines[-1])
+    assert {"loss", "temperature", "grad_norm", "items_per_second"} <= set(lines[0])
+    assert {f"val/{way}/hit@{k}" for way in ("query_to_positive", "positive_to_query") for k in (1, 5)} <= set(lines[3]) & set(lines[-1])
     config = json.loads((out / "slq_adapter.json").read_text())
     assert config["training"]["steps"] == 8 and config["training"]["pairs"] == 32 and config["training"]["seed"] == 0
     again = LatentEncoder.from_pretrained(out, encoder.model)
@@ -90,9 +90,29 @@ def test_slow_twin_learns_the_same(unbroken, pairs, model, tmp_path):
 
 @pytest.mark.slow
 def test_resume_refuses_another_run(pairs, model, tmp_path):
-    run(pairs, model, tmp_path / "run", stop_after=2)
-    with pytest.raises(InputError, match="batch_size was 8 and is now 4"):
-        run(pairs, model, tmp_path / "run", resume=True, batch_size=4)
+    plain = {"validation_size": None, "validation_split": 0.0}
+    run(pairs, model, tmp_path / "run", stop_after=2, **plain)
+    others = [*pairs[:-1], replace(pairs[-1], query=Item("something else"))]
+    refused = [
+        (pairs, {"batch_size": 4}, "batch_size was 8 and is now 4"),
+        (others, {}, "the training pairs are others than before"),
+        ([*pairs[1::-1], *pairs[2:]], {}, "the training pairs are in another order than before"),
+    ]
+    for given, changes, message in refused:
+        with pytest.raises(ResumeMismatchError, match=message):
+            run(given, model, tmp_path / "run", resume=True, **plain, **changes)
+
+
+def test_a_loss_that_is_no_number_stops_before_anything_is_saved(pairs, model, tmp_path):
+    def spoil(step, total, encoder):
+        if step == 3:
+            encoder.queries.latents.data[0, 0] = torch.nan
+
+    with pytest.raises(NonFiniteLossError, match=r"The loss of step 4 is nan .* checkpoint-0000002 is from before it"):
+        run(pairs, model, tmp_path / "run", after_step=spoil)
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-0000002"]
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / "checkpoint-0000002" / "model.safetensors").values())
 
 
 def test_an_output_folder_that_exists(pairs, model, unbroken):
@@ -225,7 +245,7 @@ def test_pairs_of_text_alone_train_too(model, tmp_path):
     assert run(texts, model, tmp_path / "run", max_steps=1, validation_size=2).queries.num_latents == 4
 
 
-def test_bad_items_are_left_out_and_listed(pairs, model, tmp_path, capsys):
+def test_bad_items_are_skipped_and_listed(pairs, model, tmp_path, capsys):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not an image")
     bad = [
@@ -235,7 +255,7 @@ def test_bad_items_are_left_out_and_listed(pairs, model, tmp_path, capsys):
         *pairs[3:20],
     ]
     run(bad, model, tmp_path / "run", max_steps=1, validation_size=2)
-    listed = [json.loads(line)["item"] for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
+    listed = [json.loads(line)["source"] for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert listed == ["row 0", "row 1", "row 2"]
     assert "missing.png" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "slq_adapter.json").read_text())["training"]["pairs"] == 17

@@ -121,6 +121,7 @@ class MethodConfig:
         "latents",
         help="`latents`; or, to compare with, `lora` or `full`, which tune the decoder's own weights in a copy and read its last token.",
         choices=("latents", "lora", "full"),
+        plugin_group="slq.methods",
         panel=METHOD,
     )
     lora_rank: int = option(8, help="Rank of LoRA's matrices.", minimum=1, panel=METHOD)

@@ -2,54 +2,106 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from slq.errors import InputError
-from slq.io.files import map_os_errors
+from slq.config import TrainConfig
+from slq.config.fields import result_settings
+from slq.errors import ResumeMismatchError
+from slq.io.files import map_os_errors, write_json
+from slq.models import FrozenModel
+from slq.types import Pair
 
 RUN_FILE = "run.json"
+_DATA = {"pairs_sha256": "training pairs", "validation_sha256": "validation pairs"}
 
 
-def describe_run(out: Path, description: dict[str, Any], resume: bool) -> None:
-    """Write down what decides this run's weights, or check that a resumed run is the same.
+def run_record(config: TrainConfig, model: FrozenModel, pairs: Sequence[Pair], validation_pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What decides the weights of a run, ready for JSON: options, base model, and the content of the pairs.
 
-    Raises InputError naming the first setting that differs.
+    Args:
+        config: the run's options, with its learning rate.
+        model: the base model.
+        pairs: training pairs, in the order in which batches are drawn from them.
+        validation_pairs: what the run is validated on.
     """
-    file = out / RUN_FILE
-    if resume and file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in description.items():
-            if before.get(name, value) != value:  # a setting that the run did not know yet had its default
-                raise InputError(
-                    f"Cannot resume {out}: {name} was {before.get(name)!r} and is now {value!r}. Resume with the same settings, "
-                    "or train into another folder."
-                )
+    hashes = [_pair_sha256(pair) for pair in pairs]
+    return {
+        **result_settings(config),
+        "base_model": model.identity.to_dict(),
+        "pairs": len(pairs),
+        "pairs_sha256": _sha256(sorted(hashes)),
+        "pairs_order_sha256": _sha256(hashes),
+        "validation_sha256": _sha256(map(_pair_sha256, validation_pairs)),
+    }
+
+
+def check_record(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
+    """Write what decides a run's weights, or check that a resumed run is the same.
+
+    Args:
+        folder: of the run.
+        record: what `run_record` gave.
+        resume: whether the folder is that of a run which goes on.
+
+    Raises:
+        ResumeMismatchError: naming what differs: an option, the base model, the data, or its order.
+        OutputError: if it cannot be written.
+    """
+    file = folder / RUN_FILE
+    if not (resume and file.exists()):
+        write_json(file, dict(record))
         return
-    with map_os_errors(file):
-        file.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    before = json.loads(file.read_text(encoding="utf-8"))
+    plain = json.loads(json.dumps(record))
+    for name, value in plain.items():
+        if before.get(name, value) == value:  # an option that the run did not know yet had its default
+            continue
+        if name in _DATA:
+            what = f"the {_DATA[name]} are others than before"
+        elif name == "pairs_order_sha256":
+            what = "the training pairs are in another order than before"
+        else:
+            what = f"{name} was {before[name]!r} and is now {value!r}"
+        raise ResumeMismatchError(f"Cannot resume {folder}: {what}. Resume with the same data and options, or train into another folder.")
 
 
-def newest(out: Path) -> Path | None:
-    """The newest complete checkpoint, if there is one."""
-    found = sorted(path for path in out.glob("checkpoint-*") if path.suffix != ".partial")
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run, if there is one."""
+    found = sorted(path for path in folder.glob("checkpoint-*") if path.suffix != ".partial")
     return found[-1] if found else None
 
 
-def step_of(checkpoint: Path) -> int:
+def load_newest(accelerator: Accelerator, folder: Path) -> int:
+    """Load the newest checkpoint of a run into what the accelerator has prepared; the steps it has done, 0 without one."""
+    checkpoint = newest(folder)
+    if checkpoint is None:
+        return 0
+    accelerator.load_state(str(checkpoint))
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def save(accelerator: Accelerator, out: Path, step: int) -> None:
+def save(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Save weights, optimiser, schedule and random states as `checkpoint-<step>`; older ones go once this one is whole.
 
     Every process calls it, since each has random states of its own; the first one does the rest.
+
+    Args:
+        accelerator: which has prepared what is saved.
+        folder: of the run.
+        step: the number of steps done.
+
+    Raises:
+        DiskFullError: if there is no room for it.
+        OutputError: if it cannot be written.
     """
-    target = out / f"checkpoint-{step:07d}"
+    target = folder / f"checkpoint-{step:07d}"
     partial = target.with_suffix(".partial")
     main = accelerator.is_main_process
     try:
@@ -66,6 +118,15 @@ def save(accelerator: Accelerator, out: Path, step: int) -> None:
         if main:
             shutil.rmtree(partial, ignore_errors=True)  # what is left of one that failed only fills the disk
     if main:
-        for older in out.glob("checkpoint-*"):
+        for older in folder.glob("checkpoint-*"):
             if older != target:
                 shutil.rmtree(older, ignore_errors=True)
+
+
+def _pair_sha256(pair: Pair) -> str:
+    parts = [[item.content_hash for item in items] for items in ((pair.query,), pair.positives, pair.negatives)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _sha256(hashes: Any) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""What the training loop is given of each method: its parameters, the states of a batch with gradients, its loss, and how it is saved.
+"""Training methods: what is learned, from which start, and how it is saved.
 
-Shapes: B items of a batch, N vectors of an item (1 for tuned models), D hidden size.
+Shapes: B items of a batch, N vectors of an item (1 for fine-tuned models), D hidden size.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,79 +18,94 @@ from torch import Tensor, nn
 from slq.adapters.latents import LatentQueries, temperature_of
 from slq.cache import KVCache
 from slq.config import TrainConfig
-from slq.encoders import FineTunedModel
 from slq.encoders.base import Encoder
-from slq.encoders.latent import LatentEncoder, Prefetched
-from slq.losses import LossBatch, compose_loss
+from slq.encoders.finetuned import FineTunedModel
+from slq.encoders.latent import LatentEncoder
+from slq.encoders.reuse import Prefetched
 from slq.models import FrozenModel
-from slq.training.batches import ContrastiveBatch
-from slq.training.distributed import gather_states
+from slq.registry import Registry
 from slq.types import Item
 
 CACHE_LEVELS = {"kv": "states", "vision": "features", "none": "none"}
-LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
-SHARE_OF_START = 0.1  # of latents: their learning rate is this share of the size of their start
+LR_FRACTION_OF_INIT_RMS = 0.1  # of latent queries: their learning rate is this fraction of the size of their values at the start
 
 
-class Learner(nn.Module, ABC):
-    """One forward pass from items to loss; its parameters are those that are learned, no others.
+class Trainable(nn.Module, ABC):
+    """What the training loop is given: its parameters are those that are learned, no others.
 
-    On several processes each embeds its share of the batch, and every one computes the loss of all of it.
+    Attributes:
+        encoder: the encoder that is trained.
     """
 
     encoder: Encoder
 
-    def __init__(self, config: TrainConfig, rank: int = 0, processes: int = 1):
-        super().__init__()
-        self.config, self._place = config, (rank, processes)
-        self.loss = compose_loss(config)
-
     @property
     @abstractmethod
     def temperature(self) -> Tensor:
-        """The divisor of the logits."""
+        """The divisor of cosines, a scalar that may be learned."""
 
     @abstractmethod
-    def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
-        """States of items (B, N, D) with gradient; ahead: see `LatentEncoder.states`."""
+    def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
+        """States of items (B, N, D) before pooling, with gradient.
 
-    @abstractmethod
-    def save(self, out: Path, training: dict[str, Any]) -> None:
-        """Write what was learned, with the story of its training, into the run's folder."""
+        Args:
+            items: of one process.
+            prefetched: what `prefetch_batches` gave for the batch.
+        """
 
     @abstractmethod
     def interpolate(self, alpha: float) -> None:
-        """Move between where training started (alpha 0) and what was learned (alpha 1)."""
+        """Move between where training started (alpha 0) and what was learned (alpha 1); see WiSE-FT."""
 
-    def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
-        """What the optimiser is given."""
+    @abstractmethod
+    def save(self, folder: Path, training: dict[str, Any]) -> None:
+        """Write what was learned into the run's folder.
+
+        Args:
+            folder: an existing folder.
+            training: the options of the run, and its provenance.
+        """
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What the optimiser is given, by default all parameters at one learning rate."""
         return [{"params": list(self.parameters()), "lr": learning_rate}]
 
-    def prefill(self, items: Sequence[Item], progress: Callable[[int], None], workers: int) -> str:
-        """Read ahead what never changes, and say what was kept; nothing, where all weights change."""
+    def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
+        """Compute once what never changes, and say what was cached; by default nothing."""
         return ""
 
-    def prefetch_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Prefetched]:
-        """For each batch what was prepared of it while the model ran."""
+    def prefetch_batches(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
+        """For each batch what was prepared of it while the model ran; by default nothing."""
         yield from ({} for _ in batches)
 
-    def forward(self, batch: ContrastiveBatch, ahead: Prefetched | None = None) -> Tensor:
-        """The loss of a batch."""
-        states_BND = gather_states(batch.items, partial(self.states, ahead=ahead or {}), *self._place)
-        sizes = [len(batch.queries), len(batch.candidates)]
-        positives_BC = batch.positives.to(states_BND.device)
-        queries_BND, candidates_CND = states_BND.split(sizes)
-        queries_BD, candidates_CD = self.encoder.pooling(states_BND).split(sizes)
-        return self.loss(LossBatch(queries_BND, candidates_CND, queries_BD, candidates_CD, positives_BC, self.temperature))
+
+@runtime_checkable
+class Method(Protocol):
+    """A way of adapting a model, found by name in `methods`; a distribution adds one by an entry point of `slq.methods`."""
+
+    def learning_rate(self, model: FrozenModel, config: TrainConfig) -> float:
+        """The learning rate of a run that chooses none."""
+        ...
+
+    def create(self, model: FrozenModel, config: TrainConfig) -> Trainable:
+        """What a run with these options starts from; the model stays as it is."""
+        ...
+
+    def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> Encoder:
+        """What `Trainable.save` wrote, over its base model; see `LatentEncoder.from_pretrained`."""
+        ...
 
 
-class LatentLearner(Learner):
+methods: Registry[Method] = Registry("slq.methods", Method)
+
+
+class LatentTrainable(Trainable):
     """Latent queries over a frozen model."""
 
     encoder: LatentEncoder
 
-    def __init__(self, encoder: LatentEncoder, config: TrainConfig, rank: int = 0, processes: int = 1):
-        super().__init__(config, rank, processes)
+    def __init__(self, encoder: LatentEncoder):
+        super().__init__()
         self.encoder = encoder
         self.queries = encoder.queries
         self._start = encoder.queries.latents.detach().clone()
@@ -99,33 +114,53 @@ class LatentLearner(Learner):
     def temperature(self) -> Tensor:
         return self.queries.temperature
 
-    def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
-        return self.encoder.states(items, ahead)
+    def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
+        return self.encoder.states(items, prefetched)
 
     def interpolate(self, alpha: float) -> None:
         self.queries.interpolate(self._start, alpha)
 
-    def prefill(self, items: Sequence[Item], progress: Callable[[int], None], workers: int) -> str:
-        self.encoder.prefill(items, progress, workers)
-        return "" if self.encoder.cache is None else f"kept of {len(items)} items: {self.encoder.describe_cache(items)}"
+    def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
+        self.encoder.prefill(items, progress, num_workers)
+        return "" if self.encoder.cache is None else f"cached of {len(items)} items: {self.encoder.describe_cache(items)}"
 
-    def prefetch_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Prefetched]:
-        return self.encoder.prefetch_batches(batches, workers)
+    def prefetch_batches(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
+        return self.encoder.prefetch_batches(batches, num_workers)
 
-    def save(self, out: Path, training: dict[str, Any]) -> None:
+    def save(self, folder: Path, training: dict[str, Any]) -> None:
         self.encoder.training = training
-        self.encoder.adapter.save(out)
+        self.encoder.adapter.save(folder)
 
 
-class TunedLearner(Learner):
+class LatentMethod:
+    """Learn latent queries; the model stays frozen."""
+
+    def learning_rate(self, model: FrozenModel, config: TrainConfig) -> float:
+        """A tenth of the size of the latent queries' values at the start."""
+        return LR_FRACTION_OF_INIT_RMS * init_rms(model, config.init)
+
+    def create(self, model: FrozenModel, config: TrainConfig) -> LatentTrainable:
+        """Initialised latent queries with an empty cache."""
+        cache = kv_cache(config, model.device) if config.prefix_caching else None
+        queries = fresh_queries(model, config)
+        return LatentTrainable(LatentEncoder(model, queries, cache, config.prefix_caching, mini_batch_tokens=config.mini_batch_tokens))
+
+    def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> LatentEncoder:
+        """The adapter in a folder."""
+        return LatentEncoder.from_pretrained(folder, model, **loading)
+
+
+class FineTuneTrainable(Trainable):
     """A model whose own weights are learned, by LoRA or in full.
 
-    The temperature has the learning rate that it has beside the paper's latent queries: at that of a whole model it would hardly move.
+    The temperature has the learning rate that it has beside latent queries: at that of a whole model it would hardly move.
     """
 
-    def __init__(self, tuned: FineTunedModel, config: TrainConfig, rank: int = 0, processes: int = 1):
-        super().__init__(config, rank, processes)
-        self.encoder = self.tuned = tuned
+    encoder: FineTunedModel
+
+    def __init__(self, tuned: FineTunedModel):
+        super().__init__()
+        self.encoder = tuned
         self.weights = nn.ParameterList(tuned.trainable)  # not the model: a checkpoint is to hold what is learned alone
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07), device=tuned.model.device))
 
@@ -133,36 +168,59 @@ class TunedLearner(Learner):
     def temperature(self) -> Tensor:
         return temperature_of(self.log_temperature)
 
-    def states(self, items: Sequence[Item], ahead: Prefetched) -> Tensor:
-        return self.tuned.states(items)
+    def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
+        return self.encoder.states(items)
 
     def interpolate(self, alpha: float) -> None:
-        self.tuned.interpolate(alpha)
+        self.encoder.interpolate(alpha)
 
-    def groups_of_parameters(self, learning_rate: float) -> list[dict[str, Any]]:
-        own = SHARE_OF_START * size_of_start(self.tuned.model, "normal")
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        own = LR_FRACTION_OF_INIT_RMS * init_rms(self.encoder.model, "normal")
         return [{"params": list(self.weights), "lr": learning_rate}, {"params": [self.log_temperature], "lr": own, "weight_decay": 0.0}]
 
-    def save(self, out: Path, training: dict[str, Any]) -> None:
-        self.tuned.training = training
-        self.tuned.save(out)
+    def save(self, folder: Path, training: dict[str, Any]) -> None:
+        self.encoder.training = training
+        self.encoder.save(folder)
 
 
-def fresh_learner(model: FrozenModel, config: TrainConfig, rank: int = 0, processes: int = 1) -> Learner:
-    """What a run with these options starts from, with an empty cache."""
-    if config.method != "latents":
-        tuned = FineTunedModel(
-            model, config.method, config.lora_rank, config.lora_alpha, config.mini_batch_tokens, config.train_vision_encoder
-        )
-        return TunedLearner(tuned, config, rank, processes)
-    cache = kv_cache(config, model.device) if config.prefix_caching else None
-    queries = fresh_queries(model, config)
-    encoder = LatentEncoder(model, queries, cache, config.prefix_caching, mini_batch_tokens=config.mini_batch_tokens)
-    return LatentLearner(encoder, config, rank, processes)
+@dataclass(frozen=True)
+class FineTuneMethod:
+    """Fine-tune a copy of the model, by low-rank matrices or in full: what latent queries are compared with.
+
+    Args:
+        kind: `lora` or `full`.
+        rate: the learning rate of a run that chooses none.
+    """
+
+    kind: str
+    rate: float
+
+    def learning_rate(self, model: FrozenModel, config: TrainConfig) -> float:
+        """The method's usual learning rate."""
+        return self.rate
+
+    def create(self, model: FrozenModel, config: TrainConfig) -> FineTuneTrainable:
+        """A copy of the model with trainable weights."""
+        sizes = (config.lora_rank, config.lora_alpha, config.mini_batch_tokens)
+        return FineTuneTrainable(FineTunedModel(model, self.kind, *sizes, config.train_vision_encoder))
+
+    def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> FineTunedModel:
+        """The fine-tuned model in a folder."""
+        return FineTunedModel.from_pretrained(folder, model, **loading)
+
+
+methods.register("latents")(LatentMethod())
+methods.register("lora")(FineTuneMethod("lora", 1e-4))
+methods.register("full")(FineTuneMethod("full", 1e-5))
 
 
 def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
-    """The latent queries a run with these options starts from; also the untrained control of its results."""
+    """Initialise the latent queries of a run; also the randomly initialised control of its results.
+
+    Args:
+        model: the base model.
+        config: the run's options.
+    """
     return LatentQueries.create(
         config.num_latents,
         model.dim,
@@ -178,7 +236,7 @@ def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
 
 
 def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
-    """The cache that a run with these options keeps its prefixes in."""
+    """The cache of a run with these options."""
     return KVCache(
         _bytes(config.cache_memory_gb),
         device_budget=_bytes(config.cache_device_gb) or 0,
@@ -190,15 +248,15 @@ def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
     )
 
 
+def learning_rate(model: FrozenModel, config: TrainConfig) -> float:
+    """The learning rate of a run: the one that was chosen, or the method's own."""
+    return config.learning_rate or methods.get(config.method).learning_rate(model, config)
+
+
+def init_rms(model: FrozenModel, init: str) -> float:
+    """The size of a latent query's values at the start: of the prompt's embeddings their root mean square, else 1/sqrt(D)."""
+    return model.prompt_embeddings().float().square().mean().sqrt().item() if init == "prompt" else model.dim**-0.5
+
+
 def _bytes(gigabytes: float | None) -> int | None:
     return None if gigabytes is None else int(gigabytes * 2**30)
-
-
-def learning_rate(model: FrozenModel, config: TrainConfig) -> float:
-    """The learning rate of a run: the one that was chosen, or the method's own; for latents a tenth of the size of their start."""
-    return config.learning_rate or LEARNING_RATES.get(config.method) or SHARE_OF_START * size_of_start(model, config.init)
-
-
-def size_of_start(model: FrozenModel, init: str) -> float:
-    """The size of a number of the latents where they start: of the prompt's embeddings their root mean square, else 1/sqrt(D)."""
-    return model.prompt_embeddings().float().square().mean().sqrt().item() if init == "prompt" else model.dim**-0.5

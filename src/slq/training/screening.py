@@ -3,41 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from slq.errors import Failure, InputError
 from slq.models import FrozenModel
 from slq.types import Item, Pair
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """One item that cannot be trained on.
+
+    Attributes:
+        id: which item of which pair.
+        reason: why, in a sentence.
+        source: where the pair was read; empty if it was read nowhere.
+    """
+
+    id: str
+    reason: str
+    source: str
+
+    @property
+    def failure(self) -> Failure:
+        """The same, as messages list it."""
+        return Failure(self.source or self.id, self.reason)
+
+
 def screen_pairs(
     pairs: Sequence[Pair], model: FrozenModel, progress: Callable[[int], None] = lambda count: None
-) -> tuple[list[Pair], list[Failure]]:
-    """The pairs without their bad items, and what was left out.
+) -> tuple[list[Pair], list[Skipped]]:
+    """Leave out the items that cannot be encoded.
 
     A bad positive or negative goes alone, as long as a positive is left; a bad query takes its pair along.
-    """
-    reasons: dict[int, str] = {}
-    failures: list[Failure] = []
-    usable: list[Pair] = []
 
-    def is_good(item: Item, pair: Pair, number: int) -> bool:
-        if id(item) not in reasons:
-            try:
-                model.message(item)
-                reasons[id(item)] = ""
-            except InputError as error:
-                reasons[id(item)] = str(error)
-                failures.append(Failure(pair.source or f"pair {number}", str(error)))
-        return not reasons[id(item)]
+    Args:
+        pairs: all pairs.
+        model: what is to read them.
+        progress: called with 1 after each pair.
+
+    Returns:
+        The pairs without their bad items, and each bad item once.
+    """
+    reasons: dict[str, str] = {}
+    skipped: list[Skipped] = []
+    screened: list[Pair] = []
+
+    def is_good(item: Item, called: str, pair: Pair) -> bool:
+        key = _key(item)
+        if key not in reasons:
+            reasons[key] = _fault(item, model)
+            if reasons[key]:
+                skipped.append(Skipped(called, reasons[key], pair.source))
+        return not reasons[key]
 
     for number, pair in enumerate(pairs):
-        good = replace(
-            pair,
-            positives=tuple(item for item in pair.positives if is_good(item, pair, number)),
-            negatives=tuple(item for item in pair.negatives if is_good(item, pair, number)),
-        )
-        if is_good(pair.query, pair, number) and good.positives:
-            usable.append(good)
+        kinds = {"positive": pair.positives, "negative": pair.negatives}
+        good = {
+            kind: tuple(item for place, item in enumerate(items) if is_good(item, f"pair {number}, {kind} {place}", pair))
+            for kind, items in kinds.items()
+        }
+        if is_good(pair.query, f"pair {number}, query", pair) and good["positive"]:
+            screened.append(replace(pair, positives=good["positive"], negatives=good["negative"]))
         progress(1)
-    return usable, failures
+    return screened, skipped
+
+
+def _key(item: Item) -> str:
+    """The item's content, or what stands for it where that cannot be read."""
+    try:
+        return item.content_hash
+    except Exception:  # whatever is wrong with it is told when it is opened
+        return repr((item.text, item.image))
+
+
+def _fault(item: Item, model: FrozenModel) -> str:
+    """Why an item cannot be encoded; empty if it can."""
+    try:
+        model.message(item)
+    except InputError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,63 @@
+"""Pairs that are split off, and how well an encoder retrieves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from slq.config import TrainConfig
+from slq.encoders.base import Encoder
+from slq.evaluation.metrics import RelevantRanks, from_ranks
+from slq.evaluation.ranking import rank
+from slq.types import Pair
+
+MOST = 500  # pairs that a fraction splits off
+CUTOFFS = (1, 5)
+
+
+def split_validation(pairs: Sequence[Pair], config: TrainConfig) -> tuple[list[Pair], list[Pair]]:
+    """Split pairs into training and validation, at random.
+
+    Args:
+        pairs: at least two of them stay for training.
+        config: `validation_split`, or `validation_size`, and `seed`.
+
+    Returns:
+        Training pairs and validation pairs, each in their order.
+    """
+    count = min(MOST, int(config.validation_split * len(pairs))) if config.validation_size is None else config.validation_size
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    chosen = set(order[: min(count, max(0, len(pairs) - 2))])
+    return [pair for i, pair in enumerate(pairs) if i not in chosen], [pairs[i] for i in sorted(chosen)]
+
+
+@torch.no_grad()
+def validate(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, float]:
+    """Retrieve each pair's first positive by its query, and back.
+
+    Args:
+        encoder: as it is now.
+        pairs: what else stands among a query's positives counts as found, too.
+
+    Returns:
+        `val/query_to_positive/hit@1` and so on, as fractions.
+    """
+    queries = encoder.encode([pair.query for pair in pairs]).vectors
+    positives = encoder.encode([pair.positives[0] for pair in pairs]).vectors
+    accepted = [{positive.content_hash for positive in pair.positives} for pair in pairs]
+    first = [pair.positives[0].content_hash for pair in pairs]
+    relevant_QP = np.array([[content in each for content in first] for each in accepted])
+    found = {
+        "query_to_positive": _hits(queries, positives, relevant_QP),
+        "positive_to_query": _hits(positives, queries, relevant_QP.T),
+    }
+    return {f"val/{way}/hit@{k}": metrics[f"hit@{k}"] for way, metrics in found.items() for k in CUTOFFS}
+
+
+def _hits(queries: np.ndarray, corpus: np.ndarray, relevant_QC: np.ndarray) -> dict[str, float]:
+    """Metrics of queries (Q, D) against a corpus (C, D)."""
+    judged = [{int(position): 1 for position in np.flatnonzero(relevant_C)} for relevant_C in relevant_QC]
+    ranked = rank(queries, corpus, judged)
+    return from_ranks([RelevantRanks(one.ranks_R, np.ones(len(one.ranks_R), dtype=int)) for one in ranked], CUTOFFS)
