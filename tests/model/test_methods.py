@@ -242,7 +242,7 @@ def test_forms_train_and_survive_saving(form, pairs, model, items, tmp_path):
     slow = run(pairs, model, tmp_path / "slow", replace(OPTIONS, max_steps=2, prefix_caching=False, **as_options(form)))
     assert_close(found.queries.latents, slow.queries.latents, steps=TRAINING)
     again = LatentEncoder.from_pretrained(tmp_path / "fast", model)
-    assert again.queries.config == found.queries.config == {**LatentQueries(4, 8, generation_prompt=False).form, **form}
+    assert again.queries.config == found.queries.config == {**LatentQueries(4, 8, generation_prompt=False).config, **form}
     assert torch.equal(embed(again, items), embed(LatentEncoder(model, found.queries), items))
     assert_close(embed(found, items), embed(again, items), steps=FORWARD, why="kept prefixes change nothing")
     plain = LatentQueries(4, model.dim)
