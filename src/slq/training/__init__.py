@@ -1,4 +1,4 @@
-"""Learning: one loop for every method."""
+"""Training: one loop for every method."""
 
 from slq.config import PRESETS, TrainConfig
 from slq.training.loop import train

@@ -17,7 +17,13 @@ from slq.types import Item, Pair
 
 @dataclass(frozen=True)
 class ContrastiveBatch:
-    """queries (B), candidates (C; positives first, then hard negatives, no item twice), positives (B, C) bool."""
+    """What meets in one step.
+
+    Attributes:
+        queries: B items.
+        candidates: C items, positives first, then hard negatives; no content twice.
+        positives: (B, C) bool.
+    """
 
     queries: tuple[Item, ...]
     candidates: tuple[Item, ...]
@@ -33,6 +39,12 @@ class Batches:
     """Every pair once an epoch, in an order that depends on seed and epoch alone.
 
     Items are told apart by content: where two images share a caption, it counts as a positive of both, not as a negative of either.
+
+    Args:
+        pairs: training pairs.
+        batch_size: pairs a step; the last step of an epoch may have fewer, but at least two.
+        positives_per_query: positives drawn for each pair and step.
+        seed: of the order and of what is drawn.
     """
 
     def __init__(self, pairs: Sequence[Pair], batch_size: int, positives_per_query: int, seed: int):
@@ -43,11 +55,20 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of one pass over the pairs."""
         whole, rest = divmod(len(self.pairs), self.batch_size)
         return whole + (rest >= 2)  # a single pair has no negatives
 
     def from_step(self, start: int, stop: int) -> Iterator[list[ContrastiveBatch]]:
-        """The batches of steps `start` to `stop`, counted through the epochs; a list for each epoch."""
+        """The batches of some steps, counted through the epochs.
+
+        Args:
+            start: the first step, from 0.
+            stop: the step after the last.
+
+        Yields:
+            A list for each epoch, or for the part of it that lies between.
+        """
         while start < stop:
             epoch, inside = divmod(start, self.steps_per_epoch)
             count = min(self.steps_per_epoch - inside, stop - start)

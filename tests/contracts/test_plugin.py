@@ -1,0 +1,92 @@
+"""The example plugin, installed: found by name in every registry, holds every contract, and trains."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from slq.config import TrainConfig
+from slq.encoders import load_encoder
+from slq.index.store import stores
+from slq.losses import losses
+from slq.models.families import families
+from slq.pooling import poolings
+from slq.registry import Registry
+from slq.testing import check_loss, check_pooling, check_store
+from slq.training import train
+from slq.training.methods import methods
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
+
+
+@pytest.fixture
+def plugin(tmp_path_factory, monkeypatch):
+    """The example as if it were installed: its modules, and beside them what pip would have written of its pyproject.toml."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    folder = tmp_path_factory.mktemp("site")
+    written = folder / f"slq_example-{project['version']}.dist-info"
+    written.mkdir()
+    (written / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in project["entry-points"].items()
+    ]
+    (written / "entry_points.txt").write_text("\n".join(groups))
+    monkeypatch.setattr(sys, "path", [str(EXAMPLE / "src"), str(folder), *sys.path])
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", project["name"])
+    importlib.invalidate_caches()
+    return project
+
+
+def test_every_entry_point_is_found_and_imported(plugin):
+    registries = {registry.group: registry for registry in (families, poolings, losses, methods, stores)}
+    for group, points in plugin["entry-points"].items():
+        registry = registries.get(group, Registry(group))
+        found = {each.name: each for each in registry.plugins()}
+        assert set(points) == set(found) & set(points) and all(found[name].error is None for name in points), group
+        assert all(found[name].distribution == "slq-example" for name in points)
+
+
+def test_without_the_plugin_its_names_are_unknown(plugin, monkeypatch):
+    assert "hinge" in losses and "max" in poolings
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")
+    assert "hinge" not in losses and "max" not in poolings
+
+
+def test_contracts_hold(plugin):
+    check_loss(losses.get("hinge"))
+    check_pooling(poolings.get("max"))
+    check_store(stores.get("session"), durable=False)
+
+
+def test_hinge_is_its_closed_form(plugin):
+    hinge = losses.get("hinge")
+    units = torch.eye(2)
+    batch = importlib.import_module("slq.losses").LossBatch(units[:, None], units[:, None], units, units, units.bool(), torch.tensor(0.02))
+    assert hinge()(batch) == 0 and hinge(margin=1.5)(batch) == 0.5
+
+
+@pytest.mark.slow
+def test_plugin_trains_and_its_adapter_is_loaded_again(plugin, model, pairs, items, tmp_path):
+    config = TrainConfig(
+        method="latents_from_vocabulary",
+        loss=("hinge:margin=0.3",),
+        pooling="max",
+        num_latents=3,
+        batch_size=8,
+        max_steps=2,
+        learning_rate=0.01,
+    )
+    encoder = train(pairs[:16], model, tmp_path / "run", config, show_progress=False)
+    saved = json.loads((tmp_path / "run" / "slq_adapter.json").read_text())
+    assert saved["pooling"] == "max" and saved["training"]["loss"] == [{"name": "hinge", "margin": 0.3}]
+    again = load_encoder(tmp_path / "run", model)
+    assert again.fingerprint == encoder.fingerprint and type(again.pooling) is poolings.get("max")
+    start = model.embedding.weight.float().mean(dim=0)
+    assert 0 < (encoder.queries.latents - start).abs().max() < 0.1, "two steps from the mean of the vocabulary"
