@@ -82,7 +82,7 @@ def test_a_positive_is_known_by_its_content(encoder, pairs, tmp_path):
         Pair(Item("shared"), (Item("the query"),)),
     ]
     assert items_of(twice) == 5
-    first, second, another, third, backwards = (keys(pair.negatives) for pair in mine(encoder, twice, 9, margin=-2).pairs)
+    first, second, another, third, backwards = (keys(pair.negatives) for pair in mine(encoder, twice, 9, absolute_margin=-2).pairs)
     seen, shared, query = Item(image=tmp_path / "a.png").content_hash, Item("shared").content_hash, Item("the query").content_hash
     assert first == second == []  # all there is are its positives and itself
     assert set(another) == {shared, query} and set(third) == {seen, query} and backwards == [seen]
@@ -97,11 +97,11 @@ def test_what_cannot_be_embedded_is_left_out(encoder, pairs, tmp_path):
         Pair(Item("alone"), (gone,), (), "line 3"),
         *pairs[:3],
     ]
-    mined = mine(encoder, given, 1, margin=-2)
+    mined = mine(encoder, given, 1, absolute_margin=-2)
     assert [pair.source for pair in mined.pairs] == ["line 1", "", "", ""]
     assert mined.pairs[0].positives == (Item("yes"),)
     assert [failure.item for failure in mined.failures] == ["line 1", "line 3", "line 1", "line 2"]
-    with pytest.raises(InputError, match="count >= 1"):
+    with pytest.raises(InputError, match="num_negatives >= 1"):
         mine(encoder, pairs, 0)
 
 
@@ -141,7 +141,7 @@ def test_command_writes_pairs_with_negatives(mined, encoder, world):
     out, _, said = mined
     assert f"24 pairs with 48 negatives written to {out}; 0 got fewer than 2" in said
     assert all(set(json.loads(line)) == {"query", "positive", "negative"} for line in out.read_text().splitlines())
-    wanted = mine(encoder, read_pairs(world).pairs, 2, margin=-2).pairs
+    wanted = mine(encoder, read_pairs(world).pairs, 2, absolute_margin=-2).pairs
     found = read_pairs(out)
     assert found.failures == ()
     assert [keys(pair.negatives) for pair in found.pairs] == [keys(pair.negatives) for pair in wanted]

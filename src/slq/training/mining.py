@@ -22,7 +22,13 @@ CELLS = 2**24  # scores held at once
 
 @dataclass(frozen=True)
 class Mined:
-    """Pairs with their mined negatives behind those they had; what was left out; how many pairs got fewer than were asked for."""
+    """What mining gave.
+
+    Attributes:
+        pairs: with their mined negatives after those they had.
+        failures: what was skipped.
+        short: how many pairs got fewer negatives than were asked for.
+    """
 
     pairs: tuple[Pair, ...]
     failures: tuple[Failure, ...]
@@ -31,58 +37,70 @@ class Mined:
 
 @dataclass(frozen=True)
 class _Vectors:
-    """Items by content: the place of each key among `items`, whose embeddings are `vectors` (C, D)."""
+    """Items by content: the position of each hash among `items`, whose embeddings are `vectors` (C, D)."""
 
-    place: dict[str, int]
+    position: dict[str, int]
     items: list[Item]
     vectors: np.ndarray
 
-    def of(self, keys: Sequence[str]) -> np.ndarray:
-        return self.vectors[[self.place[key] for key in keys]]
+    def of(self, hashes: Sequence[str]) -> np.ndarray:
+        return self.vectors[[self.position[key] for key in hashes]]
 
 
 def mine(
     encoder: Encoder,
     pairs: Sequence[Pair],
-    count: int = 3,
-    skip: int = 0,
-    margin: float = 0.05,
+    num_negatives: int = 3,
+    range_min: int = 0,
+    absolute_margin: float = 0.05,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] = lambda count: None,
     cells: int = CELLS,
 ) -> Mined:
-    """The pairs with up to `count` hard negatives each: the highest-ranked positives and negatives of all pairs that are not its own.
+    """Add hard negatives: the highest-ranked positives and negatives of all pairs that are not a query's own.
 
-    skip: how many of a query's highest-ranked candidates, its positives not counted, are passed over. margin: a candidate whose cosine
-    similarity comes within this of the query's weakest positive is passed over as a likely match. progress: called with the number of
-    items just embedded; `items_of` says how many there are. cells: scores held at once. A pair whose query cannot be used, or none of
-    whose positives can, is left out. Raises InputError for settings that cannot work.
+    A pair whose query cannot be used, or none of whose positives can, is skipped.
+
+    Args:
+        encoder: what ranks the candidates.
+        pairs: all pairs.
+        num_negatives: how many each gets at most.
+        range_min: how many of a query's highest-ranked candidates, its positives not counted, are passed over.
+        absolute_margin: a candidate whose cosine similarity comes within this of the query's weakest positive is passed over as a likely
+            match.
+        batch_size: see `Encoder.encode`.
+        progress: called with the number of items just encoded; `items_of` says how many there are.
+        cells: scores held at once.
+
+    Raises:
+        InputError: for options that cannot work.
     """
-    if count < 1 or skip < 0 or not -2 <= margin <= 2:
-        raise InputError(f"Mining needs count >= 1, skip >= 0 and a margin between -2 and 2, not {count}, {skip} and {margin}.")
+    if num_negatives < 1 or range_min < 0 or not -2 <= absolute_margin <= 2:
+        given = f"{num_negatives}, {range_min} and {absolute_margin}"
+        raise InputError(f"Mining needs num_negatives >= 1, range_min >= 0 and an absolute_margin between -2 and 2, not {given}.")
     items, failures = _by_content(pairs)
     embedded = encoder.encode(list(items.values()), list(items), batch_size, skip_bad=True, progress=progress)
     found = _Vectors({key: i for i, key in enumerate(embedded.ids)}, [items[key] for key in embedded.ids], embedded.vectors)
     reasons = {failure.item: failure.reason for failure in embedded.failures}
     usable = []
     for number, pair in enumerate(pairs):
-        place = pair.source or f"pair {number}"
-        failures += [Failure(place, reasons[item.content_hash]) for item in _parts(pair) if _key(item) in reasons]
+        source = pair.source or f"pair {number}"
+        failures += [Failure(source, reasons[item.content_hash]) for item in _parts(pair) if _key(item) in reasons]
         good = _without_bad(pair, found)
         if good is not None:
             usable.append(good)
-    mined = list(_mined(usable, found, count, skip, margin, cells))
-    short = sum(len(negatives) < count for negatives in mined)
+    mined = list(_mined(usable, found, num_negatives, range_min, absolute_margin, cells))
+    short = sum(len(negatives) < num_negatives for negatives in mined)
     with_negatives = [replace(pair, negatives=(*pair.negatives, *negatives)) for pair, negatives in zip(usable, mined, strict=True)]
     return Mined(tuple(with_negatives), tuple(dict.fromkeys(failures)), short)
 
 
 def items_of(pairs: Sequence[Pair]) -> int:
-    """How many different items `mine` will embed."""
+    """How many different items `mine` will encode."""
     return len(_by_content(pairs)[0])
 
 
-def _mined(pairs: Sequence[Pair], found: _Vectors, count: int, skip: int, margin: float, cells: int) -> Iterator[list[Item]]:
+def _mined(pairs: Sequence[Pair], found: _Vectors, count: int, range_min: int, margin: float, cells: int) -> Iterator[list[Item]]:
     """The mined negatives of each pair, hardest first; scores are held for a block of queries at a time."""
     own: dict[str, set[str]] = {}  # query -> its positives, of whichever pair they are
     for pair in pairs:
@@ -100,19 +118,19 @@ def _mined(pairs: Sequence[Pair], found: _Vectors, count: int, skip: int, margin
             known = {pair.query.content_hash, *(item.content_hash for item in pair.negatives)}
             scores_C[positives] = -np.inf
             scores_C[[column[key] for key in known if key in column]] = -np.inf
-            scores_C[_best(scores_C, skip)] = -np.inf
+            scores_C[_best(scores_C, range_min)] = -np.inf
             scores_C[scores_C > most] = -np.inf
-            yield [found.items[found.place[candidates[i]]] for i in _best(scores_C, count)]
+            yield [found.items[found.position[candidates[i]]] for i in _best(scores_C, count)]
 
 
 def _best(scores_C: np.ndarray, count: int) -> np.ndarray:
-    """RelevantRanks of the `count` highest finite scores, highest first; equal ones in their order."""
+    """Positions of the `count` highest finite scores, highest first; equal ones in their order."""
     if count < len(scores_C):
         lowest = np.partition(scores_C, len(scores_C) - count)[len(scores_C) - count] if count else np.inf
-        places = np.nonzero((scores_C >= lowest) & np.isfinite(scores_C))[0]
+        positions = np.nonzero((scores_C >= lowest) & np.isfinite(scores_C))[0]
     else:
-        places = np.nonzero(np.isfinite(scores_C))[0]
-    return places[np.argsort(-scores_C[places], kind="stable")][:count]
+        positions = np.nonzero(np.isfinite(scores_C))[0]
+    return positions[np.argsort(-scores_C[positions], kind="stable")][:count]
 
 
 def _by_content(pairs: Sequence[Pair]) -> tuple[dict[str, Item], list[Failure]]:
@@ -143,5 +161,5 @@ def _key(item: Item) -> str | None:
 
 def _without_bad(pair: Pair, found: _Vectors) -> Pair | None:
     """The pair without what could not be embedded; None if its query or all of its positives could not."""
-    positives, negatives = (tuple(item for item in items if _key(item) in found.place) for items in (pair.positives, pair.negatives))
-    return replace(pair, positives=positives, negatives=negatives) if positives and _key(pair.query) in found.place else None
+    positives, negatives = (tuple(item for item in items if _key(item) in found.position) for items in (pair.positives, pair.negatives))
+    return replace(pair, positives=positives, negatives=negatives) if positives and _key(pair.query) in found.position else None
