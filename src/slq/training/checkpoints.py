@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from slq.config import TrainConfig
 from slq.config.fields import result_settings
 from slq.errors import ResumeMismatchError
-from slq.io.files import map_os_errors, write_json
+from slq.io.files import map_os_errors
 from slq.models import FrozenModel
 from slq.types import Pair
 
@@ -42,21 +42,18 @@ def run_record(config: TrainConfig, model: FrozenModel, pairs: Sequence[Pair], v
     }
 
 
-def check_record(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
-    """Write what decides a run's weights, or check that a resumed run is the same.
+def check_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to resume a run that was another one.
 
     Args:
-        folder: of the run.
-        record: what `run_record` gave.
-        resume: whether the folder is that of a run which goes on.
+        folder: of the run that was stopped; without a record there is nothing to compare.
+        record: what `run_record` gives of the run that is to go on.
 
     Raises:
         ResumeMismatchError: naming what differs: an option, the base model, the data, or its order.
-        OutputError: if it cannot be written.
     """
     file = folder / RUN_FILE
-    if not (resume and file.exists()):
-        write_json(file, dict(record))
+    if not file.exists():
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     plain = json.loads(json.dumps(record))

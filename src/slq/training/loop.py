@@ -20,7 +20,7 @@ from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FINETUNED_FILE
 from slq.encoders.reuse import Prefetched
 from slq.errors import InputError, NonFiniteLossError
-from slq.io.files import write_jsonl, write_text
+from slq.io.files import write_json, write_jsonl, write_text
 from slq.io.outputs import OutputFolder
 from slq.io.provenance import provenance, seed_everything
 from slq.losses import Loss, compose_loss
@@ -215,12 +215,12 @@ def _open_folder(
     folder = None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        resume = resume and out.is_dir() and any(out.iterdir())
-        if resume:
+        if resume and out.is_dir() and any(out.iterdir()):
+            checkpoints.check_record(out, record)
             folder = OutputFolder.resume(out, "train", WRITES)
         else:
             folder = OutputFolder.create(out, "train", overwrite=overwrite, writes=WRITES)
-        checkpoints.check_record(out, record, resume)
+        write_json(out / checkpoints.RUN_FILE, record)
         write_text(out / CONFIG_TOML, dump_config(list(configs), out, HEADING))
         if skipped:
             write_jsonl(out / SKIPPED_FILE, map(asdict, skipped))
