@@ -76,8 +76,14 @@ def check_pooling(make: Callable[[], Pooling]) -> None:
 
 
 def loss_batch(states: int = STATES, dtype: torch.dtype = torch.float32) -> LossBatch:
-    """A batch in which queries are near their positives: one positive is shared, one query has two, and the last two candidates are hard
-    negatives."""
+    """A batch in which queries are near their positives.
+
+    One positive is shared, one query has two, and the last two candidates are hard negatives.
+
+    Args:
+        states: of each item.
+        dtype: of the states.
+    """
     candidates_CND = _states(CANDIDATES, states)
     queries_BND = candidates_CND[:QUERIES] + 0.3 * _states(QUERIES, states, seed=1)
     positives_BC = torch.eye(QUERIES, CANDIDATES, dtype=torch.bool)

@@ -112,22 +112,28 @@ class LatentTrainable(Trainable):
 
     @property
     def temperature(self) -> Tensor:
+        """The divisor of cosines."""
         return self.queries.temperature
 
     def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
+        """States of items (B, N, D) before pooling."""
         return self.encoder.states(items, prefetched)
 
     def interpolate(self, alpha: float) -> None:
+        """Move between the start (alpha 0) and what was learned (alpha 1)."""
         self.queries.interpolate(self._start, alpha)
 
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
+        """Cache the items' prefixes, and say how many."""
         self.encoder.prefill(items, progress, num_workers)
         return "" if self.encoder.cache is None else f"cached of {len(items)} items: {self.encoder.describe_cache(items)}"
 
     def prefetch_batches(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
+        """Items that the cache lacks, prepared while the model runs."""
         return self.encoder.prefetch_batches(batches, num_workers)
 
     def save(self, folder: Path, training: dict[str, Any]) -> None:
+        """Write what was learned."""
         self.encoder.training = training
         self.encoder.adapter.save(folder)
 
@@ -166,19 +172,24 @@ class FineTuneTrainable(Trainable):
 
     @property
     def temperature(self) -> Tensor:
+        """The divisor of cosines."""
         return temperature_of(self.log_temperature)
 
     def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
+        """States of items (B, N, D) before pooling."""
         return self.encoder.states(items)
 
     def interpolate(self, alpha: float) -> None:
+        """Move between the start (alpha 0) and what was learned (alpha 1)."""
         self.encoder.interpolate(alpha)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The weights at the chosen rate, the temperature at its own."""
         own = LR_FRACTION_OF_INIT_RMS * init_rms(self.encoder.model, "normal")
         return [{"params": list(self.weights), "lr": learning_rate}, {"params": [self.log_temperature], "lr": own, "weight_decay": 0.0}]
 
     def save(self, folder: Path, training: dict[str, Any]) -> None:
+        """Write what was learned."""
         self.encoder.training = training
         self.encoder.save(folder)
 

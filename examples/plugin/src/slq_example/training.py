@@ -23,6 +23,7 @@ class Hinge:
     margin: float = 0.2
 
     def __call__(self, batch: LossBatch) -> Tensor:
+        """The loss of a batch."""
         cosines_BC = batch.queries_BD @ batch.candidates_CD.T
         weakest_B1 = cosines_BC.masked_fill(~batch.positives_BC, torch.inf).amin(dim=1, keepdim=True)
         too_near_BC = (self.margin + cosines_BC - weakest_B1).clamp(min=0)
@@ -34,6 +35,7 @@ class MaxPooling:
     """The direction of the largest value of each dimension."""
 
     def __call__(self, states_BND: Tensor) -> Tensor:
+        """Embeddings of a batch."""
         return functional.normalize(states_BND.float().amax(dim=1), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
