@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slq.data import RetrievalSet
 from slq.encoders.base import Encoder
-from slq.evaluation import Evaluation, evaluate, to_dict
+from slq.evaluation import Evaluation, evaluate, first_positions, to_dict
 from slq.models import FrozenModel, PreparedBatch
 from slq.pooling import MeanPooling
 from slq.types import Item
@@ -35,6 +35,9 @@ class Compass(Encoder):
 
     def __init__(self, model: FrozenModel):
         self.model = model
+
+    def describe(self) -> dict[str, str]:
+        return {"kind": self.fingerprint}
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
         vectors_BD = torch.zeros(len(prepared), self.model.dim)
@@ -216,6 +219,11 @@ def test_queries_of_one_cluster_are_resampled_together(compass):
     assert "cluster_of" not in to_dict([plain], per_query=True)["degrees"] and to_dict([plain])["degrees"]["clusters"] == 6
 
 
+def test_sets_without_judgements_are_ranked(compass):
+    one = replace(asked({"saw": "10", "cat": "0"}, excluded={"cat": ["0"]}), qrels={"saw": {}, "cat": {}})
+    assert first_positions(compass, [one], top_k=2) == {"degrees": {"saw": ["0", "10"], "cat": ["10", "20"]}}
+
+
 def test_results_files_hold_ranks_where_asked(compass):
     one = replace(asked({"a": "20", "b": "0", "none": "0"}), qrels={"a": {"20": 1, "lost": 2, "0": 0}, "b": {"0": 1}, "none": {"0": 0}})
     written = to_dict([score(compass, one)], per_query=True)["degrees"]
@@ -233,6 +241,9 @@ class Fixed(Encoder):
 
     def __init__(self, model: FrozenModel, vectors: np.ndarray):
         self.model, self.vectors = model, vectors
+
+    def describe(self) -> dict[str, str]:
+        return {"kind": self.fingerprint}
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
         words = self.model.processor.tokenizer.batch_decode(prepared.inputs["input_ids"])

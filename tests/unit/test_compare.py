@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slq.benchmarks.published import PUBLISHED, published_rows
 from slq.errors import InputError
-from slq.evaluation import check_comparable, compare, published_rows, read_result
-from slq.evaluation.compare import PUBLISHED
+from slq.evaluation import check_comparable, compare, read_result
 
 COCO = {"name": "coco", "variant": "five", "protocol": "Karpathy's", "revision": "abc", "prompts": {}}
 
@@ -148,7 +148,7 @@ def test_results_of_format_1_are_read_under_the_names_of_format_2(tmp_path):
     }  # fmt: skip
     (tmp_path / "old.json").write_text(json.dumps(old))
     found = read_result(tmp_path / "old.json")
-    assert (found["format"], found["base_model"], found["encoder"], found["truncate_dim"]) == (2, {"name": "m"}, "last token", 8)
+    assert (found["format"], found["base_model"], found["encoder"], found["truncate_dim"]) == (2, {"name": "m"}, {"kind": "last token"}, 8)
     scores = found["scores"]["text to image"]
     assert (scores["num_candidates"], scores["random_hit@1"], scores["ci95"]) == (9, 0.1, {"hit@1": [0, 1]})
     assert scores["top_k"] == {"a": [["x", 0.9]]} and scores["by_category"] == {"c": {"hit@1": 1.0, "num_candidates": 9, "ci95": {}}}

@@ -1,4 +1,8 @@
-"""What a benchmark is, and what loading one gives."""
+"""The seam of public benchmarks: what one is, how one is found by name, and what loading one gives.
+
+A benchmark of another distribution is a `Benchmark` that its `pyproject.toml` names under the entry-point group `slq.benchmarks`; those of
+slq stand in the same registry, and are imported when they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +12,27 @@ from pathlib import Path
 from typing import Protocol
 
 from slq.data.retrieval import RetrievalSet
+from slq.errors import DataError, InputError
+from slq.registry import Registry
 
 
 @dataclass(frozen=True)
-class BenchmarkData:
-    """The sets of a benchmark, and what must stand beside a score of it.
+class BenchmarkInfo:
+    """What stands beside a benchmark's scores, and what its data looks like.
 
-    groups: name of a group -> names of the sets that are averaged in it. revision: commit on the hub, or `sha256:...` over the
-    annotation files that were read. prompts: role -> the wording put around its items; empty without prompts. protocol: one sentence.
+    Attributes:
+        name: as it is called on the command line.
+        title: as papers call it.
+        shows: what a score of it tells.
+        protocol: how it is scored.
+        source: where its data comes from.
+        licence: of its data.
+        size: numbers of queries and images.
+        headline: the metrics that papers print.
+        variants: names of its protocols, the default first.
+        layout: a local copy in a folder DIR, file by file.
+        local_copy: whether `data` must be a folder that is there already.
     """
-
-    sets: tuple[RetrievalSet, ...]
-    groups: Mapping[str, tuple[str, ...]]
-    revision: str
-    prompts: Mapping[str, str]
-    protocol: str
-
-
-class Load(Protocol):
-    """How a benchmark is loaded: from a local copy, or from the hub where `data` is None."""
-
-    def __call__(self, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData: ...
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A public benchmark. headline: the metrics that papers print. variants: names of its protocols, the default first."""
 
     name: str
     title: str
@@ -44,4 +43,111 @@ class Benchmark:
     size: str
     headline: tuple[str, ...]
     variants: tuple[str, ...]
+    layout: str
+    local_copy: bool = True
+
+
+@dataclass(frozen=True)
+class BenchmarkData:
+    """The sets of a benchmark, and what must stand beside a score of it.
+
+    Attributes:
+        sets: what is scored.
+        averages: name -> names of the sets that it is the mean of.
+        revision: commit on the hub, or `sha256:...` over the annotation files that were read.
+        prompts: role -> the text put around its items; empty without prompts.
+        protocol: one sentence.
+    """
+
+    sets: tuple[RetrievalSet, ...]
+    averages: Mapping[str, tuple[str, ...]]
+    revision: str
+    prompts: Mapping[str, str]
+    protocol: str
+
+
+class Load(Protocol):
+    """How a benchmark is loaded."""
+
+    def __call__(self, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
+        """Load the data.
+
+        Args:
+            data: folder of a local copy; None to fetch it.
+            variant: one of the benchmark's.
+            prompts: put the papers' prompts around the items.
+            revision: commit on the hub; None for the newest.
+
+        Returns:
+            The sets, and what must stand beside their scores.
+
+        Raises:
+            DataError: if the data cannot be had or is not as it should be.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A public benchmark: what it is, and how it is loaded."""
+
+    info: BenchmarkInfo
     load: Load
+
+
+class _Loadable(Protocol):
+    def load(self, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData: ...
+
+
+_HERE = "slq.benchmarks"
+benchmarks: Registry[Benchmark] = Registry(
+    _HERE,
+    _Loadable,
+    builtins={
+        "beir": f"{_HERE}.beir:BEIR",
+        "cirr": f"{_HERE}.cirr:CIRR",
+        "coco": f"{_HERE}.coco:COCO",
+        "fashioniq": f"{_HERE}.fashioniq:FASHIONIQ",
+        "flickr30k": f"{_HERE}.coco:FLICKR30K",
+        "i2i": f"{_HERE}.i2i:I2I",
+        "karr": f"{_HERE}.karr:KARR",
+        "miniature": f"{_HERE}.sample:MINIATURE",
+        "mmeb": f"{_HERE}.mmeb:MMEB",
+    },
+)
+
+
+def load_benchmark(
+    name: str, data: Path | None = None, variant: str | None = None, prompts: bool = False, revision: str | None = None
+) -> BenchmarkData:
+    """Load the sets of a benchmark, with what must stand beside their scores.
+
+    Args:
+        name: one of `benchmarks.names()`.
+        data: folder of a local copy (`slq benchmarks NAME` shows its layout); None to fetch it from the hub.
+        variant: one of the benchmark's; None for the first.
+        prompts: put the papers' prompts around the items; without, an item is embedded as it is.
+        revision: commit of the data on the hub; None for the newest.
+
+    Returns:
+        Sets, averages, revision, prompts and protocol.
+
+    Raises:
+        InputError: for a name, variant or revision that does not exist.
+        DataError: if the data cannot be had or is not as it should be.
+        MissingExtraError: if reading it needs a package that is not installed.
+        PluginError: if the benchmark of another distribution cannot be used.
+    """
+    benchmark = benchmarks.get(name)
+    info = benchmark.info
+    variant = info.variants[0] if variant is None else variant
+    if variant not in info.variants:
+        raise InputError(f"{name!r} has no variant {variant!r}; choose one of {', '.join(info.variants)}")
+    if data is not None:
+        data = Path(data)
+        if revision is not None:
+            raise InputError(f"a local copy has no revisions, only the hub has; leave out the revision {revision!r} or {data}")
+        if not data.is_dir() and (info.local_copy or data.exists()):
+            what = "is a file" if data.exists() else "does not exist"
+            raise DataError(f"{data} {what}; give the folder of a local copy, as `slq benchmarks {name}` shows it")
+    return benchmark.load(data, variant, prompts, revision)

@@ -1,13 +1,9 @@
 """CIRR: an image and a change in words find another image, in the whole gallery and among the five others of the image's group.
 
-A local copy is the `cirr_dataset` branch of github.com/Cuberick-Orion/CIRR with the images (NLVR2's) beside it:
+A local copy is the `cirr_dataset` branch of github.com/Cuberick-Orion/CIRR with the images (NLVR2's) beside it; `layout` below shows it.
 
-    DIR/captions/cap.rc2.val.json
-    DIR/image_splits/split.rc2.val.json
-    DIR/dev/dev-1028-1-img1.png ...          (or DIR/images/dev/..., DIR/img_raw/dev/...)
-
-The labels of the test split are hidden: `read_cirr_test` gives its queries (cap.rc2.test1.json, split.rc2.test1.json, DIR/test1/...),
-`write_cirr_submission` the files that the evaluation server takes.
+The labels of the test split are hidden: the variant `test` gives its queries without judgements (cap.rc2.test1.json, split.rc2.test1.json,
+DIR/test1/...), `slq.evaluation.first_positions` ranks them, and `write_cirr_submission` writes the files that the evaluation server takes.
 """
 
 from __future__ import annotations
@@ -16,13 +12,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from slq.benchmarks.base import BenchmarkData
+from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
 from slq.benchmarks.hub import fetch
 from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
 from slq.data.retrieval import RetrievalSet
 from slq.errors import DataError, InputError
+from slq.io.files import map_os_errors, write_text
 
 PROMPTS = {
     "query": "Modify this image with {text}. Describe modified image in one word:",
@@ -37,7 +35,7 @@ NAMES = {"recall": "CIRR", "recall_subset": "CIRR subset"}
 
 
 @dataclass(frozen=True)
-class Query:
+class CirrQuery:
     """One line of a caption file. others: the rest of the reference's group, empty where the copy does not tell it."""
 
     id: str
@@ -48,88 +46,96 @@ class Query:
 
 
 def load_cirr(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """CIRR and CIRR subset of the validation split. Raises DataError if the copy is not as it should be."""
+    """CIRR and CIRR subset of a split. Raises DataError if the copy is not as it should be."""
+    if variant == "test" and data is None:
+        raise DataError("the test split of 'cirr' is read from a local copy; give its folder, as `slq benchmarks cirr` shows it")
     if data is None:
         folders, found_revision = fetch(HUB_IDS, revision, (None, "*val*"))
         queries, images = _from_hub(*folders)
     else:
-        files = _files(data, "val")
+        files = _files(data, "val" if variant == "val" else "test1")
         queries, images, found_revision = *_from_files(*files, data), digest(files)
-    wordings = PROMPTS if prompts else {}
-    sets = _sets(queries, images, wordings)
+    templates = PROMPTS if prompts else {}
+    sets = _sets(queries, images, templates)
     subset = (
         "Recall_subset among the five others of the group" if len(sets) == 2 else "the copy names no groups, so Recall_subset is left out"
     )
-    note = part_of({"queries": len(queries), "images": len(images.paths)}, PUBLISHED)
+    note = part_of({"queries": len(queries), "images": len(images.paths)}, PUBLISHED) if variant == "val" else "; the labels are hidden"
     return BenchmarkData(
         sets,
         {},
         found_revision,
-        wordings,
-        f"CIRR rc2, validation split, {len(queries):,} queries over {len(images.paths):,} images, the reference image masked, hit@k "
-        f"is the papers' Recall@k; {subset}; {'with' if prompts else 'without'} prompts{note}.",
+        templates,
+        f"CIRR rc2, {'validation' if variant == 'val' else 'test'} split, {len(queries):,} queries over {len(images.paths):,} images, the "
+        f"reference image masked, hit@k is the papers' Recall@k; {subset}; {'with' if prompts else 'without'} prompts{note}.",
     )
 
 
-def read_cirr_test(data: Path, prompts: bool = False) -> tuple[RetrievalSet, ...]:
-    """The test split's queries over its gallery, and over the five others of the group; without judgements, which are hidden."""
-    queries, images = _from_files(*_files(data, "test1"), data)
-    return _sets(queries, images, PROMPTS if prompts else {})
-
-
 def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Path]:
-    """Write what CIRR's evaluation server takes, one file per metric; returns the files.
+    """Write what CIRR's evaluation server takes, one file for each metric.
 
-    ranked: `recall` and/or `recall_subset` -> query id -> names of images, best first, without the query's own image. The first 50 and
-    the first 3 are written. Raises InputError for another metric, too few names or a name that comes twice, OutputError if the folder
-    cannot be written.
+    Args:
+        folder: made if it is not there.
+        ranked: set of the test split (`CIRR`, `CIRR subset`) -> query id -> names of images, best first, without the query's own image. The
+            first 50 and the first 3 are written.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: for another set, too few names or a name that comes twice.
+        OutputError: if the folder cannot be written.
     """
-    from slq.io.files import map_os_errors, write_text
-
-    contents: dict[str, str] = {}
-    for metric, rankings in ranked.items():
-        if metric not in SUBMISSION_DEPTHS:
-            raise InputError(f"CIRR has no metric {metric!r}; use {' or '.join(SUBMISSION_DEPTHS)}")
+    contents: dict[str, dict[str, Any]] = {}
+    metric_of = {name: metric for metric, name in NAMES.items()}
+    for name, rankings in ranked.items():
+        if name not in metric_of:
+            raise InputError(f"CIRR has no set {name!r}; use {' or '.join(metric_of)}")
+        metric = metric_of[name]
         depth = SUBMISSION_DEPTHS[metric]
         for query_id, names in rankings.items():
             if len(names) < depth or len(set(names[:depth])) < depth:
-                raise InputError(f"{metric} needs {depth} different images for each query, and {query_id!r} has fewer; rank more")
+                raise InputError(f"{name} needs {depth} different images for each query, and {query_id!r} has fewer; rank more")
         best = {query_id: list(names[:depth]) for query_id, names in rankings.items()}
-        contents[metric] = json.dumps({"version": "rc2", "metric": metric, **best})
-    files = []
+        contents[metric] = {"version": "rc2", "metric": metric, **best}
     with map_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    files = []
     for metric, content in contents.items():
         files.append(folder / f"cirr_{metric}.json")
-        write_text(files[-1], content + "\n")
+        write_text(files[-1], json.dumps(content) + "\n")
     return files
 
 
-def _sets(queries: Sequence[Query], images: Images, wordings: Mapping[str, str]) -> tuple[RetrievalSet, ...]:
+def _sets(queries: Sequence[CirrQuery], images: Images, templates: Mapping[str, str]) -> tuple[RetrievalSet, ...]:
     """Over the whole gallery, and, where groups are known, over each query's group."""
-    asked = {each.id: prompted(images.item(each.reference, _caption(each, wordings)), wordings.get("query")) for each in queries}
-    gallery = corpus_of(images, images.paths, lambda item: prompted(item, wordings.get("corpus")))
+    prompted_queries = {
+        each.id: prompted(images.item(each.reference, _caption(each, templates)), templates.get("query")) for each in queries
+    }
+    gallery = corpus_of(images, images.paths, lambda item: prompted(item, templates.get("corpus")))
     qrels = {each.id: {each.target: 1} if each.target else {} for each in queries}
     failures = images.failures()
     excluded = {each.id: frozenset({each.reference}) for each in queries}
     of = {each.id: each.reference for each in queries}
-    whole = RetrievalSet(NAMES["recall"], asked, gallery, qrels, failures, excluded=excluded, depths=(1, 5, 10, 50), clusters=of)
+    whole = RetrievalSet(NAMES["recall"], prompted_queries, gallery, qrels, failures, excluded=excluded, depths=(1, 5, 10, 50), clusters=of)
     if not all(each.others for each in queries):
         return (whole,)
     candidates = {each.id: tuple(images.found(each.others)) for each in queries}
-    subset = RetrievalSet(NAMES["recall_subset"], asked, gallery, qrels, failures, candidates=candidates, depths=(1, 2, 3), clusters=of)
+    subset = RetrievalSet(
+        NAMES["recall_subset"], prompted_queries, gallery, qrels, failures, candidates=candidates, depths=(1, 2, 3), clusters=of
+    )
     return whole, subset
 
 
-def _caption(query: Query, wordings: Mapping[str, str]) -> str:
-    return query.caption.strip(" .?,") if wordings else query.caption
+def _caption(query: CirrQuery, templates: Mapping[str, str]) -> str:
+    return query.caption.strip(" .?,") if templates else query.caption
 
 
 def _files(data: Path, split: str) -> tuple[Path, Path]:
     return data / "captions" / f"cap.rc2.{split}.json", data / "image_splits" / f"split.rc2.{split}.json"
 
 
-def _from_files(captions: Path, gallery: Path, data: Path) -> tuple[list[Query], Images]:
+def _from_files(captions: Path, gallery: Path, data: Path) -> tuple[list[CirrQuery], Images]:
     clone = "clone the branch cirr_dataset of github.com/Cuberick-Orion/CIRR there"
     names = read_json(gallery, dict, clone)
     if not all(isinstance(path, str) for path in names.values()):
@@ -143,7 +149,7 @@ def _from_files(captions: Path, gallery: Path, data: Path) -> tuple[list[Query],
     return queries, found.check("fetch NLVR2's images as CIRR's README says")
 
 
-def _query(entry: object, where: str, gallery: Mapping[str, str], hidden: bool) -> Query:
+def _query(entry: object, where: str, gallery: Mapping[str, str], hidden: bool) -> CirrQuery:
     if not hidden and isinstance(entry, Mapping) and "target_hard" not in entry:
         raise DataError(f"{where}: there is no 'target_hard', as in the test split, whose labels are hidden; use cap.rc2.val.json")
     members = texts(field(entry, "img_set", dict, where), "members", where)
@@ -157,17 +163,17 @@ def _query(entry: object, where: str, gallery: Mapping[str, str], hidden: bool) 
     for name in (reference, *others):
         if name not in gallery:
             raise DataError(f"{where}: the image {name} is not in the split file; take both files from one version")
-    return Query(str(field(entry, "pairid", int, where)), reference, field(entry, "caption", str, where), target, others)
+    return CirrQuery(str(field(entry, "pairid", int, where)), reference, field(entry, "caption", str, where), target, others)
 
 
-def _from_hub(annotations: Path, image_folder: Path) -> tuple[list[Query], Images]:
+def _from_hub(annotations: Path, image_folder: Path) -> tuple[list[CirrQuery], Images]:
     def cells() -> Iterator[tuple[str, object]]:
         for file in tables_of(image_folder, "val"):
             for where, row in good_rows(file):
                 yield field(row, "id", str, where), row.get("img")
 
     images = images_of_cells(cells(), image_folder).check("fetch the data set again")
-    queries: list[Query] = []
+    queries: list[CirrQuery] = []
     for file in tables_of(annotations, "val"):
         for where, row in good_rows(file):
             reference, target = field(row, "candidate_id", str, where), field(row, "target_id", str, where)
@@ -178,7 +184,30 @@ def _from_hub(annotations: Path, image_folder: Path) -> tuple[list[Query], Image
             others = tuple(name for name in group if name != reference) if isinstance(group, list) else ()
             known = len(others) == GROUP and target in others and all(name in images for name in others)
             id_ = str(row.get("pairid", len(queries)))
-            queries.append(Query(id_, reference, field(row, "caption", str, where), target, others if known else ()))
+            queries.append(CirrQuery(id_, reference, field(row, "caption", str, where), target, others if known else ()))
     if not queries:
         raise DataError(f"{annotations} holds no queries; fetch {HUB_IDS[0]} again")
     return queries, images
+
+
+CIRR = Benchmark(
+    BenchmarkInfo(
+        name="cirr",
+        title="CIRR",
+        shows="whether an image with a change in words finds the changed image",
+        protocol="rc2 validation split; the reference image is masked; hit@1/5/10/50 over the gallery is Recall@k, hit@1/2/3 among the "
+        "five others of its group is Recall_subset@k.",
+        source="royokong/cirr_val and royokong/cirr_imgs on the hub; or github.com/Cuberick-Orion/CIRR, branch cirr_dataset, with NLVR2's "
+        "images",
+        licence="see the source",
+        size="4,181 queries, 2,297 images",
+        headline=("hit@1", "hit@5", "hit@10", "hit@50"),
+        variants=("val", "test"),
+        layout=(
+            "    DIR/captions/cap.rc2.val.json\n"
+            "    DIR/image_splits/split.rc2.val.json\n"
+            "    DIR/dev/dev-1028-1-img1.png ...          (or DIR/images/dev/..., DIR/img_raw/dev/...)"
+        ),
+    ),
+    load=load_cirr,
+)

@@ -1,26 +1,22 @@
-"""COCO 5K and Flickr30K 1K, images and their captions both ways, and the same with the captions drawn as images (I2I).
+"""COCO 5K and Flickr30K 1K, images and their captions both ways.
 
-A local copy is Karpathy's file beside the images, or tables as on the hub (columns `image`, and `text` with a list of captions):
-
-    DIR/dataset_coco.json         DIR/val2014/COCO_val2014_000000391895.jpg ...
-    DIR/dataset_flickr30k.json    DIR/flickr30k-images/1007129816.jpg ...       (or DIR/images/, or beside the file)
-    DIR/test-00000-of-00001.parquet                                            (or DIR/data/test-*.parquet)
+A local copy is Karpathy's file beside the images, or tables as on the hub (columns `image`, and `text` with a
+list of captions); `layout` below shows it.
 
 Text to image: a caption's one answer is its own image. Image to text: any caption of the image; a caption that another image has
-word for word counts too, since nothing can tell the two apart.
-"""
+word for word counts too, since nothing can tell the two apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from slq.benchmarks.base import BenchmarkData
+from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.files import digest, good_rows, tables_of, texts
 from slq.benchmarks.hub import fetch
 from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
-from slq.benchmarks.rendered import font_hash, rendered_file
 from slq.data.karpathy import read_karpathy
 from slq.data.retrieval import RetrievalSet
 from slq.errors import DataError, Failure
@@ -67,44 +63,29 @@ class Captions:
 
 def load_captions(name: str, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
     """COCO or Flickr30K as two sets. Raises DataError if the copy is not as it should be."""
-    captions = _read(name, data, variant, revision)
-    wordings = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
-    words = {id_: prompted(Item(text), wordings.get("text")) for id_, text in captions.texts().items()}
+    captions = read_captions(name, data, variant, revision)
+    templates = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
+    words = {id_: prompted(Item(text), templates.get("text")) for id_, text in captions.texts().items()}
     return BenchmarkData(
-        _both_ways(captions, words, wordings.get("image"), ("text to image", "image to text")),
+        both_ways(captions, words, templates.get("image"), ("text to image", "image to text")),
         {},
         captions.revision,
-        wordings,
-        f"{_says(name, captions, variant)}, both ways, {_prompted(prompts)}{captions.note}.",
+        templates,
+        f"{described(name, captions, variant)}, both ways, {prompts_told(prompts)}{captions.note}.",
     )
 
 
-def load_drawn(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """Captions as images, five of each image. Raises DataError if the copy is not as it should be."""
-    captions = _read(variant, data, "five", revision)
-    wording = IMAGE_PROMPT if prompts else None
-    drawn = {id_: prompted(Item(image=rendered_file(text)), wording) for id_, text in captions.texts().items()}
-    return BenchmarkData(
-        _both_ways(captions, drawn, wording, ("drawn text to image", "image to drawn text")),
-        {},
-        captions.revision,
-        {"image": IMAGE_PROMPT} if prompts else {},
-        f"{_says(variant, captions, 'five')}, captions drawn black on white (800 x 400, DejaVu Sans {font_hash()}, 40 pt), both ways, "
-        f"{_prompted(prompts)}{captions.note}.",
-    )
-
-
-def _says(name: str, captions: Captions, variant: str) -> str:
+def described(name: str, captions: Captions, variant: str) -> str:
     kept = "the first five captions of each" if variant == "five" else "all captions"
     count, words = len(captions.of_image), sum(map(len, captions.of_image.values()))
     return f"{SOURCES[name].title}, Karpathy's test split, {count:,} images with {kept} ({words:,})"
 
 
-def _prompted(prompts: bool) -> str:
+def prompts_told(prompts: bool) -> str:
     return "with E5-V's prompts" if prompts else "without prompts"
 
 
-def _both_ways(
+def both_ways(
     captions: Captions, words: Mapping[str, Item], image_prompt: str | None, names: tuple[str, str]
 ) -> tuple[RetrievalSet, RetrievalSet]:
     images = captions.images
@@ -114,18 +95,18 @@ def _both_ways(
         alike.setdefault(text, {})[caption_id] = 1
     gallery = corpus_of(images, own, lambda item: prompted(item, image_prompt))
     # A missing image stays as a query, so that it counts as missed.
-    asked = {id_: gallery.get(id_) or prompted(images.item(id_), image_prompt) for id_ in own}
+    image_queries = {id_: gallery.get(id_) or prompted(images.item(id_), image_prompt) for id_ in own}
     to_image = {caption_id: {id_: 1} for id_, caption_ids in own.items() for caption_id in caption_ids}
     to_text = {id_: {like: 1 for text in texts for like in alike[text]} for id_, texts in captions.of_image.items()}
     failures = images.failures()
     image_of = {caption_id: id_ for id_, caption_ids in own.items() for caption_id in caption_ids}
     return (
         RetrievalSet(names[0], dict(words), gallery, to_image, failures, clusters=image_of),
-        RetrievalSet(names[1], asked, dict(words), to_text, failures, clusters={id_: id_ for id_ in asked}),
+        RetrievalSet(names[1], image_queries, dict(words), to_text, failures, clusters={id_: id_ for id_ in image_queries}),
     )
 
 
-def _read(name: str, data: Path | None, variant: str, revision: str | None) -> Captions:
+def read_captions(name: str, data: Path | None, variant: str, revision: str | None) -> Captions:
     source = SOURCES[name]
     commit = None
     if data is None:
@@ -179,3 +160,41 @@ def _from_tables(files: list[Path], data: Path) -> tuple[Images, dict[str, tuple
 
     images = images_of_cells(cells(), data).check("fetch tables that hold the images")
     return images, found
+
+
+_CAPTIONS = "hit@k of text to image and of image to text, where any of an image's captions counts"
+_LAYOUT = (
+    "    DIR/dataset_coco.json         DIR/val2014/COCO_val2014_000000391895.jpg ...\n"
+    "    DIR/dataset_flickr30k.json    DIR/flickr30k-images/1007129816.jpg ...       (or DIR/images/, or beside the file)\n"
+    "    DIR/test-00000-of-00001.parquet                                            (or DIR/data/test-*.parquet)"
+)
+COCO = Benchmark(
+    BenchmarkInfo(
+        name="coco",
+        title="COCO 5K",
+        shows="whether captions find their photographs, and photographs their captions",
+        protocol=f"Karpathy's test split, 5,000 images; {_CAPTIONS}. Variant five: the first five captions (25,000); all: 25,010.",
+        source="royokong/coco_test on the hub; or Karpathy's dataset_coco.json and the images of val2014",
+        licence="captions CC BY 4.0; images: Flickr's terms, see the source",
+        size="5,000 images, 25,010 captions, about 0.8 GB",
+        headline=("hit@1", "hit@5", "hit@10"),
+        variants=VARIANTS,
+        layout=_LAYOUT,
+    ),
+    load=partial(load_captions, "coco"),
+)
+FLICKR30K = Benchmark(
+    BenchmarkInfo(
+        name="flickr30k",
+        title="Flickr30K 1K",
+        shows="the same as coco, on a smaller and easier gallery",
+        protocol=f"Karpathy's test split, 1,000 images, 5,000 captions; {_CAPTIONS}.",
+        source="royokong/flickr30k_test on the hub; or Karpathy's dataset_flickr30k.json and flickr30k-images",
+        licence="see the source; images: Flickr's terms",
+        size="1,000 images, 5,000 captions",
+        headline=("hit@1", "hit@5", "hit@10"),
+        variants=VARIANTS,
+        layout=_LAYOUT,
+    ),
+    load=partial(load_captions, "flickr30k"),
+)

@@ -1,16 +1,11 @@
 """FashionIQ: an image of a garment and two remarks on how another differs find that other, for dresses, shirts and tops.
 
-A local copy is github.com/XiaoxiaoGuo/fashion-iq with the images that its lists of addresses name:
-
-    DIR/captions/cap.dress.val.json        and for shirt, toptee
-    DIR/image_splits/split.dress.val.json
-    DIR/images/B008BHCT58.jpg ...          (or .png; or beside the folders)
+A local copy is github.com/XiaoxiaoGuo/fashion-iq with the images that its lists of addresses name; `layout` below shows it.
 
 Variants. `original`: the gallery is the whole split. `val`: it is only the images that queries name, an easier task with higher
 scores. `original-both`, `val-both`: each query is asked with its remarks in either order, as two sets a category; the group "average, both
 orders" averages the scores of the two. E5-V instead adds the two embeddings of a query, so its figures are not comparable to the letter.
-The image that a query starts from stays in the gallery, as in the papers.
-"""
+The image that a query starts from stays in the gallery, as in the papers."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slq.benchmarks.base import BenchmarkData
+from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.files import digest, field, good_rows, read_json, tables_of, texts
 from slq.benchmarks.hub import fetch
 from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
@@ -43,7 +38,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Query:
+class FashionIqQuery:
     """The image a query starts from, the image it looks for, and two remarks on how they differ."""
 
     candidate: str
@@ -56,7 +51,7 @@ class Category:
     """Queries and images of one kind of garment."""
 
     name: str
-    queries: Sequence[Query]
+    queries: Sequence[FashionIqQuery]
     images: Images
 
 
@@ -69,9 +64,9 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
         categories = [_from_files(data, name) for name in CATEGORIES]
         found_revision = digest(file for name in CATEGORIES for file in _files(data, name))
     gallery, _, both = variant.partition("-")
-    wordings = PROMPTS if prompts else {}
-    first = tuple(_set(each, gallery, wordings) for each in categories)
-    second = tuple(_swapped(one, each, wordings) for one, each in zip(first, categories, strict=True)) if both else ()
+    templates = PROMPTS if prompts else {}
+    first = tuple(_set(each, gallery, templates) for each in categories)
+    second = tuple(_swapped(one, each, templates) for one, each in zip(first, categories, strict=True)) if both else ()
     groups = {"average": tuple(one.name for one in first)}
     if both:
         groups["average, both orders"] = tuple(one.name for one in (*first, *second))
@@ -87,39 +82,39 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
         first + second,
         groups,
         found_revision,
-        wordings,
+        templates,
         f"FashionIQ, validation queries, gallery of {kind}, {order}, reference image not masked, hit@k is the papers' R@k; "
         f"{prompted}{part_of(found, published)}.",
     )
 
 
-def _set(category: Category, gallery: str, wordings: Mapping[str, str]) -> RetrievalSet:
+def _set(category: Category, gallery: str, templates: Mapping[str, str]) -> RetrievalSet:
     ids = _gallery(category, gallery)
-    corpus_template = _template(wordings, "corpus", category)
+    corpus_template = _template(templates, "corpus", category)
     corpus = corpus_of(category.images, ids, lambda item: prompted(item, corpus_template))
     qrels = {f"{category.name} {number}": {query.target: 1} for number, query in enumerate(category.queries)}
     garment_of = {f"{category.name} {number}": query.candidate for number, query in enumerate(category.queries)}
     failures = category.images.failures(ids)
-    return RetrievalSet(category.name, _asked(category, wordings), corpus, qrels, failures, depths=(10, 50), clusters=garment_of)
+    return RetrievalSet(category.name, _queries(category, templates), corpus, qrels, failures, depths=(10, 50), clusters=garment_of)
 
 
-def _swapped(one: RetrievalSet, category: Category, wordings: Mapping[str, str]) -> RetrievalSet:
+def _swapped(one: RetrievalSet, category: Category, templates: Mapping[str, str]) -> RetrievalSet:
     """The same set with each query's remarks in the other order."""
-    return replace(one, name=f"{one.name}, remarks swapped", queries=_asked(category, wordings, swapped=True))
+    return replace(one, name=f"{one.name}, remarks swapped", queries=_queries(category, templates, swapped=True))
 
 
-def _asked(category: Category, wordings: Mapping[str, str], swapped: bool = False) -> dict[str, Item]:
-    template = _template(wordings, "query", category)
-    asked = {}
+def _queries(category: Category, templates: Mapping[str, str], swapped: bool = False) -> dict[str, Item]:
+    template = _template(templates, "query", category)
+    found = {}
     for number, query in enumerate(category.queries):
         remarks = query.captions[::-1] if swapped else query.captions
         text = ", ".join(remark.strip(" .?,") for remark in remarks)
-        asked[f"{category.name} {number}"] = prompted(category.images.item(query.candidate, text), template)
-    return asked
+        found[f"{category.name} {number}"] = prompted(category.images.item(query.candidate, text), template)
+    return found
 
 
-def _template(wordings: Mapping[str, str], role: str, category: Category) -> str | None:
-    template = wordings.get(role)
+def _template(templates: Mapping[str, str], role: str, category: Category) -> str | None:
+    template = templates.get(role)
     return template and template.replace("{category}", PROMPT_NAMES.get(category.name, category.name))
 
 
@@ -146,13 +141,13 @@ def _from_files(data: Path, category: str) -> Category:
     return _checked(Category(category, queries, found.check("fetch the images that image_url names")), str(captions), split.name)
 
 
-def _query(entry: object, where: str, candidate: str, target: str, captions: str) -> Query:
+def _query(entry: object, where: str, candidate: str, target: str, captions: str) -> FashionIqQuery:
     if isinstance(entry, Mapping) and target not in entry:
         raise DataError(f"{where}: there is no {target!r}, as in the test split, whose labels are hidden; use the validation split")
     words = texts(entry, captions, where)
     if len(words) != 2:
         raise DataError(f"{where}: a query has two captions, not {len(words)}; fetch the file again")
-    return Query(field(entry, candidate, str, where), field(entry, target, str, where), (words[0], words[1]))
+    return FashionIqQuery(field(entry, candidate, str, where), field(entry, target, str, where), (words[0], words[1]))
 
 
 def _checked(category: Category, where: str, gallery: str) -> Category:
@@ -164,7 +159,7 @@ def _checked(category: Category, where: str, gallery: str) -> Category:
 
 
 def _from_hub(annotations: Path, image_folder: Path) -> list[Category]:
-    queries: dict[str, list[Query]] = {name: [] for name in CATEGORIES}
+    queries: dict[str, list[FashionIqQuery]] = {name: [] for name in CATEGORIES}
     for where, row in _rows(annotations):
         name = field(row, "category", str, where)
         if name in queries:
@@ -191,3 +186,25 @@ def _from_hub(annotations: Path, image_folder: Path) -> list[Category]:
 def _rows(folder: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     for file in tables_of(folder, "val"):
         yield from good_rows(file)
+
+
+FASHIONIQ = Benchmark(
+    BenchmarkInfo(
+        name="fashioniq",
+        title="FashionIQ",
+        shows="whether an image of a garment with two remarks finds the garment they describe",
+        protocol="validation queries of dress, shirt and toptee, each over its own gallery, and the average; the reference image stays. "
+        "original: the whole split as gallery; val: only the images that queries name, which inflates; -both: remarks in either order.",
+        source="royokong/fashioniq_val and royokong/fashioniq_val_imgs on the hub; or github.com/XiaoxiaoGuo/fashion-iq with the images",
+        licence="see the source",
+        size="6,016 queries, 15,536 images",
+        headline=("hit@10", "hit@50"),
+        variants=VARIANTS,
+        layout=(
+            "    DIR/captions/cap.dress.val.json        and for shirt, toptee\n"
+            "    DIR/image_splits/split.dress.val.json\n"
+            "    DIR/images/B008BHCT58.jpg ...          (or .png; or beside the folders)"
+        ),
+    ),
+    load=load_fashioniq,
+)

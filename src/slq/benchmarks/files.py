@@ -14,7 +14,7 @@ from slq.cache.records import RecordStore, bytes_codec
 from slq.data import tables
 from slq.data.images import IMAGE_SUFFIXES
 from slq.data.tables import Row, read_rows
-from slq.errors import DataError
+from slq.errors import DataError, InputError
 
 _SPLIT = re.compile(r"(train|restval|validation|val|dev|test)[^/]*$")
 
@@ -82,6 +82,14 @@ def digest(files: Iterable[Path]) -> str:
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return f"sha256:{total.hexdigest()[:16]}"
+
+
+def refuse(name: str, prompts: bool, revision: str | None) -> None:
+    """Raise InputError for prompts or a revision of a benchmark that has none."""
+    if prompts:
+        raise InputError(f"the benchmark {name!r} has no prompts; leave them out")
+    if revision is not None:
+        raise InputError(f"the benchmark {name!r} has no revisions on the hub; leave out the revision {revision!r}")
 
 
 def cache_folder() -> Path:

@@ -1,12 +1,7 @@
 """KARR-Bench: queries that name their image only by knowledge about it. Its data is not public; a copy of one's own is read.
 
-    DIR/karr.jsonl            (or .csv, .tsv, .parquet)   columns image, text (or caption), category, and if you like _id
-    DIR/<image paths as the column image gives them>
-    DIR/qrels/test.tsv        if several images answer a query: query-id, corpus-id, score
-
 `text` is the query; where there is none, `caption` is. An image's id is its path (or its name inside a table), a query's its `_id`, or
-else its image's id, with `#1`, `#2` behind it for an image's further queries. Without qrels a query's one answer is its own image.
-"""
+else its image's id, with `#1`, `#2` behind it for an image's further queries. Without qrels a query's one answer is its own image."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slq.benchmarks.base import BenchmarkData
+from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.coco import IMAGE_PROMPT, TEXT_PROMPT
 from slq.benchmarks.files import digest, good_rows
 from slq.benchmarks.images import Images, corpus_of, images_of_cells, prompted
@@ -44,26 +39,26 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
     queries, images = _read(table)
     judged = _judged(data, queries, images)
     files = [table, *_qrels_files(data)]
-    wordings = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
-    words = {id_: prompted(Item(text), wordings.get("text")) for id_, text in queries.texts.items()}
-    gallery = corpus_of(images, images.paths, lambda item: prompted(item, wordings.get("image")))
+    templates = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
+    words = {id_: prompted(Item(text), templates.get("text")) for id_, text in queries.texts.items()}
+    gallery = corpus_of(images, images.paths, lambda item: prompted(item, templates.get("image")))
     answers: dict[str, dict[str, int]] = {}
     for query_id, own in judged.items():
         for image_id, score in own.items():
             if score > 0:
                 answers.setdefault(image_id, {})[query_id] = score
-    asked = {id_: gallery.get(id_) or prompted(images.item(id_), wordings.get("image")) for id_ in images.paths if id_ in answers}
+    image_queries = {id_: gallery.get(id_) or prompted(images.item(id_), templates.get("image")) for id_ in images.paths if id_ in answers}
     category_of = {queries.images[id_]: category for id_, category in reversed(queries.categories.items())}
     sets = (
         RetrievalSet("text to image", words, gallery, judged, images.failures(), queries.categories, clusters=queries.images),
         RetrievalSet(
             "image to text",
-            asked,
+            image_queries,
             words,
-            {id_: answers[id_] for id_ in asked},
+            {id_: answers[id_] for id_ in image_queries},
             images.failures(),
-            {id_: category for id_, category in category_of.items() if id_ in asked},
-            clusters={id_: id_ for id_ in asked},
+            {id_: category for id_, category in category_of.items() if id_ in image_queries},
+            clusters={id_: id_ for id_ in image_queries},
         ),
     )
     positives = f"judgements of {files[1].name}" if files[1:] else "a query's one answer is its own image"
@@ -71,7 +66,7 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
         sets,
         {},
         digest(files),
-        wordings,
+        templates,
         f"KARR-Bench layout, {len(words):,} queries over {len(images.paths):,} images, both ways and by category, {positives}, "
         f"{'with' if prompts else 'without'} prompts.",
     )
@@ -144,3 +139,24 @@ def _judged(data: Path, queries: Queries, images: Images) -> dict[str, dict[str,
         if not any(judged.get(id_, {}).values()):
             raise DataError(f"{data / 'qrels'}: no image answers the query {id_!r}; judge it or remove its row")
     return {id_: judged[id_] for id_ in queries.texts}
+
+
+KARR = Benchmark(
+    BenchmarkInfo(
+        name="karr",
+        title="KARR-Bench",
+        shows="whether queries that never name the thing find its image by knowledge",
+        protocol="both ways, over all and by category; a query's one answer is its own image, unless qrels name several.",
+        source="not public: a copy of your own",
+        licence="see the source",
+        size="2,915 pairs",
+        headline=("hit@1", "hit@5", "hit@10"),
+        variants=("test",),
+        layout=(
+            "    DIR/karr.jsonl            (or .csv, .tsv, .parquet)   columns image, text (or caption), category, and if you like _id\n"
+            "    DIR/<image paths as the column image gives them>\n"
+            "    DIR/qrels/test.tsv        if several images answer a query: query-id, corpus-id, score"
+        ),
+    ),
+    load=load_karr,
+)

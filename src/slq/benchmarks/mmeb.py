@@ -1,15 +1,11 @@
 """MMEB v1: 36 tasks (classification, VQA, retrieval, grounding), each query with its own list of candidates.
 
-A local copy has a folder per task with its table, and the images beside them, unpacked or not:
-
-    DIR/ImageNet-1K/test-00000-of-00001.parquet    (or test.jsonl)   columns qry_text, qry_img_path, tgt_text, tgt_img_path
-    DIR/images.zip                                 (or the images below DIR/, DIR/images/ or DIR/eval_images/)
+A local copy has a folder per task with its table, and the images beside them, unpacked or not; `layout` below shows it.
 
 With the columns qry_inst and tgt_inst the instructions of the paper are switchable; without them they already stand in the texts.
 
 The right answer is the first candidate of every list. Here candidates get ids, and the lists and the corpus are shuffled with a fixed
-seed, so that no order can help; a candidate that equals the right answer is the right answer.
-"""
+seed, so that no order can help; a candidate that equals the right answer is the right answer."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slq.benchmarks.base import BenchmarkData
+from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.files import digest, good_rows, tables_of
 from slq.benchmarks.hub import fetch
 from slq.benchmarks.images import ImageFolders, Images
@@ -49,7 +45,7 @@ Key = tuple[str, str]  # a text and the path of an image, either of them empty
 
 
 @dataclass
-class Task:
+class MmebTask:
     """The rows of one task: queries, and the candidates of each, the right one first."""
 
     queries: list[Key] = field(default_factory=list)
@@ -108,9 +104,9 @@ def _groups(chosen: Mapping[str, Sequence[str]], files: Iterable[str], variant: 
     return found
 
 
-def _read(files: Sequence[Path], prompts: bool) -> tuple[Task, bool]:
+def _read(files: Sequence[Path], prompts: bool) -> tuple[MmebTask, bool]:
     """The task, and whether its instructions stand in columns of their own."""
-    task = Task()
+    task = MmebTask()
     instructed = True
     known: dict[Key, Key] = {}  # most candidates stand in hundreds of lists: each is held once
     for file in files:
@@ -149,7 +145,7 @@ def _key(row: Row, instruction: str, text: Any, image: Any, prompts: bool, where
     return words, image or ""
 
 
-def _set(name: str, task: Task, folders: ImageFolders) -> RetrievalSet:
+def _set(name: str, task: MmebTask, folders: ImageFolders) -> RetrievalSet:
     images = folders.locate({image: [image] for image in task.image_names()})
     images.check(f"unpack {ARCHIVE} of {HUB_ID} beside the folder {name}")
     keys = list(dict.fromkeys(key for each in task.candidates for key in each))
@@ -179,3 +175,23 @@ def _set(name: str, task: Task, folders: ImageFolders) -> RetrievalSet:
 def _item(key: Key, images: Images) -> Item:
     text, image = key
     return images.item(image, text or None) if image else Item(text)
+
+
+MMEB = Benchmark(
+    BenchmarkInfo(
+        name="mmeb",
+        title="MMEB v1",
+        shows="36 tasks made into retrieval: classification, question answering, retrieval and grounding",
+        protocol="hit@1 inside each query's own candidates (usually 1,000), shuffled; overall is the mean over the 36 tasks.",
+        source="TIGER-Lab/MMEB-eval on the hub, or a copy of it",
+        licence="see the source; each task has its own",
+        size="36 tasks, usually 1,000 queries each",
+        headline=("hit@1",),
+        variants=VARIANTS,
+        layout=(
+            "    DIR/ImageNet-1K/test-00000-of-00001.parquet    (or test.jsonl)   columns qry_text, qry_img_path, tgt_text, tgt_img_path\n"
+            "    DIR/images.zip                                 (or the images below DIR/, DIR/images/ or DIR/eval_images/)"
+        ),
+    ),
+    load=load_mmeb,
+)

@@ -1,4 +1,4 @@
-"""Texts drawn as images: black on white, 800 x 400, DejaVu Sans at 40 points (a point is a pixel), wrapped at spaces.
+"""Texts rendered as images: black on white, 800 x 400, DejaVu Sans at 40 points (a point is a pixel), wrapped at spaces.
 
 Font and wrapping change the scores, so both are fixed: the font is the file that matplotlib brings along, which has accents and
 typographic quotes where Pillow's own font draws boxes; Pillow sets it by its basic layout, whether or not it was built with Raqm.
@@ -65,7 +65,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def rendered_file(text: str) -> Path:
-    """The image of a text as a file in the user's cache folder, drawn when it is first wanted."""
+    """The image of a text as a file in the user's cache folder, rendered when it is first wanted."""
     key = hashlib.sha256(f"{font_hash()} {SIZE} {POINTS} {SMALLEST} {MARGIN} {text}".encode("utf-8", "surrogatepass")).hexdigest()
     return cached_file("rendered", key, ".png", lambda: _png(render_text(text)))
 

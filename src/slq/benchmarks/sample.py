@@ -1,4 +1,4 @@
-"""The built-in world as a benchmark, without a download, and one's own data in BEIR layout."""
+"""Sample data as a benchmark, without a download."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from slq.benchmarks.base import BenchmarkData
-from slq.benchmarks.files import cache_folder, digest
+from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
+from slq.benchmarks.files import cache_folder, digest, refuse
 from slq.data.beir import read_beir
 from slq.data.pairs import read_pairs
 from slq.data.retrieval import from_pairs
-from slq.errors import DataError, InputError
+from slq.errors import DataError
 
 SUITES = ("knowledge", "composed", "rendered")
 
 
 def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """The test split of the picture-book world: drawn into the cache folder, or into `data` if nothing is there yet."""
-    _refuse("miniature", prompts, revision)
-    folder = _drawn_world() if data is None else data
+    """The test split of the picture-book world: rendered into the cache folder, or into `data` if nothing is there yet."""
+    refuse("miniature", prompts, revision)
+    folder = _cached_sample_data() if data is None else data
     if data is not None and (not data.exists() or (data.is_dir() and not any(data.iterdir()))):
-        _draw(data)
+        _write(data)
     if not (folder / "captions.jsonl").is_file():
         raise DataError(f"{folder} holds no captions.jsonl; give a folder made by `slq world`, or an empty one")
     pairs = read_pairs(folder / "captions.jsonl")
@@ -46,31 +46,13 @@ def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str
     )
 
 
-def load_beir(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """One's own data; the variant is the split."""
-    _refuse("beir", prompts, revision)
-    if data is None:
-        raise DataError("'beir' is for data of your own; give the folder that holds corpus.jsonl, queries.jsonl and qrels/")
-    one = read_beir(data, variant)
-    read = [data / "corpus.jsonl", data / "queries.jsonl", data / "qrels" / f"{variant}.tsv"]
-    protocol = f"BEIR layout, {data.resolve().name}, split {variant}, {len(one.queries):,} queries over {len(one.corpus):,} items."
-    return BenchmarkData((one,), {}, digest(read), {}, protocol)
-
-
-def _refuse(name: str, prompts: bool, revision: str | None) -> None:
-    if prompts:
-        raise InputError(f"the benchmark {name!r} has no prompts; leave them out")
-    if revision is not None:
-        raise InputError(f"the benchmark {name!r} has no revisions on the hub; leave out the revision {revision!r}")
-
-
-def _draw(folder: Path) -> None:
+def _write(folder: Path) -> None:
     from slq.miniature.export import write_sample_data
 
     write_sample_data(folder, "test")
 
 
-def _drawn_world() -> Path:
+def _cached_sample_data() -> Path:
     """The test split in the cache folder, named after the files that draw it, so that another version draws another."""
     total = hashlib.sha256()
     package = Path(str(files("slq.miniature")))
@@ -83,11 +65,32 @@ def _drawn_world() -> Path:
 
         with map_os_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="drawing-"))
+            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="rendering-"))
         try:
-            _draw(partial)
+            _write(partial)
             with suppress(FileExistsError), map_os_errors(folder):  # another process may have drawn the same meanwhile
                 partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+MINIATURE = Benchmark(
+    BenchmarkInfo(
+        name="miniature",
+        title="The picture-book world",
+        shows="everything above in small, without a download: captions, knowledge, composed queries, rendered names",
+        protocol="500 images of the test split; captions both ways, knowledge by category, composed with the query's own image masked.",
+        source="rendered on this machine, as by `slq world`",
+        licence="Apache-2.0",
+        size="500 images of 96 x 96",
+        headline=("hit@1", "hit@5", "hit@10"),
+        variants=("test",),
+        layout=(
+            "    DIR/                      empty or not there yet: the sample data is written into it\n"
+            "    DIR/captions.jsonl        or sample data made by `slq sample-data DIR`"
+        ),
+        local_copy=False,
+    ),
+    load=load_miniature,
+)

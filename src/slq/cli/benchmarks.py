@@ -15,30 +15,29 @@ def app(config: BenchmarksConfig) -> None:
 
     slq benchmarks cirr
     """
-    from slq.benchmarks import BENCHMARKS
+    from slq.benchmarks import benchmarks
 
     if config.name is not None:
         _tell(config.name)
         return
-    document = [
-        {"name": each.name, "title": each.title, "protocol": each.protocol, "licence": each.licence} for each in BENCHMARKS.values()
-    ]
+    infos = [benchmarks.get(name).info for name in benchmarks.names()]
+    document = [{"name": each.name, "title": each.title, "protocol": each.protocol, "licence": each.licence} for each in infos]
     # One column for the sentences: six beside each other are too narrow to read.
     rows = [
         [
             each.name,
             f"{each.title}: {each.shows}.\nProtocol: {each.protocol}\nData: {each.source}.\nLicence: {each.licence}.\nSize: {each.size}.\n",
         ]
-        for each in BENCHMARKS.values()
+        for each in infos
     ]
     console.show(document, lambda: console.table(["name", "what it is, its protocol, data, licence and size"], rows))
 
 
 def _tell(name: str) -> None:
     """Everything about one benchmark."""
-    from slq.benchmarks.catalogue import find, local_layout
+    from slq.benchmarks import benchmarks
 
-    benchmark = find(name)
+    benchmark = benchmarks.get(name).info
     default, *others = benchmark.variants
     told = {
         "name": benchmark.name,
@@ -50,7 +49,7 @@ def _tell(name: str) -> None:
         "licence": benchmark.licence,
         "size": benchmark.size,
     }
-    layout = local_layout(name)
+    layout = benchmark.layout
 
     def text() -> None:
         console.pairs_of(told)

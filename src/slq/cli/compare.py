@@ -13,7 +13,8 @@ from slq.config import CompareConfig
 from slq.errors import InputError
 
 if TYPE_CHECKING:
-    from slq.evaluation import Difference, Published
+    from slq.benchmarks import Published
+    from slq.evaluation import Difference
 
 
 @command("compare")
@@ -27,7 +28,8 @@ def app(config: CompareConfig) -> None:
 
         slq compare coco.json --published
     """
-    from slq.evaluation import check_comparable, compare, published_rows, read_result
+    from slq.benchmarks import published_rows
+    from slq.evaluation import check_comparable, compare, read_result
 
     first, *others = [read_result(path) for path in config.files]
     found: dict[Path, Sequence[Difference]] = {}

@@ -82,17 +82,17 @@ def _read(config: EvalConfig) -> _Scored:
         if (config.data / "corpus.jsonl").is_file():
             return _Scored([read_beir(config.data, config.split)])
         return _Scored(bidirectional_sets(read_pairs(config.data, splits=("test",))))
-    from slq.benchmarks import BENCHMARKS, load_benchmark
+    from slq.benchmarks import benchmarks, load_benchmark
 
     loaded = load_benchmark(config.benchmark, config.data, config.variant, config.prompts, config.data_revision)
     benchmark = {
         "name": config.benchmark,
-        "variant": config.variant or BENCHMARKS[config.benchmark].variants[0],
+        "variant": config.variant or benchmarks.get(config.benchmark).info.variants[0],
         "protocol": loaded.protocol,
         "revision": loaded.revision,
         "prompts": dict(loaded.prompts),
     }
-    return _Scored(loaded.sets, benchmark, loaded.groups)
+    return _Scored(loaded.sets, benchmark, loaded.averages)
 
 
 def _show(evaluations: Sequence[Evaluation], averages: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -> None:

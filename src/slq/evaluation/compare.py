@@ -1,4 +1,4 @@
-"""Two results of `slq eval` beside each other: differences, and whether they could be luck; published figures beside them.
+"""Two results of `slq eval` beside each other: differences, and whether they could be luck.
 
 Shapes: M metrics, Q queries.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from slq.evaluation.metrics import RelevantRanks, values_by_query
 from slq.evaluation.results import FORMAT, upgraded
 from slq.evaluation.statistics import Bounds, QueryValues, interval, paired_test
 
-PUBLISHED = Path(__file__).with_name("published.toml")
 _COUNTED = re.compile(r"hit@(\d+)")
 _AVERAGED = re.compile(r"(hit|recall|ndcg)@\d+|mrr")
 
@@ -50,25 +48,6 @@ class Difference:
     def change(self) -> float:
         """Second less first."""
         return self.second - self.first
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published figure, as a fraction, of a set or average.
-
-    Attributes:
-        where: the set or average; empty where the source does not say which.
-        metric: the metric's name.
-        model: the model's name, as published.
-        value: the figure.
-        source: where it was published.
-    """
-
-    where: str
-    metric: str
-    model: str
-    value: float
-    source: str
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -145,28 +124,6 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Differe
         members = [(first["scores"].get(one, {}), second["scores"].get(one, {})) for one in ours["sets"]]
         same = ours["sets"] == theirs["sets"]
         found += _tested(name, ours, theirs, members if same else [])
-    return found
-
-
-def published_rows(result: Mapping[str, Any]) -> list[Published]:
-    """Find published figures of the result's benchmark.
-
-    Args:
-        result: as `read_result` gives it.
-
-    Returns:
-        Figures of the sets and averages that the result has; none without a benchmark.
-    """
-    benchmark = result.get("benchmark") or {}
-    known = {"", *result["scores"], *result.get("averages", {})}
-    found = []
-    for table in tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["table"]:
-        fits = table["benchmark"] == benchmark.get("name") and benchmark.get("variant") in table.get("variants", [benchmark.get("variant")])
-        if not fits or table["set"] not in known:
-            continue
-        for model, values in table["rows"].items():
-            for metric, value in zip(table["metrics"], values, strict=True):
-                found.append(Published(table["set"], metric, model, round(value / 100, 6), table["source"]))
     return found
 
 

@@ -139,6 +139,40 @@ def evaluate(
     return [_evaluation(one, vectors, truncate_dim, top_k) for one in sets]
 
 
+def first_positions(
+    encoder: Encoder,
+    sets: Sequence[RetrievalSet],
+    top_k: int,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda count: None,
+    cache_dir: Path | None = None,
+) -> dict[str, dict[str, list[str]]]:
+    """Rank sets whose judgements are hidden, such as the test split of CIRR.
+
+    Args:
+        encoder: gives the vectors.
+        sets: what is ranked.
+        top_k: how many first positions of each query.
+        batch_size: images embedded at once.
+        progress: called with the number of items just done, of all that the sets hold.
+        cache_dir: folder in which embeddings are cached.
+
+    Returns:
+        Set -> query id -> corpus ids, best first.
+    """
+    vectors = encode_once(encoder, sets, batch_size, progress, cache_dir)
+    found = {}
+    for one in sets:
+        corpus_ids = tuple(one.corpus)
+        column = {id_: position for position, id_ in enumerate(corpus_ids)}
+        rankings = _rankings(one, vectors, column, {query_id: {} for query_id in one.queries}, None, top_k)
+        found[one.name] = {
+            query_id: [corpus_ids[position] for position in ranking.top_K.tolist()]
+            for query_id, ranking in zip(one.queries, rankings, strict=True)
+        }
+    return found
+
+
 def scores_over(queries: Sequence[QueryResult], depths: Sequence[int]) -> dict[str, float]:
     """The metrics of these queries.
 

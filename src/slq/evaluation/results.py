@@ -66,7 +66,7 @@ def result_record(
         "adapter": adapter,
         "base_model": encoder.model.identity.to_dict(),
         "fingerprint": encoder.fingerprint,
-        "encoder": encoder.name,
+        "encoder": encoder.describe(),
         "truncate_dim": truncate_dim or encoder.model.dim,
         "scores": to_dict(evaluations, per_query),
         "averages": average_scores(evaluations, averages or {}),
@@ -154,6 +154,7 @@ def upgraded(result: Mapping[str, Any]) -> dict[str, Any]:
     if result.get("format") != 1:
         return dict(result)
     found = {_RENAMED.get(name, name): value for name, value in result.items()} | {"format": FORMAT}
+    found["encoder"] = {"kind": found.get("encoder")}
     return found | {part: {name: _upgraded_scores(one) for name, one in found.get(part, {}).items()} for part in ("scores", "averages")}
 
 

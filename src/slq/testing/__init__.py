@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slq.testing.benchmarks import check_benchmark
     from slq.testing.families import check_family
     from slq.testing.stores import MemoryStore, check_store, contract_of_stores
     from slq.testing.training import check_loss, check_pooling
 
-__all__ = ["MemoryStore", "check_family", "check_loss", "check_pooling", "check_store", "contract_of_stores"]
-_HOMES = {"check_family": "families", "check_loss": "training", "check_pooling": "training"}
+__all__ = ["MemoryStore", "check_benchmark", "check_family", "check_loss", "check_pooling", "check_store", "contract_of_stores"]
+_HOMES = {"check_benchmark": "benchmarks", "check_family": "families", "check_loss": "training", "check_pooling": "training"}
 
 
 def __getattr__(name: str) -> Any:

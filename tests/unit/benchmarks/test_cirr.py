@@ -9,7 +9,7 @@ import pytest
 from hand_scored import COMMIT, encoded, hit, hub_copy, image, write_json, write_parquet
 
 from slq.benchmarks import load_benchmark
-from slq.benchmarks.cirr import read_cirr_test, write_cirr_submission
+from slq.benchmarks.cirr import write_cirr_submission
 from slq.errors import DataError, InputError
 from slq.types import Item
 
@@ -176,27 +176,35 @@ def test_a_table_without_groups_has_no_subset(own_cache):
 
 def test_the_test_split_has_queries_without_judgements(tmp_path):
     cirr(tmp_path, [query(12, GROUPS[0], target_hard=None, target_soft=None)], "test1")
-    whole, subset = read_cirr_test(tmp_path)
+    found = load_benchmark("cirr", tmp_path, "test")
+    whole, subset = found.sets
     assert whole.qrels == subset.qrels == {"12": {}} and whole.excluded == {"12": {NAMES[0]}}
-    assert set(subset.candidates["12"]) == set(NAMES[1:6])
-    assert read_cirr_test(tmp_path, prompts=True)[0].queries["12"].text.startswith("Modify this image with make it red. ")
+    assert set(subset.candidates["12"]) == set(NAMES[1:6]) and "test split, 1 queries over 8 images" in found.protocol
+    assert (
+        load_benchmark("cirr", tmp_path, "test", prompts=True).sets[0].queries["12"].text.startswith("Modify this image with make it red. ")
+    )
 
 
 def test_a_submission(tmp_path):
     ranked = [f"test1-{number}" for number in range(60)]
-    files = write_cirr_submission(tmp_path / "out", {"recall": {"12": ranked}, "recall_subset": {"12": ranked[:5]}})
+    files = write_cirr_submission(tmp_path / "out", {"CIRR": {"12": ranked}, "CIRR subset": {"12": ranked[:5]}})
     assert [file.name for file in files] == ["cirr_recall.json", "cirr_recall_subset.json"]
     recall, subset = (json.loads(file.read_text()) for file in files)
     assert recall == {"version": "rc2", "metric": "recall", "12": ranked[:50]}
     assert subset == {"version": "rc2", "metric": "recall_subset", "12": ranked[:3]}
 
 
+def test_the_test_split_is_not_fetched():
+    with pytest.raises(DataError, match="the test split of 'cirr' is read from a local copy"):
+        load_benchmark("cirr", variant="test")
+
+
 @pytest.mark.parametrize(
     ("ranked", "complaint"),
     [
-        ({"recall": {"12": ["a"] * 60}}, "recall needs 50 different images for each query, and '12' has fewer"),
-        ({"recall_subset": {"12": ["a", "b"]}}, "recall_subset needs 3 different images"),
-        ({"hit@1": {}}, "CIRR has no metric 'hit@1'; use recall or recall_subset"),
+        ({"CIRR": {"12": ["a"] * 60}}, "CIRR needs 50 different images for each query, and '12' has fewer"),
+        ({"CIRR subset": {"12": ["a", "b"]}}, "CIRR subset needs 3 different images"),
+        ({"hit@1": {}}, "CIRR has no set 'hit@1'; use CIRR or CIRR subset"),
     ],
 )
 def test_a_wrong_submission_is_refused(tmp_path, ranked, complaint):

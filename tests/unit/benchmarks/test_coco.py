@@ -1,4 +1,4 @@
-"""COCO and Flickr30K from Karpathy's file and from tables, and their captions drawn as images."""
+"""COCO and Flickr30K from Karpathy's file and from tables, and their captions rendered as images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_karpathys_file_gives_both_ways(coco):
     assert to_image.qrels[f"{THIRD}#4"] == {THIRD: 1}, "a caption's one answer is its own image"
     assert to_text.qrels[SECOND] == {f"{SECOND}#{number}": 1 for number in range(5)}
     assert to_text.qrels[FIRST] == {**{f"{FIRST}#{n}": 1 for n in range(5)}, f"{THIRD}#4": 1}, "nothing can tell equal captions apart"
-    assert to_image.depths == (1, 5, 10) and found.groups == {} and found.prompts == {}
+    assert to_image.depths == (1, 5, 10) and found.averages == {} and found.prompts == {}
     assert all(to_image.corpus[name] is to_text.queries[name] for name in to_image.corpus), "each is embedded once"
 
 
@@ -151,7 +151,7 @@ def test_all_images_missing(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [
-        ({"name": "coc"}, "there is no benchmark 'coc'; choose one of coco, flickr30k"),
+        ({"name": "coc"}, "Unknown name 'coc' in slq.benchmarks: .* Did you mean 'coco'"),
         ({"name": "coco", "variant": "six"}, "'coco' has no variant 'six'; choose one of five, all"),
         ({"name": "coco", "revision": "main"}, "a local copy has no revisions, only the hub has"),
     ],
@@ -218,17 +218,17 @@ def test_the_hub(own_cache):
 # --- captions as images ---------------------------------------------------------------------------------------------------
 
 
-def test_drawn_captions(coco):
+def test_rendered_captions(coco):
     (coco / "dataset_coco.json").rename(coco / "dataset_flickr30k.json")
     found = load_benchmark("i2i", coco)
-    to_image, to_drawn = found.sets
-    drawn = to_image.queries[f"{FIRST}#0"]
-    assert drawn.text is None and drawn.image == rendered_file("caption 0 of 1")
-    assert to_image.qrels[f"{SECOND}#1"] == {SECOND: 1} and f"{THIRD}#4" in to_drawn.qrels[FIRST]
-    assert "drawn black on white (800 x 400, DejaVu Sans " in found.protocol and "40 pt" in found.protocol
-    assert hit(to_image, 1) == hit(to_drawn, 1) == 1.0 and hit(to_drawn, 1, "constant") == 0.0
+    to_image, to_rendered = found.sets
+    rendered = to_image.queries[f"{FIRST}#0"]
+    assert rendered.text is None and rendered.image == rendered_file("caption 0 of 1")
+    assert to_image.qrels[f"{SECOND}#1"] == {SECOND: 1} and f"{THIRD}#4" in to_rendered.qrels[FIRST]
+    assert "rendered black on white (800 x 400, DejaVu Sans " in found.protocol and "40 pt" in found.protocol
+    assert hit(to_image, 1) == hit(to_rendered, 1) == 1.0 and hit(to_rendered, 1, "constant") == 0.0
     prompted = load_benchmark("i2i", coco, prompts=True)
-    assert prompted.sets[0].queries[f"{FIRST}#0"] == Item("Summary above image in one word:", drawn.image)
+    assert prompted.sets[0].queries[f"{FIRST}#0"] == Item("Summary above image in one word:", rendered.image)
 
 
 def test_i2i_of_coco_is_a_variant(coco):
@@ -239,14 +239,14 @@ def ink(text: str) -> np.ndarray:
     return np.asarray(render_text(text)) < 128
 
 
-def test_text_is_drawn_the_same_each_time_and_fits():
+def test_text_is_rendered_the_same_each_time_and_fits():
     long = "a man in a red jacket rides a wave on top of a surfboard while his friends look on from the shore " * 5
     assert (ink("a cat") == ink("a cat")).all() and (ink("a cat") != ink("a hat")).any()
     assert (ink("one  two\nthree") == ink("one two three")).all()
     for text in ("a cat", "Wrapped " * 12, long, "x" * 200):
-        drawn = ink(text)
-        assert drawn.shape == SIZE[::-1] and drawn.any()
-        assert not drawn[-4:].any() and not drawn[:, -4:].any(), "nothing runs out of the image"
+        rendered = ink(text)
+        assert rendered.shape == SIZE[::-1] and rendered.any()
+        assert not rendered[-4:].any() and not rendered[:, -4:].any(), "nothing runs out of the image"
     missing = ink("\ue123")
     assert all((ink(letter) != missing).any() for letter in "é“”ñ"), "letters, not the box for what a font lacks"
 

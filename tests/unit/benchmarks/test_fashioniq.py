@@ -35,7 +35,7 @@ def fashioniq(folder: Path, **queries: list) -> Path:
 
 def test_categories_and_their_average(tmp_path):
     found = load_benchmark("fashioniq", fashioniq(tmp_path))
-    assert [one.name for one in found.sets] == list(CATEGORIES) and found.groups == {"average": CATEGORIES}
+    assert [one.name for one in found.sets] == list(CATEGORIES) and found.averages == {"average": CATEGORIES}
     dress = found.sets[0]
     assert dress.queries == {
         "dress 0": Item("is red, has no sleeves", tmp_path / "images/D0.jpg"),
@@ -58,7 +58,7 @@ def test_both_orders(tmp_path):
     found = load_benchmark("fashioniq", fashioniq(tmp_path), "original-both")
     names = tuple(one.name for one in found.sets)
     assert names == (*CATEGORIES, *(f"{name}, remarks swapped" for name in CATEGORIES))
-    assert found.groups == {"average": CATEGORIES, "average, both orders": names}
+    assert found.averages == {"average": CATEGORIES, "average, both orders": names}
     assert found.sets[3].queries["dress 0"].text == "has no sleeves, is red"
     assert found.sets[3].corpus is found.sets[0].corpus, "each image is embedded once"
     assert len(load_benchmark("fashioniq", tmp_path, "val-both").sets[5].corpus) == 3

@@ -96,7 +96,7 @@ def test_perfect_random_and_constant_scores(mmeb):
 
 def test_groups_say_what_they_lack(mmeb):
     found = load_benchmark("mmeb", mmeb)
-    assert found.groups == {
+    assert found.averages == {
         "classification (1 of 10)": ("ImageNet-1K",),
         "retrieval (1 of 12)": ("EDIS",),
         "overall (2 of 36)": ("ImageNet-1K", "EDIS"),
@@ -105,7 +105,7 @@ def test_groups_say_what_they_lack(mmeb):
     for name in GROUPS["grounding"]:
         write_lines(mmeb / name / "test.jsonl", [retrieval(0)])
     found = load_benchmark("mmeb", mmeb, "grounding")
-    assert found.groups == {"grounding": GROUPS["grounding"]} and "NOT" not in found.protocol
+    assert found.averages == {"grounding": GROUPS["grounding"]} and "NOT" not in found.protocol
 
 
 def test_all_36_make_the_overall_mean(mmeb):
@@ -113,7 +113,7 @@ def test_all_36_make_the_overall_mean(mmeb):
         write_lines(mmeb / name / "test.jsonl", [retrieval(0)])
     (mmeb / "EDIS/test-00000-of-00001.parquet").unlink()
     found = load_benchmark("mmeb", mmeb)
-    assert found.groups == {**GROUPS, "overall": SUBSETS} and len(found.sets) == 36 and "NOT" not in found.protocol
+    assert found.averages == {**GROUPS, "overall": SUBSETS} and len(found.sets) == 36 and "NOT" not in found.protocol
 
 
 def test_instructions_are_switchable(mmeb):

@@ -28,13 +28,13 @@ def test_a_world_has_five_sets(request):
 
 
 def test_it_is_drawn_where_there_is_none(tmp_path, own_cache, monkeypatch):
-    monkeypatch.setattr(sample, "_draw", lambda folder: write_sample_data(folder, "test", 20))  # 500 take seconds
+    monkeypatch.setattr(sample, "_write", lambda folder: write_sample_data(folder, "test", 20))  # 500 take seconds
     first = load_benchmark("miniature")
     (kept,) = (own_cache / "slq" / "benchmarks").iterdir()
     assert kept.name.startswith("miniature-") and len(first.sets[0].corpus) == 20
-    monkeypatch.setattr(sample, "_draw", lambda folder: pytest.fail("it is there already"))
+    monkeypatch.setattr(sample, "_write", lambda folder: pytest.fail("it is there already"))
     assert load_benchmark("miniature").revision == first.revision
-    monkeypatch.setattr(sample, "_draw", lambda folder: write_sample_data(folder, "test", 20))
+    monkeypatch.setattr(sample, "_write", lambda folder: write_sample_data(folder, "test", 20))
     assert load_benchmark("miniature", tmp_path / "world").revision == first.revision
     assert (tmp_path / "world" / "captions.jsonl").is_file()
 
