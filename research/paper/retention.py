@@ -18,7 +18,7 @@ from research.paper.tuning import METHODS, chosen
 from slq.encoders import FineTunedModel
 from slq.encoders.base import Encoder
 from slq.models import FrozenModel
-from slq.retention import Report, Task, load_tasks, retention
+from slq.retention import Report, RetentionTask, load_tasks, retention
 
 
 def run(study: Study, names: Sequence[str]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(study: Study, names: Sequence[str]) -> dict[str, Any]:
     return study.write("retention", result)
 
 
-def _by_rate(study: Study, name: str, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+def _by_rate(study: Study, name: str, tasks: Sequence[RetentionTask]) -> dict[str, dict[str, float]]:
     """What every learning rate that was tried leaves (the mean over tasks), beside the explicit retrieval it bought; first seed, test."""
     method, found = METHODS[name], {}
     for rate, trained in study.by_rate(name, method.rates, **method.options).items():
@@ -62,8 +62,8 @@ def _asked(study: Study) -> dict[str, list[Callable[[], Encoder]]]:
     return found
 
 
-def _report(study: Study, encoder: Encoder, tasks: Sequence[Task], merge: bool) -> Report:
+def _report(study: Study, encoder: Encoder, tasks: Sequence[RetentionTask], merge: bool) -> Report:
     after: FrozenModel = encoder.model
     if isinstance(encoder, FineTunedModel):
-        return retention(study.model, encoder.merged() if merge else after, tasks, keep=study.out / "answers")
-    return retention(study.model, after, tasks, encoder=encoder, keep=study.out / "answers")
+        return retention(study.model, encoder.merged() if merge else after, tasks, cache_dir=study.out / "answers")
+    return retention(study.model, after, tasks, encoder=encoder, cache_dir=study.out / "answers")

@@ -17,7 +17,7 @@ from slq.errors import InputError, MissingExtraError, OutputError
 from slq.io.provenance import parameter_hash
 from slq.miniature.suites import SUITES, score
 from slq.models import FrozenModel
-from slq.retention import SUITE_NAMES, Answer, Asker, Change, Report, load_tasks, result_record, retention
+from slq.retention import SUITE_NAMES, Answer, Change, QuestionRunner, Report, load_tasks, result_record, retention
 from slq.retention.ask import content_hash
 from slq.retention.harness_tasks.scoring import ocrbench, realworldqa
 from slq.types import Item
@@ -68,10 +68,10 @@ class Counted:
 
 def test_latent_queries_change_no_answer_and_no_weight(latents_report, model):
     assert latents_report.same_weights and latents_report.weights_at_the_end == parameter_hash(model.model)
-    assert latents_report.changed == 0 and latents_report.embedded == 3 * QUESTIONS
+    assert latents_report.changed == 0 and latents_report.encoded == 3 * QUESTIONS
     for one in latents_report.tasks:
         assert one.before == one.after and one.before.right > 0.5 and one.questions == QUESTIONS
-        assert one.change == Change(difference=0, ends=(0, 0), p=1, answers=0, lost=0, gained=0)
+        assert one.change == Change(difference=0, ci95=(0, 0), p=1, answers=0, lost=0, gained=0)
 
 
 @pytest.mark.parametrize("name", SUITE_NAMES)
@@ -90,24 +90,24 @@ def test_damaged_weights_lose_answers(model, damaged):
     steps: list[int] = []
     report = retention(model, damaged, load_tasks(["knowledge"], 24), progress=steps.append)
     change = report.tasks[0].change
-    assert change.difference < -0.3 and change.ends[1] < 0 and change.p < 0.01
+    assert change.difference < -0.3 and change.ci95[1] < 0 and change.p < 0.01
     assert change.answers >= change.lost > 6 and change.lost - change.gained == round(-24 * change.difference)
     assert not report.same_weights and report.before.weights == report.weights_at_the_end == before != report.after.weights
-    assert sum(steps) == 48 and report.embedded == 0
+    assert sum(steps) == 48 and report.encoded == 0
 
 
 def test_changes_are_counted_by_hand(model):
     """Four questions: still right in other words, no longer right, newly right, and half right as before."""
 
     class ByHand:
-        name, about = "by hand", {"source": "here"}
+        name, metadata = "by hand", {"source": "here"}
         sides = iter([[1, 1, 0, 0.5], [1, 0, 1, 0.5]])
         words = iter(["a b c d".split(), "A x y d".split()])
 
         def __len__(self) -> int:
             return 4
 
-        def ask(self, asker: Asker) -> list[Answer]:
+        def ask(self, runner: QuestionRunner) -> list[Answer]:
             pairs = zip(next(self.sides), next(self.words), strict=True)
             return [Answer(str(n), "k", "?", "e", given, value) for n, (value, given) in enumerate(pairs)]
 
@@ -120,7 +120,7 @@ def test_a_model_alone(model, tasks):
     report = retention(model, None, tasks[:1])
     (one,) = report.tasks
     assert (report.after, one.after, one.change) == (None, None, None)
-    assert one.before.ends[0] <= one.before.right <= one.before.ends[1]
+    assert one.before.ci95[0] <= one.before.right <= one.before.ci95[1]
     task = result_record(report, tasks[:1], settings={}, command="", device="cpu", per_question=True)["tasks"]["knowledge"]
     assert task["after"] is None and task["answers"][0]["after"] is None and task["answers"][0]["before"]
 
@@ -131,35 +131,36 @@ def test_a_model_alone(model, tasks):
 def test_a_stopped_run_goes_on(model, tasks, latents_report, tmp_path):
     stopped = Counted(model, stop_after=3)
     with pytest.raises(KeyboardInterrupt):
-        retention(stopped, None, tasks, keep=tmp_path, batch_size=4)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-5])  # the stop came in the middle of a line
+        retention(stopped, None, tasks, cache_dir=tmp_path, batch_size=4)
+    first, *others = sorted(tmp_path.rglob("*.json"))
+    assert len(others) == 2
+    first.write_bytes(first.read_bytes()[:-5])  # corrupt
     going_on = Counted(model)
-    report = retention(going_on, None, tasks, keep=tmp_path, batch_size=4)
-    assert going_on.batches == 4  # of 6, two were kept whole
+    report = retention(going_on, None, tasks, cache_dir=tmp_path, batch_size=4)
+    assert going_on.batches == 4  # of 6, two were cached whole
     again = Counted(model)
-    assert retention(again, None, tasks, keep=tmp_path, batch_size=4) == report and again.batches == 0
+    assert retention(again, None, tasks, cache_dir=tmp_path, batch_size=4) == report and again.batches == 0
     for name in SUITE_NAMES:
         assert [one.given for one in report.before.answers[name]] == [one.given for one in latents_report.before.answers[name]]
 
 
 def test_kept_answers_never_stand_in_for_those_after_embedding(model, damaged, encoder, tasks, tmp_path):
     asked = Counted(model)
-    retention(asked, asked, tasks[:1], encoder=encoder, keep=tmp_path)
+    retention(asked, asked, tasks[:1], encoder=encoder, cache_dir=tmp_path)
     assert asked.batches == 2
-    retention(asked, asked, tasks[:1], encoder=encoder, keep=tmp_path)
+    retention(asked, asked, tasks[:1], encoder=encoder, cache_dir=tmp_path)
     assert asked.batches == 2  # both sides are kept, each as its own
     other = Counted(damaged)
-    retention(asked, other, tasks[:1], keep=tmp_path)
+    retention(asked, other, tasks[:1], cache_dir=tmp_path)
     assert (asked.batches, other.batches) == (2, 1)
-    retention(asked, None, load_tasks(["knowledge"], QUESTIONS, seed=1), keep=tmp_path)
+    retention(asked, None, load_tasks(["knowledge"], QUESTIONS, seed=1), cache_dir=tmp_path)
     assert asked.batches == 3
 
 
 def test_answers_that_cannot_be_kept_are_said(model, tasks, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="Cannot write"):
-        retention(model, None, tasks[:1], keep=tmp_path / "file")
+    with pytest.raises(OutputError, match="file"):
+        retention(model, None, tasks[:1], cache_dir=tmp_path / "file")
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------------
@@ -167,9 +168,9 @@ def test_answers_that_cannot_be_kept_are_said(model, tasks, tmp_path):
 
 def test_questions_follow_seed_and_limit():
     (whole,), (some,), (others,) = load_tasks(["reading"], 6), load_tasks(["reading"], 6, limit=4), load_tasks(["reading"], 6, seed=1)
-    keys = [[question.item.content_hash for question in task.asked] for task in (whole, some, others)]
+    keys = [[question.item.content_hash for question in task.questions] for task in (whole, some, others)]
     assert keys[1] == keys[0][:4] and len(some) == 4 and keys[0] != keys[2]
-    assert some.about == {"source": "the miniature's picture-book world", "drawn": 6, "seed": 0, "limit": 4}
+    assert some.metadata == {"source": "the miniature's picture-book world", "drawn": 6, "seed": 0, "limit": 4}
 
 
 @pytest.mark.parametrize(
@@ -209,20 +210,24 @@ def test_a_result_says_what_it_depends_on(latents_report, tasks, encoder, model)
         per_question=True,
     )
     result = json.loads(json.dumps(result))
-    assert (result["format"], result["method"], result["fingerprint"]) == (1, "latent queries", encoder.fingerprint)
-    assert result["before"]["backbone"] == result["after"]["backbone"] == model.identity.to_dict()
+    assert (result["format"], result["encoder"], result["fingerprint"]) == (
+        2,
+        json.loads(json.dumps(encoder.describe())),
+        encoder.fingerprint,
+    )
+    assert result["before"]["base_model"] == result["after"]["base_model"] == model.identity.to_dict()
     assert result["before"]["weights_sha256"] == result["weights_sha256_at_the_end"] == parameter_hash(model.model)
     assert {"date", "seed", "torch", "transformers", "slq", "device"} <= set(result["provenance"])
     spatial = result["tasks"]["spatial"]
     assert set(spatial["by_kind"]) == {"colour", "count", "position", "yes/no"} and spatial["by_kind"]["count"]["questions"] == 2
     assert [one["before"] == one["after"] for one in spatial["answers"]] == [True] * QUESTIONS
     assert sum(one["before_score"] for one in spatial["answers"]) == QUESTIONS * spatial["before"]["right"]
-    assert spatial["change"] == {"difference": 0, "ends": [0, 0], "p": 1, "answers": 0, "lost": 0, "gained": 0}
-    hashes = {name: task["about"]["questions_sha256"] for name, task in result["tasks"].items()}
+    assert spatial["change"] == {"difference": 0, "ci95": [0, 0], "p": 1, "answers": 0, "lost": 0, "gained": 0}
+    hashes = {name: task["metadata"]["questions_sha256"] for name, task in result["tasks"].items()}
     assert len(set(hashes.values())) == 3
     plain = result_record(latents_report, tasks, settings={}, command="", device="cpu")
-    assert "answers" not in plain["tasks"]["spatial"] and plain["method"] is None
-    assert {name: task["about"]["questions_sha256"] for name, task in plain["tasks"].items()} == hashes
+    assert "answers" not in plain["tasks"]["spatial"] and plain["encoder"] is None
+    assert {name: task["metadata"]["questions_sha256"] for name, task in plain["tasks"].items()} == hashes
 
 
 def test_the_hash_of_questions_is_of_images_words_and_answers(model, items):

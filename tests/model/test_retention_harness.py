@@ -15,7 +15,7 @@ from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError
 from slq.miniature.suites import SUITES, Question, score
 from slq.models import FrozenModel
-from slq.retention import Asker, load_tasks, retention
+from slq.retention import QuestionRunner, load_tasks, retention
 from slq.retention.harness import OWN_TASKS, _conversation, _generate_until, _of_whole_texts
 
 tasks_of_harness = pytest.importorskip("lm_eval.tasks", reason='lm-evaluation-harness is not installed: pip install "slq[retention]"')
@@ -115,7 +115,7 @@ def test_scores_are_those_of_the_suites_and_nothing_changes_by_embedding(tasks, 
     first = report.before.answers["drawn"][0]
     assert (first.id, first.question) == ("drawn_spatial/0", f"<image>{suites['spatial'][0].item.text}")
     assert (first.expected, first.given) == (suites["spatial"][0].answer,) * 2
-    assert asked[0].about["versions"] == {"drawn_spatial": 3.0, "drawn_reading": 3.0}
+    assert asked[0].metadata["versions"] == {"drawn_spatial": 3.0, "drawn_reading": 3.0}
 
 
 def test_our_tasks_in_its_format(tasks, suites, model: FrozenModel):
@@ -135,7 +135,7 @@ def scanned_once() -> Iterator[None]:
 
 def test_limits_are_of_each_part(folder):
     (task,) = load_tasks(["drawn"], limit=5, folders=[folder])
-    assert len(task) == 10 and task.about["limit"] == 5
+    assert len(task) == 10 and task.metadata["limit"] == 5
 
 
 def test_mmmu_is_asked_in_the_harness_words(tasks, suites, model: FrozenModel):
@@ -196,10 +196,10 @@ def test_one_question_that_cannot_be_put_leaves_the_others(model: FrozenModel, s
     asked = suites["knowledge"][:2]
     settings = {"until": ["\n\n"], "max_gen_toks": 12}
     requests = [(asked[0].item.text, settings), ("<image>", settings), (asked[1].item.text, {**settings, "max_gen_toks": 11})]
-    asker = Asker(model)
-    answers = _generate_until(asker, requests)
+    runner = QuestionRunner(model)
+    answers = _generate_until(runner, requests)
     alone = model.generate([[model.message(one.item)] for one in asked], 12)
     assert answers == [alone[0], "", alone[1]]
-    assert [str(failure) for failure in asker.failures] == ["question 1: it has 0 images and 1 places for them"]
-    stopped = _generate_until(Asker(model), [(asked[0].item.text, {"until": [alone[0][1:]], "max_gen_toks": 12})])
+    assert [str(failure) for failure in runner.failures] == ["question 1: it has 0 images and 1 places for them"]
+    stopped = _generate_until(QuestionRunner(model), [(asked[0].item.text, {"until": [alone[0][1:]], "max_gen_toks": 12})])
     assert stopped == [alone[0][0]]

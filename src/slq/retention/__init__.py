@@ -1,20 +1,20 @@
-"""What a model still knows after it was adapted: the same questions before and after, and whether the answers are the same."""
+"""What a model still answers after it was adapted: the same questions before and after, and whether the answers are the same."""
 
-from slq.retention.ask import Answer, Asker, Task
-from slq.retention.report import result_record
-from slq.retention.run import Change, Report, Score, Side, TaskReport, retention
-from slq.retention.tasks import SUITE_NAMES, load_tasks
+from slq.retention.ask import Answer, QuestionRunner, RetentionTask
+from slq.retention.report import Change, Report, Side, TaskReport, TaskScore, result_record, retention
+from slq.retention.tasks import SUITE_NAMES, BuiltinTask, load_tasks
 
 __all__ = [
     "SUITE_NAMES",
     "Answer",
-    "Asker",
+    "BuiltinTask",
     "Change",
+    "QuestionRunner",
     "Report",
-    "Score",
+    "RetentionTask",
     "Side",
-    "Task",
     "TaskReport",
+    "TaskScore",
     "load_tasks",
     "result_record",
     "retention",

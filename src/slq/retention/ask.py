@@ -1,4 +1,4 @@
-"""Who asks: questions to a model, batch by batch, and its answers kept, so that a stopped run goes on."""
+"""Questions to a model, batch by batch, and its answers, cached so that a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from slq.cache.records import JSON, RecordStore
 from slq.errors import Failure
-from slq.io.files import append_jsonl, map_os_errors
 from slq.models import FrozenModel
 from slq.types import Item
 
@@ -22,7 +22,16 @@ Conversation = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One question, what was expected and what was given. score: how right that is, from 0 to 1, by the task's own rule."""
+    """One question, what was expected and what was given.
+
+    Attributes:
+        id: the question's, unique within its task.
+        kind: of question.
+        question: its text.
+        expected: the right answer.
+        given: the model's answer.
+        score: how right that is, from 0 to 1, by the task's own rule.
+    """
 
     id: str
     kind: str
@@ -32,97 +41,135 @@ class Answer:
     score: float
 
 
-class Task(Protocol):
-    """Questions that every model is asked alike. about: where they come from, with their version."""
+class RetentionTask(Protocol):
+    """Questions that every model is asked alike.
+
+    Attributes:
+        name: the task's.
+        metadata: where the questions come from, with their version.
+    """
 
     name: str
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many questions it asks."""
+        ...
 
-    def ask(self, asker: Asker) -> list[Answer]:
-        """The answers to all of its questions, in their order."""
+    def ask(self, runner: QuestionRunner) -> list[Answer]:
+        """Ask all of its questions.
+
+        Args:
+            runner: puts conversations to a model.
+
+        Returns:
+            The answers, in the order of the questions.
+        """
         ...
 
 
-class Asker:
+class QuestionRunner:
     """Puts one task's conversations to a model, a batch at a time.
 
-    kept: finds answers of an earlier run. progress: called with the number of questions just answered. Batches are cut before anything is
-    looked up: padding changes the last digits of numbers, so a run that goes on asks in the very same company.
+    Batches are cut before anything is looked up: padding changes the last digits of values, so a run that resumes asks the same batches.
+
+    Args:
+        model: what answers.
+        batch_size: questions asked at once.
+        cache: finds answers of an earlier run; None to ask everything.
+        progress: called with the number of questions just answered.
+
+    Attributes:
+        failures: questions that could not be put.
+        asked: every conversation, in order.
     """
 
     def __init__(
         self,
         model: FrozenModel,
         batch_size: int = BATCH_SIZE,
-        kept: CachedAnswers | None = None,
+        cache: AnswerCache | None = None,
         progress: Callable[[int], None] = lambda count: None,
     ):
-        self.model, self.batch_size, self.kept, self.progress = model, batch_size, kept, progress
+        self.model, self.batch_size, self.cache, self.progress = model, batch_size, cache, progress
         self.failures: list[Failure] = []
         self.asked: list[Conversation] = []
 
     def ask(self, conversations: Sequence[Conversation], max_new_tokens: int) -> list[str]:
-        """Greedy answers, in the order of the conversations."""
+        """Ask greedily.
+
+        Args:
+            conversations: one for each question.
+            max_new_tokens: where an answer ends at the latest.
+
+        Returns:
+            The answers, in the order of the conversations.
+        """
         self.asked += conversations
         answers: list[str] = []
         for start in range(0, len(conversations), self.batch_size):
             batch = conversations[start : start + self.batch_size]
-            address = f"{content_hash(batch)} {max_new_tokens}"
-            given = None if self.kept is None else self.kept.answers.get(address)
+            question = f"{content_hash(batch)} {max_new_tokens}"
+            given = None if self.cache is None else self.cache.get(question)
             if given is None:
                 given = self.model.generate(batch, max_new_tokens)
-                if self.kept is not None:
-                    self.kept.add(address, given)
+                if self.cache is not None:
+                    self.cache.put(question, given)
             answers += given
             self.progress(len(batch))
         return answers
 
 
-class CachedAnswers:
-    """A file of JSON lines, one for each batch, for answers that depend on `about`; a line cut off by a stop is asked again."""
+class AnswerCache:
+    """Answers in a folder, a record for each batch, found only under the very settings that they depend on.
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]):
-        stated = json.dumps(about, sort_keys=True)
-        self.path = folder / f"{hashlib.sha256(stated.encode()).hexdigest()[:16]}.jsonl"
-        self.answers: dict[str, list[str]] = {}
-        with map_os_errors(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not self.path.exists():
-                self.path.write_text(stated + "\n", encoding="utf-8")
-            lines = self.path.read_text(encoding="utf-8").split("\n")
-            if lines[-1]:  # what comes next must not be joined to a line without an end
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write("\n")
-        for line in lines[1:]:
-            try:
-                kept = json.loads(line)
-                self.answers[kept["batch"]] = kept["answers"]
-            except (ValueError, KeyError, TypeError):
-                continue
+    Args:
+        folder: made if it is not there; several runs may share it.
+        depends_on: all that decides an answer beside the question.
 
-    def add(self, address: str, answers: Sequence[str]) -> None:
-        """Keep a batch's answers; raises OutputError where the file cannot be written."""
-        self.answers[address] = list(answers)
-        append_jsonl(self.path, {"batch": address, "answers": list(answers)})
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, depends_on: Mapping[str, Any]):
+        self._settings = json.dumps(depends_on, sort_keys=True)
+        self._records: RecordStore[Any] = RecordStore(folder, JSON, required=True)
+
+    def get(self, question: str) -> list[str] | None:
+        """The answers to a batch of questions; None if they are not there."""
+        return self._records.get(self._key(question))
+
+    def put(self, question: str, answers: Sequence[str]) -> None:
+        """Cache the answers to a batch of questions."""
+        self._records.put(self._key(question), list(answers))
+
+    def _key(self, question: str) -> str:
+        return hashlib.sha256(f"{self._settings} {question}".encode()).hexdigest()
 
 
 def content_hash(conversations: Sequence[Conversation], expected: Sequence[str] = ()) -> str:
-    """sha256 over words and pixels of conversations, and over the answers that are expected."""
+    """Hash texts and pixels of conversations, and the answers that are expected.
+
+    Args:
+        conversations: each a sequence of messages.
+        expected: the right answers.
+
+    Returns:
+        sha256 in hexadecimal.
+    """
     digest = hashlib.sha256(json.dumps(list(expected)).encode())
     for conversation in conversations:
         for message in conversation:
             digest.update(f"\0{message['role']}".encode())
             for part in message["content"]:
                 value = part[part["type"]]
-                shown = f"{value.mode} {value.size}".encode() + value.tobytes() if isinstance(value, Image.Image) else str(value).encode()
-                digest.update(b"\0" + part["type"].encode() + b"\0" + shown)
+                content = f"{value.mode} {value.size}".encode() + value.tobytes() if isinstance(value, Image.Image) else str(value).encode()
+                digest.update(b"\0" + part["type"].encode() + b"\0" + content)
     return digest.hexdigest()
 
 
 def as_item(conversation: Conversation) -> Item:
-    """The words and the first image of a conversation, to be embedded."""
+    """The text and the first image of a conversation, to be encoded."""
     parts = [part for message in conversation for part in message["content"]]
-    words = "\n".join(part["text"] for part in parts if part["type"] == "text")
-    return Item(words or None, next((part["image"] for part in parts if part["type"] == "image"), None))
+    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    return Item(text or None, next((part["image"] for part in parts if part["type"] == "image"), None))

@@ -1,6 +1,6 @@
-"""Tasks of lm-evaluation-harness (MMMU, and any other whose model answers in words), asked of a FrozenModel through our own Asker.
+"""Tasks of lm-evaluation-harness (MMMU, and any other whose model answers in words), asked of a FrozenModel through our own QuestionRunner.
 
-The harness reads the data, words the questions and scores the answers; the very weights that embed give them. Tasks of ours in its format,
+The harness reads the data, words the questions and scores the answers; the very weights that encode give them. Tasks of ours in its format,
 for RealWorldQA and OCRBench, which it does not have, are in `harness_tasks`.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from slq.errors import Failure, InputError
 from slq.io.provenance import seed_everything
 from slq.models.processor import ItemProcessor
-from slq.retention.ask import Answer, Asker, Conversation, Task
+from slq.retention.ask import Answer, Conversation, QuestionRunner, RetentionTask
 from slq.types import Item
 
 OWN_TASKS = Path(__file__).with_name("harness_tasks")
@@ -30,13 +30,16 @@ WHOLE_TEXT = 1 << 20  # tokens; a question that is cut as items are would be ano
 class HarnessTask:
     """One task or group of the harness, with its data loaded.
 
-    parts: the harness's tasks by name. limit: of each part only the first so many questions. seed: for those that draw at random when an
-    answer cannot be read, as MMMU does.
+    Args:
+        name: the task's or group's.
+        parts: the harness's tasks by name.
+        limit: of each part only the first so many questions.
+        seed: for those that choose at random when an answer cannot be read, as MMMU does.
     """
 
     def __init__(self, name: str, parts: Mapping[str, Any], limit: int | None, seed: int):
         self.name, self.parts, self.limit, self.seed = name, parts, limit, seed
-        self.about: Mapping[str, Any] = {
+        self.metadata: Mapping[str, Any] = {
             "source": f"lm-evaluation-harness {version('lm-eval')}",
             "versions": {part: (one.config.metadata or {}).get("version") for part, one in parts.items()},
             "data": sorted({str(one.config.dataset_path) for one in parts.values()}),
@@ -47,26 +50,36 @@ class HarnessTask:
     def __len__(self) -> int:
         return sum(min(len(one.eval_docs), self.limit or len(one.eval_docs)) for one in self.parts.values())
 
-    def ask(self, asker: Asker) -> list[Answer]:
-        """Put the task's questions; see `Task`."""
+    def ask(self, runner: QuestionRunner) -> list[Answer]:
+        """Ask all questions through the harness; see `RetentionTask.ask`."""
         from lm_eval import evaluate
 
         seed_everything(self.seed)
-        result = evaluate(lm=_model(asker), task_dict={"tasks": self.parts}, limit=self.limit, bootstrap_iters=0, log_samples=True)
+        result = evaluate(lm=_model(runner), task_dict={"tasks": self.parts}, limit=self.limit, bootstrap_iters=0, log_samples=True)
         return [_answer(part, self.parts[part], sample) for part in self.parts for sample in _of_first_filter(result["samples"][part])]
 
 
-def harness_tasks(names: Sequence[str], seed: int, limit: int | None, folders: Sequence[Path] = ()) -> dict[str, Task]:
-    """Tasks and groups of the harness by name, their data loaded.
+def harness_tasks(names: Sequence[str], seed: int, limit: int | None, folders: Sequence[Path] = ()) -> dict[str, RetentionTask]:
+    """Load tasks and groups of the harness, with their data.
 
-    Raises InputError for a name that it does not have, for data that cannot be loaded, and for a task that is not answered in words.
+    Args:
+        names: of tasks and groups.
+        seed: for tasks that choose at random.
+        limit: of each part only the first so many questions; None for all.
+        folders: further tasks in the harness's format.
+
+    Returns:
+        Name -> task.
+
+    Raises:
+        InputError: for a name that it does not have, for data that cannot be loaded, and for a task that is not answered in words.
     """
     from lm_eval.tasks import TaskManager
 
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise InputError(f"There is no folder {missing[0]} of tasks: name one that holds YAML files in the harness's format.")
     manager = TaskManager(include_path=[OWN_TASKS, *folders])
-    found: dict[str, Task] = {}
+    found: dict[str, RetentionTask] = {}
     for name in names:
         if name not in manager.all_tasks:
             near = get_close_matches(name, [*manager.all_tasks, "knowledge", "spatial", "reading"], 3)
@@ -88,7 +101,7 @@ def harness_tasks(names: Sequence[str], seed: int, limit: int | None, folders: S
     return found
 
 
-def _model(asker: Asker) -> Any:
+def _model(runner: QuestionRunner) -> Any:
     """The model as a model of the harness; the class is made here because its base is an extra."""
     from lm_eval.api.model import LM
 
@@ -96,7 +109,7 @@ def _model(asker: Asker) -> Any:
         MULTIMODAL = True
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            return _generate_until(asker, [request.args for request in requests])
+            return _generate_until(runner, [request.args for request in requests])
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
             raise NotImplementedError("only tasks that are answered in words are asked")
@@ -107,12 +120,12 @@ def _model(asker: Asker) -> Any:
     return AskedModel()
 
 
-def _generate_until(asker: Asker, requests: Sequence[Sequence[Any]]) -> list[str]:
+def _generate_until(runner: QuestionRunner, requests: Sequence[Sequence[Any]]) -> list[str]:
     """Answers to the harness's requests (text, settings, and images where there are any), those with the same bound asked together.
 
     A question that cannot be put is a failure with an empty answer.
     """
-    processor = _of_whole_texts(asker.model.item_processor)
+    processor = _of_whole_texts(runner.model.item_processor)
     by_bound: dict[int, dict[int, Conversation]] = {}
     for place, (text, settings, *media) in enumerate(requests):
         if settings.get("do_sample"):
@@ -121,12 +134,12 @@ def _generate_until(asker: Asker, requests: Sequence[Sequence[Any]]) -> list[str
         try:
             conversation = _conversation(processor, text, media[0].get("visual") if media else None)
         except InputError as error:
-            asker.failures.append(Failure(f"question {place}", str(error)))
+            runner.failures.append(Failure(f"question {place}", str(error)))
             continue
         by_bound.setdefault(bound, {})[place] = conversation
     answers = [""] * len(requests)
     for bound, asked in by_bound.items():
-        for place, given in zip(asked, asker.ask(list(asked.values()), bound), strict=True):
+        for place, given in zip(asked, runner.ask(list(asked.values()), bound), strict=True):
             answers[place] = _until(given, requests[place][1].get("until") or ())
     return answers
 
@@ -139,13 +152,13 @@ def _conversation(processor: ItemProcessor, text: str, images: Any) -> Conversat
     shown = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
     pieces = text.split(IMAGE) if IMAGE in text else [*[""] * len(shown), text]
     if len(pieces) - 1 != len(shown):
-        raise InputError(f"it has {len(shown)} pictures and {len(pieces) - 1} places for them")
+        raise InputError(f"it has {len(shown)} images and {len(pieces) - 1} places for them")
     content: list[dict[str, Any]] = []
     for piece, image in zip_longest(pieces, shown):
         content += processor.parts(Item(piece.strip())) if piece.strip() else []
         content += processor.parts(Item(image=image)) if image is not None else []
     if not content:
-        raise InputError("it has neither words nor pictures")
+        raise InputError("it has neither text nor images")
     return [{"role": "user", "content": content}]
 
 

@@ -8,27 +8,33 @@ from typing import Any
 
 from slq.errors import InputError, MissingExtraError
 from slq.miniature.suites import SUITES, Question
-from slq.retention.ask import Answer, Asker, Task
+from slq.retention.ask import Answer, QuestionRunner, RetentionTask
 
 SUITE_NAMES = tuple(SUITES)
 MAX_NEW_TOKENS = 12  # as in the suites' own score
 
 
 class BuiltinTask:
-    """A suite of the miniature: an answer is right if it is so to the letter."""
+    """A suite of the miniature: an answer is right if it equals the expected one.
 
-    def __init__(self, name: str, asked: Sequence[Question], about: Mapping[str, Any]):
-        self.name, self.asked, self.about = name, asked, about
+    Args:
+        name: the suite's.
+        questions: what it asks.
+        metadata: where they come from.
+    """
+
+    def __init__(self, name: str, questions: Sequence[Question], metadata: Mapping[str, Any]):
+        self.name, self.questions, self.metadata = name, questions, metadata
 
     def __len__(self) -> int:
-        return len(self.asked)
+        return len(self.questions)
 
-    def ask(self, asker: Asker) -> list[Answer]:
-        """Put the task's questions; see `Task`."""
-        conversations = [[asker.model.message(question.item)] for question in self.asked]
+    def ask(self, runner: QuestionRunner) -> list[Answer]:
+        """Ask all questions; see `RetentionTask.ask`."""
+        conversations = [[runner.model.message(question.item)] for question in self.questions]
         return [
             Answer(f"{self.name}/{place}", one.kind, one.item.text or "", one.answer, given, float(given == one.answer))
-            for place, (one, given) in enumerate(zip(self.asked, asker.ask(conversations, MAX_NEW_TOKENS), strict=True))
+            for place, (one, given) in enumerate(zip(self.questions, runner.ask(conversations, MAX_NEW_TOKENS), strict=True))
         ]
 
 
@@ -38,12 +44,22 @@ def load_tasks(
     seed: int = 0,
     limit: int | None = None,
     folders: Sequence[Path] = (),
-) -> list[Task]:
-    """The tasks of these names, their questions drawn or loaded.
+) -> list[RetentionTask]:
+    """Load tasks by name.
 
-    questions, seed: how many a suite of the miniature draws, and which. limit: of each task, or of each part of one, only the first so
-    many. folders: further tasks in the harness's own format. Raises InputError for a name that is unknown or given twice, for numbers
-    below 1 and for data that cannot be loaded, MissingExtraError where the harness is missing.
+    Args:
+        names: the miniature's suites, or tasks of the harness.
+        questions: how many a suite of the miniature picks.
+        seed: which it picks.
+        limit: of each task, or of each part of one, only the first so many; None for all.
+        folders: further tasks in the harness's own format.
+
+    Returns:
+        The tasks, in the order of the names.
+
+    Raises:
+        InputError: for a name that is unknown or given twice, for numbers below 1 and for data that cannot be loaded.
+        MissingExtraError: where the harness is missing.
     """
     if not names or len(set(names)) != len(names):
         raise InputError(f"Name tasks, each once: {', '.join(names) or 'none was named'}.")
@@ -54,18 +70,18 @@ def load_tasks(
     return [found[name] for name in names]
 
 
-def _suite(name: str, questions: int, seed: int, limit: int | None) -> Task:
+def _suite(name: str, questions: int, seed: int, limit: int | None) -> RetentionTask:
     if questions < 1:
         raise InputError(f"A suite of {questions} questions asks nothing: draw 1 or more.")
     try:
         asked = SUITES[name](questions, seed)
     except ValueError as error:
         raise InputError(f"The suite {name!r} has fewer than {questions} questions: ask for fewer.") from error
-    about = {"source": "the miniature's picture-book world", "drawn": questions, "seed": seed, "limit": limit}
-    return BuiltinTask(name, asked[:limit], about)
+    metadata = {"source": "the miniature's picture-book world", "drawn": questions, "seed": seed, "limit": limit}
+    return BuiltinTask(name, asked[:limit], metadata)
 
 
-def _harness(names: Sequence[str], seed: int, limit: int | None, folders: Sequence[Path]) -> dict[str, Task]:
+def _harness(names: Sequence[str], seed: int, limit: int | None, folders: Sequence[Path]) -> dict[str, RetentionTask]:
     if not names:
         return {}
     try:
