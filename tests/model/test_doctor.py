@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from slq.doctor import Examination, Row, examine, with_fresh_queries
+from slq.doctor import Report, Row, run_checks, with_fresh_queries
 from slq.doctor.subject import built_in_items
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
@@ -20,8 +20,8 @@ from slq.models.attention import SLQ_SDPA
 from slq.models.families import family_of
 
 ALL = {
-    "prefix split",
-    "kept prefixes",
+    "prefix caching",
+    "cached prefixes",
     "batch of one",
     "order in the batch",
     "mixed batch",
@@ -40,20 +40,20 @@ def miniature(dtype: str | None = None, kind: type[FrozenModel] = FrozenModel) -
     return kind(loaded.model, loaded.processor, family_of("internvl"), loaded.identity.name, loaded.identity.revision)
 
 
-def run(load: Callable[[str | None], LatentEncoder]) -> Examination:
-    return examine(load, batch_size=1)
+def run(load: Callable[[str | None], LatentEncoder]) -> Report:
+    return run_checks(load, batch_size=1)
 
 
-def by_result(examination: Examination) -> dict[str, set[str]]:
+def by_result(report: Report) -> dict[str, set[str]]:
     """Names of the checks with each result; a check with one failed row has failed."""
     found: dict[str, set[str]] = {"ok": set(), "failed": set(), "skipped": set()}
-    for row in examination.rows:
+    for row in report.rows:
         found[row.result].add(row.check)
     return {**found, "ok": found["ok"] - found["failed"]}
 
 
-def rows_of(examination: Examination, check: str) -> list[Row]:
-    return [row for row in examination.rows if row.check == check]
+def rows_of(report: Report, check: str) -> list[Row]:
+    return [row for row in report.rows if row.check == check]
 
 
 # --- all is well ------------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def rows_of(examination: Examination, check: str) -> list[Row]:
 
 @dataclass
 class Watched:
-    """An examination of the miniature: what it said while it ran, and the models it still held when it loaded another."""
+    """A report of the miniature: what it said while it ran, and the models it still held when it loaded another."""
 
     said: list[str] = field(default_factory=list)
     models: list[weakref.ref] = field(default_factory=list)
@@ -81,14 +81,14 @@ def watched() -> Watched:
 
 
 @pytest.fixture(scope="module")
-def healthy(watched) -> Examination:
-    return examine(watched.load, batch_size=1, progress=watched.said.append)
+def healthy(watched) -> Report:
+    return run_checks(watched.load, batch_size=1, progress=watched.said.append)
 
 
 def test_the_miniature_is_well(healthy):
     assert by_result(healthy) == {"ok": ALL, "failed": set(), "skipped": set()} and healthy.failed == ()
     assert all(row.what and 0 <= row.value <= row.tolerance and not row.note for row in healthy.rows)
-    assert len(rows_of(healthy, "prefix split")) == len(rows_of(healthy, "weights")) == 2
+    assert len(rows_of(healthy, "prefix caching")) == len(rows_of(healthy, "weights")) == 2
     assert healthy.model == miniature().identity.to_dict()
     assert healthy.fingerprint == with_fresh_queries(miniature()).fingerprint
 
@@ -106,9 +106,9 @@ def test_figures(healthy):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_well(dtype):
-    examination = run(lambda other: with_fresh_queries(miniature(other or dtype)))
-    assert by_result(examination)["ok"] == ALL
-    (row,) = rows_of(examination, "other dtype")
+    report = run(lambda other: with_fresh_queries(miniature(other or dtype)))
+    assert by_result(report)["ok"] == ALL
+    (row,) = rows_of(report, "other dtype")
     assert f"{dtype} against float32" in row.what
 
 
@@ -151,13 +151,13 @@ def test_progress_names_every_check(healthy, watched):
 
 
 @pytest.mark.slow
-def test_a_model_without_a_fast_path_skips_it():
+def test_a_model_without_a_two_pass_forward_skips_it():
     model = miniature()
     model.supports_two_pass = False
-    examination = run(lambda dtype: with_fresh_queries(model))
-    found = by_result(examination)
-    assert found["skipped"] == {"prefix split", "kept prefixes"} and found["failed"] == set()
-    assert "slow" in rows_of(examination, "prefix split")[0].note
+    report = run(lambda dtype: with_fresh_queries(model))
+    found = by_result(report)
+    assert found["skipped"] == {"prefix caching", "cached prefixes"} and found["failed"] == set()
+    assert "reference path" in rows_of(report, "prefix caching")[0].note
 
 
 @pytest.mark.slow
@@ -165,21 +165,21 @@ def test_quantized_weights_have_no_other_dtype():
     """bitsandbytes needs an accelerator; transformers tells quantized models by this mark."""
     model = miniature()
     model.model.is_quantized = True
-    examination = run(lambda dtype: with_fresh_queries(model))
-    assert by_result(examination) == {"ok": ALL - {"other dtype"}, "failed": set(), "skipped": {"other dtype"}}
-    assert "quantized" in rows_of(examination, "other dtype")[0].note
+    report = run(lambda dtype: with_fresh_queries(model))
+    assert by_result(report) == {"ok": ALL - {"other dtype"}, "failed": set(), "skipped": {"other dtype"}}
+    assert "quantized" in rows_of(report, "other dtype")[0].note
 
 
 @pytest.mark.slow
 def test_attention_that_the_model_does_not_have_is_skipped():
     model = load_model(device="cpu", attn_implementation="eager")
     model.model._supports_sdpa = False
-    examination = run(lambda dtype: with_fresh_queries(model))
-    assert by_result(examination)["skipped"] == {"attention"} and by_result(examination)["failed"] == set()
-    assert rows_of(examination, "attention")[0].note
+    report = run(lambda dtype: with_fresh_queries(model))
+    assert by_result(report)["skipped"] == {"attention"} and by_result(report)["failed"] == set()
+    assert rows_of(report, "attention")[0].note
 
 
-def test_what_cannot_be_loaded_is_not_examined():
+def test_what_cannot_be_loaded_is_not_checked():
     with pytest.raises(ModelError, match="gone"):
         run(lambda dtype: with_fresh_queries(load_model("./gone")))
 
@@ -307,12 +307,12 @@ def model_of(kind: type[FrozenModel]) -> Callable[[str | None], LatentEncoder]:
 # What is wrong: the check that is named for it, and those that may fail with it.
 WRONGS: dict[str, tuple[Callable[[str | None], LatentEncoder], str, set[str]]] = {
     # What stands in padding is arbitrary, and other with every implementation of attention.
-    "padding seen": (model_of(PaddingSeen), "prefix split", {*BATCHES, "kept prefixes", "attention"}),
-    "wrong gradient": (model_of(WrongGradient), "prefix split", set()),
-    "badly kept": (model_of(KeepsBadly), "kept prefixes", set()),
-    "size matters": (model_of(SizeMatters), "batch of one", {"kept prefixes"}),
-    "place matters": (model_of(PlaceMatters), "order in the batch", {*BATCHES, "kept prefixes"}),
-    "images go astray": (model_of(ImagesGoAstray), "mixed batch", {*BATCHES, "kept prefixes"}),
+    "padding seen": (model_of(PaddingSeen), "prefix caching", {*BATCHES, "cached prefixes", "attention"}),
+    "wrong gradient": (model_of(WrongGradient), "prefix caching", set()),
+    "badly kept": (model_of(KeepsBadly), "cached prefixes", set()),
+    "size matters": (model_of(SizeMatters), "batch of one", {"cached prefixes"}),
+    "place matters": (model_of(PlaceMatters), "order in the batch", {*BATCHES, "cached prefixes"}),
+    "images go astray": (model_of(ImagesGoAstray), "mixed batch", {*BATCHES, "cached prefixes"}),
     "other eager": (other_eager, "attention", set()),
     "careless saving": (careless, "saved adapter", set()),
     "talkative": (model_of(Talkative), "generation", set()),
@@ -325,20 +325,20 @@ WRONGS: dict[str, tuple[Callable[[str | None], LatentEncoder], str, set[str]]] =
 @pytest.mark.slow
 @pytest.mark.parametrize(("load", "named", "with_it"), WRONGS.values(), ids=WRONGS)
 def test_what_is_wrong_fails_its_check_and_no_other(load, named, with_it):
-    examination = run(load)
-    found = by_result(examination)
+    report = run(load)
+    found = by_result(report)
     assert named in found["failed"] and found["failed"] <= {named, *with_it}
     assert found["ok"] == ALL - found["failed"] and found["skipped"] == set()
-    assert all(row.value > row.tolerance and len(row.note) > 80 for row in examination.failed)
+    assert all(row.value > row.tolerance and len(row.note) > 80 for row in report.failed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "named"), [(PaddingSeen, "batch of one"), (WrongGradient, "prefix split"), (ImagesGoAstray, "mixed batch")]
+    ("kind", "named"), [(PaddingSeen, "batch of one"), (WrongGradient, "prefix caching"), (ImagesGoAstray, "mixed batch")]
 )
 def test_half_precision_hides_none_of_it(kind, named):
-    examination = run(lambda dtype: with_fresh_queries(miniature(dtype or "bfloat16", kind)))
-    assert named in by_result(examination)["failed"]
+    report = run(lambda dtype: with_fresh_queries(miniature(dtype or "bfloat16", kind)))
+    assert named in by_result(report)["failed"]
 
 
 class Breaks(FrozenModel):
@@ -353,10 +353,10 @@ class Breaks(FrozenModel):
 
 @pytest.mark.slow
 def test_a_check_that_raises_has_failed_and_stops_no_other():
-    examination = run(model_of(Breaks))
-    assert by_result(examination)["failed"] == {"prefix split", "generation"}
-    assert by_result(examination)["ok"] == ALL - {"prefix split", "generation"}
-    (slow,), (generation,) = rows_of(examination, "prefix split"), rows_of(examination, "generation")
+    report = run(model_of(Breaks))
+    assert by_result(report)["failed"] == {"prefix caching", "generation"}
+    assert by_result(report)["ok"] == ALL - {"prefix caching", "generation"}
+    (slow,), (generation,) = rows_of(report, "prefix caching"), rows_of(report, "generation")
     assert slow.note.startswith("It cannot be run: RuntimeError: no such kernel. ")
     assert generation.note.startswith("It cannot be run: KeyError. ")
 
@@ -369,8 +369,8 @@ def test_attention_is_restored_after_an_error():
         assert layer.config._attn_implementation != "eager", "not like this"
 
     model.model.base_model.language_model.layers[1].self_attn.register_forward_hook(never_eager)
-    examination = run(lambda dtype: with_fresh_queries(model))
-    assert by_result(examination)["failed"] == {"attention"} and "not like this" in examination.failed[0].note
+    report = run(lambda dtype: with_fresh_queries(model))
+    assert by_result(report)["failed"] == {"attention"} and "not like this" in report.failed[0].note
     assert {part._attn_implementation for part in configs(model)} == {"sdpa", SLQ_SDPA}
 
 
@@ -383,7 +383,7 @@ class GivesNothing(FrozenModel):
 
 @pytest.mark.slow
 def test_states_that_are_not_finite_fail_every_comparison():
-    examination = run(model_of(GivesNothing))
-    assert by_result(examination) == {"ok": {"generation", "weights"}, "failed": ALL - {"generation", "weights"}, "skipped": set()}
-    assert all("not finite" in row.note for row in examination.failed)
-    assert examination.figures["closest_items"] is None
+    report = run(model_of(GivesNothing))
+    assert by_result(report) == {"ok": {"generation", "weights"}, "failed": ALL - {"generation", "weights"}, "skipped": set()}
+    assert all("not finite" in row.note for row in report.failed)
+    assert report.figures["closest_items"] is None

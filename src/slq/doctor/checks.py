@@ -1,6 +1,8 @@
-"""The checks: each a function from the subject to what it measured, with what a failure means and what to do about it.
+"""The checks: each a function from the context to what it measured, with what a failure means and what to do about it.
 
-Shapes: B items, N latent queries, D hidden size.
+What `slq.models.invariance` measures of an unknown family too is measured by the same functions.
+
+Shapes: B items, D hidden size.
 """
 
 from __future__ import annotations
@@ -12,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from slq.cache import KVCache
-from slq.doctor.subject import SEED, Measured, Subject, largest
+from slq.doctor.subject import SEED, Context, Measured, largest
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import parameter_hash
 from slq.models.attention import implementation
-from slq.pooling import MeanPooling
+from slq.models.invariance import relative_difference, two_pass_difference
 
 
 class Skipped(Exception):
@@ -31,67 +32,58 @@ class Check:
     """A name, what is run, and what a failure means and asks for."""
 
     name: str
-    run: Callable[[Subject], list[Measured]]
+    run: Callable[[Context], list[Measured]]
     advice: str
 
 
-def prefix_caching(subject: Subject) -> list[Measured]:
-    """The fast path (each item's own tokens, then the latents over them) against its slow twin: final states, and the latents' gradient."""
-    model, latents_ND, prompt = subject.model, subject.encoder.queries.latents, subject.encoder.queries.generation_prompt
+def prefix_caching(context: Context) -> list[Measured]:
+    """The two-pass forward (each item's own tokens, then the latents over them) against the reference path: states, and gradient."""
+    model, latents_ND, prompt = context.model, context.encoder.queries.latents, context.encoder.queries.generation_prompt
     if not model.supports_two_pass:
-        raise Skipped("this model has no fast path, and takes the slow one")
+        raise Skipped("this model has no two-pass forward, and takes the reference path")
     with torch.no_grad():
-        slow_BND = model.forward_reference(model.prepare(subject.items, prompt), latents_ND)
-    states = largest(subject.states - slow_BND) / largest(slow_BND)
-    # One item of each kind alone: a slow pass over all that keeps its activations would ask too much memory of a large model.
-    prepared = model.prepare(subject.one_of_each, prompt)
-    fast_ND = _gradient(model.decode_latents(model.prefill(prepared), latents_ND), latents_ND)
-    slow_ND = _gradient(model.forward_reference(prepared, latents_ND), latents_ND)
-    gradient = largest((fast_ND - slow_ND).norm()) / largest(slow_ND.norm())
+        reference_BND = model.forward_reference(model.prepare(context.items, prompt), latents_ND)
+    largest(reference_BND)  # which refuses what is not finite
+    states = relative_difference(context.states, reference_BND)
+    # One item of each kind alone: a reference pass over all that keeps its activations would ask too much memory of a large model.
+    _, gradient = two_pass_difference(model, context.one_of_each, latents_ND, prompt)
     return [
-        Measured("largest difference of final states, relative", states, subject.tolerances.states),
-        Measured("difference of the latents' gradient, relative", gradient, subject.tolerances.gradient),
+        Measured("largest difference of final states, relative", states, context.tolerances.states),
+        Measured("largest difference of the latents' gradient, relative", gradient, context.tolerances.gradient),
     ]
 
 
-def _gradient(states_BND: Tensor, latents_ND: Tensor) -> Tensor:
-    """Gradient (N, D) of a fixed random projection of the embeddings, so that every dimension counts."""
-    embeddings_BD = MeanPooling()(states_BND)
-    weights_BD = torch.randn(embeddings_BD.shape, generator=torch.Generator().manual_seed(SEED)).to(embeddings_BD.device)
-    return torch.autograd.grad((embeddings_BD * weights_BD).sum(), latents_ND)[0]
-
-
 @torch.no_grad()
-def kept_prefixes(subject: Subject) -> list[Measured]:
-    """Prefixes from a cache, where they are kept apart and joined into other batches, against fresh ones."""
-    if not subject.model.supports_kv_cache:
-        raise Skipped("single prefixes of this model cannot be kept, and none are")
-    keeping = LatentEncoder(subject.model, subject.encoder.queries, KVCache())
-    keeping.encode_batch(subject.items)  # fills the cache
-    return [subject.compare("kept against fresh", keeping.encode_batch(subject.items))]
+def cached_prefixes(context: Context) -> list[Measured]:
+    """Prefixes from a cache, where they are stored apart and stacked into other batches, against fresh ones."""
+    if not context.model.supports_kv_cache:
+        raise Skipped("single prefixes of this model cannot be cached, and none are")
+    caching = LatentEncoder(context.model, context.encoder.queries, KVCache())
+    caching.encode_batch(context.items)  # fills the cache
+    return [context.compare("cached against fresh", caching.encode_batch(context.items))]
 
 
-def batch_of_one(subject: Subject) -> list[Measured]:
+def batch_of_one(context: Context) -> list[Measured]:
     """Every item in a batch of its own against all in one, where most are padded."""
-    alone_BD = torch.cat([subject.encode([place]) for place in range(len(subject.items))])
-    return [subject.compare("alone against together", alone_BD)]
+    alone_BD = torch.cat([context.encode([position]) for position in range(len(context.items))])
+    return [context.compare("alone against together", alone_BD)]
 
 
-def order_in_the_batch(subject: Subject) -> list[Measured]:
+def order_in_the_batch(context: Context) -> list[Measured]:
     """The same batch in another order, put right afterwards."""
-    order = torch.randperm(len(subject.items), generator=torch.Generator().manual_seed(SEED))
-    return [subject.compare("shuffled against in order", subject.encode(order.tolist())[order.argsort()])]
+    order = torch.randperm(len(context.items), generator=torch.Generator().manual_seed(SEED))
+    return [context.compare("shuffled against in order", context.encode(order.tolist())[order.argsort()])]
 
 
-def mixed_batch(subject: Subject) -> list[Measured]:
+def mixed_batch(context: Context) -> list[Measured]:
     """Texts, images and both in one batch against batches of one kind."""
-    apart_BD = torch.cat([subject.encode(kind) for kind in (subject.texts, subject.images, subject.both)])
-    return [subject.compare("each kind apart against mixed", apart_BD)]
+    apart_BD = torch.cat([context.encode(kind) for kind in (context.texts, context.images, context.both)])
+    return [context.compare("each kind apart against mixed", apart_BD)]
 
 
-def attention(subject: Subject) -> list[Measured]:
+def attention(context: Context) -> list[Measured]:
     """The attention implementation that was loaded against the others that every installation has; restored at the end."""
-    model = subject.model.model
+    model = context.model.model
     loaded, reasons, measured = implementation(model), [], []
     before = _implementations(model.config)
     try:
@@ -104,7 +96,7 @@ def attention(subject: Subject) -> list[Measured]:
             if implementation(model) != other:  # transformers only warns about models of the old kind
                 reasons.append(f"it cannot be changed to {other} once loaded")
                 continue
-            measured.append(subject.compare(f"{loaded} against {other}", subject.encode(range(len(subject.items)))))
+            measured.append(context.compare(f"{loaded} against {other}", context.encode(range(len(context.items)))))
     finally:
         model.set_attn_implementation(before)
     if not measured:
@@ -118,26 +110,26 @@ def _implementations(config: Any) -> dict[str, Any]:
     return {"": config._attn_implementation, **{name: _implementations(part) for name, part in parts.items() if part is not None}}
 
 
-def saved_adapter(subject: Subject) -> list[Measured]:
+def saved_adapter(context: Context) -> list[Measured]:
     """The adapter written to a folder and read back: the same embeddings, bit by bit."""
     with tempfile.TemporaryDirectory() as folder:
-        subject.encoder.save_pretrained(Path(folder) / "adapter")
-        loaded = LatentEncoder.from_pretrained(Path(folder) / "adapter", subject.model)
+        context.encoder.save_pretrained(Path(folder) / "adapter")
+        loaded = LatentEncoder.from_pretrained(Path(folder) / "adapter", context.model)
     with torch.no_grad():
-        again_BD = loaded.encode_prepared(subject.prepare(subject.items))
-    return [Measured("largest difference: loaded against saved", largest(again_BD - subject.embeddings), 0)]
+        again_BD = loaded.encode_prepared(context.prepare(context.items))
+    return [Measured("largest difference: loaded against saved", largest(again_BD - context.embeddings), 0)]
 
 
-def generation(subject: Subject) -> list[Measured]:
+def generation(context: Context) -> list[Measured]:
     """What the model answers, before anything was embedded and now, when the checks before this one have embedded much."""
-    changed = sum(now != before for now, before in zip(subject.answers(), subject.answers_before(), strict=True))
+    changed = sum(now != before for now, before in zip(context.answers(), context.answers_before(), strict=True))
     return [Measured("answers that changed by embedding", changed, 0)]
 
 
-def weights(subject: Subject) -> list[Measured]:
+def weights(context: Context) -> list[Measured]:
     """The model's weights, before everything and after, bit by bit; and whether anything would train them."""
-    changed = parameter_hash(subject.model.model) != subject.weights_before()
-    trained = sum(each.grad is not None or each.requires_grad for each in subject.model.model.parameters())
+    changed = parameter_hash(context.model.model) != context.weights_before()
+    trained = sum(each.grad is not None or each.requires_grad for each in context.model.model.parameters())
     return [
         Measured("hashes that changed", int(changed), 0),
         Measured("parameters with a gradient", trained, 0),
@@ -146,15 +138,15 @@ def weights(subject: Subject) -> list[Measured]:
 
 CHECKS = (
     Check(
-        "prefix split",
+        "prefix caching",
         prefix_caching,
-        "The fast path gives other numbers than one pass over item and latents, so training on it learns something else. Take the slow "
-        "path: slq train --no-prefix-caching, LatentEncoder(..., prefix_caching=False).",
+        "The two-pass forward gives other values than one pass over item and latents, so training on it learns something else. Take the "
+        "reference path: slq train --no-prefix-caching, LatentEncoder(..., prefix_caching=False).",
     ),
     Check(
-        "kept prefixes",
-        kept_prefixes,
-        "A prefix that was kept gives other numbers than a fresh one, so training, which keeps them, is not to be trusted. Take the slow "
+        "cached prefixes",
+        cached_prefixes,
+        "A cached prefix gives other values than a fresh one, so training, which caches them, is not to be trusted. Take the reference "
         "path: slq train --no-prefix-caching.",
     ),
     Check(

@@ -1,4 +1,4 @@
-"""An examination, from loading the model to the last row.
+"""All checks of a model, from loading it to the last row of the report.
 
 Shapes: B items, D hidden size.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slq.cache import default_budget
 from slq.doctor.checks import CHECKS, WEIGHTS, Skipped
-from slq.doctor.subject import IMAGE_SHAPES, Measured, Subject, at_once, built_in_items, one_minus_cosine
+from slq.doctor.subject import IMAGE_SHAPES, Context, Measured, at_once, built_in_items, one_minus_cosine
 from slq.encoders.latent import LatentEncoder
 from slq.io.device import choose_dtype
 from slq.models import attention
@@ -35,7 +35,16 @@ UNKNOWN_ADVICE = "If that does not say what to do, report it with the name of th
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one measurement. result: ok, failed or skipped; note: why it was skipped, or what a failure means and what to do."""
+    """What came of one measurement.
+
+    Attributes:
+        check: the check's name.
+        result: ok, failed or skipped.
+        what: what was measured.
+        value: how much.
+        tolerance: how much it may be.
+        note: why it was skipped, or what a failure means and what to do.
+    """
 
     check: str
     result: str
@@ -46,8 +55,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Examination:
-    """The rows of all checks; figures, which have no right or wrong; model: its identity; fingerprint: the encoder's."""
+class Report:
+    """What came of all checks.
+
+    Attributes:
+        rows: of every check, in order.
+        figures: what the model is and what it costs, which has no right or wrong.
+        model: its identity.
+        fingerprint: the encoder's.
+    """
 
     rows: tuple[Row, ...]
     figures: dict[str, Any]
@@ -56,49 +72,52 @@ class Examination:
 
     @property
     def failed(self) -> tuple[Row, ...]:
-        """The checks that failed."""
+        """The rows that are not as they should be."""
         return tuple(row for row in self.rows if row.result == "failed")
 
 
-def examine(
+def run_checks(
     load: Callable[[str | None], LatentEncoder], batch_size: int = 8, progress: Callable[[str], None] = lambda what: None
-) -> Examination:
+) -> Report:
     """Load an encoder and run every check on it; a check that raises has failed, and the others still run.
 
-    load: gives the encoder in the dtype of that name, or for None as it is to be examined. batch_size: items in a batch that is timed.
-    progress: called with what begins. Raises what `load` raises the first time.
+    Args:
+        load: gives the encoder in the dtype of that name, or for None as it is to be checked. What it raises the first time is passed on.
+        batch_size: items in a batch that is timed.
+        progress: called with what begins.
+
+    Returns:
+        The report.
     """
     progress("loading")
     started = time.perf_counter()
     encoder = load(None)
     figures = {"load_seconds": round(time.perf_counter() - started, 2), "batch_size": batch_size}
-    examination, embeddings = _as_loaded(encoder, figures, progress)
+    report, embeddings = _as_loaded(encoder, figures, progress)
     # The other dtype comes last, once the first model is gone, and is loaded anew: converted where it stands, float32 would come back from
     # bfloat16 with other bits, and the rotary frequencies, float32 in every dtype, would be rounded with the rest. So it costs a second
     # loading, but no second copy in memory.
     del encoder
     gc.collect()
     progress(OTHER_DTYPE)
-    rows = _rows(OTHER_DTYPE, DTYPE_ADVICE, lambda: _other_dtype(load, embeddings, examination.figures))
-    return replace(examination, rows=examination.rows + tuple(rows))
+    rows = _rows(OTHER_DTYPE, DTYPE_ADVICE, lambda: _other_dtype(load, embeddings, report.figures))
+    return replace(report, rows=report.rows + tuple(rows))
 
 
-def _as_loaded(
-    encoder: LatentEncoder, figures: dict[str, Any], progress: Callable[[str], None]
-) -> tuple[Examination, Callable[[], Tensor]]:
+def _as_loaded(encoder: LatentEncoder, figures: dict[str, Any], progress: Callable[[str], None]) -> tuple[Report, Callable[[], Tensor]]:
     """All that needs the loaded model alone; and the embeddings, for what does not."""
     progress("the model as it is")
-    subject = Subject(encoder)
+    context = Context(encoder)
     rows: list[Row] = []
     for check in CHECKS:
         progress(check.name)
-        rows += _rows(check.name, check.advice, partial(check.run, subject))
+        rows += _rows(check.name, check.advice, partial(check.run, context))
     progress("figures")
-    figures = figures | _figures(subject, figures["batch_size"])
+    figures = figures | _figures(context, figures["batch_size"])
     progress(WEIGHTS.name)
-    rows += _rows(WEIGHTS.name, WEIGHTS.advice, partial(WEIGHTS.run, subject))
-    examination = Examination(tuple(rows), figures, encoder.model.identity.to_dict(), encoder.fingerprint)
-    return examination, at_once(lambda: subject.embeddings)
+    rows += _rows(WEIGHTS.name, WEIGHTS.advice, partial(WEIGHTS.run, context))
+    report = Report(tuple(rows), figures, encoder.model.identity.to_dict(), encoder.fingerprint)
+    return report, at_once(lambda: context.embeddings)
 
 
 def _rows(name: str, advice: str, measure: Callable[[], list[Measured]]) -> list[Row]:
@@ -129,7 +148,7 @@ def _other_dtype(load: Callable[[str | None], LatentEncoder], embeddings: Callab
     try:
         with torch.no_grad():
             encoder = load(other)
-            prepared = encoder.model.prepare(built_in_items(), encoder.generation_prompt)  # one batch, as the subject's
+            prepared = encoder.model.prepare(built_in_items(), encoder.generation_prompt)  # one batch, as the context's
             found_BD = encoder.encode_prepared(prepared)
     except torch.OutOfMemoryError as error:
         raise Skipped(f"there is not enough memory for it in {other}") from error
@@ -147,20 +166,20 @@ def _free_memory(device: torch.device) -> int:
 # --- figures ----------------------------------------------------------------------------------------------------------------
 
 
-def _figures(subject: Subject, batch_size: int) -> dict[str, Any]:
+def _figures(context: Context, batch_size: int) -> dict[str, Any]:
     """What the model is and what it costs; None for what cannot be had because a check has failed."""
-    model = subject.model.model
+    model = context.model.model
     return {
         "parameters": model.num_parameters(),
         "device": ", ".join(sorted({str(each.device) for each in model.parameters()})),
-        "dtype": subject.model.identity.dtype,
-        "is_quantized": subject.is_quantized,
+        "dtype": context.model.identity.dtype,
+        "is_quantized": context.is_quantized,
         "attn_implementation": attention.implementation(model),
-        "tokens_per_image": _or_none(lambda: _tokens_per_image(subject)),
-        "closest_items": _or_none(lambda: asdict(subject.closest())),
-        "texts_per_second": _or_none(lambda: _per_second(subject, subject.texts, batch_size)),
-        "images_per_second": _or_none(lambda: _per_second(subject, subject.images, batch_size)),
-        "peak_memory_bytes": _peak_memory(subject.model.device),
+        "tokens_per_image": _or_none(lambda: _tokens_per_image(context)),
+        "closest_items": _or_none(lambda: asdict(context.closest())),
+        "texts_per_second": _or_none(lambda: _per_second(context, context.texts, batch_size)),
+        "images_per_second": _or_none(lambda: _per_second(context, context.images, batch_size)),
+        "peak_memory_bytes": _peak_memory(context.model.device),
     }
 
 
@@ -171,24 +190,24 @@ def _or_none(function: Callable[[], Any]) -> Any:
         return None
 
 
-def _tokens_per_image(subject: Subject) -> dict[str, int]:
+def _tokens_per_image(context: Context) -> dict[str, int]:
     """How many tokens an image of each shape adds to an item."""
 
     def length(item: Item) -> int:
-        return int(subject.model.prepare([item]).inputs["attention_mask"].sum())
+        return int(context.model.prepare([item]).inputs["attention_mask"].sum())
 
-    images = [subject.items[place].image for place in subject.images]
+    images = [context.items[place].image for place in context.images]
     lengths = [length(Item("a cat", image)) - length(Item("a cat")) for image in images]
     return {f"{width}x{height}": tokens for (width, height), tokens in zip(IMAGE_SHAPES, lengths, strict=True)}
 
 
 @torch.no_grad()
-def _per_second(subject: Subject, places: Sequence[int], batch_size: int) -> float:
+def _per_second(context: Context, places: Sequence[int], batch_size: int) -> float:
     """Items embedded in a second, in one batch, after one to warm up."""
-    items = [subject.items[places[number % len(places)]] for number in range(batch_size)]
-    subject.encoder.encode_batch(items).cpu()
+    items = [context.items[places[number % len(places)]] for number in range(batch_size)]
+    context.encoder.encode_batch(items).cpu()
     started = time.perf_counter()
-    subject.encoder.encode_batch(items).cpu()  # to the CPU, for an accelerator returns before it is done
+    context.encoder.encode_batch(items).cpu()  # to the CPU, for an accelerator returns before it is done
     return round(batch_size / (time.perf_counter() - started), 4)
 
 

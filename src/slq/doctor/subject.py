@@ -1,4 +1,4 @@
-"""What is examined: an encoder, the built-in items, and what several checks compare with.
+"""What is checked: an encoder, the built-in items, and what several checks compare with.
 
 Shapes: B items, N latent queries, D hidden size.
 """
@@ -36,8 +36,11 @@ IMAGE_SHAPES = ((320, 240), (224, 448), (448, 448))  # width and height: wide, t
 class Tolerances:
     """What rounding explains.
 
-    states: largest difference relative to the largest value. gradient: norm of the difference relative to the norm. embeddings: largest
-    difference, or, by_cosine, 1 - smallest cosine.
+    Attributes:
+        states: largest difference relative to the largest value.
+        gradient: likewise.
+        embeddings: largest difference, or, by_cosine, 1 - smallest cosine.
+        by_cosine: which of the two it is.
     """
 
     states: float
@@ -55,7 +58,13 @@ HALF = Tolerances(states=5e-2, gradient=5e-2, embeddings=1e-3, by_cosine=True)
 
 @dataclass(frozen=True)
 class Measured:
-    """One number of a check and how large it may be; `what` says what it is of."""
+    """One value of a check.
+
+    Attributes:
+        what: what it is of.
+        value: what was measured.
+        tolerance: how large it may be.
+    """
 
     what: str
     value: float
@@ -73,12 +82,16 @@ def built_in_items() -> list[Item]:
 
 
 def with_fresh_queries(model: FrozenModel) -> LatentEncoder:
-    """The model under untrained latent queries, the same ones every time."""
+    """The model under randomly initialised latent queries, the same ones every time."""
     return LatentEncoder(model, LatentQueries.create(NUM_LATENTS, model.dim, generator=torch.Generator().manual_seed(SEED)))
 
 
-class Subject:
-    """An encoder under examination; its embeddings of all items in one batch are what the checks compare with."""
+class Context:
+    """An encoder that is checked; its embeddings of all items in one batch are what the checks compare with.
+
+    Args:
+        encoder: latent queries over a model.
+    """
 
     def __init__(self, encoder: LatentEncoder):
         self.encoder = encoder
@@ -144,9 +157,10 @@ class Subject:
 
 
 def largest(values: Tensor) -> float:
-    """The largest absolute value.
+    """Return the largest absolute value.
 
-    Raises ValueError for NaN and infinity, so that a measured number can always be written down.
+    Raises:
+        ValueError: for NaN and infinity, so that a measured value can always be written down.
     """
     if not torch.isfinite(values).all():
         raise ValueError("what the model gives is not finite; float16 overflows where bfloat16 and float32 do not, so try one of them")
@@ -154,7 +168,11 @@ def largest(values: Tensor) -> float:
 
 
 def one_minus_cosine(found_BD: Tensor, wanted_BD: Tensor) -> float:
-    """The largest of 1 - cosine over pairs of rows of length 1, at least 0; raises ValueError as `largest` does."""
+    """The largest of 1 - cosine over pairs of rows of length 1, at least 0.
+
+    Raises:
+        ValueError: as `largest` does.
+    """
     return max(0.0, largest(1 - (found_BD.double() * wanted_BD.double()).sum(dim=1)))
 
 
