@@ -19,7 +19,7 @@ from PIL import Image, ImageEnhance
 
 from research.bench.measuring import write_result
 from slq import compat  # noqa: F401  (before provenance imports anything of transformers)
-from slq.evaluation.leakage import BLOCK, COLOUR_GAP, DISTANCE, look
+from slq.evaluation.leakage import BLOCK, COLOUR_GAP, MAX_HAMMING_DISTANCE, describe_image
 from slq.miniature.export import split_scenes
 from slq.miniature.world.scenes import render
 
@@ -39,7 +39,7 @@ def main() -> None:
     result = {
         kind: {"different": different(listed), "copies": copies(listed[:: max(1, len(listed) // 500)])} for kind, listed in images.items()
     }
-    write_result("leakage", {"distance": DISTANCE, "colour_gap": COLOUR_GAP, **result}, sys.argv, options.seed)
+    write_result("leakage", {"distance": MAX_HAMMING_DISTANCE, "colour_gap": COLOUR_GAP, **result}, sys.argv, options.seed)
 
 
 def smooth_noise(draw: np.random.Generator, size: int = 256) -> Image.Image:
@@ -55,7 +55,7 @@ def smooth_noise(draw: np.random.Generator, size: int = 256) -> Image.Image:
 
 def different(images: list[Image.Image]) -> dict:
     """Of all pairs of different images: how many are taken for copies at each distance, and the least distance."""
-    _, hashes, colours = (np.array(part) for part in zip(*map(look, images), strict=True))
+    _, hashes, colours = (np.array(part) for part in zip(*map(describe_image, images), strict=True))
     taken, least, rows = dict.fromkeys(DISTANCES, 0), 256, max(1, BLOCK // len(images))
     for start in range(0, len(images), rows):
         bits = np.bitwise_count(hashes[start : start + rows, None] ^ hashes[None]).sum(axis=-1, dtype=np.int64)
@@ -75,7 +75,7 @@ def copies(images: list[Image.Image]) -> dict[str, dict]:
     for name, change in CHANGES.items():
         distances = []
         for image in images:
-            (_, one, colour), (_, other, changed) = look(image), look(change(image))
+            (_, one, colour), (_, other, changed) = describe_image(image), describe_image(change(image))
             gap = np.abs(colour - changed).max()
             distances.append(int(np.bitwise_count(one ^ other).sum()) if gap <= COLOUR_GAP else 257)
         found = {distance: float(np.mean([each <= distance for each in distances])) for distance in DISTANCES}

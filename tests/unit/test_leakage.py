@@ -63,7 +63,7 @@ def test_every_copy_is_found_where_it_is(worlds):
     origin = {Path(match.test).name: Path(match.train).name for match in found.images}
     assert origin == {**{name: f"{7 * number:04d}.png" for number, name in enumerate(COPIES)}, "exact.png": "0050.png"}
     assert [Path(match.test).name for match in found.by_content] == ["exact.png"]
-    assert {Path(match.test).name for match in found.by_looks} == set(COPIES)
+    assert {Path(match.test).name for match in found.by_near_duplicate} == set(COPIES)
     assert found.by_id == () and found.texts == () and found.skipped == ()
     assert (found.train_images, found.test_images, found.test_texts) == (60, 7, 1)
     assert json.loads(json.dumps(found.to_json()))["images"] == 7
@@ -90,7 +90,7 @@ def test_plain_images_are_told_apart_by_colour():
     """Of a plain image the hash says nothing."""
     plain = [Image.new("RGB", (64, 64), colour) for colour in ("white", "black", "red", "blue", "gray")]
     assert find_leakage(opened(plain[:3]), opened(plain[3:])).images == ()
-    (match,) = find_leakage(opened(plain), opened([Image.new("RGB", (32, 32), "#f80000")], "asked ")).by_looks
+    (match,) = find_leakage(opened(plain), opened([Image.new("RGB", (32, 32), "#f80000")], "asked ")).by_near_duplicate
     assert (match.test, match.train) == ("asked 0", "2")
 
 
@@ -102,7 +102,7 @@ def test_blocks_give_what_one_loop_gives(worlds, monkeypatch):
     known, asked = images[:40], [image.resize((48, 48)) for image in images[20:]]
     monkeypatch.setattr(leakage, "BLOCK", 100)
     monkeypatch.setattr(leakage, "COLOUR_GAP", 255)
-    found = {match.test: (match.train, match.distance) for match in find_leakage(opened(known), opened(asked), 64).by_looks}
+    found = {match.test: (match.train, match.distance) for match in find_leakage(opened(known), opened(asked), 64).by_near_duplicate}
     known_hashes, asked_hashes = ([imagehash.phash(image, 16) for image in listed] for listed in (known, asked))
     slow = {}
     for number, one in enumerate(asked_hashes):
@@ -190,7 +190,7 @@ def test_command_reports_and_fails_where_images_overlap(worlds, leaky, tmp_path)
     said = invoke("leakage", worlds / "train", leaky, "--output", tmp_path / "found.json", code=1).output
     assert "7 of 7 test images stand among 60 training images: 0 same id, 1 same file, 6 near-duplicate." in said
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["images"] == 7 and len(found["by_looks"]) == 6 and found["distance"] == 20
+    assert found["images"] == 7 and len(found["by_near_duplicate"]) == 6 and found["max_hamming_distance"] == 20
     strict = invoke("leakage", worlds / "train", leaky, "--max-hamming-distance", 0, code=1).output
     assert "1 same file" in strict and "6 near-duplicate" not in strict
 

@@ -1,7 +1,7 @@
 """Leakage: which images and texts of a test set stand in a training set too.
 
-An image is found by its id (names that COCO, Flickr, NLVR2 and Amazon give their images), by its bytes, and by its looks: 256 bits of
-a perceptual hash, for copies that were saved again, scaled or brightened. Texts are compared without regard to case, punctuation and
+An image is found by its id (names that COCO, Flickr, NLVR2 and Amazon give their images), by its content, and as a near-duplicate: 256 bits
+of a perceptual hash, for copies that were saved again, scaled or brightened. Texts are compared without regard to case, punctuation and
 white space; a shared text is weaker than a shared image, since different images may well be described in the same words.
 
 Shapes: P images.
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HASH_SIZE = 16  # rows and columns of the hash, so 256 bits; with 8, images of one background and different small things fall together
-DISTANCE = 20  # bits: how many copies it finds and how rarely different images come as close stands in docs/leakage.md
+MAX_HAMMING_DISTANCE = 20  # bits: how many copies it finds and how rarely different images come as close stands in docs/leakage.md
 COLOUR_GAP = 48  # of 255: the hash sees no colour, nor how bright a plain image is
 CELLS = 4  # rows and columns of the mean colours
 BLOCK = 2**20  # hashes compared at once
-AHEAD = 64  # images handed to the threads at once
+PREFETCHED = 64  # images handed to the threads at once
 
 # Names by which an image is known wherever it goes; a running number such as 0001 says nothing.
 _KNOWN_NAMES = {
@@ -48,7 +48,13 @@ _KNOWN_NAMES = {
 
 @dataclass(frozen=True)
 class Match:
-    """Something of the test set, and the place in the training set where it stands too. distance: bits between their hashes."""
+    """Something of the test set that stands in the training set too.
+
+    Attributes:
+        test: its place in the test set.
+        train: the first or closest place in the training set.
+        distance: bits in which their hashes differ.
+    """
 
     test: str
     train: str
@@ -59,8 +65,17 @@ class Match:
 class Leakage:
     """How much of a test set stands in a training set.
 
-    Each list names an item of the test set once, with the first or closest place in the training set. by_looks: images that are not
-    the same file. skipped: images of either set that cannot be read, of which only the names were compared.
+    Attributes:
+        train_images: how many different images the training set has.
+        test_images: how many the test set has.
+        train_texts: how many different texts the training set has.
+        test_texts: how many the test set has.
+        by_id: images with the same well-known name. As the other lists, it names each item of the test set once.
+        by_content: images of the same content.
+        by_near_duplicate: images of nearly the same content.
+        texts: texts that are in both.
+        skipped: images of either set that cannot be read, of which only the names were compared.
+        max_hamming_distance: bits in which near-duplicates may differ.
     """
 
     train_images: int
@@ -69,23 +84,23 @@ class Leakage:
     test_texts: int
     by_id: tuple[Match, ...]
     by_content: tuple[Match, ...]
-    by_looks: tuple[Match, ...]
+    by_near_duplicate: tuple[Match, ...]
     texts: tuple[Match, ...]
     skipped: tuple[Failure, ...]
-    distance: int
+    max_hamming_distance: int
 
     @property
     def images(self) -> tuple[Match, ...]:
         """Each image of the test set that stands in the training set, once, however it was found."""
-        found = {match.test: match for match in (*self.by_looks, *self.by_id, *self.by_content)}
+        found = {match.test: match for match in (*self.by_near_duplicate, *self.by_id, *self.by_content)}
         return tuple(found.values())
 
     def summary(self) -> str:
         """One sentence with the number and the first few of the images that both sets hold."""
         named = ", ".join(f"{match.test} (in training: {match.train})" for match in self.images[:3])
         more = f" and {len(self.images) - 3} more" if len(self.images) > 3 else ""
-        share = f"{len(self.images)} of {self.test_images} images of the test set stand in the training set"
-        return f"{share}: {named}{more}" if self.images else share
+        fraction = f"{len(self.images)} of {self.test_images} images of the test set stand in the training set"
+        return f"{fraction}: {named}{more}" if self.images else fraction
 
     def to_json(self) -> dict[str, Any]:
         """Everything, ready for a results file."""
@@ -123,24 +138,32 @@ def compare_files(pairs: PairFile, test: Path, split: str = "test", distance: in
 def find_leakage(
     train: PairFile | RetrievalSet,
     test: PairFile | RetrievalSet,
-    distance: int = DISTANCE,
+    max_hamming_distance: int = MAX_HAMMING_DISTANCE,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Leakage:
     """Compare a test set with a training set.
 
-    distance: bits in which two images that look alike may differ, of 256; 0 finds only those with equal hashes. progress: called with
-    the number of images just read; `count_images` says how many there are. Raises InputError if the distance is not of 0 to 64:
-    beyond, different images fall together.
+    Args:
+        train: pairs, or a retrieval set.
+        test: likewise.
+        max_hamming_distance: bits of 256 in which the hashes of near-duplicates may differ; 0 finds only equal hashes.
+        progress: called with the number of images just read; `count_images` says how many there are.
+
+    Returns:
+        What of the test set stands in the training set.
+
+    Raises:
+        InputError: if the distance is not of 0 to 64: beyond, different images fall together.
     """
-    if not 0 <= distance <= HASH_SIZE**2 // 4:
-        raise InputError(f"The distance must be between 0 and {HASH_SIZE**2 // 4} bits, not {distance}.")
+    if not 0 <= max_hamming_distance <= HASH_SIZE**2 // 4:
+        raise InputError(f"The Hamming distance must be between 0 and {HASH_SIZE**2 // 4} bits, not {max_hamming_distance}.")
     train_images, test_images = _images(train), _images(test)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        known, asked = (_read(images, pool, progress) for images in (train_images, test_images))
+        known, tested = (_read(images, pool, progress) for images in (train_images, test_images))
     place_of_content = dict(zip(reversed(known.contents), reversed(known.places), strict=True))  # the first place wins
     by_content = {
         place: Match(place, place_of_content[content])
-        for place, content in zip(asked.places, asked.contents, strict=True)
+        for place, content in zip(tested.places, tested.contents, strict=True)
         if content in place_of_content
     }
     train_texts, test_texts = _texts(train), _texts(test)
@@ -149,12 +172,12 @@ def find_leakage(
         len(test_images),
         len(train_texts),
         len(test_texts),
-        tuple(Match(place, known.named[id_]) for id_, place in asked.named.items() if id_ in known.named),
+        tuple(Match(place, known.named[id_]) for id_, place in tested.named.items() if id_ in known.named),
         tuple(by_content.values()),
-        tuple(match for match in _alike(asked, known, distance) if match.test not in by_content),
+        tuple(match for match in _near_duplicates(tested, known, max_hamming_distance) if match.test not in by_content),
         tuple(Match(place, train_texts[text]) for text, place in test_texts.items() if text in train_texts),
-        (*known.skipped, *asked.skipped),
-        distance,
+        (*known.skipped, *tested.skipped),
+        max_hamming_distance,
     )
 
 
@@ -174,14 +197,14 @@ def _placed(one: PairFile | RetrievalSet) -> Iterator[tuple[str, Item]]:
             yield pair.source or f"pair {number}", item
 
 
-def _images(one: PairFile | RetrievalSet) -> dict[Path | int, tuple[str, Path | Image]]:
-    """Each image once: by its path, or as the open image that it is, with its place."""
-    found: dict[Path | int, tuple[str, Path | Image]] = {}
+def _images(one: PairFile | RetrievalSet) -> dict[Path | str, tuple[str, Path | Image]]:
+    """Each image once: by its path, or by its content if it is open, with its place."""
+    found: dict[Path | str, tuple[str, Path | Image]] = {}
     for place, item in _placed(one):
         if isinstance(item.image, Path):
             found.setdefault(item.image, (str(item.image), item.image))
         elif item.image is not None:
-            found.setdefault(id(item.image), (place, item.image))
+            found.setdefault(Item(image=item.image).content_hash, (place, item.image))
     return found
 
 
@@ -219,22 +242,22 @@ def image_id(name: str) -> str | None:
     return None
 
 
-def _read(images: dict[Path | int, tuple[str, Path | Image]], pool: ThreadPoolExecutor, progress: Callable[[int], None]) -> _Images:
+def _read(images: dict[Path | str, tuple[str, Path | Image]], pool: ThreadPoolExecutor, progress: Callable[[int], None]) -> _Images:
     named: dict[str, str] = {}
     places, contents, hashes, colours, skipped = [], [], [], [], []
     for place, _ in images.values():
         if id_ := image_id(place):
             named.setdefault(id_, place)
     listed = list(images.values())
-    for (place, _), seen in zip(listed, _looks([image for _, image in listed], pool), strict=True):
+    for (place, _), described in zip(listed, _descriptions([image for _, image in listed], pool), strict=True):
         progress(1)
-        if isinstance(seen, str):
-            skipped.append(Failure(place, seen))
+        if isinstance(described, str):
+            skipped.append(Failure(place, described))
             continue
         places.append(place)
-        contents.append(seen[0])
-        hashes.append(seen[1])
-        colours.append(seen[2])
+        contents.append(described[0])
+        hashes.append(described[1])
+        colours.append(described[2])
     words, cells = HASH_SIZE**2 // 64, 3 * CELLS**2
     return _Images(
         named,
@@ -246,13 +269,13 @@ def _read(images: dict[Path | int, tuple[str, Path | Image]], pool: ThreadPoolEx
     )
 
 
-def _looks(images: list[Path | Image], pool: ThreadPoolExecutor) -> Iterator[tuple[str, np.ndarray, np.ndarray] | str]:
-    """`look` at each, a few at once: what is waiting when a run is stopped has to be looked at before it can end."""
-    for start in range(0, len(images), AHEAD):
-        yield from pool.map(look, images[start : start + AHEAD])
+def _descriptions(images: list[Path | Image], pool: ThreadPoolExecutor) -> Iterator[tuple[str, np.ndarray, np.ndarray] | str]:
+    """`describe_image` of each, a few at once: what is waiting when a run is stopped has to be read before it can end."""
+    for start in range(0, len(images), PREFETCHED):
+        yield from pool.map(describe_image, images[start : start + PREFETCHED])
 
 
-def look(image: Path | Image) -> tuple[str, np.ndarray, np.ndarray] | str:
+def describe_image(image: Path | Image) -> tuple[str, np.ndarray, np.ndarray] | str:
     """Hash of the content, perceptual hash (4) and mean colours (48) of an image; the reason if it cannot be read."""
     import imagehash
     from PIL.Image import Resampling
@@ -266,18 +289,18 @@ def look(image: Path | Image) -> tuple[str, np.ndarray, np.ndarray] | str:
     return content, bits, np.asarray(opened.resize((CELLS, CELLS), Resampling.BOX), dtype=np.int16).ravel()
 
 
-def _alike(asked: _Images, known: _Images, distance: int) -> Iterator[Match]:
-    """For each image asked about the closest known one that looks like it, if there is one."""
+def _near_duplicates(tested: _Images, known: _Images, max_hamming_distance: int) -> Iterator[Match]:
+    """For each image of the test set the closest known one that it is a near-duplicate of, if there is one."""
     rows = max(1, BLOCK // max(1, len(known.places)))
-    for start in range(0, len(asked.places) if known.places else 0, rows):
-        hashes, colours = asked.hashes[start : start + rows], asked.colours[start : start + rows]
+    for start in range(0, len(tested.places) if known.places else 0, rows):
+        hashes, colours = tested.hashes[start : start + rows], tested.colours[start : start + rows]
         bits = np.zeros((len(hashes), len(known.hashes)), dtype=np.uint16)
         for word in range(hashes.shape[1]):
             bits += np.bitwise_count(hashes[:, word, None] ^ known.hashes[None, :, word])
-        near, to = np.nonzero(bits <= distance)
-        of_like_colour = np.abs(colours[near] - known.colours[to]).max(axis=1, initial=0) <= COLOUR_GAP
-        near, to = near[of_like_colour], to[of_like_colour]
+        near, to = np.nonzero(bits <= max_hamming_distance)
+        of_near_colour = np.abs(colours[near] - known.colours[to]).max(axis=1, initial=0) <= COLOUR_GAP
+        near, to = near[of_near_colour], to[of_near_colour]
         order = np.lexsort((to, bits[near, to], near))
         closest = order[np.unique(near[order], return_index=True)[1]]
         for row, column in zip(near[closest], to[closest], strict=True):
-            yield Match(asked.places[start + row], known.places[column], int(bits[row, column]))
+            yield Match(tested.places[start + row], known.places[column], int(bits[row, column]))
