@@ -30,7 +30,7 @@ def test_a_tuned_model_is_trained_scored_and_searched_with(method, world, tmp_pa
     said = invoke("train", world, "--output", tuned, "--method", method, *SMALL).output
     assert f"Fine-tuned model ({method}) saved" in said
     found = scores(world, tmp_path, "--model", tuned)
-    assert found["encoder"] == method and found["fingerprint"] != scores(world, tmp_path)["fingerprint"]
+    assert found["encoder"]["kind"] == method and found["fingerprint"] != scores(world, tmp_path)["fingerprint"]
     invoke("embed", world / "images", "--model", tuned, "--output", tmp_path / "index", "--device", "cpu")
     assert "score" in invoke("search", "a cat", "--collection", tmp_path / "index", "--device", "cpu").output
 
@@ -53,7 +53,7 @@ def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
         *SMALL,
     )
     mean, late = (scores(world, tmp_path, "--model", tmp_path / "a", *more) for more in ((), ("--multi-vector-size", 4)))
-    assert (mean["encoder"], late["encoder"]) == ("latents", "multi_vector")
+    assert (mean["encoder"]["kind"], late["encoder"]["kind"]) == ("latents", "multi_vector")
     assert mean["scores"] != late["scores"]
     assert "groups of 1, 4" in refused("eval", world, "--model", tmp_path / "a", "--multi-vector-size", 2, "--device", "cpu")
 
@@ -62,7 +62,7 @@ def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
 def test_zero_shot_readouts(world, tmp_path):
     names = ("last_token", "last_token_one_word", "mean_tokens", "zero_token", "zero_token_one_word")
     found = [scores(world, tmp_path, "--baseline", name) for name in names]
-    assert [one["encoder"] for one in found] == [name.removesuffix("_one_word") for name in names]
+    assert [one["encoder"]["kind"] for one in found] == [name.removesuffix("_one_word") for name in names]
     assert len({json.dumps(one["scores"]) for one in found}) == len(names)
 
 

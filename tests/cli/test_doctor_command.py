@@ -16,7 +16,7 @@ from slq.models import FrozenModel
 @pytest.mark.slow
 def test_doctor_writes_what_it_found(adapter, tmp_path):
     result = invoke("doctor", "--model", adapter, "--device", "cpu", "--batch-size", 2, "--output", tmp_path / "report.json")
-    assert "prefix split ...\n" in result.stderr and "All is well" in result.stdout
+    assert "prefix caching ...\n" in result.stderr and "All is well" in result.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report) == {"checks", "figures", "base_model", "adapter", "fingerprint", "provenance"}
     assert len(report["checks"]) == 12 and all(row["result"] == "ok" and row["value"] <= row["tolerance"] for row in report["checks"])
@@ -39,7 +39,7 @@ def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
     arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--output", str(tmp_path / "report.json")]
     result = invoke(*arguments, code=1)
     assert "All is well" not in result.stdout
-    assert "prefix split: The fast path" in result.stderr and "--no-prefix-caching" in result.stderr
+    assert "prefix caching: The two-pass forward" in result.stderr and "--no-prefix-caching" in result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert {row["result"] for row in report["checks"] if row["check"] == "prefix split"} == {"failed"}
+    assert {row["result"] for row in report["checks"] if row["check"] == "prefix caching"} == {"failed"}
     assert {row["result"] for row in report["checks"] if row["check"] == "weights"} == {"ok"}

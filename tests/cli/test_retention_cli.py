@@ -60,9 +60,9 @@ def test_what_lora_changed_is_measured(model, tmp_path):
     tuned.save(tmp_path)
     said = invoke("--model", tmp_path, "--task", "knowledge", "--output", tmp_path / "r.json", *SMALL).stdout
     result = json.loads((tmp_path / "r.json").read_text())
-    assert "Weights" not in said and result["method"] == "lora"
+    assert "Weights" not in said and result["encoder"]["kind"] == "lora"
     assert result["before"]["weights_sha256"] == result["weights_sha256_at_the_end"] != result["after"]["weights_sha256"]
-    assert result["after"]["backbone"]["name"] == "miniature, lora"
+    assert result["after"]["base_model"]["name"] == "miniature, lora"
     assert result["tasks"]["knowledge"]["change"]["answers"] >= 1
 
 

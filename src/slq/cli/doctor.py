@@ -29,7 +29,7 @@ def app(config: DoctorConfig, model: ModelConfig, preprocessing: PreprocessingCo
 
         slq doctor -m OpenGVLab/InternVL3-1B-hf -o report.json
     """
-    from slq.doctor import SEED, examine, with_fresh_queries
+    from slq.doctor import SEED, run_checks, with_fresh_queries
     from slq.encoders.opening import is_adapter, open_encoder, open_model
     from slq.io.files import write_json
     from slq.io.provenance import provenance
@@ -40,7 +40,7 @@ def app(config: DoctorConfig, model: ModelConfig, preprocessing: PreprocessingCo
             return open_encoder(chosen, preprocessing)  # type: ignore[return-value]
         return with_fresh_queries(open_model(chosen, preprocessing))
 
-    report = examine(load, config.batch_size, lambda what: console.note(f"{what} ..."))
+    report = run_checks(load, config.batch_size, lambda what: console.note(f"{what} ..."))
     result = {
         "checks": [asdict(row) for row in report.rows],
         "figures": report.figures,

@@ -41,7 +41,12 @@ def app(config: LeakageConfig) -> int:
 
 def _show(found: Leakage, config: LeakageConfig) -> None:
     """The first matches, then how many there are."""
-    kinds = (("same id", found.by_id), ("same file", found.by_content), ("near-duplicate", found.by_near_duplicate), ("same text", found.texts))
+    kinds = (
+        ("same id", found.by_id),
+        ("same file", found.by_content),
+        ("near-duplicate", found.by_near_duplicate),
+        ("same text", found.texts),
+    )
     rows = [[why, match.test, match.train, match.distance] for why, matches in kinds for match in matches]
     if rows:
         console.table(["why", "test", "training", "distance"], rows[:MAX_ROWS])

@@ -11,7 +11,7 @@ from slq.cli.command import command
 from slq.config import ModelConfig, PreprocessingConfig, RetentionConfig
 
 if TYPE_CHECKING:
-    from slq.retention import Report, Score
+    from slq.retention import Report, TaskScore
 
 
 @command("retention")
@@ -35,7 +35,9 @@ def app(config: RetentionConfig, model: ModelConfig, preprocessing: Preprocessin
     before, encoder = open_base_and_encoder(model, preprocessing)
     after = None if encoder is None else encoder.model
     with console.progress_bar("asking", sum(map(len, tasks)) * (1 if after is None else 2)) as advance:
-        report = retention(before, after, tasks, encoder=encoder, keep=config.cache_dir, batch_size=config.batch_size, progress=advance)
+        report = retention(
+            before, after, tasks, encoder=encoder, cache_dir=config.cache_dir, batch_size=config.batch_size, progress=advance
+        )
     console.list_failures(report.before.failures, "question(s) could not be put and count as wrong:")
     result = result_record(
         report,
@@ -65,20 +67,20 @@ def _show(report: Report, proves: bool) -> None:
         if one.after is None or one.change is None:
             rows.append([one.name, one.questions, _score(one.before)])
             continue
-        low, high = (100 * bound for bound in one.change.ends)
+        low, high = (100 * bound for bound in one.change.ci95)
         points = f"{100 * one.change.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
         changed = f"{one.change.answers} ({one.change.lost} lost, {one.change.gained} gained)"
         rows.append([one.name, _score(one.before), _score(one.after), points, f"{one.change.p:.4f}", changed])
     header = ["task", "questions", "right"] if report.after is None else ["task", "before", "after", "points", "p", "answers changed"]
     console.table(header, rows)
     if proves and report.same_weights:
-        console.result(f"Weights: bit-identical after encoding {report.embedded} items, sha256 {report.weights_at_the_end[:16]}...")
+        console.result(f"Weights: bit-identical after encoding {report.encoded} items, sha256 {report.weights_at_the_end[:16]}...")
     if proves and not report.changed:
         console.result(f"Answers: all {sum(one.questions for one in report.tasks)} the same, text for text.")
 
 
-def _score(score: Score) -> str:
-    return console.percent(score.right, score.ends)
+def _score(score: TaskScore) -> str:
+    return console.percent(score.right, score.ci95)
 
 
 def _warn_of_changes(report: Report) -> None:

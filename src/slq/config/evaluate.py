@@ -12,7 +12,7 @@ from slq.errors import ConfigError
 DATA, SCORING, RUN = "Data", "Scoring", "Run"  # panels of --help
 BASELINES = ("last_token", "last_token_one_word", "mean_tokens", "zero_token", "zero_token_one_word")
 RETENTION_SUITES = ("knowledge", "spatial", "reading")
-MAX_HAMMING_DISTANCE = 20  # bits of 256
+MAX_HAMMING_DISTANCE = 20  # bits of 256: how many copies it finds and how rarely different images come as close stands in docs/leakage.md
 
 
 def batch_size(default: int, what: str = "Items encoded at once") -> Any:

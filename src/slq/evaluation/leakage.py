@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slq import console
+from slq.config.evaluate import MAX_HAMMING_DISTANCE
 from slq.data import PairFile, RetrievalSet, open_image, read_beir, read_pairs
 from slq.data.karpathy import HELD_OUT_SPLITS
 from slq.errors import Failure, InputError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HASH_SIZE = 16  # rows and columns of the hash, so 256 bits; with 8, images of one background and different small things fall together
-MAX_HAMMING_DISTANCE = 20  # bits: how many copies it finds and how rarely different images come as close stands in docs/leakage.md
 COLOUR_GAP = 48  # of 255: the hash sees no colour, nor how bright a plain image is
 CELLS = 4  # rows and columns of the mean colours
 BLOCK = 2**20  # hashes compared at once
@@ -119,19 +119,19 @@ class _Images:
     skipped: list[Failure]
 
 
-def compare_files(pairs: PairFile, test: Path, split: str = "test", distance: int = DISTANCE) -> Leakage:
+def compare_files(pairs: PairFile, test: Path, split: str = "test", max_hamming_distance: int = MAX_HAMMING_DISTANCE) -> Leakage:
     """Read a test set and compare it with training pairs; what cannot be read is listed.
 
     Args:
         pairs: the training set.
         test: pairs, or a folder in BEIR layout; of Karpathy splits val and test are read.
         split: of a BEIR folder.
-        distance: see `find_leakage`.
+        max_hamming_distance: see `find_leakage`.
     """
-    asked = read_beir(test, split) if (test / "corpus.jsonl").is_file() else read_pairs(test, splits=HELD_OUT_SPLITS)
-    with console.progress_bar("comparing images", count_images(pairs, asked)) as advance:
-        found = find_leakage(pairs, asked, distance, advance)
-    console.list_failures([*asked.failures, *found.skipped])
+    tested = read_beir(test, split) if (test / "corpus.jsonl").is_file() else read_pairs(test, splits=HELD_OUT_SPLITS)
+    with console.progress_bar("comparing images", count_images(pairs, tested)) as advance:
+        found = find_leakage(pairs, tested, max_hamming_distance, advance)
+    console.list_failures([*tested.failures, *found.skipped])
     return found
 
 
