@@ -105,7 +105,7 @@ class Step:
         generator = torch.Generator().manual_seed(seed)
         self.model, self.batch = model, [*images, *captions]
         self.queries = LatentQueries.create(num_latents, model.dim, generator=generator).to(model.device)
-        level = {"nothing cached": "none", "vision features cached": "features", "prefixes cached": "states"}.get(way)
+        level = {"nothing cached": "none", "vision features cached": "vision", "prefixes cached": "kv"}.get(way)
         cache = KVCache(level=level) if level else None
         self.encoder = LatentEncoder(model, self.queries, cache, prefix_caching=way != "naive", mini_batch_tokens=mini_batch_tokens)
         if cache is not None:

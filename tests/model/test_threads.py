@@ -92,7 +92,7 @@ def test_a_budget_holds_whoever_writes():
 def test_the_same_entry_is_counted_once():
     prefix = ItemKV(torch.zeros(2, 1, 3, 4), torch.zeros(2, 1, 3, 4), torch.tensor(3))
     cache = KVCache(budget=1 << 20)
-    assert {cache.put("an item", prefix) for _ in range(3)} == {"states"}
+    assert {cache.put("an item", prefix) for _ in range(3)} == {"kv"}
     assert (len(cache), cache.num_bytes) == (1, prefix.num_bytes)
 
 

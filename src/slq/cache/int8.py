@@ -9,13 +9,20 @@ LARGEST = 127
 
 
 def pack(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Values as int8: the largest of a vector becomes 127.
+    """Round values to int8; the largest of a vector becomes 127.
 
     Args:
-        values: (..., d), any float.
+        values: (..., d).
 
     Returns:
         int8 (..., d), and one float32 scale for each vector (..., 1).
+
+    Example:
+        >>> packed, scale = pack(torch.tensor([[1.27, 0.5, -0.013]]))
+        >>> packed
+        tensor([[127,  50,  -1]], dtype=torch.int8)
+        >>> unpack(packed, scale, torch.float32)
+        tensor([[ 1.2700,  0.5000, -0.0100]])
     """
     scale = values.float().abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / LARGEST
     return (values.float() / scale).round().to(torch.int8), scale

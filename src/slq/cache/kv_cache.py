@@ -1,4 +1,4 @@
-"""Kept prefix states and image features, in tiers, each under a byte budget.
+"""Keys and values of items' prefixes, and vision features, in tiers, each under a byte budget.
 
 A prefix never depends on the latent queries, so it is computed once and used in every epoch, by every caption of an image and by every
 adapter of the same model.
@@ -18,9 +18,10 @@ from slq.cache.tiers import DiskTier, MemoryTier, Tensors
 from slq.io.device import free_memory
 from slq.models import FrozenModel, ItemKV, VisionFeatures
 
-FORMAT = 2  # of an entry; raised when its tensors change
-LEVELS = ("states", "features", "none")
-NAMES = {"states": "prefixes", "features": "features of images"}
+FORMAT = 3  # of an entry; raised when its tensors or its name change
+LEVELS = ("kv", "vision", "none")
+NAMES = {"kv": "prefixes", "vision": "vision features"}
+DTYPES = ("auto", "int8")
 
 
 def default_budget() -> int:
@@ -29,11 +30,14 @@ def default_budget() -> int:
 
 
 class KVCache:
-    """Prefix states by item, and where no tier has room for them the features of its image; past that, nothing: slower, never wrong.
+    """Keys and values by item, and where no tier has room for them its vision features; past that, nothing: slower, never wrong.
 
-    budget: bytes of host memory (None: a quarter of what is free). device_budget: bytes on `device`, looked at first. folder, disk_budget:
-    a folder on disk, looked at last, which later runs find again. level: `states` keeps what fits, `features` no keys and values, `none`
-    nothing. eight_bit: keys and values in 8 bits; rounds, so the weights of a run differ a little.
+    Threads may share one.
+
+    Attributes:
+        level: what is cached at most.
+        closed: whether it takes nothing more.
+        tiers: in the order in which they are looked at.
     """
 
     def __init__(
@@ -44,12 +48,28 @@ class KVCache:
         device: str = "cpu",
         folder: Path | None = None,
         disk_budget: int | None = None,
-        level: str = "states",
-        eight_bit: bool = False,
+        level: str = "kv",
+        kv_cache_dtype: str = "auto",
     ):
-        if level not in LEVELS:
-            raise ValueError(f"Unknown level {level!r}: choose one of {', '.join(LEVELS)}.")
-        self.level, self.eight_bit, self.closed = level, eight_bit, False
+        """Make a cache, or open a folder of one.
+
+        Args:
+            budget: bytes of host memory; None for a quarter of what is free.
+            device_budget: bytes on `device`, which is looked at first.
+            device: where these are.
+            folder: a folder on disk, looked at last, which later runs find again.
+            disk_budget: bytes in it; None for as many as the disk holds.
+            level: `kv` caches keys and values where they fit, `vision` vision features alone, `none` nothing.
+            kv_cache_dtype: `auto` for the model's own; `int8` takes a quarter of float32's room and rounds, so the weights of a run differ
+                a little.
+
+        Raises:
+            ValueError: for another level or dtype.
+        """
+        for name, given, choices in (("level", level, LEVELS), ("kv_cache_dtype", kv_cache_dtype, DTYPES)):
+            if given not in choices:
+                raise ValueError(f"Unknown {name} {given!r}: choose one of {', '.join(choices)}.")
+        self.level, self.kv_cache_dtype, self.closed = level, kv_cache_dtype, False
         self.tiers: list[MemoryTier | DiskTier] = [MemoryTier(device_budget, device)] if device_budget else []
         self.tiers.append(MemoryTier(default_budget() if budget is None else budget))
         if folder is not None:
@@ -60,7 +80,7 @@ class KVCache:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that all tiers hold."""
+        """Bytes of all entries."""
         return sum(tier.num_bytes for tier in self.tiers)
 
     @property
@@ -68,65 +88,76 @@ class KVCache:
         """Whether it takes nothing more, or next to nothing."""
         return self.closed or self.level == "none" or all(tier.full for tier in self.tiers)
 
-    def cache_key(self, model: FrozenModel, item_key: str, generation_prompt: bool) -> str:
-        """The name of an item's entries: a hash of everything its states depend on."""
-        parts = (FORMAT, model.fingerprint, generation_prompt, self.eight_bit, item_key)
+    def cache_key(self, model: FrozenModel, content_hash: str, generation_prompt: bool) -> str:
+        """The name of an item's entries: a hash of everything that they depend on."""
+        parts = (FORMAT, model.fingerprint, generation_prompt, self.kv_cache_dtype, content_hash)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def where(self, key: str) -> str:
-        """What of an item is kept and where, as one reads it; empty for nothing."""
-        return next((what for what, level, tier in self._shelves() if tier.has(f"{key}-{level}")), "")
-
-    def _shelves(self) -> Iterator[tuple[str, str, MemoryTier | DiskTier]]:
-        """Every level in every tier, in the order in which they are looked at, with its name."""
-        for level in LEVELS[LEVELS.index(self.level) : LEVELS.index("none")]:
-            for tier in self.tiers:
-                yield f"{NAMES[level]} {tier.place}", level, tier
+    def location(self, key: str) -> str:
+        """What of an item is cached and where, as a person reads it; empty for nothing."""
+        return next((name for name, level, tier in self._places() if tier.has(f"{key}-{level}")), "")
 
     def get(self, key: str) -> ItemKV | None:
-        """An item's prefix states, from the first tier that has them."""
-        found = self._find(f"{key}-states") if self.level == "states" else None
-        return None if found is None else _to_prefix(found)
+        """An item's keys and values, from the first tier that has them."""
+        found = self._find(f"{key}-kv") if self.level == "kv" else None
+        return None if found is None else _to_kv(found)
 
     def get_features(self, key: str) -> VisionFeatures | None:
-        """Features of the item's image, where they are kept."""
-        found = self._find(f"{key}-features") if self.level != "none" else None
+        """The vision features of an item, where they are cached."""
+        found = self._find(f"{key}-vision") if self.level != "none" else None
         return None if found is None else VisionFeatures.from_tensors(found)
 
     def put(self, key: str, prefix: ItemKV, features: VisionFeatures | None = None) -> str:
-        """Keep the states, or else the image's features; returns the level that was kept."""
+        """Store the keys and values, or where there is no room for them the vision features.
+
+        Args:
+            key: from `cache_key`.
+            prefix: the item's keys and values.
+            features: its vision features, None for an item without an image.
+
+        Returns:
+            The level that was stored, `none` where there was no room.
+        """
         if self.closed or self.level == "none":
             return "none"
-        if self.level == "states" and self._keep(f"{key}-states", _to_tensors(prefix, self.eight_bit)):
-            return "states"
-        if features is not None and self._keep(f"{key}-features", features.to_tensors()):
-            return "features"
+        if self.level == "kv" and self._store(f"{key}-kv", _to_tensors(prefix, self.kv_cache_dtype)):
+            return "kv"
+        if features is not None and self._store(f"{key}-vision", features.to_tensors()):
+            return "vision"
         return "none"
+
+    def describe(self, keys: Sequence[str]) -> str:
+        """What of these items is cached where, what is not, and why: one line to read."""
+        found = Counter(self.location(key) for key in keys)
+        missing = found[""]
+        parts = [f"{found[name]} {name}" for name, _, _ in self._places() if found[name]]
+        used = [
+            f"{tier.num_bytes / 2**20:.0f} of {tier.budget / 2**20:.0f} MB {tier.location}"
+            for tier in self.tiers
+            if tier.budget is not None
+        ]
+        if missing:
+            asked = self.level != "kv" and " (as was asked for)"
+            parts.append(f"nothing of {missing}{asked or ': no room, so they are computed again in every epoch'}")
+        return ", ".join(parts) + (f"; used {', '.join(used)}" if used and self.level != "none" else "")
+
+    def _places(self) -> Iterator[tuple[str, str, MemoryTier | DiskTier]]:
+        """Every level in every tier, in the order in which they are looked at, with what a person reads."""
+        for level in LEVELS[LEVELS.index(self.level) : LEVELS.index("none")]:
+            for tier in self.tiers:
+                yield f"{NAMES[level]} {tier.location}", level, tier
 
     def _find(self, name: str) -> Tensors | None:
         return next((found for tier in self.tiers if (found := tier.get(name)) is not None), None)
 
-    def _keep(self, name: str, tensors: Tensors) -> bool:
+    def _store(self, name: str, tensors: Tensors) -> bool:
         return any(tier.put(name, tensors) for tier in self.tiers)
 
-    def describe(self, keys: Sequence[str]) -> str:
-        """What of these items is kept where, what is not, and why: one line to read."""
-        found = Counter(self.where(key) for key in keys)
-        left = found[""]
-        parts = [f"{found[what]} {what}" for what, _, _ in self._shelves() if found[what]]
-        used = [
-            f"{tier.num_bytes / 2**20:.0f} of {tier.budget / 2**20:.0f} MB {tier.place}" for tier in self.tiers if tier.budget is not None
-        ]
-        if left:
-            asked = self.level != "states" and " (as was asked for)"
-            parts.append(f"nothing of {left}{asked or ': no room, so they are read anew in every epoch'}")
-        return ", ".join(parts) + (f"; used {', '.join(used)}" if used and self.level != "none" else "")
 
-
-def _to_tensors(prefix: ItemKV, eight_bit: bool) -> dict[str, Tensor]:
+def _to_tensors(prefix: ItemKV, dtype: str) -> dict[str, Tensor]:
     tensors = {"next_position": prefix.next_position}
     for name, values in (("keys", prefix.keys), ("values", prefix.values)):
-        if eight_bit:
+        if dtype == "int8":
             tensors[name], tensors[f"{name}_scale"] = pack(values)
             tensors["as"] = values.new_zeros(())  # remembers the dtype
         else:
@@ -134,7 +165,7 @@ def _to_tensors(prefix: ItemKV, eight_bit: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def _to_prefix(tensors: Tensors) -> ItemKV:
+def _to_kv(tensors: Tensors) -> ItemKV:
     keys, values = tensors["keys"], tensors["values"]
     if "as" in tensors:
         keys, values = (unpack(tensors[name], tensors[f"{name}_scale"], tensors["as"].dtype) for name in ("keys", "values"))

@@ -26,10 +26,17 @@ TENSORS: Codec[Tensors] = Codec(".safetensors", _write, load_file)
 
 
 class MemoryTier:
-    """Entries on one device (`cpu`: host memory); threads may share it."""
+    """Entries on one device (`cpu`: host memory); threads may share it.
+
+    Attributes:
+        location: where it is, as a person reads it.
+        budget: bytes that entries may take.
+        device: where they are.
+        num_bytes: bytes that they take.
+    """
 
     def __init__(self, budget: int, device: str = "cpu"):
-        self.place = "in memory" if device == "cpu" else f"on {device}"
+        self.location = "in memory" if device == "cpu" else f"on {device}"
         self.budget, self.device, self.num_bytes = budget, torch.device(device), 0
         self._entries: dict[str, Tensors] = {}
         self._lock = Lock()
@@ -51,7 +58,7 @@ class MemoryTier:
         return self._entries.get(key)
 
     def put(self, key: str, tensors: Tensors) -> bool:
-        """Keep an entry, unless it is there; False if there is no room."""
+        """Store an entry, unless it is there; False if there is no room."""
         size = num_bytes(tensors)
         with self._lock:
             if key in self._entries:
@@ -67,12 +74,12 @@ class DiskTier:
     """A folder with one safetensors file an entry, mapped into memory when read; see `RecordStore` for what it survives.
 
     Attributes:
-        place: where it is, as one reads it.
+        location: where it is, as a person reads it.
         records: the files.
     """
 
     def __init__(self, folder: Path, budget: int | None = None):
-        self.place = "on disk"
+        self.location = "on disk"
         self.records = RecordStore(folder, TENSORS, budget)
 
     def __len__(self) -> int:

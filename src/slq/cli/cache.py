@@ -11,8 +11,6 @@ from slq.cli.command import command, group
 from slq.config import CacheClearConfig, CacheInfoConfig
 from slq.errors import InputError
 
-KINDS = {"kv": "states", "vision": "features"}  # what is cached, and the ending of its files' names
-
 
 @command("cache info")
 def info(config: CacheInfoConfig) -> None:
@@ -20,7 +18,7 @@ def info(config: CacheInfoConfig) -> None:
 
     slq cache info cache --verify
     """
-    from slq.cache import DiskTier
+    from slq.cache import LEVELS, DiskTier
 
     disk = DiskTier(_cache_folder(config.folder))
     corrupt = None
@@ -28,7 +26,7 @@ def info(config: CacheInfoConfig) -> None:
         with console.progress_bar("reading", len(disk)) as advance:
             corrupt = disk.records.verify(advance)
     kinds = [key.rsplit("-", 1)[-1] for key in disk.records.keys()]  # noqa: SIM118 (no mapping)
-    counts = {kind: kinds.count(ending) for kind, ending in KINDS.items()}
+    counts = {kind: kinds.count(kind) for kind in LEVELS if kind != "none"}
 
     def text() -> None:
         if corrupt is not None:

@@ -92,7 +92,7 @@ class PrefixReuse:
 
     def prefetch(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
         """For each batch, those of its items that the cache lacks, prepared by other processes while the model runs."""
-        groups = [self._groups([item for item in unique(batch) if not self.cache.where(self.cache_key(item))]) for batch in batches]
+        groups = [self._groups([item for item in unique(batch) if not self.cache.location(self.cache_key(item))]) for batch in batches]
         flat = [group for of_batch in groups for group in of_batch]
         prepared = prefetch_batches(self.model.item_processor, flat, self.generation_prompt, num_workers)
         for of_batch in groups:
@@ -108,7 +108,7 @@ class PrefixReuse:
         return self.cache.cache_key(self.model, item.content_hash, self.generation_prompt)
 
     def _can_be_cached(self, item: Item) -> bool:
-        return self.cache.level == "states" or (item.image is not None and self.model.supports_vision_cache)
+        return self.cache.level == "kv" or (item.image is not None and self.model.supports_vision_cache)
 
     def _is_cached(self, item: Item) -> bool:
         """Whether the cache has the item's prefix or features, whole and not corrupt."""
@@ -137,7 +137,7 @@ class PrefixReuse:
         for group, _, images in groups:
             for item, image in zip(group, images, strict=True):
                 found[item.content_hash] = next(prefixes)
-                if not self.cache.where(key := self.cache_key(item)):
+                if not self.cache.location(key := self.cache_key(item)):
                     self.cache.put(key, found[item.content_hash], image)
         return found
 

@@ -26,7 +26,6 @@ from slq.models import FrozenModel
 from slq.registry import Registry
 from slq.types import Item
 
-CACHE_LEVELS = {"kv": "states", "vision": "features", "none": "none"}
 LR_FRACTION_OF_INIT_RMS = 0.1  # of latent queries: their learning rate is this fraction of the size of their values at the start
 
 
@@ -254,8 +253,8 @@ def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
         device=str(device),
         folder=config.cache_dir,
         disk_budget=_bytes(config.cache_disk_gb),
-        level=CACHE_LEVELS[config.cache_level],
-        eight_bit=config.kv_cache_dtype == "int8",
+        level=config.cache_level,
+        kv_cache_dtype=config.kv_cache_dtype,
     )
 
 

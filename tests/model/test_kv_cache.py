@@ -69,8 +69,8 @@ LEVELS = {
     "device": {"device_budget": 2**28, "budget": 0},
     "disk": {"budget": 0, "folder": "kept"},
     "some of each": {"device_budget": 2**17, "budget": 2**17, "folder": "kept"},
-    "features": {"level": "features"},
-    "features on disk": {"level": "features", "budget": 0, "folder": "kept"},
+    "features": {"level": "vision"},
+    "features on disk": {"level": "vision", "budget": 0, "folder": "kept"},
     "nothing": {"level": "none"},
     "no room": {"budget": 0},
 }
@@ -94,7 +94,7 @@ def test_kept_equals_fresh(model, queries, items, tmp_path, settings):
 
 def test_what_has_no_room_is_kept_as_its_images_features(model, queries, items):
     images = [item for item in items if item.image is not None and item.text is None]
-    states, features = KVCache(), KVCache(level="features")
+    states, features = KVCache(), KVCache(level="vision")
     embedded(model, queries, images, states), embedded(model, queries, images, features)
     assert len(states) == len(features) == len(images)
     assert features.num_bytes < states.num_bytes / 2
@@ -128,11 +128,11 @@ class Counting(FrozenModel):
         return super().prepare(items, generation_prompt)
 
 
-@pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"level": "vision"}, {"level": "none"}], ids=str)
 def test_what_is_too_much_for_one_row_is_read_in_several(model, queries, items, monkeypatch, settings):
     wanted = LatentEncoder(model, queries, KVCache(**settings)).states(items)
     monkeypatch.setattr("slq.encoders.reuse.PREFIX_TOKENS", 100)
-    monkeypatch.setattr("slq.encoders.latent.PREFIX_IMAGES", 2)
+    monkeypatch.setattr("slq.encoders.reuse.PREFIX_IMAGES", 2)
     counting = Counting(model)
     encoder = LatentEncoder(counting, queries, KVCache(**settings))
     for _ in range(2):
@@ -145,7 +145,7 @@ def test_what_is_kept_is_not_computed_again(model, queries, items, tmp_path):
     images = items[4:]
     for settings, prefixes, towers, prepared in (
         ({}, 0, 0, 0),
-        ({"level": "features"}, len(images), 0, 0),
+        ({"level": "vision"}, len(images), 0, 0),
         ({"level": "none"}, len(images), len(images), len(images)),
     ):
         counting, cache = Counting(model), KVCache(**settings)
@@ -156,7 +156,7 @@ def test_what_is_kept_is_not_computed_again(model, queries, items, tmp_path):
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("settings", [{}, {"level": "features"}, {"level": "none"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"level": "vision"}, {"level": "none"}], ids=str)
 def test_what_was_prepared_ahead_is_not_prepared_again(model, queries, items, settings):
     counting, batches = Counting(model), [items[:5], items[5:]]
     encoder = LatentEncoder(counting, queries, KVCache(**settings))
@@ -188,7 +188,7 @@ def test_nothing_is_read_beforehand_that_cannot_be_kept(model, queries, items, s
 
 def test_texts_are_not_read_beforehand_where_features_alone_are_kept(model, queries, items):
     counting, done = Counting(model), []
-    LatentEncoder(counting, queries, KVCache(level="features")).prefill([*items, *items], done.append)
+    LatentEncoder(counting, queries, KVCache(level="vision")).prefill([*items, *items], done.append)
     images = sum(item.image is not None for item in items)
     assert counting.read == images and sum(done) == len(items)
 
@@ -214,7 +214,7 @@ def test_eight_bits_are_off_by_at_most_half_a_step():
 
 
 def test_eight_bits_take_a_quarter_of_the_room_and_stay_close(model, queries, items, tmp_path):
-    whole, packed = KVCache(), KVCache(eight_bit=True, folder=tmp_path)
+    whole, packed = KVCache(), KVCache(kv_cache_dtype="int8", folder=tmp_path)
     wanted, found = (embedded(model, queries, items, cache)[0] for cache in (whole, packed))
     found = embedded(model, queries, items, packed)[0]
     assert packed.num_bytes < 0.3 * whole.num_bytes
@@ -227,7 +227,7 @@ def test_eight_bits_take_a_quarter_of_the_room_and_stay_close(model, queries, it
 
 def test_an_address_tells_apart_all_that_matters(model, queries):
     half = load_model(dtype="bfloat16", device="cpu")
-    cache, packed = KVCache(), KVCache(eight_bit=True)
+    cache, packed = KVCache(), KVCache(kv_cache_dtype="int8")
     addresses = [
         cache.cache_key(model, "a", True),
         cache.cache_key(model, "b", True),
@@ -264,7 +264,7 @@ def test_two_runs_may_share_a_folder(model, queries, items, tmp_path):
 
 
 def test_levels_are_named():
-    with pytest.raises(ValueError, match="choose one of states, features, none"):
+    with pytest.raises(ValueError, match="choose one of kv, vision, none"):
         KVCache(level="everything")
 
 
@@ -272,14 +272,14 @@ def test_it_says_what_is_kept_where_and_why_not_more(model, queries, items, tmp_
     def said(**settings) -> str:
         encoder = LatentEncoder(model, queries, KVCache(**settings))
         encoder.prefill(items)
-        return encoder.kept(items)
+        return encoder.reuse.describe(items)
 
     number, images = len(items), sum(item.image is not None for item in items)
     assert re.fullmatch(rf"{number} prefixes in memory; used \d+ of 1024 MB in memory", said(budget=2**30))
     assert re.fullmatch(
         r"\d+ prefixes in memory, \d+ prefixes on disk; used 1 of 1 MB in memory", said(budget=2**20, folder=tmp_path / "kept")
     )
-    assert said(budget=0).startswith(f"nothing of {number}: no room, so they are read anew in every epoch")
+    assert said(budget=0).startswith(f"nothing of {number}: no room, so they are computed again in every epoch")
     assert said(level="none") == f"nothing of {number} (as was asked for)"
-    features = said(level="features", budget=2**30)
-    assert features.startswith(f"{images} features of images in memory, nothing of {number - images} (as was asked for)")
+    features = said(level="vision", budget=2**30)
+    assert features.startswith(f"{images} vision features in memory, nothing of {number - images} (as was asked for)")
