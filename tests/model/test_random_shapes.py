@@ -16,7 +16,7 @@ from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
 from slq.models import FrozenModel, load_model
-from slq.models.shapes import REVISION, SHAPES, draw_weights
+from slq.models.shapes import REVISION, SHAPES, sample_weights
 from slq.pooling import MeanPooling
 from slq.types import Item
 
@@ -128,7 +128,7 @@ def test_one_seed_gives_one_model_in_every_dtype(thin, name):
     wanted = dict(thin.model.named_parameters())
     for parameter_name, parameter in half.model.named_parameters():
         assert torch.equal(parameter, wanted[parameter_name].bfloat16()), parameter_name
-    draw_weights(half.model, seed=1)
+    sample_weights(half.model, seed=1)
     assert not torch.equal(half.embedding.weight, thin.embedding.weight.bfloat16())
 
 

@@ -36,6 +36,7 @@ class MemoryTier:
     """
 
     def __init__(self, budget: int, device: str = "cpu"):
+        """Make an empty tier of `budget` bytes on a device."""
         self.location = "in memory" if device == "cpu" else f"on {device}"
         self.budget, self.device, self.num_bytes = budget, torch.device(device), 0
         self._entries: dict[str, Tensors] = {}
@@ -79,6 +80,7 @@ class DiskTier:
     """
 
     def __init__(self, folder: Path, budget: int | None = None):
+        """Open a folder, or make one, of at most `budget` bytes; None for as many as the disk holds."""
         self.location = "on disk"
         self.records = RecordStore(folder, TENSORS, budget)
 

@@ -24,7 +24,7 @@ from slq.errors import AdapterError, InputError
 from slq.io.hub import snapshot
 from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel, ItemKV, PreparedBatch, stack_kv
-from slq.models.batching import LONGEST_KEPT_BESIDE_SHORTEST, SMALL_PASS, length_buckets, max_tokens_that_fit
+from slq.models.batching import LONGEST_CACHED_BESIDE_SHORTEST, SMALL_PASS, length_buckets, max_tokens_that_fit
 from slq.pooling import poolings
 from slq.types import Item
 
@@ -172,7 +172,7 @@ class LatentEncoder(Encoder):
         lengths = [prefix.keys.shape[2] + self.queries.num_latents for prefix in prefixes]
         order = sorted(range(len(items)), key=lengths.__getitem__)  # like lengths together, so little padding
         run = passes(sum(lengths) > self.mini_batch_tokens)
-        parts = length_buckets(order, lengths, self.mini_batch_tokens, LONGEST_KEPT_BESIDE_SHORTEST, SMALL_PASS)
+        parts = length_buckets(order, lengths, self.mini_batch_tokens, LONGEST_CACHED_BESIDE_SHORTEST, SMALL_PASS)
         states = [
             run(self._decode, ([prefixes[i] for i in part], torch.tensor([items[i].image is not None for i in part]))) for part in parts
         ]

@@ -17,7 +17,7 @@ IMAGE_TOKENS = 256  # of an image as most models see it; an estimate, for sortin
 PIXELS_PER_TOKEN = 28 * 28  # the same, where it depends on the image's size
 TEMPLATE_TOKENS = 16  # about what stands around an item
 LONGEST_BESIDE_SHORTEST = 1.25  # of items that are read: the rest of a batch is padding, which runs through every layer
-LONGEST_KEPT_BESIDE_SHORTEST = 2.0  # of cached prefixes: only attention meets their padding, so larger batches pay
+LONGEST_CACHED_BESIDE_SHORTEST = 2.0  # of cached prefixes: only attention meets their padding, so larger batches pay
 SMALL_PASS = 8_192  # tokens of cached prefixes and latents: up to here one pass is faster than two, whatever their lengths
 LARGEST_PASS = 32_768  # tokens with gradients; past it a pair costs more on a CPU, whose memory is then asked for anew in every pass
 

@@ -53,9 +53,9 @@ def pack(items: Sequence[UnpaddedItem], device: torch.device) -> dict[str, Any]:
             inputs[name] = torch.cat(parts, dim=1).to(device)
         else:
             inputs[name] = torch.cat([item.inputs[name] for item in items if name in item.inputs]).to(device)
-    shown = [item.image for item in items if item.image is not None]
-    if shown:
-        inputs["mm_encoder_outputs"] = vision.as_inputs(shown, device)
+    given = [item.image for item in items if item.image is not None]
+    if given:
+        inputs["mm_encoder_outputs"] = vision.as_inputs(given, device)
     inputs["attention_mask"] = packed_lengths([len(item) for item in items])
     inputs["position_ids"] = torch.cat([item.positions[..., :-1] for item in items], dim=-1).unsqueeze(-2)
     return inputs

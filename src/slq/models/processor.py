@@ -1,4 +1,4 @@
-"""Items to tensors: images opened and shaped, words checked and cut, the chat template applied, all of it without the model.
+"""Items to tensors: images opened and shaped, texts checked and cut, the chat template applied, all of it without the model.
 
 Apart from the model, so that processes of their own can prepare the next batches while it runs.
 """

@@ -1,7 +1,7 @@
-"""Backbones at the true shapes of published models, with random weights: for benchmarks where weights cannot be had.
+"""Models at the true shapes of published models, with random weights: for benchmarks where weights cannot be had.
 
 `load_model("random:internvl3-1b")` is transformers' own InternVL3-1B down to the number of parameters, so time and memory are those of
-the real model; what it embeds and says means nothing. Control tokens stand at their published ids; the words between them come from the
+the real model; what it embeds and says means nothing. Control tokens stand at their published ids; the tokens between them come from the
 miniature's byte-level tokenizer, so a text makes more tokens than under the published one.
 """
 
@@ -121,7 +121,7 @@ def chat_template(image: str) -> str:
 
 
 def build_tokenizer(control: Mapping[str, int], named: Mapping[str, str]) -> PreTrainedTokenizerFast:
-    """The miniature's words, with these control tokens at these ids; `named` are those a processor asks for by name."""
+    """The miniature's tokenizer, with these control tokens at these ids; `named` are those a processor asks for by name."""
     content = json.loads(files("slq.miniature").joinpath("weights", "tokenizer.json").read_text(encoding="utf-8"))
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     content["added_tokens"] = [{"id": place, "content": token, **plain} for token, place in control.items()]
@@ -182,17 +182,17 @@ def build_random(name: str, dtype: torch.dtype, device: torch.device, attn_imple
     with no_init_weights(), device:
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attn_implementation or "sdpa")
     model.tie_weights()
-    draw_weights(model, SEED)
+    sample_weights(model, SEED)
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     return model, processor
 
 
 @torch.no_grad()
-def draw_weights(model: torch.nn.Module, seed: int) -> None:
-    """Fill every parameter: matrices normal so that they keep their input's size, embeddings as published models start, biases 0, scales 1.
+def sample_weights(model: torch.nn.Module, seed: int) -> None:
+    """Fill every parameter: matrices normal so that outputs are as large as inputs, embeddings as published, biases 0, scales 1.
 
-    Drawn in float32 on the CPU, one after the other: the same weights, up to rounding, in every dtype and on every device.
+    Sampled in float32 on the CPU, one after the other: the same weights, up to rounding, in every dtype and on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
