@@ -55,7 +55,7 @@ def test_latents_trained_in_groups_are_scored_both_ways(world, tmp_path):
     mean, late = (scores(world, tmp_path, "--model", tmp_path / "a", *more) for more in ((), ("--multi-vector-size", 4)))
     assert (mean["encoder"]["kind"], late["encoder"]["kind"]) == ("latents", "multi_vector")
     assert mean["scores"] != late["scores"]
-    assert "groups of 1, 4" in refused("eval", world, "--model", tmp_path / "a", "--multi-vector-size", 2, "--device", "cpu")
+    assert "trained with sizes 1, 4" in refused("eval", world, "--model", tmp_path / "a", "--multi-vector-size", 2, "--device", "cpu")
 
 
 @pytest.mark.slow
