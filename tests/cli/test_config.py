@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from command_line import QUICK, invoke, refused
 
 import slq
+from slq.cli.app import execute
+from slq.cli.command import command
+from slq.config import DemoConfig
 from slq.errors import ConfigError
 from slq.types import Item
 
@@ -27,7 +31,8 @@ def first(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_config_of_a_run_repeats_its_bits(first, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # its paths are relative to the file, not to where one stands
-    invoke("train", "--config", first / "config.toml", "--output", "again")
+    said = invoke("train", "--config", first / "config.toml", "--output", "again", "--json")
+    assert json.loads(said.stdout)["output"] == "again", "progress and notes are on stderr"
     assert (tmp_path / "again" / "adapter.safetensors").read_bytes() == (first / "adapter.safetensors").read_bytes()
     training = json.loads((tmp_path / "again" / "slq_adapter.json").read_text())["training"]
     assert (training["seed"], training["num_latents"], training["max_steps"]) == (3, 4, 2), "flags come before the file"
@@ -55,6 +60,16 @@ def test_a_config_file_with_a_wrong_key_is_refused_before_anything(tmp_path):
     (tmp_path / "run.toml").write_text("[train]\nepoch = 3\n")
     said = refused("train", "pairs.jsonl", "--config", tmp_path / "run.toml", "-o", tmp_path / "out")
     assert "[train]: unknown key 'epoch'. Did you mean 'epochs'?" in said and not (tmp_path / "out").exists()
+
+
+def test_a_warning_is_one_line_on_stderr(capsys):
+    @command("warns")
+    def app(config: DemoConfig) -> None:
+        warnings.simplefilter("always")
+        warnings.warn("3 text(s) were cut", UserWarning, stacklevel=1)
+
+    assert execute(lambda: app, []) == 0
+    assert capsys.readouterr() == ("", "Warning: 3 text(s) were cut\n")
 
 
 def test_remote_code_is_for_the_model_that_is_named(adapter, tiny_world):

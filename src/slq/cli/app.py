@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
@@ -123,6 +124,12 @@ def execute(build: Callable[[], App], given: Sequence[str]) -> int:
     Returns:
         0 done; 1 failed, or a check found something; 2 wrong use; 130 interrupted, what was finished is saved.
     """
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where: console.warn(str(message))
+        return _execute(build, given)
+
+
+def _execute(build: Callable[[], App], given: Sequence[str]) -> int:
     try:
         outcome = build()(given, exit_on_error=False, print_error=False, result_action="return_value")
         code = outcome.run() if isinstance(outcome, Flags) else outcome
