@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    model = load_model(options.model, dtype=options.dtype, device=options.device, preprocessing=Preprocessing(max_text_tokens=max(TOKENS)))
+    model = load_model(
+        options.model, dtype=options.dtype, device=options.device, preprocessing=Preprocessing(max_text_tokens=max(TOKENS) + 8)
+    )
     # First, for the most memory that the process ever took is measured: it grows with the batch.
     large_batches = {count: large_batch(model, count, options.repeats) for count in BATCHES}
     result = {

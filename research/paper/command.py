@@ -21,7 +21,7 @@ class PaperConfig:
 
     experiment: str | None = option(
         None,
-        help="pilot: untrained readouts. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
+        help="pilot: baselines. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
         "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
         "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
         "scratch: an encoder without pre-training. scale: several models.",
@@ -78,7 +78,7 @@ def run(config: PaperConfig) -> None:
 def app(config: PaperConfig) -> None:
     """Repeat an experiment of the paper, on the miniature or unchanged on a model and data of your own.
 
-    Results are EXPERIMENT.json and figures in --output; trainings are kept there, so that a stopped run goes on and experiments share
+    Results are EXPERIMENT.json and figures in --output; trainings are kept there, so that a stopped run resumes and experiments share
     them. Learning rates are chosen on validation pairs for every method. docs/claims.md says what came out on the miniature.
 
         python -m research.paper tuning -o study

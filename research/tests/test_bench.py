@@ -105,7 +105,7 @@ def test_miniature_scores_what_it_adapts(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(miniature, "TRAINING_IMAGES", 40)
     monkeypatch.setattr(miniature, "TEST_IMAGES", 100)
-    monkeypatch.setattr(miniature, "RECIPE", replace(miniature.RECIPE, epochs=1, batch_size=16))
+    monkeypatch.setattr(miniature, "RECIPE", replace(miniature.RECIPE, epochs=1, batch_size=8, validation_size=8))
     options = ("--seeds", 0, "--questions", 4, "--out", tmp_path / "miniature.json", "--curve", tmp_path / "curve.png")
     result = run("miniature", *options)
     assert result["model_bit_identical"] and result["seeds"] == [0]

@@ -27,7 +27,7 @@ def review(config: ReviewConfig) -> None:
     with ReviewServer(session, config.port) as server:
         console.result(f"{len(session.candidates)} candidates: {server.address(name)}")
         for failure in [*session.failures, *session.log.failures]:
-            console.warn(f"left out: {failure}")
+            console.warn(f"skipped: {failure}")
         console.note("Ctrl-C stops the server; every decision is saved when it is made.")
         if not config.no_browser:
             webbrowser.open(server.address(name))
