@@ -20,11 +20,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_python_block_runs(tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len(block.splitlines()) == 10
-    write_sample_data(tmp_path / "world" / "train", "train", 24)
-    write_sample_data(tmp_path / "world" / "test", "test", 12)
+    write_sample_data(tmp_path / "data" / "train", "train", 24)
+    write_sample_data(tmp_path / "data" / "test", "test", 12)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
-    printed = re.findall(r"'(\d{4}\.png)'", capsys.readouterr().out)
+    printed = re.findall(r"^(\d{4}\.png)$", capsys.readouterr().out, flags=re.M)
     assert len(printed) == 3 and set(printed) <= {f"{number:04d}.png" for number in range(12)}
 
 
