@@ -28,6 +28,7 @@ def writers(tiny_world: Path, images: Path, adapter: Path) -> dict[str, list[obj
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "made"), [("train", "adapter.safetensors"), ("embed", "embeddings.json"), ("sample-data", "captions.jsonl")]
 )
@@ -47,6 +48,7 @@ def test_an_existing_folder_is_refused_or_replaced(command, made, writers, kept)
     assert (own / made).stat().st_size > len(b"old")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "embed", "sample-data"])
 def test_overwrite_never_deletes_what_a_user_put_there(command, writers, tmp_path):
     photos = tmp_path / "photos"  # a folder of photographs with captions looks much like a world of ours

@@ -49,6 +49,7 @@ def test_without_an_adapter_the_model_is_asked(tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_what_lora_changed_is_measured(model, tmp_path):
     pytest.importorskip("peft")
     tuned = FineTunedModel(model, "lora")

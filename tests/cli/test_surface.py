@@ -97,6 +97,7 @@ def test_the_first_page_shows_every_command(helps: dict[str, str]) -> None:
         assert re.search(rf"^  {name.split()[0]} ", helps[""], flags=re.M), name
 
 
+@pytest.mark.process
 def test_completion_imports_no_torch() -> None:
     script = (
         "import sys; from slq.cli.app import build_app; text = build_app().generate_completion(shell='bash'); "
@@ -146,6 +147,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     assert (ran.stdout, ran.stderr) == ("Usage: slq train DATA -o PATH [OPTIONS]\n", "")
 
 
+@pytest.mark.process
 def test_json_goes_alone_to_stdout() -> None:
     ran = slq("benchmarks", "--json")
     assert {"coco", "beir"} <= {each["name"] for each in json.loads(ran.stdout)}
@@ -153,6 +155,7 @@ def test_json_goes_alone_to_stdout() -> None:
     assert isinstance(json.loads(slq("plugins", "--json", SLQ_LOAD_PLUGINS="").stdout), list)
 
 
+@pytest.mark.process
 def test_no_colour_where_none_is_wanted(monkeypatch) -> None:
     """A terminal of its own, with and without NO_COLOR."""
     pty = pytest.importorskip("pty")

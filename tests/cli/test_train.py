@@ -60,6 +60,7 @@ def test_train_lists_what_it_leaves_out(tiny_world, tmp_path):
     assert "some.jsonl line 4" in result.stderr and "nowhere.png" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "count", "behind_prompt"),
     [
@@ -87,6 +88,7 @@ def test_resume_refuses_another_run(tiny_world, trained):
     assert content(trained[0]) == before
 
 
+@pytest.mark.slow
 def test_a_cache_folder_is_filled_found_again_looked_into_and_cleared(tiny_world, tmp_path):
     kept, pairs = tmp_path / "kept", tiny_world / "train" / "captions.jsonl"
     plain = ("train", pairs, *QUICK, "--epochs", "1", "--validation-size", "2")
