@@ -12,6 +12,7 @@ import pytest
 
 from slq.errors import OutputError, StoreCorruptError, StoreError, StoreLockedError
 from slq.index.exact import ExactStore
+from slq.index.store import Row
 from slq.testing.stores import METADATA, assert_finds, assert_holds, make_queries, make_rows
 
 SCRIPT = """
@@ -131,3 +132,12 @@ def test_gaps_between_vectors_do_not_matter(tmp_path):
     left = [*make_rows(10, salt=1), *(row for number, row in enumerate(rows[10:], start=10) if number % 3)]
     assert_finds(store, left, k=30)
     assert isinstance(store.search(make_queries(1), 1)[0][0].score, float)
+
+
+def test_equal_vectors_have_equal_scores_wherever_they_are(tmp_path):
+    """As rows of a product in float32 they have not, on every processor."""
+    store, vector = ExactStore(tmp_path / "store", METADATA), make_rows(1)[0].vector
+    store.upsert([Row(f"{number:03d}", vector) for number in range(257)])
+    for k in (3, 257):
+        (hits,) = store.search(make_queries(1), k)
+        assert len({hit.score for hit in hits}) == 1 and [hit.id for hit in hits] == [f"{number:03d}" for number in range(k)]

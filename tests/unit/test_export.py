@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slq.errors import DataError, Failure, InputError, OutputExistsError
-from slq.index import FORMATS, load_embeddings, save_embeddings
+from slq.index import FORMATS, load_embeddings, save_embeddings, search
 from slq.types import Embeddings
 
 VECTORS = {"npz": "vectors.npz", "parquet": "vectors.parquet", "jsonl": "vectors.jsonl"}
@@ -86,3 +86,11 @@ def test_a_folder_is_replaced_only_when_asked_and_an_unknown_format_refused(tmp_
     assert len(load_embeddings(tmp_path / "saved")[0].ids) == 5 and not (tmp_path / "saved" / "vectors.npz").exists()
     with pytest.raises(InputError, match="Unknown format 'csv': choose one of npz, parquet, jsonl"):
         save_embeddings(some_embeddings(), tmp_path / "other", format="csv")
+
+
+def test_equal_vectors_are_found_in_the_order_of_the_corpus():
+    vector = some_embeddings(1).vectors
+    corpus = Embeddings(tuple(f"{number}" for number in range(257)), np.repeat(vector, 257, axis=0), "f")
+    for k in (3, 257, 300):
+        (hits,) = search(corpus, Embeddings(("q",), some_embeddings(2).vectors[1:], "f"), k)
+        assert [hit.id for hit in hits] == list(corpus.ids[:k]) and len({hit.score for hit in hits}) == 1

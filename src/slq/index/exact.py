@@ -22,6 +22,7 @@ import numpy as np
 
 from slq.errors import Failure, OutputError, StoreCorruptError, StoreError, StoreLockedError
 from slq.index.logfile import checksum, checksum_of, from_line, to_line, write_at
+from slq.index.scoring import candidates, score_again
 from slq.index.store import FORMAT, Filter, Hit, Row, StoreMetadata, check_filter, check_queries, check_rows, matches
 from slq.io.files import crash_point, is_sibling, map_os_errors, sync, write_json
 
@@ -134,7 +135,7 @@ class ExactStore:
         scores_QC = np.empty((len(queries_QD), len(entries)), dtype=np.float32)
         for start in range(0, len(entries), _BLOCK):
             scores_QC[:, start : start + _BLOCK] = queries_QD @ self._take(slots_C[start : start + _BLOCK]).T
-        return [_best(scores_C, entries, k) for scores_C in scores_QC]
+        return [_best(scores_C, entries, k, query_D, self._vectors) for scores_C, query_D in zip(scores_QC, queries_QD, strict=True)]
 
     def verify(self) -> list[Failure]:
         """Lines of the log and vectors whose checksum is wrong, read anew from the disk; repairs nothing."""
@@ -367,15 +368,13 @@ class ExactStore:
                 file.unlink(missing_ok=True)
 
 
-def _best(scores_C: np.ndarray, entries: list[_Entry], k: int) -> list[Hit]:
-    """The k best of one query's scores."""
-    places = np.arange(len(scores_C))
-    if k < len(scores_C):
-        kth = np.partition(scores_C, len(scores_C) - k)[len(scores_C) - k]
-        places = np.flatnonzero(scores_C >= kth)  # more than k where scores are equal
-    best = sorted(places.tolist(), key=lambda place: (-scores_C[place], entries[place].row.id))[:k]
+def _best(scores_C: np.ndarray, entries: list[_Entry], k: int, query_D: np.ndarray, vectors: np.ndarray) -> list[Hit]:
+    """The k best of one query's scores, equal ones by id."""
+    places = candidates(scores_C, k, query_D)
+    scores = score_again(vectors[[entries[place].slot for place in places]], query_D)
+    scored = sorted((-float(score), entries[place].row.id, place) for score, place in zip(scores, places, strict=True))
     hits = []
-    for place in best:
+    for score, _, place in scored[:k]:
         row = entries[place].row
-        hits.append(Hit(row.id, float(scores_C[place]), row.text, row.image, dict(row.metadata)))
+        hits.append(Hit(row.id, -score, row.text, row.image, dict(row.metadata)))
     return hits

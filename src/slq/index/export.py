@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from slq.errors import DataError, Failure, FingerprintMismatchError, InputError, MissingExtraError
+from slq.index.scoring import candidates, score_again
 from slq.index.store import Hit
 from slq.io.files import map_os_errors, write_atomic, write_json, write_jsonl
 from slq.io.outputs import OutputFolder
@@ -114,9 +115,11 @@ def search(corpus: Embeddings, queries: Embeddings, k: int = 10) -> list[list[Hi
         )
     shown: Sequence[Mapping[str, str]] = corpus.items or ({},) * len(corpus.ids)
     results = []
-    for scores_C in queries.vectors @ corpus.vectors.T:
-        best = np.argsort(-scores_C, kind="stable")[:k]
-        results.append([Hit(corpus.ids[i], float(scores_C[i]), shown[i].get("text"), shown[i].get("image")) for i in best])
+    for query_D, scores_C in zip(queries.vectors, queries.vectors @ corpus.vectors.T, strict=True):
+        places = candidates(scores_C, k, query_D)
+        exact_C = score_again(corpus.vectors[places], query_D)
+        best = [(int(places[i]), float(exact_C[i])) for i in np.argsort(-exact_C, kind="stable")[:k]]
+        results.append([Hit(corpus.ids[i], score, shown[i].get("text"), shown[i].get("image")) for i, score in best])
     return results
 
 
