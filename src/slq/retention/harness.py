@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slq.errors import Failure, InputError
-from slq.io.provenance import seed_everything
+from slq.io.provenance import isolated_rng
 from slq.models.processor import ItemProcessor
 from slq.retention.ask import Answer, Conversation, QuestionRunner, RetentionTask
 from slq.types import Item
@@ -54,8 +54,8 @@ class HarnessTask:
         """Ask all questions through the harness; see `RetentionTask.ask`."""
         from lm_eval import evaluate
 
-        seed_everything(self.seed)
-        result = evaluate(lm=_model(runner), task_dict={"tasks": self.parts}, limit=self.limit, bootstrap_iters=0, log_samples=True)
+        with isolated_rng(self.seed):
+            result = evaluate(lm=_model(runner), task_dict={"tasks": self.parts}, limit=self.limit, bootstrap_iters=0, log_samples=True)
         return [_answer(part, self.parts[part], sample) for part in self.parts for sample in _of_first_filter(result["samples"][part])]
 
 
