@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import QUICK, invoke, refused
 
 from slq.config import TrainConfig
 from slq.encoders import load_encoder
 from slq.index.store import stores
 from slq.losses import losses
+from slq.miniature.export import write_sample_data
 from slq.models.families import families
 from slq.pooling import poolings
 from slq.registry import Registry
@@ -44,6 +46,13 @@ def plugin(tmp_path_factory, monkeypatch):
     return project
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_sample_data(folder / "train", "train", 12)
+    return folder
+
+
 def test_every_entry_point_is_found_and_imported(plugin):
     registries = {registry.group: registry for registry in (families, poolings, losses, methods, stores)}
     for group, points in plugin["entry-points"].items():
@@ -70,6 +79,22 @@ def test_hinge_is_its_closed_form(plugin):
     units = torch.eye(2)
     batch = importlib.import_module("slq.losses").LossBatch(units[:, None], units[:, None], units, units, units.bool(), torch.tensor(0.02))
     assert hinge()(batch) == 0 and hinge(margin=1.5)(batch) == 0.5
+
+
+@pytest.mark.slow
+def test_loss_of_the_plugin_trains_from_the_command_line(plugin, world, tmp_path):
+    options = ["--loss", "info_nce", "--loss", "hinge:margin=0.3", "--pooling", "max", "--max-steps", 1, *QUICK]
+    invoke("train", world / "train" / "captions.jsonl", "--output", tmp_path / "adapter", *options)
+    saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())
+    assert saved["pooling"] == "max" and saved["training"]["loss"] == [{"name": "info_nce"}, {"name": "hinge", "margin": 0.3}]
+    refused_options = ["--loss", "hinge:marign=0.3", "--max-steps", 1, *QUICK]
+    assert "Did you mean 'margin'" in refused("train", world / "train" / "captions.jsonl", "--output", tmp_path / "other", *refused_options)
+    assert not (tmp_path / "other").exists()
+
+
+def test_command_of_the_plugin_is_one_of_slq(plugin):
+    assert invoke("example").stdout == "The example plugin is installed.\n"
+    assert "slq-example" in invoke("plugins").stdout
 
 
 @pytest.mark.slow
