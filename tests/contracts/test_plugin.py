@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import QUICK, invoke, refused
 
+from slq.benchmarks.base import benchmarks
 from slq.config import TrainConfig
 from slq.encoders import load_encoder
 from slq.index.store import stores
@@ -20,7 +21,7 @@ from slq.miniature.export import write_sample_data
 from slq.models.families import families
 from slq.pooling import poolings
 from slq.registry import Registry
-from slq.testing import check_loss, check_pooling, check_store
+from slq.testing import check_benchmark, check_loss, check_pooling, check_store
 from slq.training import train
 from slq.training.methods import methods
 
@@ -54,7 +55,7 @@ def world(tmp_path_factory):
 
 
 def test_every_entry_point_is_found_and_imported(plugin):
-    registries = {registry.group: registry for registry in (families, poolings, losses, methods, stores)}
+    registries = {registry.group: registry for registry in (benchmarks, families, poolings, losses, methods, stores)}
     for group, points in plugin["entry-points"].items():
         registry = registries.get(group, Registry(group))
         found = {each.name: each for each in registry.plugins()}
@@ -72,6 +73,7 @@ def test_contracts_hold(plugin):
     check_loss(losses.get("hinge"))
     check_pooling(poolings.get("max"))
     check_store(stores.get("session"), durable=False)
+    assert check_benchmark(benchmarks.get("opposites"), data=None).sets[0].name == "opposites"
 
 
 def test_hinge_is_its_closed_form(plugin):
@@ -82,7 +84,7 @@ def test_hinge_is_its_closed_form(plugin):
 
 
 @pytest.mark.slow
-def test_loss_of_the_plugin_trains_from_the_command_line(plugin, world, tmp_path):
+def test_plugin_trains_and_is_scored_from_the_command_line(plugin, world, tmp_path):
     options = ["--loss", "info_nce", "--loss", "hinge:margin=0.3", "--pooling", "max", "--max-steps", 1, *QUICK]
     invoke("train", world / "train" / "captions.jsonl", "--output", tmp_path / "adapter", *options)
     saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())
@@ -90,6 +92,8 @@ def test_loss_of_the_plugin_trains_from_the_command_line(plugin, world, tmp_path
     refused_options = ["--loss", "hinge:marign=0.3", "--max-steps", 1, *QUICK]
     assert "Did you mean 'margin'" in refused("train", world / "train" / "captions.jsonl", "--output", tmp_path / "other", *refused_options)
     assert not (tmp_path / "other").exists()
+    invoke("eval", "--benchmark", "opposites", "--model", tmp_path / "adapter", "--device", "cpu", "--output", tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"]["opposites"]["queries"] == 2
 
 
 def test_command_of_the_plugin_is_one_of_slq(plugin):
