@@ -92,7 +92,9 @@ def describe_adapter(name: str) -> dict[str, dict[str, Any]]:
         AdapterError: if there is no adapter, or it cannot be read.
     """
     folder = (
-        Path(name) if Path(name).is_dir() else snapshot(name, patterns=[WEIGHTS_FILE, CONFIG_FILE], repo_type="model", error=AdapterError)
+        Path(name)
+        if Path(name).is_dir()
+        else snapshot(name, patterns=[WEIGHTS_FILE, CONFIG_FILE, EARLIER_CONFIG_FILE], repo_type="model", error=AdapterError)
     )
     if FineTunedModel.is_in(folder):
         record = FineTuneRecord.read(folder)
