@@ -4,7 +4,8 @@ A local copy is Karpathy's file beside the images, or tables as on the hub (colu
 list of captions); `layout` below shows it.
 
 Text to image: a caption's one answer is its own image. Image to text: any caption of the image; a caption that another image has
-word for word counts too, since nothing can tell the two apart."""
+word for word counts too, since nothing can tell the two apart.
+"""
 
 from __future__ import annotations
 
@@ -76,18 +77,21 @@ def load_captions(name: str, data: Path | None, variant: str, prompts: bool, rev
 
 
 def described(name: str, captions: Captions, variant: str) -> str:
+    """The beginning of a protocol: which images and captions."""
     kept = "the first five captions of each" if variant == "five" else "all captions"
     count, words = len(captions.of_image), sum(map(len, captions.of_image.values()))
     return f"{SOURCES[name].title}, Karpathy's test split, {count:,} images with {kept} ({words:,})"
 
 
 def prompts_told(prompts: bool) -> str:
+    """The end of a protocol: whether there are prompts."""
     return "with E5-V's prompts" if prompts else "without prompts"
 
 
 def both_ways(
     captions: Captions, words: Mapping[str, Item], image_prompt: str | None, names: tuple[str, str]
 ) -> tuple[RetrievalSet, RetrievalSet]:
+    """Text to image and image to text; a caption that several images share is relevant to all of them."""
     images = captions.images
     own = {id_: [f"{id_}#{number}" for number in range(len(texts))] for id_, texts in captions.of_image.items()}
     alike: dict[str, dict[str, int]] = {}
@@ -107,6 +111,7 @@ def both_ways(
 
 
 def read_captions(name: str, data: Path | None, variant: str, revision: str | None) -> Captions:
+    """The test split's captions, from Karpathy's file or from tables."""
     source = SOURCES[name]
     commit = None
     if data is None:

@@ -5,7 +5,8 @@ A local copy is github.com/XiaoxiaoGuo/fashion-iq with the images that its lists
 Variants. `original`: the gallery is the whole split. `val`: it is only the images that queries name, an easier task with higher
 scores. `original-both`, `val-both`: each query is asked with its remarks in either order, as two sets a category; the group "average, both
 orders" averages the scores of the two. E5-V instead adds the two embeddings of a query, so its figures are not comparable to the letter.
-The image that a query starts from stays in the gallery, as in the papers."""
+The image that a query starts from stays in the gallery, as in the papers.
+"""
 
 from __future__ import annotations
 

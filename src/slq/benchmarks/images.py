@@ -120,10 +120,11 @@ def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images
 
 
 def prompted(item: Item, template: str | None) -> Item:
-    """The item in the wording of a prompt: `{text}` stands for the item's own text. Without a template, the item as it is.
+    r"""The item with a prompt: `{text}` stands for the item's own text. Without a template, the item as it is.
 
-    >>> prompted(Item("a cat"), "{text}\\nSummary above sentence in one word:").text
-    'a cat\\nSummary above sentence in one word:'
+    Example:
+        >>> prompted(Item("a cat"), "{text}\nSummary above sentence in one word:").text
+        'a cat\nSummary above sentence in one word:'
     """
     return item if template is None else Item(template.replace("{text}", item.text or ""), item.image)
 

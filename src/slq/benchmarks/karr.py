@@ -1,7 +1,8 @@
 """KARR-Bench: queries that name their image only by knowledge about it. Its data is not public; a copy of one's own is read.
 
 `text` is the query; where there is none, `caption` is. An image's id is its path (or its name inside a table), a query's its `_id`, or
-else its image's id, with `#1`, `#2` behind it for an image's further queries. Without qrels a query's one answer is its own image."""
+else its image's id, with `#1`, `#2` behind it for an image's further queries. Without qrels a query's one answer is its own image.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ A local copy has a folder per task with its table, and the images beside them, u
 With the columns qry_inst and tgt_inst the instructions of the paper are switchable; without them they already stand in the texts.
 
 The right answer is the first candidate of every list. Here candidates get ids, and the lists and the corpus are shuffled with a fixed
-seed, so that no order can help; a candidate that equals the right answer is the right answer."""
+seed, so that no order can help; a candidate that equals the right answer is the right answer.
+"""
 
 from __future__ import annotations
 

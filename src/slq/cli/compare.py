@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @command("compare")
 def app(config: CompareConfig) -> None:
-    """Compare results: differences, their 95 % intervals, and how likely such a difference is by chance (paired permutation test by
-    cluster: the captions of one image are not independent).
+    """Compare results: differences, their 95 % intervals, and how likely such a difference is by chance.
 
-    The tests need files written with --per-query. Each p-value stands alone: among many, some are small by chance.
+    The paired permutation test is by cluster, since the captions of one image are not independent. It
+    needs files written with --per-query. Each p-value stands alone: among many, some are small by chance.
 
         slq compare before.json after.json
 
