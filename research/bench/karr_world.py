@@ -3,7 +3,7 @@
     python -m research.bench.karr_world         writes research/results/karr-world.json
 
 The world's own knowledge queries were written by hand, card by card. The builder sees nothing but images and captions, and an endpoint
-on this machine that answers from the knowledge cards in the place of a large model. Both sets are over the same images. The endpoint
+on this machine that answers from the fact sheets in the place of a large model. Both sets are over the same images. The endpoint
 knows everything and never errs, so this tests the builder, not what a real model knows.
 """
 
@@ -61,7 +61,7 @@ def run(scratch: Path, images: int, count: int, seed: int, adapter: Path | None)
     """All figures, as they stand in the result file; scores in percent."""
     world, made, out = scratch / "world", scratch / "set", scratch / "out"
     write_sample_data(world, "test", images, seed)
-    with ScriptedEndpoint(PictureBook(world)) as server, closing(Endpoint(server.url, "knowledge cards")) as network:
+    with ScriptedEndpoint(PictureBook(world)) as server, closing(Endpoint(server.url, "fact sheets")) as network:
         clock = time.perf_counter()
         wanted = Options(count, max_positives=images, seed=seed)
         built = build(world / "captions.jsonl", made, network, load_prompts(), wanted, Limits(concurrency=2))

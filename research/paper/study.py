@@ -66,7 +66,7 @@ class Trained:
 class Study:
     """A folder in which experiments find what others have made; a stopped one goes on where it was.
 
-    data: folders or files for training, validation and test in the layout of `slq world` (None: the world is drawn). A `knowledge` folder
+    data: folders or files for training, validation and test as `slq sample-data` writes them (None: those). A `knowledge` folder
     in BEIR layout beside pairs is scored too. loading: see `load_model`.
     """
 

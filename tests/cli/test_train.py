@@ -1,4 +1,4 @@
-"""`slq world` and `slq train`: what they write and say, and what a training may be told."""
+"""`slq sample-data` and `slq train`: what they write and say, and what a training may be told."""
 
 from __future__ import annotations
 

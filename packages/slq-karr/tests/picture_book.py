@@ -1,4 +1,4 @@
-"""A script for the endpoint that knows the picture-book world: its knowledge cards in the place of a large model's knowledge."""
+"""A script for the endpoint that knows the picture-book world: its fact sheets in the place of a large model's knowledge."""
 
 from __future__ import annotations
 

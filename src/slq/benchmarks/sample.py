@@ -27,7 +27,7 @@ def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str
     if data is not None and (not data.exists() or (data.is_dir() and not any(data.iterdir()))):
         _write(data)
     if not (folder / "captions.jsonl").is_file():
-        raise DataError(f"{folder} holds no captions.jsonl; give a folder made by `slq world`, or an empty one")
+        raise DataError(f"{folder} holds no captions.jsonl; give a folder written by `slq sample-data`, or an empty one")
     pairs = read_pairs(folder / "captions.jsonl")
     sets = [
         replace(from_pairs(pairs, "text_to_image"), name="explicit, text to image"),
@@ -81,7 +81,7 @@ MINIATURE = Benchmark(
         title="The picture-book world",
         shows="everything above in small, without a download: captions, knowledge, composed queries, rendered names",
         protocol="500 images of the test split; captions both ways, knowledge by category, composed with the query's own image masked.",
-        source="rendered on this machine, as by `slq world`",
+        source="rendered on this machine, as by `slq sample-data`",
         licence="Apache-2.0",
         size="500 images of 96 x 96",
         headline=("hit@1", "hit@5", "hit@10"),

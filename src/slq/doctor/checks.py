@@ -190,6 +190,6 @@ CHECKS = (
 WEIGHTS = Check(
     "weights",
     weights,
-    "Something changed the model's weights, or is about to, so neither its answers nor embeddings made earlier hold. Load it anew, "
+    "Something changed the model's weights, or is about to, so neither its answers nor embeddings made earlier hold. Load it again, "
     "and freeze it: model.requires_grad_(False).",
 )

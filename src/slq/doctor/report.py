@@ -94,7 +94,7 @@ def run_checks(
     encoder = load(None)
     figures = {"load_seconds": round(time.perf_counter() - started, 2), "batch_size": batch_size}
     report, embeddings = _as_loaded(encoder, figures, progress)
-    # The other dtype comes last, once the first model is gone, and is loaded anew: converted where it stands, float32 would come back from
+    # The other dtype comes last, once the first model is gone, and is loaded again: converted where it stands, float32 would come back from
     # bfloat16 with other bits, and the rotary frequencies, float32 in every dtype, would be rounded with the rest. So it costs a second
     # loading, but no second copy in memory.
     del encoder

@@ -41,7 +41,7 @@ def test_it_is_drawn_where_there_is_none(tmp_path, own_cache, monkeypatch):
 
 def test_another_folder_is_not_a_world(tmp_path):
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"holds no captions.jsonl; give a folder made by `slq world`, or an empty one"):
+    with pytest.raises(DataError, match=r"holds no captions.jsonl; give a folder written by `slq sample-data`, or an empty one"):
         load_benchmark("miniature", tmp_path)
 
 
