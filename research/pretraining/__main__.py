@@ -67,9 +67,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--start-from", type=Path, help="weights to go on from, with their tokenizer")
     parser.add_argument("--size", choices=sorted(SIZES), default="S", help="S ships; XS is for the study of scale")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--rows", type=int, default=32, help="pictures per step")
-    parser.add_argument("--picture-tasks", type=int, default=7, help="tasks asked about each picture")
-    parser.add_argument("--word-tasks", type=int, default=3, help="tasks of words alone beside each picture")
+    parser.add_argument("--rows", type=int, default=32, help="images per step")
+    parser.add_argument("--image-tasks", type=int, default=7, help="tasks asked about each image")
+    parser.add_argument("--word-tasks", type=int, default=3, help="tasks of words alone beside each image")
     parser.add_argument(
         "--facts", action=argparse.BooleanOptionalAction, default=True, help="tell facts; without them, the control of what facts do"
     )
@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="compute in bfloat16; the default on an accelerator. On a CPU it pays only with AMX (`amx_bf16` in /proc/cpuinfo)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw images")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--stop-after", type=int, help="stop at this step, as if interrupted")
     options = parser.parse_args()
@@ -188,7 +188,7 @@ def train_step(
 def log(options: argparse.Namespace, step: int, seen: list[dict[str, float]], speed: float) -> None:
     """One line with the means since the last one; a loss that is not finite ends the run."""
     means = {name: sum(values[name] for values in seen) / len(seen) for name in seen[0]}
-    line = {"step": step, **means, "pictures_per_second": speed}
+    line = {"step": step, **means, "images_per_second": speed}
     with (options.out / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps({name: round(value, 4) for name, value in line.items()}) + "\n")
     print(" ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)

@@ -98,7 +98,8 @@ ODD_TEXTS = {
 
 
 def test_odd_texts_embed_alike_in_a_batch_and_alone(encoder, alone):
-    embedded = encoder.encode([Item(text) for text in ODD_TEXTS.values()], list(ODD_TEXTS))
+    with pytest.warns(UserWarning, match="had more than 128 tokens"):
+        embedded = encoder.encode([Item(text) for text in ODD_TEXTS.values()], list(ODD_TEXTS))
     assert embedded.ids == tuple(ODD_TEXTS) and np.isfinite(embedded.vectors).all()
     for name, vector in zip(embedded.ids, embedded.vectors, strict=True):
         assert_close(vector, alone(Item(ODD_TEXTS[name])), steps=FORWARD, why=name)
@@ -112,6 +113,7 @@ def test_a_long_text_says_nothing_about_indexing_errors(model, caplog, capfd):
     assert "indexing errors" not in said
 
 
+@pytest.mark.filterwarnings("ignore:.*had more than 128 tokens")  # which is what the test is about
 def test_only_the_first_tokens_of_a_text_count(model, alone):
     tokenizer = model.processor.tokenizer
     text = "a red cat sits on a mat " * 100

@@ -98,7 +98,7 @@ def test_words_are_counted_as_the_tokens_that_are_left_of_them(model):
 
 def test_as_many_tokens_run_at_once_as_fit(model, monkeypatch):
     def fit(memory: int, prefix_caching: bool = True) -> int:
-        monkeypatch.setattr("slq.models.batching.total_memory", lambda device: memory)
+        monkeypatch.setattr("slq.models.batching.memory_of", lambda device: memory)
         return max_tokens_that_fit(model, prefix_caching)
 
     assert fit(1) == 1 and fit(2**50) == LARGEST_PASS

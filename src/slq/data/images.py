@@ -67,6 +67,8 @@ def open_image(image: str | os.PathLike[str] | Image.Image, max_pixels: int = 50
             place = str(getattr(image, "filename", "")) or "the open image"
             _check_size(image, place, max_pixels)
             return _to_rgb(image, place)
+        if not isinstance(image, (str, os.PathLike)):
+            raise ImageError(f"{image!r} is no image: give a path or an open image (PIL).")
         path = Path(image)
         with _open_file(path) as stream:
             opened = _read_header(stream, path, max_pixels)

@@ -120,6 +120,7 @@ class Encoder(ABC):
         failures: dict[int, Failure] = {}
         batches = bucketed_batches(items, self.model, batch_size * (TEMPLATE_TOKENS + image_tokens(self.model)), batch_size)
         workers = default_num_workers(self.model.device) if workers is None else workers
+        truncated = self.model.item_processor.num_truncated
         embedded = self._encode_batches([[items[i] for i in batch] for batch in batches], workers)
         for batch, found in zip(batches, embedded, strict=True):
             if isinstance(found, InputError):
@@ -131,7 +132,7 @@ class Encoder(ABC):
             else:
                 vectors[batch] = found.cpu().numpy()
             progress(len(batch))
-        self.model.item_processor.warn_truncated()
+        self.model.item_processor.warn_truncated(since=truncated)
         listed = tuple(failures[i] for i in sorted(failures))
         if listed and not skip_bad:
             raise BadItemsError(listed)

@@ -56,8 +56,7 @@ class ItemProcessor:
         self.tokens_per_tile: int | None = getattr(processor, "image_seq_length", None) or getattr(processor, "image_seq_len", None)
         processor.tokenizer.padding_side = "left"
         self._template = undated_template(processor)
-        self._truncated: set[str] = set()  # texts that were cut
-        self._told = 0  # of how many of them a warning was given
+        self._truncated: set[int] = set()  # hashes of the texts that were cut
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
 
     def message(self, item: Item) -> dict[str, Any]:
@@ -118,16 +117,25 @@ class ItemProcessor:
     def note_truncated(self, items: Sequence[Item], batch: PreparedBatch) -> None:
         """Count the texts of a batch that were cut, each once however often it is prepared, here or in another process."""
         with self._lock:
-            self._truncated.update(items[position].text or "" for position in batch.truncated)
+            self._truncated.update(hash(items[position].text) for position in batch.truncated)
 
-    def warn_truncated(self) -> None:
-        """Warn, at the end of a run, of texts that were cut since the last warning: how many, and where."""
+    @property
+    def num_truncated(self) -> int:
+        """How many different texts were cut so far; what a run notes at its start for `warn_truncated`."""
         with self._lock:
-            count, self._told = len(self._truncated) - self._told, len(self._truncated)
-        if count:
+            return len(self._truncated)
+
+    def warn_truncated(self, since: int) -> None:
+        """Warn, at the end of a run, of the texts that were cut in it.
+
+        Args:
+            since: `num_truncated` at the start of the run.
+        """
+        if count := self.num_truncated - since:
             limit = self.preprocessing.max_text_tokens
             warnings.warn(
-                f"{count} text(s) had more than {limit} tokens; only their first {limit} were read. Raise max_text_tokens to read more.",
+                f"{count} text(s) had more than {limit} tokens; only their first {limit} were read. Train with a larger --max-length "
+                "to read more.",
                 stacklevel=3,
             )
 

@@ -151,6 +151,7 @@ def _learn(
     rank, processes = accelerator.process_index, accelerator.num_processes
     trainable, own = methods.get(config.method).create(model, config), partial(shard, rank=rank, processes=processes)
     num_workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
+    truncated = model.item_processor.num_truncated
     _prefill(trainable, own(_items([*run.batches.pairs, *run.validation_pairs])), num_workers, run.show)
     optimizer, schedule = create_optimizer(trainable, config, total)
     network, optimizer, schedule = accelerator.prepare(ContrastiveStep(trainable, loss, rank, processes), optimizer, schedule)
@@ -177,6 +178,7 @@ def _learn(
                 if run.folder:
                     run.folder.keep()
             after_step(step, total, trainable.encoder)
+    model.item_processor.warn_truncated(since=truncated)
     if run.folder and (stop_after is None or stop_after >= total):
         pairs = len(run.batches.pairs)
         told = {**result_settings(config), "pairs": pairs, "steps": total, "final_scores": log.scores, **provenance(config.seed)}
@@ -247,7 +249,6 @@ def _steps(
     """The batch of each step, with what was prepared of this process's items while the model ran."""
     for epoch in batches.from_step(start, stop):
         yield from zip(epoch, trainable.prefetch_batches([own(batch.items) for batch in epoch], num_workers), strict=True)
-    trainable.encoder.model.item_processor.warn_truncated()
 
 
 def _check_finite(step: int, loss: Tensor, grad_norm: Tensor | float, out: Path) -> None:
