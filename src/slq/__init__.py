@@ -1,4 +1,4 @@
-"""slq: turn the multimodal LLM you already run into an encoder by learning a few shared latent queries; its weights stay as they are.
+"""slq: turn the multimodal LLM you already run into a retriever by learning a few shared latent queries; its weights stay as they are.
 
 import slq
 model = slq.load("my-adapter")

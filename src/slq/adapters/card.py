@@ -37,7 +37,7 @@ def model_card(adapter: Adapter, name: str = "this repository") -> str:
         "\n".join(["---", *header, "---"]),
         "# Latent queries for retrieval",
         f"{queries.num_latents} latent queries of {queries.dim} dimensions, appended to the tokens of a text, an image or both, turn "
-        f"{called} into an encoder. The weights of that model stay as they are and are not part of this repository.",
+        f"{called} into a retriever. The weights of that model stay as they are and are not part of this repository.",
         f'```python\nimport slq\n\nmodel = slq.load("{name}")\nembeddings = model.encode(["a red apple"])\n```',
         _table("Settings", {**queries.config, **{key: base["preprocessing"][key] for key in sorted(base["preprocessing"])}}),
     ]

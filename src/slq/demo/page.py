@@ -66,7 +66,7 @@ class ScoreRow:
     Attributes:
         name: of the metric.
         before: of the last token, zero-shot.
-        untrained: with randomly initialised latent queries.
+        untrained: with latent queries as they start, before any training.
         after: with trained latent queries.
         chance: of a random ranking.
         note: what the reader should know about it.

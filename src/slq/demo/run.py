@@ -72,7 +72,7 @@ def _run(output: Path, recipe: TrainConfig) -> None:
     zero_shot = LastTokenEncoder(model)
     evaluations = {
         "before": _evaluate(zero_shot, sets, "last token"),
-        "untrained": _evaluate(untrained, sets, "randomly initialised latents"),
+        "untrained": _evaluate(untrained, sets, "untrained latents"),
     }
 
     _heading(f"3. Learn {recipe.num_latents} latent queries; the model stays as it is")
@@ -117,7 +117,7 @@ def _write_page(output: Path, recipe: TrainConfig, scores: tuple[ScoreRow, ...],
         ("examples", "evenly spaced through the test queries, not picked by hand"),
     )
     page = Page(
-        title="slq: a frozen multimodal model, turned into an encoder",
+        title="slq: a frozen multimodal model, turned into a retriever",
         facts=facts,
         scores=scores,
         examples=examples,

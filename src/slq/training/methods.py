@@ -225,7 +225,7 @@ methods.register("full")(FineTuneMethod("full", 1e-5))
 
 
 def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
-    """Initialise the latent queries of a run; also the randomly initialised control of its results.
+    """Initialise the latent queries of a run; also the untrained control of its results.
 
     Args:
         model: the base model.
