@@ -27,7 +27,6 @@ T = TypeVar("T")
 V = TypeVar("V")
 LOAD_PLUGINS = "SLQ_LOAD_PLUGINS"
 OWN_DISTRIBUTION = "slq"
-GROUPS = ("slq.families", "slq.poolings", "slq.losses", "slq.methods", "slq.benchmarks", "slq.stores", "slq.commands")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUICK, invoke, refused
+from command_line import QUICK, invoke
 
 from slq.benchmarks.base import benchmarks
 from slq.config import TrainConfig
@@ -83,16 +85,28 @@ def test_hinge_is_its_closed_form(plugin):
     assert hinge()(batch) == 0 and hinge(margin=1.5)(batch) == 0.5
 
 
+def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `slq` in a Python that has the plugin from its start on, as an installed one: flags are made when a command is imported."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "slq.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.process
 @pytest.mark.slow
 def test_plugin_trains_and_is_scored_from_the_command_line(plugin, world, tmp_path):
     options = ["--loss", "info_nce", "--loss", "hinge:margin=0.3", "--pooling", "max", "--max-steps", 1, *QUICK]
-    invoke("train", world / "train" / "captions.jsonl", "--output", tmp_path / "adapter", *options)
+    said = in_a_process("train", world / "train" / "captions.jsonl", "--output", tmp_path / "adapter", *options)
+    assert said.returncode == 0, said.stderr
     saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())
     assert saved["pooling"] == "max" and saved["training"]["loss"] == [{"name": "info_nce"}, {"name": "hinge", "margin": 0.3}]
     refused_options = ["--loss", "hinge:marign=0.3", "--max-steps", 1, *QUICK]
-    assert "Did you mean 'margin'" in refused("train", world / "train" / "captions.jsonl", "--output", tmp_path / "other", *refused_options)
+    said = in_a_process("train", world / "train" / "captions.jsonl", "--output", tmp_path / "other", *refused_options)
+    assert said.returncode == 2 and "Did you mean 'margin'" in said.stderr
     assert not (tmp_path / "other").exists()
-    invoke("eval", "--benchmark", "opposites", "--model", tmp_path / "adapter", "--device", "cpu", "--output", tmp_path / "scores.json")
+    chosen = ["--benchmark", "opposites", "--model", tmp_path / "adapter", "--device", "cpu"]
+    said = in_a_process("eval", *chosen, "--output", tmp_path / "scores.json")
+    assert said.returncode == 0, said.stderr
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]["opposites"]["queries"] == 2
 
 
@@ -119,3 +133,16 @@ def test_plugin_trains_and_its_adapter_is_loaded_again(plugin, model, pairs, ite
     assert again.fingerprint == encoder.fingerprint and type(again.pooling) is poolings.get("max")
     start = model.embedding.weight.float().mean(dim=0)
     assert 0 < (encoder.queries.latents - start).abs().max() < 0.1, "two steps from the mean of the vocabulary"
+
+
+def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path, monkeypatch):
+    written = tmp_path / "broken-1.0.dist-info"
+    written.mkdir()
+    (written / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (written / "entry_points.txt").write_text("[slq.poolings]\nflat = json:dumps\n[slq.commands]\ntrain = json:dumps\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", "broken")
+    listed = {row["name"]: row["error"] for row in json.loads(invoke("plugins", "--json", code=1).stdout)}
+    assert "lacks vector_shape" in listed["flat"] and "is taken by slq and by broken" in listed["train"]
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", "another")
+    assert "SLQ_LOAD_PLUGINS=another lets none" in invoke("plugins").stdout

@@ -31,7 +31,8 @@ class BenchmarkInfo:
         headline: the metrics that papers print.
         variants: names of its protocols, the default first.
         layout: a local copy in a folder DIR, file by file.
-        local_copy: whether `data` must be a folder that is there already.
+        local_copy: whether a folder that the user names must be there already. Where none is named, `load` is given None: it fetches the
+            data, or raises an InputError that says which folder it needs.
     """
 
     name: str

@@ -54,7 +54,7 @@ COMMANDS = {
     "Manage": {
         "model": "Show an adapter, or upload it to the hub.",
         "cache": "Look into cached prefixes, or remove them.",
-        "plugins": "List what is installed, and from which distribution.",
+        "plugins": "List what other distributions add, and whether it can be used.",
     },
     "Try": {
         "sample-data": "Write images and captions to try everything on.",

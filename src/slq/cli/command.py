@@ -1,6 +1,6 @@
 """A command is a function of configs; its flags are their fields.
 
-    @command("leakage", example="slq leakage train.jsonl test.jsonl")
+    @command("leakage")
     def leakage(config: LeakageConfig) -> int | None: ...
 
 The parser only records what was given. `slq.config` then puts it above files, environment and defaults, and checks it.
@@ -161,5 +161,5 @@ def _arguments(configs: Mapping[str, type]) -> str:
         if each.positional:
             shown.append(word if each.required else f"[{word}]")
         elif each.required:
-            flags.append(f"{min(each.flags, key=len)} {metavar(each)}")
+            flags.append(f"{min(each.flags or (each.flag,), key=len)} {metavar(each)}")
     return " ".join(shown + flags)

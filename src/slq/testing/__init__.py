@@ -1,4 +1,12 @@
-"""Contracts of the seams, for authors of plugins and for our own tests: each check raises AssertionError that says what does not hold."""
+"""Contracts of the seams, for authors of plugins and for our own tests: each check raises AssertionError that says what does not hold.
+
+check_loss(Loss)            a loss class, made with its defaults
+check_pooling(Pooling)      a pooling class
+check_benchmark(benchmark)  a benchmark, over a local copy or what it makes itself
+check_store(factory)        a store class, or a function of a module that can be imported: other processes make stores too
+check_family(family)        a row of families
+MemoryStore                 a store that remembers nothing; what is not durable can build on it
+"""
 
 from __future__ import annotations
 
