@@ -337,7 +337,7 @@ def test_late_interaction_is_scored_where_it_was_trained(pairs, model, tmp_path)
     plain, fine = evaluate(late, [asked])[0], evaluate(late, [asked], cache_dir=tmp_path / "cache")[0]
     again = evaluate(late, [asked], cache_dir=tmp_path / "cache")[0]
     assert plain.metrics == fine.metrics == again.metrics and plain.metrics["hit@5"] > 5 / len(pairs)
-    (one,) = load_file(next((tmp_path / "kept").rglob("*.safetensors"))).values()
+    (one,) = load_file(next((tmp_path / "cache").rglob("*.safetensors"))).values()
     assert one.shape[1:] == (4, model.dim)
 
 

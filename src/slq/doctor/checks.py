@@ -43,7 +43,8 @@ def prefix_caching(context: Context) -> list[Measured]:
         raise Skipped("this model has no two-pass forward, and takes the reference path")
     with torch.no_grad():
         reference_BND = model.forward_reference(model.prepare(context.items, prompt), latents_ND)
-    largest(reference_BND)  # which refuses what is not finite
+    for states_BND in (reference_BND, context.states):
+        largest(states_BND)  # which refuses what is not finite
     states = relative_difference(context.states, reference_BND)
     # One item of each kind alone: a reference pass over all that keeps its activations would ask too much memory of a large model.
     _, gradient = two_pass_difference(model, context.one_of_each, latents_ND, prompt)
