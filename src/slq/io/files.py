@@ -231,7 +231,8 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """Add JSON lines to the end of a file, which is made if it is not there.
 
-    A last line that a crash cut off is ended first, so that it alone is lost. Several processes may append at once.
+    A last line that a crash cut off is ended first, so that it alone is lost. Several processes may append at once: a lock keeps one
+    from taking another's line, half in the file, for one that was cut off.
 
     Args:
         path: the file.
@@ -242,11 +243,21 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
         OutputError: if the file cannot be written.
     """
     content = "".join(map(_line, rows)).encode("utf-8", "backslashreplace")
-    with map_os_errors(path), path.open("ab+", buffering=0) as file:
-        if file.tell() and _last_byte(file) != b"\n":
+    with map_os_errors(path), path.open("ab+", buffering=0) as file, _locked(file):
+        if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
             content = b"\n" + content
         while content:  # a disk that fills up takes a part before it refuses the rest
             content = content[file.write(content) :]
+
+
+@contextmanager
+def _locked(file: Any) -> Iterator[None]:
+    """Hold the file against other processes that append; some network file systems know no locks, and there nobody waits."""
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file ends the lock, as does the end of its process
 
 
 def _last_byte(file: Any) -> bytes:
