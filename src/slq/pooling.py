@@ -33,11 +33,47 @@ class Pooling(Protocol):
         ...
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
-        """The shape of one embedding, (D,) or (G, D), for a hidden size of `dim`."""
+        """The shape of one embedding, (D,) or (G, D).
+
+        Args:
+            dim: D, the hidden size of the model.
+        """
         ...
 
 
-poolings: Registry[type[Pooling]] = Registry("slq.poolings", Pooling)
+poolings: Registry[type[Pooling]] = Registry("slq.poolings", Pooling, of="class")
+
+
+def pool(pooling: Pooling, states_BND: Tensor) -> Tensor:
+    """Embeddings of a batch by any pooling.
+
+    Args:
+        pooling: an object of one of `poolings`.
+        states_BND: (B, N, D).
+
+    Returns:
+        (B, D) or (B, G, D) float32.
+
+    Raises:
+        PluginError: if the pooling is a plugin's, and raises an error.
+    """
+    with poolings.naming_plugin(pooling):
+        return pooling(states_BND)
+
+
+def create_pooling(name: str) -> Pooling:
+    """A pooling by its name.
+
+    Args:
+        name: one of `poolings.names()`.
+
+    Raises:
+        InputError: for an unknown name.
+        PluginError: if it comes from a plugin that cannot be used.
+    """
+    kind = poolings.get(name)
+    with poolings.naming_plugin(kind):
+        return kind()
 
 
 @poolings.register("mean")

@@ -12,21 +12,25 @@ distributions: unset, all of them; empty, none; else a list separated by commas.
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from threading import RLock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from slq.errors import InputError, PluginError
+from slq.errors import InputError, PluginError, SlqError
 
 T = TypeVar("T")
 V = TypeVar("V")
 LOAD_PLUGINS = "SLQ_LOAD_PLUGINS"
 OWN_DISTRIBUTION = "slq"
+ADVICE = f"Update or remove that distribution, or leave it out with {LOAD_PLUGINS}."
+LONGEST_REASON = 300  # characters of what a plugin's own code says
 
 
 @dataclass(frozen=True)
@@ -40,25 +44,83 @@ class Plugin:
     value: str
     error: str | None = None
 
+    def __str__(self) -> str:
+        return f"Plugin {self.name!r} of {self.group}, from {self.distribution} {self.version} ({self.value}),"
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the known name most like a wrong one; empty if none is near."""
+    """A sentence that offers the known name most like a wrong one; empty if none is near.
+
+    Args:
+        name: what was given.
+        known: what could have been given.
+    """
     found = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def entry_points(group: str) -> list[metadata.EntryPoint]:
-    """The entry points of a group that `SLQ_LOAD_PLUGINS` lets in, those of this package left out."""
-    chosen = os.environ.get(LOAD_PLUGINS)
-    if chosen == "":
-        return []
-    allowed = None if chosen is None else {_normalised(name) for name in chosen.split(",") if name.strip()}
-    found = []
-    for entry in metadata.entry_points(group=group):
-        distribution = _normalised(_distribution(entry)[0])
-        if distribution != OWN_DISTRIBUTION and (allowed is None or distribution in allowed):
-            found.append(entry)
-    return found
+    """The entry points of a group that `SLQ_LOAD_PLUGINS` lets in, those of this package left out.
+
+    Args:
+        group: such as `slq.losses`.
+    """
+    return [entry for entry in metadata.entry_points(group=group) if _is_let_in(entry)]
+
+
+def plugin_of(group: str, name: str) -> Plugin | None:
+    """The plugin that adds a name to a group; None where this package does, or nobody. Imports nothing.
+
+    Args:
+        group: such as `slq.losses`.
+        name: one of its names.
+    """
+    return next((_plugin(entry, group) for entry in entry_points(group) if entry.name == name), None)
+
+
+def left_out(group: str, name: str) -> str:
+    """A sentence that says which distribution adds a name, where `SLQ_LOAD_PLUGINS` leaves that one out; else empty.
+
+    Args:
+        group: such as `slq.losses`.
+        name: what was given.
+    """
+    for entry in metadata.entry_points(group=group, name=name):
+        if not _is_let_in(entry):
+            variable = f"{LOAD_PLUGINS}={os.environ.get(LOAD_PLUGINS)!r}"
+            return f"{' '.join(_distribution(entry))} adds it, but {variable} leaves that out: name it there, or unset the variable."
+    return ""
+
+
+def how_to_get(group: str, name: str, known: Iterable[str], recorded: str = "") -> str:
+    """Sentences on what to do about a name that a group lacks, to be put behind what was wrong.
+
+    Args:
+        group: such as `slq.losses`.
+        name: what was given.
+        known: the names that there are.
+        recorded: the distribution that a file names as the one that added it; empty where no file does.
+    """
+    if where := left_out(group, name):
+        return f" {where}"
+    if recorded:
+        return f" It came from {recorded}: install that distribution."
+    near = nearest(name, known)
+    return f"{near} {'Else install' if near else 'Install'} the distribution that adds it to {group}."
+
+
+def unknown_name(group: str, name: str, known: Iterable[str], recorded: str = "") -> str:
+    """The message about a name that a group lacks: what there is, and how to get it; see `how_to_get`.
+
+    Args:
+        group: such as `slq.losses`.
+        name: what was given.
+        known: the names that there are.
+        recorded: the distribution that a file names as the one that added it; empty where no file does.
+    """
+    known = sorted(known)
+    there_is = f"choose one of {', '.join(known)}" if known else "it has none"
+    return f"Unknown name {name[:LONGEST_REASON]!r} in {group}: {there_is}.{how_to_get(group, name, known, recorded)}"
 
 
 class Registry(Generic[T]):
@@ -68,6 +130,8 @@ class Registry(Generic[T]):
         group: the entry-point group, such as `slq.losses`.
         protocol: a class whose public methods every value must have; a value without them is refused by name.
         builtins: values of this package that are imported when asked for, as `module:attribute`.
+        of: `class` where objects are made of a value, `object` where it is used as it is; None where either will do.
+        check: what else is wrong with a plugin's value of a name, in words that go on from the plugin ("has no title"); empty if nothing.
 
     Example:
         >>> colours = Registry("example.colours", builtins={"tau": "math:tau"})
@@ -80,9 +144,17 @@ class Registry(Generic[T]):
         6.28
     """
 
-    def __init__(self, group: str, protocol: type | None = None, *, builtins: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        group: str,
+        protocol: type | None = None,
+        *,
+        builtins: Mapping[str, str] | None = None,
+        of: Literal["class", "object"] | None = None,
+        check: Callable[[str, Any], str] = lambda name, value: "",
+    ):
         self.group = group
-        self._protocol = protocol
+        self._protocol, self._of, self._check = protocol, of, check
         self._builtins = dict(builtins or {})
         self._registered: dict[str, T] = {}
         self._loaded: dict[tuple[str, str], T] = {}
@@ -91,6 +163,9 @@ class Registry(Generic[T]):
 
     def register(self, name: str) -> Callable[[V], V]:
         """Decorate a value of this package to be found under a name.
+
+        Args:
+            name: what a user writes.
 
         Raises:
             PluginError: if the name is taken by another value of this package.
@@ -116,16 +191,18 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The value of a name.
 
+        Args:
+            name: one of `names()`.
+
         Raises:
-            InputError: if there is no such name; offers the nearest one.
-            PluginError: if what the name stands for cannot be imported, lacks a method, or comes from two distributions.
+            InputError: if there is no such name; says what there is, and how to get another.
+            PluginError: if what the name stands for cannot be imported, is not what the group asks for, or comes from two distributions.
         """
         with self._lock:
             entries = self._plugins().get(name, [])
             own = name in self._builtins or name in self._registered
             if not entries and not own:
-                known = self.names()
-                raise InputError(f"Unknown name {name!r} in {self.group}: choose one of {', '.join(known)}.{nearest(name, known)}")
+                raise InputError(unknown_name(self.group, name, self.names()))
             if len(entries) + own > 1:
                 raise PluginError(self._taken_twice(name, entries, own))
             if name in self._registered:
@@ -134,6 +211,37 @@ class Registry(Generic[T]):
             if (name, value) not in self._loaded:
                 self._loaded[name, value] = self._load(name, value, entries[0] if entries else None)
             return self._loaded[name, value]
+
+    @contextmanager
+    def naming_plugin(self, value: object) -> Iterator[None]:
+        """Name the plugin in what its own code raises; errors of this package, and those of its own values, pass as they are.
+
+        Args:
+            value: what `get` gave, or an object of the class that it gave.
+
+        Raises:
+            PluginError: with what was raised as its cause.
+        """
+        try:
+            yield
+        except SlqError:
+            raise
+        except Exception as error:
+            plugin = self.origin(value)
+            if plugin is None:
+                raise
+            raise PluginError(f"{plugin} raised {_reason(error)}. {ADVICE} --verbose shows the traceback.") from error
+
+    def origin(self, value: object) -> Plugin | None:
+        """The plugin that a value comes from; None for those of this package.
+
+        Args:
+            value: what `get` gave, or an object of the class that it gave.
+        """
+        for (name, _), loaded in self._loaded.items():
+            if loaded is value or loaded is type(value):
+                return next((_plugin(entry, self.group) for entry in self._plugins().get(name, [])), None)
+        return None
 
     def plugins(self) -> tuple[Plugin, ...]:
         """What other distributions add, each with the error if it cannot be used; imports all of them."""
@@ -167,25 +275,42 @@ class Registry(Generic[T]):
         if entry is None:
             module, _, attribute = value.partition(":")
             return getattr(import_module(module), attribute)
-        who = f"Plugin {name!r} of {self.group}, from {' '.join(_distribution(entry))} ({value})"
-        advice = f"Update or remove that distribution, or leave it out with {LOAD_PLUGINS}."
+        who = _plugin(entry, self.group)
         try:
             loaded = entry.load()
-        except Exception as error:
-            raise PluginError(f"{who}, cannot be imported: {type(error).__name__}: {error}. {advice}") from error
-        if lacking := [method for method in _methods(self._protocol) if not hasattr(loaded, method)]:
-            raise PluginError(f"{who}, lacks {', '.join(lacking)}. {advice}")
+            fault = self._fault(name, loaded)
+        except (Exception, SystemExit) as error:  # a module that ends the program when it is imported must not end ours
+            raise PluginError(f"{who} cannot be imported: {_reason(error)}. {ADVICE}") from error
+        if fault:
+            raise PluginError(f"{who} {fault}. {ADVICE}")
         return loaded
+
+    def _fault(self, name: str, value: Any) -> str:
+        """What is wrong with a plugin's value, in words that go on from the plugin; empty if nothing."""
+        if self._of == "object" and isinstance(value, type):
+            return f"is a class, and {self.group} asks for an object: make one in that module, and name it in the entry point"
+        if lacking := [member for member in _members(self._protocol) if not hasattr(value, member)]:
+            return f"lacks {', '.join(lacking)}"
+        if self._of == "class" and not isinstance(value, type):
+            return f"is an object of {type(value).__name__}, and {self.group} asks for a class: name the class itself in the entry point"
+        return self._check(name, value)
 
     def _taken_twice(self, name: str, entries: list[metadata.EntryPoint], own: bool) -> str:
         owners = [*([OWN_DISTRIBUTION] if own else []), *[_distribution(entry)[0] for entry in entries]]
         return f"{name!r} of {self.group} is taken by {' and by '.join(owners)}: leave one of them out with {LOAD_PLUGINS}, or remove it."
 
 
-def _methods(protocol: type | None) -> list[str]:
-    """The methods that a protocol asks for."""
+def _members(protocol: type | None) -> list[str]:
+    """The methods and attributes that a protocol asks for."""
     members = {} if protocol is None else vars(protocol)
-    return [name for name, member in members.items() if callable(member) and (not name.startswith("_") or name == "__call__")]
+    methods = [name for name, member in members.items() if callable(member) and (not name.startswith("_") or name == "__call__")]
+    return [*inspect.get_annotations(protocol), *methods] if protocol else []
+
+
+def _reason(error: BaseException) -> str:
+    """What an error is and the first line that it says."""
+    said = str(error).strip().split("\n")[0].rstrip(".")
+    return (f"{type(error).__name__}: {said}" if said else type(error).__name__)[:LONGEST_REASON]
 
 
 def _path_of(value: Any) -> str:
@@ -197,8 +322,17 @@ def _plugin(entry: metadata.EntryPoint, group: str) -> Plugin:
 
 
 def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that an entry point is of."""
-    return ("unknown", "unknown") if entry.dist is None else (entry.dist.name, entry.dist.version)
+    """Name and version of the distribution that an entry point is of, as far as its metadata hold them."""
+    told: Any = {} if entry.dist is None else entry.dist.metadata
+    return told.get("Name") or "unknown", told.get("Version") or "unknown"
+
+
+def _is_let_in(entry: metadata.EntryPoint) -> bool:
+    """Whether an entry point is of another distribution than this one, and of those that the environment chooses."""
+    chosen = os.environ.get(LOAD_PLUGINS)
+    distribution = _normalised(_distribution(entry)[0])
+    allowed = None if chosen is None else {_normalised(name) for name in chosen.split(",") if name.strip()}
+    return distribution != OWN_DISTRIBUTION and (allowed is None or distribution in allowed)
 
 
 def _normalised(name: str) -> str:

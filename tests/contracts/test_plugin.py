@@ -23,7 +23,7 @@ from slq.miniature.export import write_sample_data
 from slq.models.families import families
 from slq.pooling import poolings
 from slq.registry import Registry
-from slq.testing import check_benchmark, check_loss, check_pooling, check_store
+from slq.testing import check_benchmark, check_loss, check_method, check_pooling, check_store
 from slq.training import train
 from slq.training.methods import methods
 
@@ -71,7 +71,8 @@ def test_without_the_plugin_its_names_are_unknown(plugin, monkeypatch):
     assert "hinge" not in losses and "max" not in poolings
 
 
-def test_contracts_hold(plugin):
+def test_contracts_hold(plugin, model):
+    check_method(methods.get("latents_from_vocabulary"), model)
     check_loss(losses.get("hinge"))
     check_pooling(poolings.get("max"))
     check_store(stores.get("session"), durable=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slq.index.exact import ExactStore
-from slq.index.store import Row
+from slq.index.store import Row, StoreMetadata
 from slq.testing import MemoryStore, check_store, contract_of_stores
 
 
@@ -119,8 +120,63 @@ def test_a_fault_is_told_by_the_check_that_is_about_it(fault, tmp_path):
 @pytest.mark.slow
 def test_the_whole_contract_names_the_check_that_failed():
     check_store(MemoryStore, durable=False)
-    with pytest.raises(AssertionError, match=r"^optimizing_keeps_results: "):
+    asked = r"must pass the check optimizing_keeps_results \(After upserts.*\); scan\(\) gives 149 rows, not the 150"
+    with pytest.raises(AssertionError, match=rf"^The store \S+:Forgets {asked}"):
         check_store(Forgets, durable=False)
+
+
+def inside(location, metadata=None):
+    return MemoryStore(location, metadata)
+
+
+class WithoutSearch(MemoryStore):
+    search = None
+    __getattribute__ = lambda self, name: object.__getattribute__(self, {"search": "none"}.get(name, name))  # noqa: E731
+
+
+class TakesNoMetadata(MemoryStore):
+    def __init__(self, location):
+        super().__init__(location, None)
+
+
+class GivesDictionaries(MemoryStore):
+    def scan(self, batch_size=1024):
+        yield from ([vars(row) for row in batch] for batch in super().scan(batch_size))
+
+
+class RefusesInItsOwnWords(MemoryStore):
+    def upsert(self, rows):
+        if any(row.vector.shape != (self.metadata.dim,) for row in rows):
+            raise RuntimeError("odd shape")
+        super().upsert(rows)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (MemoryStore(Path(), StoreMetadata("a", "f", 8)), "must be given as its class, or a function that opens one"),
+        (WithoutSearch, "must have upsert, .*; it lacks search"),
+        (TakesNoMetadata, r"must open a new store by factory\(location, metadata\); it raised TypeError"),
+        (GivesDictionaries, r"must pass the check rows_come_back_whole .*'dict' object has no attribute 'id'"),
+        (
+            RefusesInItsOwnWords,
+            r"must pass the check rows_that_are_wrong.* must raise InputError, and raised RuntimeError: odd shape, for",
+        ),
+    ],
+)
+def test_a_raw_error_of_a_store_names_the_store_and_what_is_asked(factory, message):
+    with pytest.raises(AssertionError, match=rf"^The store \S+:\w+ {message}"):
+        check_store(factory, durable=False)
+
+
+def test_a_factory_that_no_other_process_can_import_is_refused_at_once(monkeypatch):
+    with pytest.raises(AssertionError, match=r"must be a class or a function of a module that other processes can import.*<lambda>"):
+        check_store(lambda location, metadata=None: MemoryStore(location, metadata))
+    with pytest.raises(AssertionError, match=r"other processes can import.*; it is functools.partial"):
+        check_store(partial(MemoryStore))
+    monkeypatch.setattr(inside, "__module__", "__main__")
+    with pytest.raises(AssertionError, match=r"other processes can import.*; it is inside of __main__"):
+        check_store(inside)
 
 
 # Faults that only a disk can have

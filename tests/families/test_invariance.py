@@ -169,7 +169,8 @@ def test_a_row_of_another_distribution_is_found_by_its_model_type_and_held_to_th
     assert known.verified and known.identity.preprocessing["image_kwargs"]["do_center_crop"] is False
     check_family(known)
     monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")
-    assert not load_model(str(folder), device="cpu").verified
+    with pytest.warns(UserWarning, match=r"llava_row 1\.0 adds it, but SLQ_LOAD_PLUGINS='' leaves that out"):
+        assert not load_model(str(folder), device="cpu").verified
 
 
 def longer_latents(known, **inputs):
@@ -180,11 +181,34 @@ def longer_latents(known, **inputs):
 
 @pytest.mark.parametrize(
     ("forward", "named"),
-    [(see_padding, "left padding is seen"), (longer_latents, "the two-pass forward gives other states than the reference path")],
+    [
+        (see_padding, "the same states in every batch .left padding is not seen.; it differs by"),
+        (longer_latents, "the same states by the two-pass forward as by the reference path; it differs by"),
+    ],
     ids=["padding", "latents"],
 )
 def test_the_contract_names_what_does_not_hold(spoilt, forward, named):
     check_family(spoilt)
     change(spoilt, forward)
-    with pytest.raises(AssertionError, match=named):
+    with pytest.raises(AssertionError, match=rf"^The family of llava models must give {named}"):
         check_family(spoilt)
+
+
+def fails(known, **inputs):
+    raise TypeError("unexpected keyword argument 'position_ids'")
+
+
+def test_a_raw_error_of_a_family_names_it_and_what_is_asked(spoilt):
+    change(spoilt, fails)
+    with pytest.raises(AssertionError, match=r"^The family of llava models must answer a text, an image, and both; it raised TypeError"):
+        check_family(spoilt)
+    with pytest.raises(AssertionError, match="must be tried on a FrozenModel, as load_model gives it; it was given 'llava'"):
+        check_family("llava")
+
+
+def test_a_model_that_cannot_be_used_says_that_its_family_has_no_row(spoilt, tmp_path):
+    spoilt.model.save_pretrained(tmp_path)
+    spoilt.processor.tokenizer.pad_token = None
+    spoilt.processor.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"no padding token.* slq\.families has no row for it: install a distribution that adds 'llava'\."):
+        load_model(str(tmp_path), device="cpu")

@@ -47,12 +47,19 @@ def test_every_field_is_an_option_that_can_be_explained_and_written(config: type
         ({"matryoshka_dims": (8, 0)}, "matryoshka_dims must be at least 1, not 0."),
         ({"multi_vector_sizes": (6,)}, "multi_vector_sizes must be at most num_latents, 5, not 6."),
         ({"multi_vector_sizes": (0,)}, "multi_vector_sizes must be at least 1, not 0."),
-        ({"method": "prompt"}, "method must be one of latents, lora, full, not 'prompt'."),
+        (
+            {"method": "prompt"},
+            "method must be one of latents, lora, full, not 'prompt'. Install the distribution that adds it to slq.methods.",
+        ),
         ({"init": "ones"}, "init must be one of prompt, normal, zeros, not 'ones'."),
-        ({"pooling": "max"}, "pooling must be one of mean, last, not 'max'."),
+        ({"pooling": "max"}, "pooling must be one of mean, last, not 'max'. Install the distribution that adds it to slq.poolings."),
         ({"hidden_state": "first"}, "hidden_state must be one of final, pre_mlp, not 'first'."),
         ({"cache_level": "kvs"}, "cache_level must be one of kv, vision, none, not 'kvs'. Did you mean 'kv'?"),
-        ({"loss": "infonce"}, "loss must be one of info_nce, orthogonality, not 'infonce'. Did you mean 'info_nce'?"),
+        (
+            {"loss": "infonce"},
+            "loss must be one of info_nce, orthogonality, not 'infonce'. Did you mean 'info_nce'? Else install the distribution that "
+            "adds it to slq.losses.",
+        ),
         ({"loss": ()}, "loss is empty: name at least one, such as info_nce."),
         ({"validation_split": 0.1, "validation_size": 5}, "validation_split 0.1 and validation_size 5: give one of the two."),
         ({"train_vision_encoder": True}, "train_vision_encoder is for method full: latents leaves the vision encoder as it is."),

@@ -26,6 +26,7 @@ WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "slq_adapter.json"
 EARLIER_CONFIG_FILE = "adapter_config.json"
 FORMAT_VERSION = 4
+PLUGINS = "plugins"  # under which `training` lists what other distributions added
 # What formats 2 and 3 called what is called otherwise now; format 2 knows none of the last three.
 _EARLIER_NAMES = {"backbone": "base_model", "readout": "hidden_state", "per_modality": "modality_specific", "groups": "multi_vector_sizes"}
 _EARLIER_HIDDEN_STATES = {"before_mlp": "pre_mlp"}
@@ -96,6 +97,19 @@ class Adapter:
             raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {file.name} do not belong together.")
         queries.load_state_dict(tensors)
         return cls(queries, base_model, training)
+
+    def added_by(self, group: str, name: str) -> str:
+        """Name and version of the distribution that added a name to a registry when this was learned; empty where that is not recorded.
+
+        Args:
+            group: of the registry, such as `slq.poolings`.
+            name: such as that of the pooling.
+        """
+        told = self.training.get(PLUGINS)
+        for each in told if isinstance(told, list) else []:
+            if isinstance(each, dict) and (each.get("group"), each.get("name")) == (group, name):
+                return f"{each.get('distribution')} {each.get('version')}"[:100]
+        return ""
 
     def check(self, identity: ModelIdentity) -> None:
         """Refuse a model that is not the one the adapter was learned on; see `models.check_identity`."""

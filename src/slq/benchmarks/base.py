@@ -7,13 +7,13 @@ slq stand in the same registry, and are imported when they are asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from slq.data.retrieval import RetrievalSet
-from slq.errors import DataError, InputError
-from slq.registry import Registry
+from slq.errors import DataError, InputError, PluginError
+from slq.registry import ADVICE, Registry
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,39 @@ class Benchmark:
 
 
 class _Loadable(Protocol):
+    info: BenchmarkInfo
+
     def load(self, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData: ...
+
+
+def fault_of_benchmark(name: str, benchmark: Any) -> str:
+    """What is wrong with what a benchmark says of itself, in words that go on from it; empty if nothing.
+
+    Args:
+        name: under which it is registered.
+        benchmark: what is registered.
+    """
+    info = benchmark.info
+    if not isinstance(info, BenchmarkInfo):
+        return f"must have a BenchmarkInfo as its info, not {type(info).__name__}"
+    for each in fields(info):
+        value = getattr(info, each.name)
+        if each.name in ("headline", "variants"):
+            if not (isinstance(value, tuple) and value and all(isinstance(one, str) and one for one in value)):
+                return f"must have a tuple of texts as info.{each.name}, with one at least, not {value!r:.100}"
+        elif each.name != "local_copy" and not (isinstance(value, str) and value.strip()):
+            return f"must have a text as info.{each.name}, not {value!r:.100}"
+    if info.name != name:
+        return f"must have the name that it is registered under as info.name, {name!r}, not {info.name!r:.100}"
+    return ""
 
 
 _HERE = "slq.benchmarks"
 benchmarks: Registry[Benchmark] = Registry(
     _HERE,
     _Loadable,
+    of="object",
+    check=fault_of_benchmark,
     builtins={
         "beir": f"{_HERE}.beir:BEIR",
         "cirr": f"{_HERE}.cirr:CIRR",
@@ -151,4 +177,9 @@ def load_benchmark(
         if not data.is_dir() and (info.local_copy or data.exists()):
             what = "is a file" if data.exists() else "does not exist"
             raise DataError(f"{data} {what}; give the folder of a local copy, as `slq benchmarks {name}` shows it")
-    return benchmark.load(data, variant, prompts, revision)
+    with benchmarks.naming_plugin(benchmark):
+        found = benchmark.load(data, variant, prompts, revision)
+    if not isinstance(found, BenchmarkData):
+        who = benchmarks.origin(benchmark) or f"Benchmark {name!r}"
+        raise PluginError(f"{who} must load BenchmarkData, not {type(found).__name__}. {ADVICE}")
+    return found

@@ -85,7 +85,16 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def refuse(name: str, prompts: bool, revision: str | None) -> None:
-    """Raise InputError for prompts or a revision of a benchmark that has none."""
+    """Refuse what a benchmark does not have.
+
+    Args:
+        name: of the benchmark.
+        prompts: whether prompts are asked for.
+        revision: the commit that is asked for; None for the newest.
+
+    Raises:
+        InputError: for prompts, or a revision.
+    """
     if prompts:
         raise InputError(f"the benchmark {name!r} has no prompts; leave them out")
     if revision is not None:

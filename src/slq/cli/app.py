@@ -15,8 +15,8 @@ from slq import console
 from slq.cli.command import Flags
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig
-from slq.errors import SlqError
-from slq.registry import Registry
+from slq.errors import ConfigError, SlqError
+from slq.registry import Registry, how_to_get
 
 WRONG_USE, INTERRUPTED = 2, 130
 HELP = """Turn the multimodal LLM you already run into a retriever, without touching its weights.
@@ -63,7 +63,11 @@ COMMANDS = {
 }
 MODULES = {"eval": "evaluate"}  # the others are named as their commands
 PATHS = {name: f"slq.cli.{MODULES.get(name, name.replace('-', '_'))}:app" for names in COMMANDS.values() for name in names}
-commands = Registry[App]("slq.commands", builtins=PATHS)
+commands = Registry[App](
+    "slq.commands",
+    builtins=PATHS,
+    check=lambda name, app: "" if isinstance(app, App) else f"must be an app, as slq.cli.command makes one, not {type(app).__name__}",
+)
 
 
 def build_app(called: str | None = None) -> App:
@@ -73,6 +77,7 @@ def build_app(called: str | None = None) -> App:
         called: the first word; a plugin is imported only if it adds this command.
 
     Raises:
+        ConfigError: if there is no such command.
         PluginError: if the plugin that adds the called command cannot be used.
     """
     app = App(
@@ -93,6 +98,8 @@ def build_app(called: str | None = None) -> App:
             app.command(commands.get(plugin.name), name=plugin.name)
         elif plugin.name not in app:
             app.command(App(name=plugin.name, help=f"From {plugin.distribution} {plugin.version}.", group=added))
+    if called and not called.startswith("-") and called not in app:
+        raise ConfigError(f"Unknown command {called[:300]!r}.{how_to_get(commands.group, called, commands.names())} See: slq --help")
     app.register_install_completion_command(help="Install completion for the shell in use.")
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slq import console
 from slq.cli.command import command
 from slq.config import BenchmarksConfig
+from slq.errors import PluginError
 
 
 @command("benchmarks")
@@ -20,7 +21,12 @@ def app(config: BenchmarksConfig) -> None:
     if config.name is not None:
         _tell(config.name)
         return
-    infos = [benchmarks.get(name).info for name in benchmarks.names()]
+    infos = []
+    for name in benchmarks.names():
+        try:
+            infos.append(benchmarks.get(name).info)
+        except PluginError as error:  # it hides none of the others
+            console.warn(str(error))
     document = [{"name": each.name, "title": each.title, "protocol": each.protocol, "licence": each.licence} for each in infos]
     # One column for the sentences: six beside each other are too narrow to read.
     rows = [

@@ -22,10 +22,12 @@ def app(config: EmbedConfig, model: ModelConfig) -> None:
     from slq.data import read_items
     from slq.encoders.opening import open_encoder
     from slq.index import save_embeddings
+    from slq.index.store import check_is_folder
     from slq.io.outputs import OutputFolder
 
     assert config.items is not None and config.output is not None
     read = read_items(config.items)
+    check_is_folder(config.output)
     OutputFolder.check(config.output, config.overwrite, keep=config.items)
     encoder = open_encoder(model)
     begin = time.perf_counter()

@@ -24,8 +24,10 @@ def app(config: SearchConfig, model: SearchModelConfig) -> None:
     """
     from slq.encoders.opening import open_encoder
     from slq.index import load_embeddings, search
+    from slq.index.store import check_is_folder
     from slq.types import Item
 
+    check_is_folder(config.collection)
     corpus, about = load_embeddings(config.collection)
     name = model.model or about.get("adapter")
     if name is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from slq.errors import ConfigError
-from slq.registry import entry_points, nearest
+from slq.registry import entry_points, how_to_get, nearest
 
 C = TypeVar("C")
 _KEY = "slq"  # under which a dataclass field's metadata holds the Option
@@ -245,7 +245,8 @@ def _checked_one(option: Option, value: Any, wanted: Any, called: str) -> Any:
         raise ConfigError(f"{called} must be {option.bounds or 'a number'}, not {value}.")
     name = value.name if isinstance(value, NamedOptions) else value
     if (option.choices or option.plugin_group) and name not in (known := option.known_choices):
-        raise ConfigError(f"{called} must be one of {', '.join(known)}, not {name!r}.{nearest(str(name), known)}")
+        advice = how_to_get(option.plugin_group, str(name), known) if option.plugin_group else nearest(str(name), known)
+        raise ConfigError(f"{called} must be one of {', '.join(known)}, not {name!r}.{advice}")
     return value
 
 

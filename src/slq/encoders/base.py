@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from slq.errors import BadItemsError, Failure, InputError
 from slq.models import FrozenModel, PreparedBatch, default_num_workers, prefetch_batches
 from slq.models.batching import TEMPLATE_TOKENS, bucketed_batches, estimate_tokens, image_tokens
-from slq.pooling import Pooling
+from slq.pooling import Pooling, pool, poolings
 from slq.types import Embeddings, Item
 
 BATCH_SIZE = 32
@@ -39,7 +39,8 @@ class Encoder(ABC):
     @property
     def vector_shape(self) -> tuple[int, ...]:
         """Of one item's embedding: (D,), or (G, D) where late interaction compares several vectors."""
-        return self.pooling.vector_shape(self.model.dim)
+        with poolings.naming_plugin(self.pooling):
+            return self.pooling.vector_shape(self.model.dim)
 
     @property
     def generation_prompt(self) -> bool:
@@ -52,7 +53,7 @@ class Encoder(ABC):
 
     def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
         """Embeddings (B, *vector_shape) of length 1, float32, with gradient where there is something to train."""
-        return self.pooling(self.states_of(prepared))
+        return pool(self.pooling, self.states_of(prepared))
 
     @property
     @abstractmethod

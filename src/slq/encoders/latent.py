@@ -25,7 +25,8 @@ from slq.io.hub import snapshot
 from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel, ItemKV, PreparedBatch, stack_kv
 from slq.models.batching import LONGEST_CACHED_BESIDE_SHORTEST, SMALL_PASS, length_buckets, max_tokens_that_fit
-from slq.pooling import poolings
+from slq.pooling import create_pooling, pool, poolings
+from slq.registry import unknown_name
 from slq.types import Item
 
 
@@ -59,7 +60,7 @@ class LatentEncoder(Encoder):
     ):
         self.model = model
         self.queries = queries.to(model.device)
-        self.pooling = poolings.get(queries.pooling)()
+        self.pooling = create_pooling(queries.pooling)
         self.prefix_caching = prefix_caching and model.supports_two_pass
         self.cache = cache if self.prefix_caching and model.supports_kv_cache else None
         self.training = dict(training or {})
@@ -77,7 +78,7 @@ class LatentEncoder(Encoder):
             **loading: arguments of `load_model`; a `name` among them stands for another copy of the base model.
 
         Raises:
-            AdapterError: if there is no adapter, or it is corrupt.
+            AdapterError: if there is no adapter, it is corrupt, or no installed distribution adds its pooling.
             FingerprintMismatchError: if the base model is not the one it was learned on.
             InputError: for `trust_remote_code` without a `name`.
             ModelError: if the base model cannot be loaded.
@@ -87,6 +88,9 @@ class LatentEncoder(Encoder):
             files = [WEIGHTS_FILE, CONFIG_FILE, EARLIER_CONFIG_FILE]
             folder = snapshot(str(path), patterns=files, repo_type="model", error=AdapterError)
         adapter = Adapter.load(folder)
+        if (name := adapter.queries.pooling) not in poolings:
+            recorded = adapter.added_by(poolings.group, name)
+            raise AdapterError(f"The adapter in {path}: {unknown_name(poolings.group, name, poolings.names(), recorded)}")
         if model is None:
             model = load_learned_on(adapter.base_model, loading)
         adapter.check(model.identity)
@@ -136,7 +140,7 @@ class LatentEncoder(Encoder):
 
     def encode_batch(self, items: Sequence[Item]) -> Tensor:
         """Embeddings of a batch; see `Encoder.encode_batch`. The cache takes part. Source: SLQ section 3."""
-        return self.pooling(self.states(items))
+        return pool(self.pooling, self.states(items))
 
     def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         if self.cache is None:

@@ -240,7 +240,25 @@ def open_store(address: str, metadata: StoreMetadata | None = None) -> Store:
     kind, found, location = address.partition(":")
     if not found or not location:
         raise InputError(f"{address!r} is no address of a store; write its kind and its folder, such as exact:my-index")
-    return stores.get(kind)(Path(location), metadata)
+    opens = stores.get(kind)
+    with stores.naming_plugin(opens):
+        return opens(Path(location), metadata)
+
+
+def check_is_folder(folder: Path) -> None:
+    """Refuse the address of a store where a folder of embeddings is asked for.
+
+    Args:
+        folder: what a user wrote.
+
+    Raises:
+        InputError: for `NAME:FOLDER` with the name of a store.
+    """
+    kind, found, location = str(folder).partition(":")
+    if found and kind in stores and not folder.exists():
+        raise InputError(
+            f"{folder} is the address of a store, and no command uses stores yet: give a folder, such as {location or 'my-index'}."
+        )
 
 
 def matches(filter: Filter, row: Row) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from slq.losses.base import Loss, LossBatch, losses
+from slq.losses.base import Loss, LossBatch, loss_of, losses
 from slq.losses.info_nce import InfoNCE
 
 
@@ -29,7 +29,7 @@ class Matryoshka:
 
     def __call__(self, batch: LossBatch) -> Tensor:
         """The loss of a batch; see `Loss`."""
-        return torch.stack([self.loss(batch), *(self.loss(_truncated(batch, dim)) for dim in self.dims)]).mean()
+        return torch.stack([loss_of(self.loss, each) for each in (batch, *(_truncated(batch, dim) for dim in self.dims))]).mean()
 
 
 def _truncated(batch: LossBatch, dim: int) -> LossBatch:

@@ -6,6 +6,7 @@ says whether it may call itself verified.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from slq.errors import ModelError
 from slq.models.preprocessing import MAX_PIXELS, Preprocessing
-from slq.registry import Registry
+from slq.registry import Registry, left_out
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Family:
         return {"size": {"shortest_edge": min(smallest, most), "longest_edge": most}}
 
 
-families: Registry[Family] = Registry("slq.families", Family)
+families: Registry[Family] = Registry("slq.families", Family, of="object")
 
 _QWEN = Family(variable_resolution=True)
 _IDEFICS = Family(single_tile_kwargs={"do_image_splitting": False})
@@ -82,7 +83,14 @@ for _name, _family in {
 def family_of(model_type: str) -> Family:
     """The row of a model type; a family without one gets its processor's own defaults, and is tried before it is used.
 
+    Args:
+        model_type: `config.model_type` of the model.
+
     Raises:
         PluginError: if another distribution has the row, and it cannot be used.
     """
-    return families.get(model_type) if model_type in families else Family(verified=False)
+    if model_type in families:
+        return families.get(model_type)
+    if where := left_out(families.group, model_type):
+        warnings.warn(f"{families.group} has no row for {model_type!r}, so it is tried as an unknown family: {where}", stacklevel=2)
+    return Family(verified=False)

@@ -27,7 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from slq.errors import MissingExtraError, ModelError
 from slq.io.device import choose_device, choose_dtype
 from slq.models import shapes
-from slq.models.families import family_of
+from slq.models.families import families, family_of
 from slq.models.frozen import FrozenModel
 from slq.models.identity import UNKNOWN
 from slq.models.invariance import check_invariance
@@ -101,10 +101,21 @@ def load_model(
     family = family_of(network.config.model_type)
     model = FrozenModel(network, processor, family, name, commit, preprocessing, folder)
     if not family.verified:
-        check_invariance(model)
+        _try_family(model)
     if quantization is not None:
         model.identity = replace(model.identity, dtype=quantization)
     return model
+
+
+def _try_family(model: FrozenModel) -> None:
+    """`check_invariance`, whose error also says where the family has no row."""
+    kind = model.model.config.model_type
+    try:
+        check_invariance(model)
+    except ModelError as error:
+        if kind in families:
+            raise
+        raise ModelError(f"{error} {families.group} has no row for it: install a distribution that adds {kind!r}.") from error
 
 
 def _read(path: str, name: str, origin: dict[str, Any], options: dict[str, Any], device: torch.device) -> tuple[Any, Any]:

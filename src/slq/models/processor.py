@@ -17,7 +17,7 @@ from torch import Tensor
 from slq.data.images import open_image
 from slq.data.texts import check_text
 from slq.errors import InputError
-from slq.models.families import Family
+from slq.models.families import Family, families
 from slq.models.identity import undated_template
 from slq.models.kv import PreparedBatch
 from slq.models.preprocessing import Preprocessing
@@ -50,7 +50,8 @@ class ItemProcessor:
         """
         self.processor, self.preprocessing, self._lock = processor, preprocessing, RLock()
         self._pad_to_square = family.pad_to_square if preprocessing.name == "paper" else None
-        self._image_options = family.image_options(preprocessing, processor)
+        with families.naming_plugin(family):
+            self._image_options = family.image_options(preprocessing, processor)
         self.image_kwargs = {"pad_to_square": self._pad_to_square, **self._image_options}
         self.variable_resolution = family.variable_resolution or not (family.single_tile_kwargs and preprocessing.name == "paper")
         self.tokens_per_tile: int | None = getattr(processor, "image_seq_length", None) or getattr(processor, "image_seq_len", None)

@@ -15,7 +15,11 @@ CHECKS: list[Check] = []
 
 
 def check(function: Check) -> Check:
-    """Add a check."""
+    """Add a check.
+
+    Args:
+        function: is named as what must hold.
+    """
     CHECKS.append(function)
     return function
 
@@ -28,8 +32,12 @@ def a_new_store_is_empty(factory: OpenStore, folder: Path) -> None:
     """Nothing is found in it, and nothing is wrong with it."""
     store = factory(folder / "store", METADATA)
     assert_holds(store, [])
-    assert store.search(make_queries(3), 5) == [[], [], []] and store.get(["row 1"]) == [] and store.delete(["row 1"]) == 0
-    assert store.verify() == [] and store.metadata == METADATA
+    found = store.search(make_queries(3), 5)
+    assert found == [[], [], []], f"search() of three queries gives {found!r:.80}"
+    assert store.get(["row 1"]) == [], "get() gives a row that was never stored"
+    assert store.delete(["row 1"]) == 0, "delete() counts a row that was never stored"
+    assert store.verify() == [], f"verify() finds damage: {store.verify()!r:.80}"
+    assert store.metadata == METADATA, f"its metadata are {store.metadata}, not {METADATA}"
     store.upsert([])
     store.optimize()
     assert_holds(store, [])
@@ -80,7 +88,7 @@ def rows_are_got_in_the_order_of_the_ids(factory: OpenStore, folder: Path) -> No
     store.upsert(make_rows(5))
     found = store.get(["row 3", "none", "row 0", "row 4"])
     assert [row.id for row in found] == ["row 3", "row 0", "row 4"], f"got {[row.id for row in found]}"
-    assert store.get([]) == []
+    assert store.get([]) == [], "get() of no ids gives something"
     store.close()
 
 
@@ -93,7 +101,8 @@ def deleted_rows_are_gone(factory: OpenStore, folder: Path) -> None:
     left = [row for row in rows if row.id not in ("row 0", "row 7")]
     assert_holds(store, left)
     assert_finds(store, left, k=20)
-    assert store.get(["row 0"]) == [] and store.delete([]) == 0
+    assert store.get(["row 0"]) == [], "get() gives a row that was deleted"
+    assert store.delete([]) == 0, "delete() of no ids counts something"
     store.upsert(rows[:1])
     assert_holds(store, [rows[0], *left])
     store.close()
@@ -161,8 +170,8 @@ def queries_that_are_wrong_are_refused(factory: OpenStore, folder: Path) -> None
     good = make_queries(1)
     for vectors, k in ((good[:, :-1], 5), (good[0], 5), (np.full((1, DIM), np.nan), 5), (good, 0), (good, -1)):
         assert_raises(InputError, store.search, vectors, k)
-    assert store.search(np.zeros((0, DIM)), 5) == []
-    assert len(store.search(good.astype(np.float64), 5)[0]) == 3, "float64 is taken"
+    assert store.search(np.zeros((0, DIM)), 5) == [], "search() of no queries gives something"
+    assert len(store.search(good.astype(np.float64), 5)[0]) == 3, "search() finds other rows by queries in float64"
     store.close()
 
 
@@ -262,7 +271,7 @@ def optimizing_keeps_results(factory: OpenStore, folder: Path) -> None:
     more = make_rows(5, start=500)
     store.upsert(more)
     assert_holds(store, [*left, *more])
-    assert store.verify() == []
+    assert store.verify() == [], f"verify() finds damage: {store.verify()!r:.80}"
     store.close()
 
 
@@ -283,6 +292,6 @@ def another_encoder_is_told_by_its_metadata(factory: OpenStore, folder: Path) ->
     """What the store was made with is what it says."""
     other = StoreMetadata("other", "other fingerprint", 3)
     store = factory(folder / "store", other)
-    assert store.metadata == other
+    assert store.metadata == other, f"its metadata are {store.metadata}, not {other}"
     assert_raises(InputError, store.upsert, make_rows(1))
     store.close()

@@ -12,11 +12,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 from slq.errors import FingerprintMismatchError, SlqError, StoreError, StoreLockedError
 from slq.index.store import OpenStore, Row, Store, StoreMetadata
-from slq.testing.stores import DIM, METADATA, Check, assert_finds, assert_holds, assert_raises, assert_same, make_queries, make_rows
+from slq.testing.stores import (
+    DIM,
+    METADATA,
+    Check,
+    assert_finds,
+    assert_holds,
+    assert_raises,
+    assert_same,
+    check_importable,
+    make_queries,
+    make_rows,
+)
 
 CHECKS: list[Check] = []
 _CHILD = "import sys; from slq.testing.store_checks_on_disk import run_child; run_child(*sys.argv[1:])"
@@ -24,7 +36,11 @@ Operation = tuple[str, list[Row]]
 
 
 def check(function: Check) -> Check:
-    """Add a check."""
+    """Add a check.
+
+    Args:
+        function: is named as what must hold.
+    """
     CHECKS.append(function)
     return function
 
@@ -38,7 +54,7 @@ def rows_are_there_when_it_is_opened_again(factory: OpenStore, folder: Path) -> 
     store.close()
     for metadata in (METADATA, None):
         store = factory(folder / "store", metadata)
-        assert store.metadata == METADATA
+        assert store.metadata == METADATA, f"its metadata are {store.metadata} when it is opened again, not {METADATA}"
         assert_holds(store, rows)
         assert_finds(store, rows)
         store.close()
@@ -52,7 +68,9 @@ def there_is_nothing_to_open_without_a_store(factory: OpenStore, folder: Path) -
     (folder / "file").write_text("mine")
     for name in ("none", "photos", "file"):
         assert_raises(StoreError, factory, folder / name)
-    assert not (folder / "none").exists() and (folder / "photos" / "cat.jpg").read_text() == (folder / "file").read_text() == "mine"
+    assert not (folder / "none").exists(), "opening a store that is not there made something"
+    are_kept = (folder / "photos" / "cat.jpg").read_text() == (folder / "file").read_text() == "mine"
+    assert are_kept, "opening what is no store changed it"
     assert_raises(SlqError, factory, folder / "photos", METADATA)
     assert [path.name for path in (folder / "photos").iterdir()] == ["cat.jpg"], "something was written among other files"
 
@@ -132,7 +150,10 @@ def readers_beside_a_writer_see_whole_rows(factory: OpenStore, folder: Path) -> 
     store.upsert(make_rows(20))
     readers = [_start("read", factory, folder, "0") for _ in range(2)]
     for reader in readers:
-        assert reader.stdout is not None and reader.stdout.readline(), "a reader ended before it had read anything"
+        assert reader.stdout is not None
+        assert reader.stdout.readline(), (
+            f"a reader ended before it had read anything: {reader.communicate()[1].decode(errors='replace')[-2000:]}"
+        )
     for step, operation in zip(range(80), _operations(), strict=False):
         _apply(store, operation, step)
     (folder / "done").touch()
@@ -218,7 +239,8 @@ def _size(folder: Path) -> int:
 
 def _start(task: str, factory: OpenStore, folder: Path, argument: str) -> subprocess.Popen[bytes]:
     """This module's `run_child` in a process of its own."""
-    name = (getattr(factory, "__module__", ""), getattr(factory, "__qualname__", ""))
+    check_importable(factory)
+    name = (factory.__module__, factory.__qualname__)  # type: ignore[attr-defined]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", _CHILD, task, *name, str(folder), argument]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
@@ -234,7 +256,7 @@ def run_child(task: str, module: str, name: str, folder: str, argument: str) -> 
         folder: holds the store.
         argument: the first operation.
     """
-    factory = getattr(import_module(module), name)
+    factory = attrgetter(name)(import_module(module))
     store = factory(Path(folder) / "store")
     if task == "write":
         for step, operation in enumerate(_operations()):

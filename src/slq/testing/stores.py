@@ -4,11 +4,13 @@
     check_store(MyStore)            # MyStore(location, metadata) opens a store
 
 A check is a function of the factory and a folder; it raises AssertionError, saying what is wrong. `durable=False` leaves out the checks of
-what a store on disk must survive. Other processes import the factory, so it must be a class or a function of a module that can be imported.
+what a store on disk must survive. For those, other processes import the factory: it must be a class or a function of a module that they can
+import, so neither a lambda, nor one inside a function, nor in a script or notebook.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +20,13 @@ import numpy as np
 
 from slq.errors import Failure, StoreError
 from slq.index.store import Filter, Hit, OpenStore, Row, Scalar, Store, StoreMetadata, check_filter, check_queries, check_rows, matches
+from slq.testing.subject import Subject, said
 
 DIM = 8
 METADATA = StoreMetadata("adapter", "fingerprint", DIM)
 ANIMALS = ("cat", "dog", "owl")
 Check = Callable[[OpenStore, Path], None]
+METHODS = ("upsert", "delete", "get", "search", "scan", "__len__", "verify", "optimize", "close", "metadata")
 
 
 class MemoryStore:
@@ -126,14 +130,45 @@ def check_store(factory: OpenStore, *, durable: bool = True) -> None:
         durable: whether it is on disk; False leaves out what only those can do.
 
     Raises:
-        AssertionError: naming the check that failed, and what is wrong.
+        AssertionError: naming the store, the check that failed, and what is wrong.
     """
+    subject = Subject("store", factory)
+    subject.must("be given as its class, or a function that opens one: factory(location, metadata)", callable(factory), "is no such thing")
+    if durable:
+        check_importable(factory)
+    with tempfile.TemporaryDirectory() as folder:
+        with subject.trying("open a new store by factory(location, metadata)"):
+            store = factory(Path(folder) / "store", METADATA)
+        subject.has(store, *METHODS)
+        with subject.trying("close"):
+            store.close()
     for name, check in contract_of_stores(durable).items():
-        with tempfile.TemporaryDirectory() as folder:
+        asked = f"pass the check {name} ({(check.__doc__ or '').strip()})"
+        with tempfile.TemporaryDirectory() as folder, subject.trying(asked):
             try:
                 check(factory, Path(folder))
             except AssertionError as error:
-                raise AssertionError(f"{name}: {error}") from error
+                raise AssertionError(f"{subject.name} must {asked}; {error}") from error
+
+
+def check_importable(factory: OpenStore) -> None:
+    """Refuse a factory that other processes cannot import, with which killing a writer cannot be tried.
+
+    Args:
+        factory: opens a store at a folder.
+
+    Raises:
+        AssertionError: if it is no class or function of a module.
+    """
+    module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", "")
+    here: Any = sys.modules.get(module)
+    for part in name.split("."):
+        here = getattr(here, part, None)
+    Subject("store", factory).must(
+        "be a class or a function of a module that other processes can import, to try killing a writer (durable=False leaves that out)",
+        here is factory and module != "__main__",
+        f"is {name or repr(factory)} of {module or 'no module'}",
+    )
 
 
 def contract_of_stores(durable: bool = True) -> Mapping[str, Check]:
@@ -171,13 +206,25 @@ def make_rows(count: int, start: int = 0, salt: int = 0) -> list[Row]:
 
 
 def make_queries(count: int = 5) -> np.ndarray:
-    """Query vectors (count, D) of length 1."""
+    """Query vectors of length 1, the same ones every time.
+
+    Args:
+        count: how many.
+
+    Returns:
+        (count, D) float32.
+    """
     vectors_QD = np.random.default_rng(99).normal(size=(count, DIM)).astype(np.float32)
     return vectors_QD / np.linalg.norm(vectors_QD, axis=1, keepdims=True)
 
 
 def assert_holds(store: Store, rows: Sequence[Row]) -> None:
-    """Whether a store holds these rows, whole, and no others."""
+    """Whether a store holds these rows, whole, and no others.
+
+    Args:
+        store: what is tried.
+        rows: what was stored.
+    """
     wanted = {row.id: row for row in rows}
     found = [row for batch in store.scan() for row in batch]
     assert len(found) == len({row.id for row in found}), "scan() gives an id twice"
@@ -188,7 +235,13 @@ def assert_holds(store: Store, rows: Sequence[Row]) -> None:
 
 
 def assert_same(found: Row, wanted: Row) -> None:
-    """Whether a row is what was stored, in every part."""
+    """Whether a row is what was stored, in every part.
+
+    Args:
+        found: what the store gave.
+        wanted: what was stored.
+    """
+    assert isinstance(found, Row), f"gives {found!r:.80} instead of a Row"
     for name in ("id", "text", "image", "content_hash"):
         assert getattr(found, name) == getattr(wanted, name), f"{name} of {wanted.id!r} is {getattr(found, name)!r}"
     assert dict(found.metadata) == dict(wanted.metadata), f"metadata of {wanted.id!r} are {found.metadata}"
@@ -198,7 +251,14 @@ def assert_same(found: Row, wanted: Row) -> None:
 
 
 def assert_finds(store: Store, rows: Sequence[Row], filter: Filter | None = None, k: int = 5) -> None:
-    """Whether searching finds what comparing every row finds."""
+    """Whether searching finds what comparing every row finds.
+
+    Args:
+        store: what is tried.
+        rows: what was stored.
+        filter: only rows that pass it.
+        k: how many results.
+    """
     oracle = MemoryStore(Path(), store.metadata)
     oracle.upsert(rows)
     wanted, found = (one.search(make_queries(), k, filter=filter, exact=True) for one in (oracle, store))
@@ -210,9 +270,19 @@ def assert_finds(store: Store, rows: Sequence[Row], filter: Filter | None = None
 
 
 def assert_raises(kind: type[Exception], call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """Whether a call with these arguments is refused with this error."""
+    """Whether a call is refused with an error of a kind.
+
+    Args:
+        kind: of error.
+        call: what is called.
+        *arguments: of the call.
+        **options: of the call.
+    """
+    asked, given = f"{getattr(call, '__name__', call)} must raise {kind.__name__}", " ".join(repr(options or arguments).split())[:200]
     try:
         call(*arguments, **options)
     except kind:
         return
-    raise AssertionError(f"no {kind.__name__} from {getattr(call, '__name__', call)} for {arguments or options}")
+    except Exception as error:
+        raise AssertionError(f"{asked}, and raised {said(error)}, for {given}") from error
+    raise AssertionError(f"{asked}, and raised nothing, for {given}")

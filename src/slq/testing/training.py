@@ -6,14 +6,16 @@ Shapes: B queries, C candidates, N states of an item, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from slq.losses import Loss, LossBatch
+from slq.losses.base import fault_of_loss
 from slq.pooling import MeanPooling, Pooling
+from slq.testing.subject import Subject, shown
 
 QUERIES, CANDIDATES, STATES, DIM = 4, 7, 3, 16
 CLOSE = 1e-5  # relative, in float32
@@ -26,27 +28,34 @@ def check_loss(make: Callable[[], Loss]) -> None:
         make: the class of the loss, or a function that makes one without arguments.
 
     Raises:
-        AssertionError: naming the first promise that does not hold.
+        AssertionError: naming the loss, the first promise that does not hold, and what it did.
     """
-    loss = make()
-    assert is_dataclass(loss), "a loss is a dataclass, so that its fields are its options"
+    subject = Subject("loss", make)
+    if isinstance(make, type):
+        subject.is_free_of(fault_of_loss("", make))
+    loss = subject.made(make)
+    subject.is_free_of(fault_of_loss("", type(loss)))
+    subject.must("be called with a LossBatch", callable(loss), "has no method __call__")
     for states in (STATES, 1):
-        batch = loss_batch(states=states)
+        what, batch = f"a batch with {states} state(s) an item", loss_batch(states=states)
         before = [getattr(batch, each.name).clone() for each in fields(batch)]
-        value = loss(batch)
-        _check_scalar(value, f"a batch with {states} state(s) an item")
-        assert torch.equal(loss(batch), value), "the same batch twice gives two values"
-        unchanged = all(torch.equal(getattr(batch, each.name), old) for each, old in zip(fields(batch), before, strict=True))
-        assert unchanged, "the loss changed its batch"
-    _check_gradient(loss)
+        value = _value(subject, loss, batch, what)
+        changed = [each.name for each, old in zip(fields(batch), before, strict=True) if not torch.equal(getattr(batch, each.name), old)]
+        subject.must("leave its batch as it is", not changed, f"changed its batch: {', '.join(changed)}")
+        again = _value(subject, loss, batch, what)
+        subject.must("give one value for the same batch", torch.equal(again, value), f"gave two values, {value:.6g} and {again:.6g}")
+    _check_gradient(subject, loss)
     batch = loss_batch()
+    right = _value(subject, loss, batch, "a batch")
     shuffled = _reordered(batch, torch.tensor([2, 0, 3, 1]), torch.tensor([6, 3, 0, 5, 1, 4, 2]))
-    _hold("the order of queries and candidates makes a difference", loss(shuffled), loss(batch))
-    wrong = loss(replace(batch, positives_BC=batch.positives_BC.roll(1, dims=0)))
-    right = loss(batch)
-    assert right <= wrong + CLOSE * wrong.abs(), f"queries that meet their positives cost {right:.4f}, those that meet others {wrong:.4f}"
-    half = loss_batch(dtype=torch.bfloat16)
-    _check_scalar(loss(half), "states in bfloat16")
+    asked = "not depend on the order of queries and candidates"
+    _hold(subject, asked, "a batch in another order", _value(subject, loss, shuffled, "a batch in another order"), right)
+    wrong = _value(subject, loss, replace(batch, positives_BC=batch.positives_BC.roll(1, dims=0)), "a batch with other positives")
+    lower = bool(right <= wrong + CLOSE * wrong.abs())
+    subject.must(
+        "be lower where queries meet their positives", lower, f"is {right:.4f} for those, and {wrong:.4f} for those that meet others"
+    )
+    _value(subject, loss, loss_batch(dtype=torch.bfloat16), "states in bfloat16")
 
 
 def check_pooling(make: Callable[[], Pooling]) -> None:
@@ -56,23 +65,26 @@ def check_pooling(make: Callable[[], Pooling]) -> None:
         make: the class of the pooling, or a function that makes one without arguments.
 
     Raises:
-        AssertionError: naming the first promise that does not hold.
+        AssertionError: naming the pooling, the first promise that does not hold, and what it did.
     """
-    pooling = make()
+    subject = Subject("pooling", make)
+    pooling = subject.made(make, "__call__", "vector_shape")
     states_BND = _states(QUERIES, STATES).requires_grad_()
     before = states_BND.detach().clone()
-    found = pooling(states_BND)
-    wanted = (QUERIES, *pooling.vector_shape(DIM))
-    assert found.shape == wanted, f"the embeddings are of shape {tuple(found.shape)}, and vector_shape says {wanted}"
-    assert found.dtype == torch.float32, f"embeddings are float32, not {found.dtype}"
-    _hold("an embedding has another length than 1", found.norm(dim=-1), torch.ones(found.shape[:-1]))
-    assert torch.equal(states_BND, before), "the pooling changed its states"
-    alone = torch.cat([pooling(states_BND[i : i + 1]) for i in range(QUERIES)])
-    _hold("an item's embedding depends on its batch", alone, found)
-    assert (found[0] - found[1]).abs().max() > 1e-3, "items of other states have the same embedding"
-    (gradient,) = torch.autograd.grad((found * torch.linspace(-1, 1, found.numel()).view(found.shape)).sum(), states_BND)
-    assert gradient.isfinite().all() and gradient.any(), "the states get no gradient, or one that is no finite number"
-    assert pooling(states_BND.detach().bfloat16()).dtype == torch.float32, "states in bfloat16 give no float32 embeddings"
+    found = _pooled(subject, pooling, states_BND)
+    subject.must("leave its states as they are", torch.equal(states_BND, before), "changed its states")
+    lengths = found.norm(dim=-1)
+    _hold(subject, "give vectors of length 1", "vectors of another length", lengths, torch.ones_like(lengths))
+    alone = torch.cat([_pooled(subject, pooling, states_BND[i : i + 1]) for i in range(QUERIES)])
+    _hold(subject, "not depend on the other items of a batch", "an item alone", alone, found)
+    apart = bool((found[0] - found[1]).abs().max() > 1e-3)
+    subject.must("tell items of other states apart", apart, "gave the same embedding for two of them")
+    with subject.trying("be made anew, as for each adapter that is loaded"):
+        other = make()
+    again = _pooled(subject, other, states_BND)
+    _hold(subject, "give the same embeddings whenever it is made: what it learned is saved nowhere", "another object", again, found)
+    _check_gradient_of_states(subject, found, states_BND)
+    _pooled(subject, pooling, states_BND.detach().bfloat16(), " of states in bfloat16")
 
 
 def loss_batch(states: int = STATES, dtype: torch.dtype = torch.float32) -> LossBatch:
@@ -93,23 +105,57 @@ def loss_batch(states: int = STATES, dtype: torch.dtype = torch.float32) -> Loss
     return LossBatch(queries_BND, candidates_CND, queries_BD, candidates_CD, positives_BC, torch.tensor(0.1))
 
 
-def _check_gradient(loss: Loss) -> None:
+def _value(subject: Subject, loss: Loss, batch: LossBatch, what: str) -> Tensor:
+    """The loss of a batch, which must be one finite number."""
+    with subject.trying(f"give the loss of {what}"):
+        value = loss(batch)
+    is_number = isinstance(value, Tensor) and value.ndim == 0 and value.dtype == torch.float32
+    subject.must("give one number, a float32 tensor of shape ()", is_number, f"gave {shown(value)} for {what}")
+    subject.must("give a finite number", value.isfinite(), f"gave {value.item()} for {what}")
+    return value
+
+
+def _pooled(subject: Subject, pooling: Pooling, states_BND: Tensor, what: str = "") -> Tensor:
+    """The embeddings of states, which must be of the shape that the pooling says."""
+    with subject.trying(f"pool states (B, N, D){what}"):
+        found = pooling(states_BND)
+    subject.must(f"give float32 embeddings{what}", isinstance(found, Tensor) and found.dtype == torch.float32, f"gave {shown(found)}")
+    with subject.trying("say by vector_shape(dim) which shape an embedding has"):
+        shape = pooling.vector_shape(DIM)
+    is_shape = isinstance(shape, tuple) and len(shape) in (1, 2) and all(isinstance(size, int) for size in shape)
+    subject.must("say by vector_shape(dim) that an embedding is (D,) or (G, D)", is_shape, f"said {shown(shape)}")
+    wanted = (len(states_BND), *shape)
+    subject.must(f"give embeddings of the shape that vector_shape says, {wanted}", found.shape == wanted, f"gave {shown(found)}")
+    return found
+
+
+def _check_gradient(subject: Subject, loss: Loss) -> None:
     """States get a gradient, and the temperature one that is finite where it is read."""
     plain = loss_batch()
     queries_BND, candidates_CND = plain.queries_BND.requires_grad_(), plain.candidates_CND.requires_grad_()
     temperature = plain.temperature.requires_grad_()
     queries_BD, candidates_CD = MeanPooling()(queries_BND), MeanPooling()(candidates_CND)
-    value = loss(LossBatch(queries_BND, candidates_CND, queries_BD, candidates_CD, plain.positives_BC, temperature))
-    found = torch.autograd.grad(value, [queries_BND, candidates_CND, temperature], allow_unused=True)
+    batch = LossBatch(queries_BND, candidates_CND, queries_BD, candidates_CD, plain.positives_BC, temperature)
+    value = _value(subject, loss, batch, "a batch with gradient")
+    subject.must("have a gradient to states or embeddings", value.requires_grad, "gave a number without gradient")
+    with subject.trying("have a gradient to states or embeddings"):
+        found = torch.autograd.grad(value, [queries_BND, candidates_CND, temperature], allow_unused=True)
     for name, gradient in zip(("queries", "candidates"), found, strict=False):
-        assert gradient is not None and gradient.any(), f"the states of the {name} get no gradient"
-    assert all(gradient is None or bool(gradient.isfinite().all()) for gradient in found), "a gradient is no finite number"
+        reached = gradient is not None and gradient.any()
+        subject.must(f"have a gradient to the states of the {name}", reached, "gave them no gradient, or 0")
+    finite = all(gradient is None or bool(gradient.isfinite().all()) for gradient in found)
+    subject.must("have a finite gradient", finite, "gave a gradient that is no finite number")
 
 
-def _check_scalar(value: Tensor, what: str) -> None:
-    assert value.shape == (), f"{what}: the loss is of shape {tuple(value.shape)}, and must be one number"
-    assert value.dtype == torch.float32, f"{what}: the loss is {value.dtype}, and must be float32"
-    assert bool(value.isfinite()), f"{what}: the loss is {value.item()}"
+def _check_gradient_of_states(subject: Subject, found: Tensor, states_BND: Tensor) -> None:
+    """States get a finite gradient of what is made of them."""
+    asked = "pass the gradient on to its states"
+    subject.must(asked, found.requires_grad, "gave embeddings without gradient")
+    with subject.trying(asked):
+        weighed = (found * torch.linspace(-1, 1, found.numel()).view(found.shape)).sum()
+        (gradient,) = torch.autograd.grad(weighed, states_BND, allow_unused=True)
+    reached = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
+    subject.must(asked, reached, "gave them no gradient, or one that is no finite number")
 
 
 def _reordered(batch: LossBatch, rows: Tensor, columns: Tensor) -> LossBatch:
@@ -127,6 +173,6 @@ def _states(items: int, states: int, seed: int = 0) -> Tensor:
     return functional.normalize(torch.randn(items, states, DIM, generator=torch.Generator().manual_seed(seed)), dim=-1) * 3
 
 
-def _hold(what: str, found: Tensor, wanted: Tensor) -> None:
+def _hold(subject: Subject, asked: str, where: str, found: Tensor, wanted: Tensor) -> None:
     difference = ((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6)).item()
-    assert difference <= CLOSE, f"{what} ({difference:.1e}, relative)"
+    subject.must(asked, difference <= CLOSE, f"gave {where} a relative difference of {difference:.1e}")

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from slq import console
-from slq.adapters.files import CONFIG_FILE, WEIGHTS_FILE
+from slq.adapters.files import CONFIG_FILE, PLUGINS, WEIGHTS_FILE
 from slq.config import TrainConfig, dump_config
 from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
@@ -29,7 +29,7 @@ from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
 from slq.training.log import LOG_FILE, TrainingLog
-from slq.training.methods import Trainable, learning_rate, methods
+from slq.training.methods import Trainable, create_trainable, learning_rate, plugins_of
 from slq.training.optim import MAX_GRAD_NORM, create_optimizer
 from slq.training.screening import Skipped, screen_pairs
 from slq.training.step import ContrastiveStep
@@ -149,7 +149,7 @@ def _learn(
     accelerator, config, total = run.accelerator, run.config, run.total
     seed_everything(config.seed)
     rank, processes = accelerator.process_index, accelerator.num_processes
-    trainable, own = methods.get(config.method).create(model, config), partial(shard, rank=rank, processes=processes)
+    trainable, own = create_trainable(model, config), partial(shard, rank=rank, processes=processes)
     num_workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
     truncated = model.item_processor.num_truncated
     _prefill(trainable, own(_items([*run.batches.pairs, *run.validation_pairs])), num_workers, run.show)
@@ -182,7 +182,8 @@ def _learn(
     if run.folder and (stop_after is None or stop_after >= total):
         pairs = len(run.batches.pairs)
         told = {**result_settings(config), "pairs": pairs, "steps": total, "final_scores": log.scores, **provenance(config.seed)}
-        trainable.save(run.out, told)
+        added = plugins_of(config)
+        trainable.save(run.out, told | ({PLUGINS: added} if added else {}))
         run.folder.finish()
     accelerator.wait_for_everyone()
     accelerator.end_training()

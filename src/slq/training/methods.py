@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from slq.adapters.latents import LatentQueries, temperature_of
 from slq.cache import KVCache
 from slq.config import TrainConfig
+from slq.config.fields import options_of
 from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FineTunedModel
 from slq.encoders.latent import LatentEncoder
 from slq.encoders.reuse import Prefetched
+from slq.errors import PluginError
 from slq.models import FrozenModel
-from slq.registry import Registry
+from slq.registry import ADVICE, Registry, plugin_of
 from slq.types import Item
 
 LR_FRACTION_OF_INIT_RMS = 0.1  # of latent queries: their learning rate is this fraction of the size of their values at the start
@@ -80,22 +82,38 @@ class Trainable(nn.Module, ABC):
 
 @runtime_checkable
 class Method(Protocol):
-    """A way of adapting a model, found by name in `methods`; a distribution adds one by an entry point of `slq.methods`."""
+    """A way of adapting a model, found by name in `methods`; a distribution adds one, an object, by an entry point of `slq.methods`."""
 
     def learning_rate(self, model: FrozenModel, config: TrainConfig) -> float:
-        """The learning rate of a run that chooses none."""
+        """The learning rate of a run that chooses none.
+
+        Args:
+            model: the base model.
+            config: the run's options.
+        """
         ...
 
     def create(self, model: FrozenModel, config: TrainConfig) -> Trainable:
-        """What a run with these options starts from; the model stays as it is."""
+        """What a run with these options starts from; the model stays as it is.
+
+        Args:
+            model: the base model.
+            config: the run's options.
+        """
         ...
 
     def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> Encoder:
-        """What `Trainable.save` wrote, over its base model; see `LatentEncoder.from_pretrained`."""
+        """What `Trainable.save` wrote, over its base model.
+
+        Args:
+            folder: the run's folder.
+            model: see `LatentEncoder.from_pretrained`.
+            **loading: see `LatentEncoder.from_pretrained`.
+        """
         ...
 
 
-methods: Registry[Method] = Registry("slq.methods", Method)
+methods: Registry[Method] = Registry("slq.methods", Method, of="object")
 
 
 class LatentTrainable(Trainable):
@@ -258,13 +276,67 @@ def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
     )
 
 
+def create_trainable(model: FrozenModel, config: TrainConfig) -> Trainable:
+    """What a run starts from, by the method that it names.
+
+    Args:
+        model: the base model.
+        config: the run's options.
+
+    Raises:
+        InputError: if no method has this name.
+        PluginError: if the method of another distribution cannot be used, raises an error, or creates something else.
+    """
+    method = methods.get(config.method)
+    with methods.naming_plugin(method):
+        trainable = method.create(model, config)
+    if not isinstance(trainable, Trainable):
+        who = methods.origin(method) or f"Method {config.method!r}"
+        raise PluginError(f"{who} must create a slq.training.methods.Trainable, not {type(trainable).__name__}. {ADVICE}")
+    return trainable
+
+
 def learning_rate(model: FrozenModel, config: TrainConfig) -> float:
-    """The learning rate of a run: the one that was chosen, or the method's own."""
-    return config.learning_rate or methods.get(config.method).learning_rate(model, config)
+    """The learning rate of a run: the one that was chosen, or the method's own.
+
+    Args:
+        model: the base model.
+        config: the run's options.
+
+    Raises:
+        InputError: if no method has the name that is chosen.
+        PluginError: if the method of another distribution cannot be used, or raises an error.
+    """
+    if config.learning_rate:
+        return config.learning_rate
+    method = methods.get(config.method)
+    with methods.naming_plugin(method):
+        return method.learning_rate(model, config)
+
+
+def plugins_of(config: TrainConfig) -> list[dict[str, str]]:
+    """What other distributions add to a run, ready for JSON: group, name, distribution and version of each.
+
+    Args:
+        config: the run's options.
+    """
+    found = []
+    for field, about in options_of(type(config)).items():
+        chosen = getattr(config, field) if about.plugin_group else ()
+        for each in (chosen,) if isinstance(chosen, str) else chosen:
+            plugin = plugin_of(about.plugin_group or "", getattr(each, "name", each))
+            if plugin:
+                found.append({name: getattr(plugin, name) for name in ("group", "name", "distribution", "version")})
+    return found
 
 
 def init_rms(model: FrozenModel, init: str) -> float:
-    """The size of a latent query's values at the start: of the prompt's embeddings their root mean square, else 1/sqrt(D)."""
+    """The size of a latent query's values at the start: of the prompt's embeddings their root mean square, else 1/sqrt(D).
+
+    Args:
+        model: the base model.
+        init: how they are initialised, such as `prompt`.
+    """
     return model.prompt_embeddings().float().square().mean().sqrt().item() if init == "prompt" else model.dim**-0.5
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slq.encoders.reuse import Prefetched
 from slq.losses import Loss, LossBatch
+from slq.pooling import pool
 from slq.training.batches import ContrastiveBatch
 from slq.training.distributed import gather_states
 from slq.training.methods import Trainable
@@ -36,5 +37,5 @@ class ContrastiveStep(nn.Module):
         states_BND = gather_states(batch.items, partial(trainable.states, prefetched=prefetched or {}), *self._place)
         positives_BC = batch.positives.to(states_BND.device)
         queries_BND, candidates_CND = states_BND.split(sizes)
-        queries_BD, candidates_CD = trainable.encoder.pooling(states_BND).split(sizes)
+        queries_BD, candidates_CD = pool(trainable.encoder.pooling, states_BND).split(sizes)
         return self.loss(LossBatch(queries_BND, candidates_CND, queries_BD, candidates_CD, positives_BC, trainable.temperature))

@@ -63,7 +63,7 @@ def test_an_outsiders_benchmark_is_loaded_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("SLQ_LOAD_PLUGINS", "farm-benchmark")
     assert benchmarks.names() == tuple(sorted((*NAMES, "farm", "broken"))) and benchmarks.get("farm").info.title == "Farm"
     assert load_benchmark("farm").sets[0].queries.keys() == {"q"}
-    with pytest.raises(PluginError, match=r"'broken' of slq.benchmarks, from farm-benchmark 1.0 .* lacks load"):
+    with pytest.raises(PluginError, match=r"'broken' of slq.benchmarks, from farm-benchmark 1.0 \(.*\), lacks info, load"):
         load_benchmark("broken")
     monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")
     assert benchmarks.names() == NAMES

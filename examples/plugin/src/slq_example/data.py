@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from slq.benchmarks import Benchmark, BenchmarkData, BenchmarkInfo
+from slq.benchmarks.files import refuse
 from slq.data import RetrievalSet
 from slq.models.families import Family
 from slq.testing import MemoryStore
@@ -18,6 +19,7 @@ class SessionStore(MemoryStore):
 
 def load_opposites(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
     """Two texts, each the opposite of one query."""
+    refuse("opposites", prompts, revision)  # it has neither prompts nor revisions
     corpus, queries = {"cold": Item("cold"), "small": Item("small")}, {"1": Item("hot"), "2": Item("large")}
     one = RetrievalSet("opposites", queries, corpus, {"1": {"cold": 1}, "2": {"small": 1}}, ())
     return BenchmarkData((one,), {}, "sha256:none", {}, PROTOCOL)
