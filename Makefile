@@ -5,15 +5,16 @@
 #   TORCH   how pip is asked for torch; constraints.txt fixes the version. Linux wheels usually bring CUDA along; for the smaller
 #           CPU build give pip the index that holds it: make demo TORCH="torch --extra-index-url <index of CPU builds>".
 #           Read when torch is installed: to change it later, remove .venv first.
+#   JOBS    processes that tests run in, each with its own imports and fixtures; by default 2, or 1 on a single core
 
 TORCH ?= torch
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
 PIP := $(IN_VENV) -m pip
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
-# conftest.py sets what tests need: offline, and one thread, with which models this small run as fast as with two. One process: on two
-# cores two cost a quarter more work, for imports and fixtures are made twice.
-PYTEST := $(IN_VENV) -m pytest
+# conftest.py sets what tests need: offline, and one thread, with which models this small run as fast as with two.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -ge 2 ] && echo 2 || echo 1)
+PYTEST := $(IN_VENV) -m pytest $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile)
 FAST := not slow and not process and not research
 
 .DEFAULT_GOAL := help

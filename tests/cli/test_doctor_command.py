@@ -36,7 +36,8 @@ def test_doctor_ends_with_code_1_and_says_what_to_do(monkeypatch, tmp_path):
         return right(self, replace(states, mask=torch.ones_like(states.mask)), latents, *readout)
 
     monkeypatch.setattr(FrozenModel, "decode_latents", wrong)
-    arguments = ["doctor", "--device", "cpu", "--batch-size", "1", "--output", str(tmp_path / "report.json")]
+    checks = ["--check", "prefix caching", "--check", "weights"]
+    arguments = ["doctor", "--device", "cpu", *checks, "--output", str(tmp_path / "report.json")]
     result = invoke(*arguments, code=1)
     assert "All is well" not in result.stdout
     assert "prefix caching: The two-pass forward" in result.stderr and "--no-prefix-caching" in result.stderr

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
-from slq.doctor import Report, Row, run_checks, with_fresh_queries
+from slq.config.evaluate import DOCTOR_CHECKS
+from slq.doctor import ALL_CHECKS, Report, Row, run_checks, with_fresh_queries
 from slq.doctor.subject import built_in_items
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
@@ -19,18 +20,7 @@ from slq.models import FrozenModel, ItemKV, PreparedBatch, load_model
 from slq.models.attention import SLQ_SDPA
 from slq.models.families import family_of
 
-ALL = {
-    "prefix caching",
-    "cached prefixes",
-    "batch of one",
-    "order in the batch",
-    "mixed batch",
-    "attention",
-    "saved adapter",
-    "generation",
-    "weights",
-    "other dtype",
-}
+ALL = set(ALL_CHECKS)
 BATCHES = {"batch of one", "order in the batch", "mixed batch"}
 
 
@@ -40,8 +30,8 @@ def miniature(dtype: str | None = None, kind: type[FrozenModel] = FrozenModel) -
     return kind(loaded.model, loaded.processor, family_of("internvl"), loaded.identity.name, loaded.identity.revision)
 
 
-def run(load: Callable[[str | None], LatentEncoder]) -> Report:
-    return run_checks(load, batch_size=1)
+def run(load: Callable[[str | None], LatentEncoder], names: Collection[str] = ALL_CHECKS) -> Report:
+    return run_checks(load, batch_size=1, names=names)
 
 
 def by_result(report: Report) -> dict[str, set[str]]:
@@ -112,6 +102,13 @@ def test_half_precision_is_well(dtype):
     assert f"{dtype} against float32" in row.what
 
 
+def test_chosen_checks_run_alone():
+    report = run(lambda dtype: with_fresh_queries(miniature()), {"saved adapter", "weights"})
+    assert by_result(report) == {"ok": {"saved adapter", "weights"}, "failed": set(), "skipped": set()}
+    assert "dtype" in report.figures and "texts_per_second" not in report.figures
+    assert DOCTOR_CHECKS == ALL_CHECKS
+
+
 def test_the_items_are_of_every_kind_and_repeat_themselves():
     items, again = built_in_items(), built_in_items()
     assert [(item.text is not None, item.image is not None) for item in items] == [
@@ -154,7 +151,7 @@ def test_progress_names_every_check(healthy, watched):
 def test_a_model_without_a_two_pass_forward_skips_it():
     model = miniature()
     model.supports_two_pass = False
-    report = run(lambda dtype: with_fresh_queries(model))
+    report = run(lambda dtype: with_fresh_queries(model), QUICK)
     found = by_result(report)
     assert found["skipped"] == {"prefix caching", "cached prefixes"} and found["failed"] == set()
     assert "reference path" in rows_of(report, "prefix caching")[0].note
@@ -165,8 +162,8 @@ def test_quantized_weights_have_no_other_dtype():
     """bitsandbytes needs an accelerator; transformers tells quantized models by this mark."""
     model = miniature()
     model.model.is_quantized = True
-    report = run(lambda dtype: with_fresh_queries(model))
-    assert by_result(report) == {"ok": ALL - {"other dtype"}, "failed": set(), "skipped": {"other dtype"}}
+    report = run(lambda dtype: with_fresh_queries(model), {"other dtype", "weights"})
+    assert by_result(report) == {"ok": {"weights"}, "failed": set(), "skipped": {"other dtype"}}
     assert "quantized" in rows_of(report, "other dtype")[0].note
 
 
@@ -174,7 +171,7 @@ def test_quantized_weights_have_no_other_dtype():
 def test_attention_that_the_model_does_not_have_is_skipped():
     model = load_model(device="cpu", attn_implementation="eager")
     model.model._supports_sdpa = False
-    report = run(lambda dtype: with_fresh_queries(model))
+    report = run(lambda dtype: with_fresh_queries(model), {"attention", "weights"})
     assert by_result(report)["skipped"] == {"attention"} and by_result(report)["failed"] == set()
     assert rows_of(report, "attention")[0].note
 
@@ -322,13 +319,16 @@ WRONGS: dict[str, tuple[Callable[[str | None], LatentEncoder], str, set[str]]] =
 }
 
 
+QUICK = ALL - {"other dtype"}  # without loading a model a second time
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("load", "named", "with_it"), WRONGS.values(), ids=WRONGS)
 def test_what_is_wrong_fails_its_check_and_no_other(load, named, with_it):
-    report = run(load)
+    report = run(load, QUICK | {named})
     found = by_result(report)
     assert named in found["failed"] and found["failed"] <= {named, *with_it}
-    assert found["ok"] == ALL - found["failed"] and found["skipped"] == set()
+    assert found["ok"] == (QUICK | {named}) - found["failed"] and found["skipped"] == set()
     assert all(row.value > row.tolerance and len(row.note) > 80 for row in report.failed)
 
 
@@ -337,8 +337,8 @@ def test_what_is_wrong_fails_its_check_and_no_other(load, named, with_it):
     ("kind", "named"), [(PaddingSeen, "batch of one"), (WrongGradient, "prefix caching"), (ImagesGoAstray, "mixed batch")]
 )
 def test_half_precision_hides_none_of_it(kind, named):
-    report = run(lambda dtype: with_fresh_queries(miniature(dtype or "bfloat16", kind)))
-    assert named in by_result(report)["failed"]
+    report = run(lambda dtype: with_fresh_queries(miniature(dtype or "bfloat16", kind)), {named})
+    assert by_result(report) == {"ok": set(), "failed": {named}, "skipped": set()}
 
 
 class Breaks(FrozenModel):
@@ -353,9 +353,9 @@ class Breaks(FrozenModel):
 
 @pytest.mark.slow
 def test_a_check_that_raises_has_failed_and_stops_no_other():
-    report = run(model_of(Breaks))
+    report = run(model_of(Breaks), QUICK)
     assert by_result(report)["failed"] == {"prefix caching", "generation"}
-    assert by_result(report)["ok"] == ALL - {"prefix caching", "generation"}
+    assert by_result(report)["ok"] == QUICK - {"prefix caching", "generation"}
     (slow,), (generation,) = rows_of(report, "prefix caching"), rows_of(report, "generation")
     assert slow.note.startswith("It cannot be run: RuntimeError: no such kernel. ")
     assert generation.note.startswith("It cannot be run: KeyError. ")
@@ -369,7 +369,7 @@ def test_attention_is_restored_after_an_error():
         assert layer.config._attn_implementation != "eager", "not like this"
 
     model.model.base_model.language_model.layers[1].self_attn.register_forward_hook(never_eager)
-    report = run(lambda dtype: with_fresh_queries(model))
+    report = run(lambda dtype: with_fresh_queries(model), {"attention"})
     assert by_result(report)["failed"] == {"attention"} and "not like this" in report.failed[0].note
     assert {part._attn_implementation for part in configs(model)} == {"sdpa", SLQ_SDPA}
 

@@ -28,8 +28,10 @@ def app(config: DoctorConfig, model: ModelConfig, preprocessing: PreprocessingCo
         slq doctor -m my-adapter --dtype bfloat16
 
         slq doctor -m OpenGVLab/InternVL3-1B-hf -o report.json
+
+        slq doctor -m my-adapter --check "saved adapter" --check weights
     """
-    from slq.doctor import SEED, run_checks, with_fresh_queries
+    from slq.doctor import ALL_CHECKS, SEED, run_checks, with_fresh_queries
     from slq.encoders.opening import is_adapter, open_encoder, open_model
     from slq.io.files import write_json
     from slq.io.provenance import provenance
@@ -40,7 +42,7 @@ def app(config: DoctorConfig, model: ModelConfig, preprocessing: PreprocessingCo
             return open_encoder(chosen, preprocessing)  # type: ignore[return-value]
         return with_fresh_queries(open_model(chosen, preprocessing))
 
-    report = run_checks(load, config.batch_size, lambda what: console.note(f"{what} ..."))
+    report = run_checks(load, config.batch_size, lambda what: console.note(f"{what} ..."), config.checks or ALL_CHECKS)
     result = {
         "checks": [asdict(row) for row in report.rows],
         "figures": report.figures,
@@ -83,14 +85,14 @@ def _readable(report: Any) -> dict[str, str]:
         "attention": figures["attn_implementation"],
         "seconds to load": figures["load_seconds"],
     }
-    if (peak := figures["peak_memory_bytes"]) is not None:
+    if (peak := figures.get("peak_memory_bytes")) is not None:
         shown["peak memory"] = f"{peak / 2**30:.2f} GiB, before the other dtype"
-    if (tokens := figures["tokens_per_image"]) is not None:
+    if (tokens := figures.get("tokens_per_image")) is not None:
         shown["tokens an image"] = ", ".join(f"{count} ({shape})" for shape, count in tokens.items())
     for kind in ("texts", "images"):
-        if (speed := figures[f"{kind}_per_second"]) is not None:
+        if (speed := figures.get(f"{kind}_per_second")) is not None:
             shown[f"{kind} {batch}"] = f"{speed:.3g}"
-    if (closest := figures["closest_items"]) is not None:
+    if (closest := figures.get("closest_items")) is not None:
         blind = closest["value"] <= closest["tolerance"]
         shown["the two closest items differ by"] = _number(closest["value"]) + (
             ": that is within the tolerance, so a mix-up of these two passes for rounding; try --dtype float32" if blind else ""

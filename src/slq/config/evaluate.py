@@ -184,10 +184,23 @@ class MiningConfig:
         validate(self)
 
 
+DOCTOR_CHECKS = (
+    *("prefix caching", "cached prefixes", "batch of one", "order in the batch", "mixed batch", "attention", "saved adapter"),
+    *("generation", "weights", "other dtype"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
     """How `slq doctor` tries a model."""
 
+    checks: tuple[str, ...] = option(
+        (),
+        help="Run this check (repeat it), in place of all checks and the figures.",
+        choices=DOCTOR_CHECKS,
+        panel=RUN,
+        flags=("--check",),
+    )
     batch_size: int = option(8, help="Items in the batches that are timed.", minimum=1, panel=RUN)
     output: Path | None = result_file("checks and figures")
 

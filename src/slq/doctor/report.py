@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from slq.models import attention
 from slq.types import Item
 
 OTHER_DTYPE = "other dtype"
+ALL_CHECKS = (*(check.name for check in CHECKS), WEIGHTS.name, OTHER_DTYPE)
 DTYPE_TOLERANCE = 1e-3  # of 1 - cosine
 DTYPE_ADVICE = (
     "In these two dtypes the model gives embeddings that differ by more than rounding. Use one dtype for all that is compared, training "
@@ -77,14 +78,18 @@ class Report:
 
 
 def run_checks(
-    load: Callable[[str | None], LatentEncoder], batch_size: int = 8, progress: Callable[[str], None] = lambda what: None
+    load: Callable[[str | None], LatentEncoder],
+    batch_size: int = 8,
+    progress: Callable[[str], None] = lambda what: None,
+    names: Collection[str] = ALL_CHECKS,
 ) -> Report:
-    """Load an encoder and run every check on it; a check that raises has failed, and the others still run.
+    """Load an encoder and run checks on it; a check that raises has failed, and the others still run.
 
     Args:
         load: gives the encoder in the dtype of that name, or for None as it is to be checked. What it raises the first time is passed on.
         batch_size: items in a batch that is timed.
         progress: called with what begins.
+        names: of the checks to run; figures are taken beside all of them alone.
 
     Returns:
         The report.
@@ -93,7 +98,9 @@ def run_checks(
     started = time.perf_counter()
     encoder = load(None)
     figures = {"load_seconds": round(time.perf_counter() - started, 2), "batch_size": batch_size}
-    report, embeddings = _as_loaded(encoder, figures, progress)
+    report, embeddings = _as_loaded(encoder, figures, progress, names)
+    if OTHER_DTYPE not in names:
+        return report
     # The other dtype comes last, once the first model is gone, and is loaded again: converted where it stands, float32 would come back from
     # bfloat16 with other bits, and the rotary frequencies, float32 in every dtype, would be rounded with the rest. So it costs a second
     # loading, but no second copy in memory.
@@ -104,18 +111,21 @@ def run_checks(
     return replace(report, rows=report.rows + tuple(rows))
 
 
-def _as_loaded(encoder: LatentEncoder, figures: dict[str, Any], progress: Callable[[str], None]) -> tuple[Report, Callable[[], Tensor]]:
+def _as_loaded(
+    encoder: LatentEncoder, figures: dict[str, Any], progress: Callable[[str], None], names: Collection[str]
+) -> tuple[Report, Callable[[], Tensor]]:
     """All that needs the loaded model alone; and the embeddings, for what does not."""
     progress("the model as it is")
     context = Context(encoder)
     rows: list[Row] = []
-    for check in CHECKS:
-        progress(check.name)
-        rows += _rows(check.name, check.advice, partial(check.run, context))
-    progress("figures")
-    figures = figures | _figures(context, figures["batch_size"])
-    progress(WEIGHTS.name)
-    rows += _rows(WEIGHTS.name, WEIGHTS.advice, partial(WEIGHTS.run, context))
+    figures = figures | _what_it_is(context)
+    for check in (*CHECKS, WEIGHTS):  # the weights last: whether anything before them has changed one
+        if check is WEIGHTS and set(names) >= set(ALL_CHECKS):
+            progress("figures")
+            figures = figures | _what_it_costs(context, figures["batch_size"])
+        if check.name in names:
+            progress(check.name)
+            rows += _rows(check.name, check.advice, partial(check.run, context))
     report = Report(tuple(rows), figures, encoder.model.identity.to_dict(), encoder.fingerprint)
     return report, at_once(lambda: context.embeddings)
 
@@ -166,8 +176,7 @@ def _free_memory(device: torch.device) -> int:
 # --- figures ----------------------------------------------------------------------------------------------------------------
 
 
-def _figures(context: Context, batch_size: int) -> dict[str, Any]:
-    """What the model is and what it costs; None for what cannot be had because a check has failed."""
+def _what_it_is(context: Context) -> dict[str, Any]:
     model = context.model.model
     return {
         "parameters": model.num_parameters(),
@@ -175,6 +184,12 @@ def _figures(context: Context, batch_size: int) -> dict[str, Any]:
         "dtype": context.model.identity.dtype,
         "is_quantized": context.is_quantized,
         "attn_implementation": attention.implementation(model),
+    }
+
+
+def _what_it_costs(context: Context, batch_size: int) -> dict[str, Any]:
+    """None for what cannot be had because a check has failed."""
+    return {
         "tokens_per_image": _or_none(lambda: _tokens_per_image(context)),
         "closest_items": _or_none(lambda: asdict(context.closest())),
         "texts_per_second": _or_none(lambda: _per_second(context, context.texts, batch_size)),
