@@ -47,8 +47,9 @@ def invoke(*arguments: object, code: int = 0) -> Said:
 def refused(*arguments: object) -> str:
     """Run a command that must be refused with one sentence; returns the sentence. The code is 2 for a wrong option, else 1."""
     said = run(*arguments)
-    assert said.code in (1, 2) and ONE_LINE.fullmatch(said.stderr), said.output
-    return said.stderr
+    sentence = "".join(line for line in said.stderr.splitlines(keepends=True) if not line.startswith("Note: "))
+    assert said.code in (1, 2) and ONE_LINE.fullmatch(sentence), said.output
+    return sentence
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slq.errors import Failure
 
@@ -130,14 +130,14 @@ class Embeddings:
         ids: of the items.
         vectors: (C, D) float32, each of length 1.
         fingerprint: which encoder made them.
-        items: what to show for each id (`{"text": ..., "image": ...}`), in the order of `ids`.
+        items: what is known of each id (`{"text": ..., "image": ..., "content_hash": ..., "metadata": {...}}`), in the order of `ids`.
         failures: items that were skipped, with reasons.
     """
 
     ids: tuple[str, ...]
     vectors: np.ndarray
     fingerprint: str = ""
-    items: tuple[Mapping[str, str], ...] = ()
+    items: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Failure, ...] = field(default=())
 
 

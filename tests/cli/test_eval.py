@@ -17,7 +17,7 @@ from slq.encoders.latent import LatentEncoder
 
 
 def scored(tmp_path: Path, *arguments: object) -> dict:
-    result = invoke("eval", *arguments, "--output", tmp_path / "scores.json", "--device", "cpu")
+    result = invoke("eval", *arguments, "--output", tmp_path / "scores.json", "--overwrite", "--device", "cpu")
     assert "hit@1" in result.output and "Scores written to" in result.output
     return json.loads((tmp_path / "scores.json").read_text())
 

@@ -19,7 +19,8 @@ from slq.config.fields import options_of
 RUN = (
     "slq embed data/test/images -m my-adapter -o my-index",
     'slq search "the animal said to have nine lives" -c my-index',
-    "slq search --image cat.png -c my-index",
+    'slq search "but blue" --image cat.png -c my-index',
+    "slq search --like 0003.png -c my-index -o alike.png",
     "slq eval data/test/captions.jsonl -m my-adapter -o scores.json --per-query",
     "slq eval data/test/captions.jsonl -m miniature --baseline last_token_one_word",
     "slq mine data/train/captions.jsonl -m my-adapter -o mined.jsonl",

@@ -97,3 +97,62 @@ def test_overwrite_never_deletes_what_is_read(command, tiny_world, adapter, tmp_
         refused(*reads[command], "--overwrite")
     finally:
         assert content(tmp_path / "mine") == before
+
+
+@pytest.fixture
+def file_writers(tiny_world: Path, images: Path, adapter: Path, index: Path) -> dict[str, list[object]]:
+    """The commands that write one file; refused before they do anything else."""
+    captions = tiny_world / "test" / "captions.jsonl"
+    return {
+        "eval": ["eval", captions, "--model", adapter],
+        "leakage": ["leakage", tiny_world / "train" / "captions.jsonl", captions],
+        "retention": ["retention", "--model", adapter],
+        "doctor": ["doctor", "--model", adapter],
+        "mine": ["mine", captions, "--model", adapter],
+        "embed": ["embed", images, "--model", adapter],
+        "search": ["search", "cat", "--collection", index],
+        "sample-data": ["sample-data", "--contact-sheet"],
+    }
+
+
+@pytest.mark.parametrize("command", ["eval", "leakage", "retention", "doctor", "mine", "embed", "search", "sample-data"])
+def test_a_file_is_not_written_over_without_a_word(command, file_writers, tmp_path):
+    mine = tmp_path / {"sample-data": "sheet.png"}.get(command, "mine.jsonl")
+    mine.write_text("years of work")
+    message = refused(*file_writers[command], "--output", mine)
+    assert str(mine) in message and "exists already" in message and "--overwrite" in message
+    assert mine.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("command", "read"), [("eval", 0), ("leakage", 0), ("leakage", 1), ("mine", 0), ("embed", 0)])
+def test_a_file_that_is_read_is_never_written_over(command, read, file_writers, tmp_path):
+    """Neither by its name nor by that of a link to it."""
+    arguments = list(file_writers[command])
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"image": "a.png", "caption": "a cat"}\n')
+    (tmp_path / "link.jsonl").symlink_to(mine)
+    arguments[1 + read] = mine
+    for output in (mine, tmp_path / "link.jsonl"):
+        assert "which is read" in refused(*arguments, "--output", output, "--overwrite")
+        assert mine.read_text() == '{"image": "a.png", "caption": "a cat"}\n'
+
+
+def test_an_adapter_is_not_replaced_by_what_is_made_with_it(adapter, images, tiny_world, tmp_path):
+    shutil.copytree(adapter, tmp_path / "mine")
+    before = content(tmp_path / "mine")
+    captions = tiny_world / "train" / "captions.jsonl"
+    refusals = [
+        (["embed", images, "--model", tmp_path / "mine", "--output", tmp_path / "mine"], "which is read"),
+        (["train", captions, "--model", tmp_path / "mine", "--output", tmp_path / "mine"], "which is read"),
+        (["embed", images, "--model", adapter, "--output", tmp_path / "mine"], "was written by slq train"),
+        (["eval", captions, "--model", tmp_path / "mine", "--output", tmp_path / "mine" / "config.toml"], "which is read"),
+    ]
+    for arguments, reason in refusals:
+        assert reason in refused(*arguments, "--overwrite")
+        assert content(tmp_path / "mine") == before
+
+
+def test_a_cache_is_not_begun_among_other_things(kept, tiny_world, adapter):
+    retention = ["retention", "--model", adapter, "--task", "reading", "--num-questions", 2, "--cache-dir", kept]
+    assert "is no cache folder of slq: it holds thesis.txt" in refused(*retention)
+    assert content(kept) == {"thesis.txt": b"years of work"}

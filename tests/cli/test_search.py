@@ -76,15 +76,130 @@ def test_python_and_the_command_line_give_the_same_vectors(images, adapter, tmp_
     invoke("embed", tmp_path / "items.jsonl", "--model", adapter, "--output", tmp_path / "index", "--device", "cpu")
     saved, _ = load_embeddings(tmp_path / "index")
     assert saved.ids == ("words", "opened", "path", "both")
-    assert saved.items[0] == {"text": "a red cat"} and set(saved.items[3]) == {"text", "image"}
+    assert set(saved.items[0]) == {"text", "content_hash"} and set(saved.items[3]) == {"text", "image", "content_hash"}
 
     model = slq.load(str(adapter), device="cpu")
     with Image.open(images / "0001.png") as opened:
-        inputs = ["a red cat", opened.copy(), images / "0002.png", {"text": "but blue", "image": str(images / "0003.png")}]
+        inputs = ["a red cat", opened.copy(), str(images / "0002.png"), {"text": "but blue", "image": str(images / "0003.png")}]
     encoded = model.encode(inputs)
     assert encoded.shape == saved.vectors.shape
     assert_close(encoded, saved.vectors, steps=FORWARD)
     assert_close(model.similarity(encoded, encoded).numpy(), saved.vectors @ saved.vectors.T, steps=FORWARD)
+
+
+def test_an_index_is_brought_up_to_date(images, adapter, other_adapter, tmp_path):
+    own, index = tmp_path / "images", tmp_path / "index"
+    shutil.copytree(images, own)
+    (own / "0011.png").write_bytes(b"broken")
+    embed = ["embed", own, "--model", adapter, "--output", index, "--device", "cpu"]
+    assert "1 skipped" in invoke(*embed).stdout
+    assert "0 of them new or changed, 11 as before, 0 gone" in invoke(*embed).stdout
+    (own / "0000.png").unlink()
+    shutil.copy(images / "0005.png", own / "0001.png")
+    shutil.copy(images / "0011.png", own / "0011.png")
+    assert "11 items encoded" in (said := invoke(*embed).stdout) and "2 of them new or changed, 9 as before, 1 gone" in said
+    updated, _ = load_embeddings(index)
+    invoke(*embed, "--overwrite")
+    anew, _ = load_embeddings(index)
+    assert updated.ids == anew.ids and updated.items == anew.items
+    assert_close(updated.vectors, anew.vectors, steps=FORWARD)
+    for changed, differs in (
+        (["--precision", "int8"], "precision"),
+        (["--truncate-dim", 8], "truncate_dim"),
+    ):
+        assert f"was made with another {differs}" in refused(*embed, *changed)
+    assert "was made with another model" in refused("embed", own, "--model", other_adapter, *embed[4:])
+    assert "was made with another items" in refused("embed", images, *embed[2:])
+    (index / "notes.txt").write_text("mine")
+    assert "holds notes.txt, which slq did not write there" in refused(*embed)
+
+
+def test_an_index_moves_with_its_images(images, adapter, tmp_path):
+    here = tmp_path / "here"
+    shutil.copytree(images, here / "images")
+    shutil.copytree(adapter, here / "adapter")
+    invoke("embed", here / "images", "--model", here / "adapter", "--output", here / "index", "--device", "cpu")
+    here.rename(tmp_path / "there")
+    there = (tmp_path / "there").resolve()
+    first = hits("--image", there / "images" / "0003.png", "--collection", there / "index")[0]
+    assert first["image"] == str(there / "images" / "0003.png")
+    assert str(here) not in (there / "index" / "items.jsonl").read_text() + (there / "index" / "embeddings.json").read_text()
+
+
+def test_an_item_finds_those_like_it(index, images, tmp_path):
+    found = hits("--like", "0003.png", "--collection", index, "--top-k", 11, "--output", tmp_path / "like.jsonl")
+    image = hits("--image", images / "0003.png", "--collection", index, "--top-k", 12)
+    assert [hit["id"] for hit in found] == [hit["id"] for hit in image[1:]]
+    assert [json.loads(line) for line in (tmp_path / "like.jsonl").read_text().splitlines()] == found
+    assert "holds no item 'gone.png'" in refused("search", "--like", "gone.png", "--collection", index)
+    assert "leave out TEXT" in refused("search", "cat", "--like", "0003.png", "--collection", index)
+    invoke("search", "--like", "0003.png", "--collection", index, "--output", tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (5 * 192, 2 * 208)
+    assert "output must end in" in refused("search", "cat", "--collection", index, "--output", tmp_path / "sheet.gif")
+
+
+def test_a_search_under_a_filter(adapter, tmp_path):
+    table = "text,price,colour\na red cat,10,red\na blue cat,20,blue\na green cat,30.5,green\na cat,,\n"
+    (tmp_path / "shop.csv").write_text(table)
+    invoke("embed", tmp_path / "shop.csv", "--model", adapter, "--output", tmp_path / "index", "--device", "cpu")
+
+    def texts(*conditions: str) -> set[str]:
+        return {hit["text"] for hit in hits("cat", "--collection", tmp_path / "index", *(f"--filter={each}" for each in conditions))}
+
+    assert texts() == {"a red cat", "a blue cat", "a green cat", "a cat"}
+    assert texts("price<20") == {"a red cat"} and texts("price<=20") == {"a red cat", "a blue cat"}
+    assert texts("colour=red,green", "price>10") == {"a green cat"}
+    assert texts("colour!=red") == {"a blue cat", "a green cat", "a cat"}
+    assert "is no filter" in refused("search", "cat", "--collection", tmp_path / "index", "--filter", "cheap", "--device", "cpu")
+    said = refused("search", "--like", "shop.csv line 2", "--collection", tmp_path / "index", "--filter", "price>99")
+    assert "No item" in said and "passes price>99" in said
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet", "jsonl"])
+def test_vectors_in_one_file_for_other_tools(ending, images, adapter, index, tmp_path):
+    file = tmp_path / f"vectors.{ending}"
+    invoke("embed", images, "--model", adapter, "--output", file, "--truncate-dim", 8, "--precision", "int8", "--device", "cpu")
+    if ending == "npz":
+        with np.load(file) as arrays:
+            ids, vectors = arrays["ids"].tolist(), arrays["vectors"]
+    elif ending == "parquet":
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+        ids, vectors = [row["id"] for row in rows], np.array([row["vector"] for row in rows])
+    else:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        ids, vectors = [row["id"] for row in rows], np.array([row["vector"] for row in rows])
+    wanted = load_embeddings(index)[0].vectors[:, :8]
+    assert ids == [f"{number:04d}.png" for number in range(12)] and np.abs(vectors).max() == 127
+    cosines = (vectors * wanted).sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert (cosines > 0.999).all()
+
+
+def test_vectors_of_less_precision_are_searched(images, adapter, index, tmp_path):
+    arguments = ["embed", images, "--model", adapter, "--device", "cpu", "--truncate-dim", 64]
+    found = {}
+    for precision in ("float32", "float16", "int8"):
+        invoke(*arguments, "--output", tmp_path / precision, "--precision", precision)
+        found[precision] = hits("--image", images / "0003.png", "--collection", tmp_path / precision)
+    for precision in ("float16", "int8"):
+        assert [hit["id"] for hit in found[precision][:3]] == [hit["id"] for hit in found["float32"][:3]]
+        assert found[precision][0]["score"] == pytest.approx(found["float32"][0]["score"], abs=2e-3)
+
+
+def test_nothing_encoded_is_a_failure(adapter, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    said = invoke("embed", tmp_path / "images", "--model", adapter, "--output", tmp_path / "index", code=1)
+    assert "a.png" in said.stderr and "None of the 1 items" in said.stderr and not (tmp_path / "index").exists()
+
+
+def test_the_toy_is_told_for_what_it_is(index, images, adapter, tmp_path):
+    for arguments in (["search", "cat", "--collection", index], ["embed", images, "--model", adapter, "--output", tmp_path / "index"]):
+        said = invoke(*arguments)
+        assert said.stderr.count("a toy that knows the drawings") == 1 and "-m OpenGVLab" in said.stderr
+        assert "toy" not in invoke(*arguments, "--quiet").stderr
 
 
 def test_search_needs_something_to_look_for(index):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -11,12 +14,13 @@ from safetensors.torch import load_file
 from tolerance import TRAINING, assert_close
 
 from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
+from slq.encoders.baselines import LastTokenEncoder
 from slq.encoders.latent import LatentEncoder
-from slq.errors import InputError, NonFiniteLossError, OutputExistsError, ResumeMismatchError
+from slq.errors import ConfigError, InputError, MissingExtraError, NonFiniteLossError, OutputExistsError, ResumeMismatchError
 from slq.io.provenance import parameter_hash
 from slq.training import PRESETS, TrainConfig, train
 from slq.training.batches import Batches
-from slq.training.methods import learning_rate
+from slq.training.methods import going_on_from, learning_rate
 from slq.training.validation import split_validation
 from slq.types import Item, Pair
 
@@ -29,7 +33,7 @@ def learned(folder):
 
 
 def run(pairs, model, out, **changes):
-    keywords = {name: changes.pop(name) for name in ("resume", "stop_after", "overwrite", "after_step") if name in changes}
+    keywords = {name: changes.pop(name) for name in ("resume", "stop_after", "overwrite", "after_step", "start") if name in changes}
     return train(pairs, model, out, replace(OPTIONS, **changes), show_progress=False, **keywords)
 
 
@@ -49,9 +53,15 @@ def test_it_learns_and_logs(unbroken, pairs):
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert sum(line["loss"] for line in lines[-2:]) < sum(line["loss"] for line in lines[:2])
     assert {"loss", "temperature", "grad_norm", "items_per_second"} <= set(lines[0])
+    assert [line["epoch"] for line in lines] == [step / 4 for step in range(1, 9)]
+    assert lines[0]["learning_rate"] == pytest.approx(5e-3) and 0 < lines[-1]["learning_rate"] < 1e-3
+    assert datetime.fromisoformat(lines[0]["time"]) < datetime.fromisoformat(lines[-1]["time"])
     assert {f"val/{way}/hit@{k}" for way in ("query_to_positive", "positive_to_query") for k in (1, 5)} <= set(lines[3]) & set(lines[-1])
     config = json.loads((out / "slq_adapter.json").read_text())
     assert config["training"]["steps"] == 8 and config["training"]["pairs"] == 32 and config["training"]["seed"] == 0
+    assert config["training"]["warmup_steps"] == 100 and config["training"]["warmup_steps_taken"] == 1
+    record = json.loads((out / "run.json").read_text())
+    assert record["pairs_sha256"] == config["training"]["data_sha256"] and record["provenance"]["slq"] == version("slq")
     again = LatentEncoder.from_pretrained(out, encoder.model)
     assert torch.equal(again.queries.latents, encoder.queries.latents)
 
@@ -101,6 +111,63 @@ def test_resume_refuses_another_run(pairs, model, tmp_path):
     for given, changes, message in refused:
         with pytest.raises(ResumeMismatchError, match=message):
             run(given, model, tmp_path / "run", resume=True, **plain, **changes)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_trained_longer(unbroken, pairs, model, tmp_path):
+    out = tmp_path / "run"
+    run(pairs, model, out, max_steps=4)
+    before = learned(out)["latents"]
+    with pytest.raises(ResumeMismatchError, match=r"has done 4 steps, and 3 are asked for: raise --epochs or --max-steps"):
+        run(pairs, model, out, max_steps=3, resume=True)
+    run(pairs, model, out, resume=True)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9)) and not torch.equal(learned(out)["latents"], before)
+    plain = [json.loads(line)["learning_rate"] for line in (unbroken[0] / "log.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] for line in lines[4:]] == plain[4:], "the steps that were added follow the schedule of the whole run"
+    assert json.loads((out / "slq_adapter.json").read_text())["training"]["steps"] == 8
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_between_start_and_end_is_not_trained_longer(pairs, model, tmp_path):
+    run(pairs, model, tmp_path / "run", max_steps=2, wise_ft_alpha=0.5)
+    with pytest.raises(ResumeMismatchError, match=r"ended with --wise-ft-alpha 0\.5, .* with --model \S+run and another --output"):
+        run(pairs, model, tmp_path / "run", wise_ft_alpha=0.5, resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_what_another_has_learned(unbroken, pairs, model, tmp_path):
+    first = unbroken[1]
+    second = run(pairs[:20], model, tmp_path / "run", start=first, max_steps=2, learning_rate=1e-9, validation_size=2)
+    assert torch.allclose(second.queries.latents, first.queries.latents, atol=1e-7)
+    assert second.queries.temperature.item() == pytest.approx(first.queries.temperature.item())
+    assert json.loads((tmp_path / "run" / "slq_adapter.json").read_text())["training"]["start"] == first.fingerprint
+    with pytest.raises(ResumeMismatchError, match=f"begins with nothing learned and began with an adapter .* {first.fingerprint}"):
+        run(pairs[:20], model, tmp_path / "run", max_steps=3, learning_rate=1e-9, validation_size=2, resume=True)
+
+
+def test_a_run_takes_the_shape_of_what_it_begins_with(encoder):
+    config = going_on_from(encoder, "my-adapter", TrainConfig(epochs=2))
+    assert (config.num_latents, config.init, config.add_generation_prompt, config.epochs) == (5, "prompt", False, 2)
+    assert going_on_from(encoder, "my-adapter", config) == config, "a config file repeats it"
+    with pytest.raises(ConfigError, match="num_latents is 7, but my-adapter was learned with 5: leave the option out"):
+        going_on_from(encoder, "my-adapter", TrainConfig(num_latents=7))
+    with pytest.raises(ConfigError, match="method is 'lora', but my-adapter was learned with 'latents'"):
+        going_on_from(encoder, "my-adapter", TrainConfig(method="lora"))
+    with pytest.raises(InputError, match=r"miniature \(last_token\) cannot be trained further"):
+        going_on_from(LastTokenEncoder(encoder.model), "miniature", TrainConfig())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_under_another_name_is_left_alone(pairs, model, tmp_path):
+    run(pairs, model, tmp_path / "run", stop_after=2)
+    own = tmp_path / "run" / "checkpoint-best"
+    own.mkdir()
+    (own / "model.safetensors").write_text("mine")
+    run(pairs, model, tmp_path / "run", resume=True)
+    assert (own / "model.safetensors").read_text() == "mine"
+    with pytest.raises(OutputExistsError, match=r"holds checkpoint-best\S*, which slq did not write there"):
+        run(pairs, model, tmp_path / "run", overwrite=True)
 
 
 def test_a_loss_that_is_no_number_stops_before_anything_is_saved(pairs, model, tmp_path):
@@ -175,10 +242,29 @@ def test_every_lever_runs(pairs, model, tmp_path):
 
 
 @pytest.mark.slow
-def test_tensorboard_files_appear(pairs, model, tmp_path):
+def test_tensorboard_shows_each_step_once_after_a_kill(pairs, model, tmp_path):
     pytest.importorskip("tensorboard")
-    run(pairs, model, tmp_path / "run", max_steps=2, report_to="tensorboard")
-    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def die(step, total, encoder):
+        if step == 5:
+            raise RuntimeError("killed")
+
+    out = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="killed"):
+        run(pairs, model, out, report_to="tensorboard", after_step=die)
+    run(pairs, model, out, report_to="tensorboard", resume=True)
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+    assert {"learning_rate", "epoch", "grad_norm", "val/query_to_positive/hit@1"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_tracker_that_is_missing_is_an_error_before_any_work(pairs, model, tmp_path):
+    with pytest.raises(MissingExtraError, match=r'--report-to wandb needs wandb, .*pip install "slq\[wandb\]"'):
+        run(pairs, model, tmp_path / "run", report_to=("none", "wandb"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_batches_hold_every_pair_once_and_know_their_positives(pairs):

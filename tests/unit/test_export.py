@@ -28,7 +28,7 @@ def test_embeddings_are_read_back(format, tmp_path):
     found, metadata = load_embeddings(tmp_path / "saved")
     assert (found.ids, found.items, found.fingerprint, found.failures) == (wanted.ids, wanted.items, "f", wanted.failures)
     assert found.vectors.dtype == np.float32 and np.array_equal(found.vectors, wanted.vectors)
-    assert metadata == {"count": 3, "dim": 4, "normalized": True, "model": "my-adapter"}
+    assert metadata == {"count": 3, "dim": 4, "precision": "float32", "normalized": True, "model": "my-adapter"}
     assert (tmp_path / "saved" / VECTORS[format]).is_file()
 
 

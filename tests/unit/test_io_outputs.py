@@ -11,14 +11,14 @@ import pytest
 
 from slq.errors import OutputError, OutputExistsError
 from slq.io.files import siblings
-from slq.io.outputs import MANIFEST, OutputFolder
+from slq.io.outputs import MANIFEST, OutputFolder, check_output_file, check_reads
 
 RUN = ("log.jsonl", "checkpoint-*")
 
 
-def write(path: Path, content: str = "old", overwrite: bool = False) -> None:
+def write(path: Path, content: str = "old", overwrite: bool = False, command: str = "train") -> None:
     """What a command does that is only useful when it is whole."""
-    with OutputFolder.create(path, "sample-data", overwrite=overwrite) as folder:
+    with OutputFolder.create(path, command, overwrite=overwrite) as folder:
         (folder.path / "images").mkdir()
         (folder.path / "images" / "0.png").write_text(content)
         (folder.path / "captions.jsonl").write_text(content)
@@ -73,7 +73,7 @@ def test_several_files_of_ones_own_are_counted(out):
     for name in "abc":
         (out / name).touch()
     with pytest.raises(OutputExistsError, match="holds a and 2 more, which"):
-        OutputFolder.check(out, overwrite=True)
+        OutputFolder.check(out, "train", overwrite=True)
 
 
 @pytest.mark.parametrize("edited", ["else", "a longer text"])
@@ -140,7 +140,38 @@ def test_a_list_cannot_lead_outside(out, tmp_path):
 
 def test_what_is_read_is_never_written_over(out):
     with pytest.raises(OutputError, match=r"holds \S+, which is read"):
-        OutputFolder.check(out, overwrite=True, keep=out / "images")
+        OutputFolder.check(out, "train", overwrite=True, keep=[out / "images"])
+
+
+def test_what_is_read_may_be_a_file_a_folder_or_no_path_at_all(out, tmp_path):
+    check_reads(tmp_path / "new", [out, None, "owner/name"])
+    for read in (out, out / "captions.jsonl", tmp_path / "out" / ".." / "out"):
+        with pytest.raises(OutputError, match=r"(is|holds) \S+, which is read: choose another output"):
+            check_reads(out, [None, "owner/name", read])
+    with pytest.raises(OutputError, match=r"captions\.jsonl lies in \S+out, which is read"):
+        check_output_file(out / "captions.jsonl", [out], overwrite=True)
+    (tmp_path / "link").symlink_to(out / "captions.jsonl")
+    with pytest.raises(OutputError, match=r"is \S+captions\.jsonl, which is read"):
+        check_output_file(tmp_path / "link", [out / "captions.jsonl"], overwrite=True)
+
+
+def test_a_file_is_replaced_only_when_asked(out, tmp_path):
+    file = out / "captions.jsonl"
+    with pytest.raises(OutputExistsError, match="exists already: choose another file, or pass --overwrite"):
+        check_output_file(file)
+    check_output_file(file, overwrite=True)
+    check_output_file(tmp_path / "new.json")
+    check_output_file(Path("/dev/null"))
+    with pytest.raises(OutputError, match="is a folder, and a file is to be written"):
+        check_output_file(out, overwrite=True)
+    with pytest.raises(OutputError, match="there is no folder"):
+        check_output_file(tmp_path / "nowhere" / "new.json")
+
+
+def test_what_another_command_wrote_is_not_replaced(out):
+    with pytest.raises(OutputExistsError, match="out was written by slq train: move what you want to keep"):
+        write(out, "new", overwrite=True, command="embed")
+    assert content_of(out) == whole("old")
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
@@ -155,12 +186,12 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="needs a mounted disk")
 def test_where_a_disk_is_mounted_is_said(monkeypatch, tmp_path):
     with pytest.raises(OutputExistsError, match=r"/proc has no \.slq\.json"):
-        OutputFolder.check(Path("/proc"), overwrite=True)
+        OutputFolder.check(Path("/proc"), "train", overwrite=True)
 
 
 def test_an_error_removes_what_was_written_and_nothing_else(out, tmp_path):
     for path in (out, tmp_path / "other"):
-        with pytest.raises(ValueError, match="stop"), OutputFolder.create(path, "embed", overwrite=True) as folder:
+        with pytest.raises(ValueError, match="stop"), OutputFolder.create(path, "train", overwrite=True) as folder:
             (folder.path / "half").touch()
             raise ValueError("stop")
     assert content_of(out) == whole("old") and list(tmp_path.iterdir()) == [out]
@@ -168,7 +199,7 @@ def test_an_error_removes_what_was_written_and_nothing_else(out, tmp_path):
 
 def test_what_someone_adds_while_the_work_goes_on_is_kept(out, tmp_path):
     refused = pytest.raises(OutputExistsError, match=r"holds cat\.jpg, .*since this run began: the new output is in \S+new-")
-    with refused, OutputFolder.create(out, "embed", overwrite=True) as folder:
+    with refused, OutputFolder.create(out, "train", overwrite=True) as folder:
         (folder.path / "vectors").write_text("new")
         (out / "cat.jpg").write_text("mine")
     assert content_of(out) == {**whole("old"), "cat.jpg": "mine"}
@@ -187,10 +218,10 @@ def test_a_long_run_works_in_the_folder_and_is_resumed_there(tmp_path):
         (folder.path / "log.jsonl").write_text("12")
         (folder.path / "checkpoint-2").mkdir()
         (folder.path / "checkpoint-2" / "weights").write_text("2")
-    OutputFolder.check(out, overwrite=True)
+    OutputFolder.check(out, "train", overwrite=True)
     (out / "log.jsonl").write_text("edited")
     with pytest.raises(OutputExistsError, match=r"log\.jsonl, which has changed"):
-        OutputFolder.check(out, overwrite=True)
+        OutputFolder.check(out, "train", overwrite=True)
 
 
 def test_a_run_that_was_stopped_may_be_replaced_but_not_what_was_added_to_it(tmp_path):
@@ -198,10 +229,10 @@ def test_a_run_that_was_stopped_may_be_replaced_but_not_what_was_added_to_it(tmp
     OutputFolder.create(out, "train", writes=RUN)
     (out / "checkpoint-1").mkdir()
     (out / "checkpoint-1" / "weights").touch()
-    OutputFolder.check(out, overwrite=True)
+    OutputFolder.check(out, "train", overwrite=True)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match=r"holds notes\.txt"):
-        OutputFolder.check(out, overwrite=True)
+        OutputFolder.check(out, "train", overwrite=True)
 
 
 def test_what_is_added_to_a_run_while_it_works_does_not_become_its_own(tmp_path):
@@ -209,7 +240,7 @@ def test_what_is_added_to_a_run_while_it_works_does_not_become_its_own(tmp_path)
         (folder.path / "log.jsonl").touch()
         (folder.path / "notes.txt").touch()
     with pytest.raises(OutputExistsError, match=r"holds notes\.txt"):
-        OutputFolder.check(tmp_path / "run", overwrite=True)
+        OutputFolder.check(tmp_path / "run", "train", overwrite=True)
 
 
 def test_a_new_run_lets_go_of_the_old_one_when_it_has_something_to_resume(out, tmp_path):
@@ -232,7 +263,7 @@ def test_a_run_that_ends_with_nothing_to_resume_gives_the_old_one_back(out, tmp_
     assert content_of(out) == whole("old") and list(tmp_path.iterdir()) == [out]
     folder = OutputFolder.create(out, "train", overwrite=True, writes=RUN)  # and without a context, when it is looked at again
     (folder.path / "log.jsonl").touch()
-    OutputFolder.check(out, overwrite=True)
+    OutputFolder.check(out, "train", overwrite=True)
     assert content_of(out) == whole("old") and list(tmp_path.iterdir()) == [out]
 
 
@@ -242,12 +273,13 @@ def test_a_run_of_another_process_is_not_disturbed(out):
     worker = threading.Thread(target=OutputFolder.create, args=(out, "train"), kwargs={"overwrite": True, "writes": RUN})
     worker.start()
     worker.join()
-    OutputFolder.check(out, overwrite=True)
+    OutputFolder.check(out, "train", overwrite=True)
     assert len(siblings(out, "replaced")) == 1 and not content_of(out)
 
 
 def test_only_a_run_of_the_same_command_is_resumed(out, tmp_path):
-    for path, reason in ((out, "sample-data"), (tmp_path / "missing", "is not a folder"), (tmp_path, r"has no \.slq\.json")):
+    write(tmp_path / "data", command="sample-data")
+    for path, reason in ((tmp_path / "data", "sample-data"), (tmp_path / "missing", "is not a folder"), (tmp_path, r"has no \.slq\.json")):
         with pytest.raises(OutputExistsError, match=rf"{reason}.*no run of slq train can be resumed there"):
             OutputFolder.resume(path, "train", RUN)
 
@@ -267,7 +299,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from slq.io.outputs import OutputFolder
-with OutputFolder.create(Path(sys.argv[1]), "sample-data", overwrite=True) as folder:
+with OutputFolder.create(Path(sys.argv[1]), "train", overwrite=True) as folder:
     (folder.path / "captions.jsonl").write_text("new")
 """
 
@@ -282,7 +314,7 @@ def crash(at: str, out: Path, script: str = SCRIPT) -> None:
 @pytest.mark.parametrize("at", ["file.written", "file.written:2", "folder.written", "folder.moved"])
 def test_a_crash_leaves_the_old_folder_whole(at, out, tmp_path):
     crash(at, out)
-    OutputFolder.check(out, overwrite=True)  # puts it back where a crash came between the two steps
+    OutputFolder.check(out, "train", overwrite=True)  # puts it back where a crash came between the two steps
     assert content_of(out) == whole("old")
     write(out, "newer", overwrite=True)
     assert content_of(out) == whole("newer") and list(tmp_path.iterdir()) == [out], "what the crash left is gone"
@@ -293,7 +325,7 @@ def test_a_crash_leaves_the_old_folder_whole(at, out, tmp_path):
 )
 def test_a_crash_of_a_long_run_leaves_the_old_folder_or_one_to_resume(at, left, out, tmp_path):
     crash(at, out, RUN_SCRIPT)
-    OutputFolder.check(out, overwrite=True)
+    OutputFolder.check(out, "train", overwrite=True)
     assert content_of(out) == left and list(tmp_path.iterdir()) == [out]
 
 
@@ -309,5 +341,5 @@ def test_a_file_added_to_a_folder_that_a_crash_left_is_kept_in_sight(out, tmp_pa
     (aside,) = siblings(out, "replaced")
     (aside / "images" / "cat.jpg").write_text("mine")
     with pytest.warns(UserWarning, match="what slq did not write is kept in"):
-        OutputFolder.check(out, overwrite=True)
+        OutputFolder.check(out, "train", overwrite=True)
     assert content_of(tmp_path / f"out.kept-{os.getpid()}") == {"images/cat.jpg": "mine"}

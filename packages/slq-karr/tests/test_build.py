@@ -25,7 +25,7 @@ from slq_karr.settings import Options
 
 from slq.data import read_beir
 from slq.encoders import LastTokenEncoder
-from slq.errors import InputError
+from slq.errors import InputError, OutputError, OutputExistsError
 from slq.evaluation import evaluate
 
 
@@ -267,3 +267,14 @@ def test_the_own_leak_checker_is_what_a_build_uses(whole, world, book, tmp_path)
 def test_a_set_among_its_own_images_is_refused(world, book):
     with pytest.raises(InputError, match="lies among the images"):
         run(book, world / "images", world / "images/set")
+
+
+def test_a_folder_of_ones_own_is_not_built_into(world, book, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "candidates.jsonl").write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"holds candidates\.jsonl and no settings\.json of a set"):
+        run(book, world / "captions.jsonl", mine)
+    with pytest.raises(OutputError, match="which is read"):
+        run(book, world / "captions.jsonl", world)
+    assert (mine / "candidates.jsonl").read_text() == "years of work"

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError
 
+from slq.errors import InputError
 from slq.io.files import crash_point, is_abandoned, map_os_errors, sibling_path
 
 T = TypeVar("T")
@@ -86,8 +87,11 @@ class RecordStore(Generic[T]):
             required: whether what cannot be written is an error instead, since the caller needs the file.
 
         Raises:
+            InputError: if the folder holds anything but records: its tag would tell backups to leave that out.
             OutputError: if the folder is `required` and cannot be made.
         """
+        if not (folder / TAG_FILE).exists() and folder.is_dir() and (foreign := next(folder.iterdir(), None)) is not None:
+            raise InputError(f"{folder} is no cache folder of slq: it holds {foreign.name}. Name a new or an empty folder.")
         self.folder, self.codec, self.budget, self.required = folder, codec, budget, required
         self.num_bytes = self.corrupt = self._count = self._written = 0
         self.failure: Exception | None = None

@@ -12,13 +12,12 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError, Group
 
 from slq import console
-from slq.cli.command import Flags
+from slq.cli.command import INTERRUPTED, WRONG_USE, Flags
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig
 from slq.errors import ConfigError, SlqError
 from slq.registry import Registry, how_to_get
 
-WRONG_USE, INTERRUPTED = 2, 130
 HELP = """Turn the multimodal LLM you already run into a retriever, without touching its weights.
 
 A few latent queries (5 vectors, 5-80 KB) are learned on your pairs of images and captions; the model stays bit-identical.
@@ -129,7 +128,7 @@ def execute(build: Callable[[], App], given: Sequence[str]) -> int:
         given: the command line without the name of the program.
 
     Returns:
-        0 done; 1 failed, or a check found something; 2 wrong use; 130 interrupted, what was finished is saved.
+        0 done; 1 failed, or a check found something; 2 wrong use; 130 interrupted.
     """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *where: console.warn(str(message))
@@ -146,7 +145,7 @@ def _execute(build: Callable[[], App], given: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is still buffered must have somewhere to go at exit
         return 0
     except KeyboardInterrupt:
-        console.note("\nStopped. What was finished is saved: the same command continues from there, `slq train` with --resume.")
+        console.note("\nStopped. No result was written; what a --cache-dir or a request log holds is used by the same command.")
         return INTERRUPTED
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())

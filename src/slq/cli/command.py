@@ -8,6 +8,8 @@ The parser only records what was given. `slq.config` then puts it above files, e
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field, is_dataclass, make_dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from slq.config.fields import Option, options_of
 from slq.console import settings
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", NamedOptions: "NAME[:key=value,...]"}
+WRONG_USE, INTERRUPTED = 2, 130  # exit codes
 LONGEST_CHOICES = 26  # as wide as the column of names; longer lists stand in the help text
 
 
@@ -68,6 +71,11 @@ def command(name: str, program: str = "slq") -> Callable[[Callable[..., int | No
         )
 
     return make
+
+
+def command_line() -> str:
+    """What was typed, for records and messages."""
+    return shlex.join(["slq", *sys.argv[1:]])
 
 
 def group(name: str, summary: str, *commands: App) -> App:

@@ -34,7 +34,11 @@ def app(config: DoctorConfig, model: ModelConfig, preprocessing: PreprocessingCo
     from slq.doctor import ALL_CHECKS, SEED, run_checks, with_fresh_queries
     from slq.encoders.opening import is_adapter, open_encoder, open_model
     from slq.io.files import write_json
+    from slq.io.outputs import check_output_file
     from slq.io.provenance import provenance
+
+    if config.output:
+        check_output_file(config.output, [model.model, model.base_model], overwrite=config.overwrite)
 
     def load(other_dtype: str | None) -> LatentEncoder:
         chosen = replace(model, dtype=other_dtype or model.dtype)

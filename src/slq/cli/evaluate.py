@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from slq import console
-from slq.cli.command import command
+from slq.cli.command import command, command_line
 from slq.config import EvalConfig, ModelConfig, PreprocessingConfig
 from slq.errors import ConfigError
 
@@ -41,13 +39,18 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
 
         slq eval --benchmark coco -m my-adapter -o coco.json --cache-dir cache
     """
-    from slq.encoders.opening import is_adapter, open_encoder
+    from slq.encoders.opening import is_adapter, open_encoder, tell_of_miniature
     from slq.evaluation import average_scores, dataset_sha256, evaluate, result_record
     from slq.io.files import write_json
+    from slq.io.outputs import check_output_file
 
+    if config.output:
+        check_output_file(config.output, [config.data, model.model, model.base_model], overwrite=config.overwrite)
     with console.waiting("reading the data; what is rendered, unpacked or fetched is cached for the next time"):
         scored = _read(config)
-    encoder = open_encoder(model, preprocessing, baseline=config.baseline, multi_vector_size=config.multi_vector_size)
+    with console.waiting("loading the model"):
+        encoder = open_encoder(model, preprocessing, baseline=config.baseline, multi_vector_size=config.multi_vector_size)
+    tell_of_miniature(encoder.model)
     total = sum(len(one.queries) + len(one.corpus) for one in scored.sets)
     with console.progress_bar("encoding", total) as advance:
         evaluations = evaluate(encoder, scored.sets, config.batch_size, advance, config.cache_dir, config.truncate_dim)
@@ -59,7 +62,7 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
         adapter=model.model if is_adapter(model.model) else None,
         data=None if config.data is None else str(config.data),
         data_sha256=dataset_sha256(scored.sets),
-        command=shlex.join(["slq", *sys.argv[1:]]),
+        command=command_line(),
         benchmark=scored.benchmark,
         averages=scored.averages,
         per_query=config.per_query,

@@ -27,8 +27,11 @@ def app(config: LeakageConfig) -> int:
     from slq.data import read_pairs
     from slq.evaluation.leakage import compare_files
     from slq.io.files import write_json
+    from slq.io.outputs import check_output_file
 
     assert config.train is not None and config.test is not None
+    if config.output:
+        check_output_file(config.output, [config.train, config.test], overwrite=config.overwrite)
     pairs = read_pairs(config.train)
     console.list_failures(pairs.failures)
     found = compare_files(pairs, config.test, config.split, config.max_hamming_distance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from slq import console
 from slq.cli.command import command
 from slq.config import MiningConfig, ModelConfig
-from slq.errors import ConfigError, OutputExistsError
+from slq.errors import ConfigError
 
 
 @command("mine")
@@ -19,17 +19,19 @@ def app(config: MiningConfig, model: ModelConfig) -> None:
         slq train mined.jsonl -o better-adapter
     """
     from slq.data import read_pairs, write_pairs
-    from slq.encoders.opening import open_encoder
+    from slq.encoders.opening import open_encoder, tell_of_miniature
     from slq.io.files import write_atomic
+    from slq.io.outputs import check_output_file
     from slq.training.mining import items_of, mine
 
     assert config.data is not None and config.output is not None
     if config.output.suffix != ".jsonl":
         raise ConfigError(f"Pairs are written as JSON lines: name --output {config.output.with_suffix('.jsonl')}, not {config.output}.")
-    if config.output.exists() and not (config.overwrite and config.output.is_file()):
-        raise OutputExistsError(f"{config.output} exists already: choose another file, or pass --overwrite to replace it.")
+    check_output_file(config.output, [config.data, model.model, model.base_model], overwrite=config.overwrite)
     read = read_pairs(config.data)
-    encoder = open_encoder(model)
+    with console.waiting("loading the model"):
+        encoder = open_encoder(model)
+    tell_of_miniature(encoder.model)
     with console.progress_bar("encoding", items_of(read.pairs)) as advance:
         mined = mine(encoder, read.pairs, config.num_negatives, config.range_min, config.absolute_margin, config.batch_size, advance)
     console.list_failures([*read.failures, *mined.failures])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from slq import console
-from slq.cli.command import command
+from slq.cli.command import command, command_line
 from slq.config import ModelConfig, PreprocessingConfig, RetentionConfig
 
 if TYPE_CHECKING:
@@ -28,8 +26,11 @@ def app(config: RetentionConfig, model: ModelConfig, preprocessing: Preprocessin
     """
     from slq.encoders.opening import open_base_and_encoder
     from slq.io.files import write_json
+    from slq.io.outputs import check_output_file
     from slq.retention import load_tasks, result_record, retention
 
+    if config.output:
+        check_output_file(config.output, [model.model, model.base_model, *config.task_dir], overwrite=config.overwrite)
     with console.waiting("rendering or loading the questions"):
         tasks = load_tasks(config.task, config.num_questions, config.seed, config.limit, config.task_dir)
     before, encoder = open_base_and_encoder(model, preprocessing)
@@ -45,7 +46,7 @@ def app(config: RetentionConfig, model: ModelConfig, preprocessing: Preprocessin
         adapter=None if encoder is None else model.model,
         encoder=encoder,
         settings={"batch_size": config.batch_size, "questions": config.num_questions, "limit": config.limit},
-        command=shlex.join(["slq", *sys.argv[1:]]),
+        command=command_line(),
         device=str(before.device),
         seed=config.seed,
         per_question=config.per_question,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from slq import console
 from slq.cli.command import command
 from slq.config import SampleDataConfig
+from slq.errors import ConfigError
 
 
 @command("sample-data")
@@ -20,13 +21,19 @@ def app(config: SampleDataConfig) -> None:
 
         slq eval data/test/knowledge -m my-adapter
     """
-    from slq.io.files import map_os_errors
+    from PIL import Image
+
+    from slq.io.files import write_atomic
+    from slq.io.outputs import check_output_file
     from slq.miniature import export
 
     assert config.output is not None
     if config.contact_sheet:
-        with map_os_errors(config.output):
-            export.contact_sheet().save(config.output)
+        format = Image.registered_extensions().get(config.output.suffix.lower())
+        if format is None:
+            raise ConfigError(f"A contact sheet is an image: name a file such as {config.output.with_suffix('.png')}.")
+        check_output_file(config.output, overwrite=config.overwrite)
+        write_atomic(config.output, lambda path: export.contact_sheet().save(path, format))
         console.show({"output": str(config.output)}, lambda: console.result(f"Contact sheet written to {config.output}."))
         return
     total = config.count or export.DEFAULT_COUNTS[config.split]

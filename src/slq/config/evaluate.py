@@ -25,6 +25,11 @@ def result_file(what: str) -> Any:
     return option(None, help=f"Also write {what} to this file, as JSON.", panel=RUN, flags=("--output", "-o"), affects_result=False)
 
 
+def overwrite(panel: str = RUN) -> Any:
+    """The option of replacing a file of results."""
+    return option(False, help="Replace the --output file.", panel=panel, affects_result=False, recorded=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """What `slq eval` scores and how."""
@@ -76,6 +81,7 @@ class EvalConfig:
     )
     batch_size: int = batch_size(32)
     output: Path | None = result_file("the scores, with all that they depend on,")
+    overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -130,6 +136,7 @@ class RetentionConfig:
     )
     batch_size: int = batch_size(32, "Questions asked at once")
     output: Path | None = result_file("the scores, with all that they depend on,")
+    overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -154,6 +161,7 @@ class LeakageConfig:
         panel=SCORING,
     )
     output: Path | None = result_file("everything found")
+    overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -178,7 +186,7 @@ class MiningConfig:
         0.05, help="Skip candidates less than this below the weakest positive: they may well be matches.", panel=SCORING
     )
     batch_size: int = batch_size(32)
-    overwrite: bool = option(False, help="Replace the output file.", panel=RUN, affects_result=False, recorded=False)
+    overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -203,6 +211,7 @@ class DoctorConfig:
     )
     batch_size: int = option(8, help="Items in the batches that are timed.", minimum=1, panel=RUN)
     output: Path | None = result_file("checks and figures")
+    overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:
         validate(self)

@@ -10,6 +10,7 @@ from slq.config.fields import option, validate
 from slq.config.model import MODEL, ModelConfig
 from slq.errors import ConfigError
 
+SEARCH_OUTPUTS = (".jsonl", ".png", ".jpg", ".jpeg")
 INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
 
 
@@ -21,7 +22,26 @@ class EmbedConfig:
         None, help="Folder of images, or a table with text or image columns or both.", panel=INPUT, positional=True, required=True
     )
     output: Path | None = option(
-        None, help="Folder for the embeddings.", panel=OUTPUT, flags=("--output", "-o"), affects_result=False, required=True
+        None,
+        help="Folder for the embeddings, which `slq search` reads; or one file for other tools, ending in .npz, .parquet or .jsonl. A "
+        "folder that an earlier run made of the same ITEMS is brought up to date: what is new or changed is encoded, what is gone goes.",
+        panel=OUTPUT,
+        flags=("--output", "-o"),
+        affects_result=False,
+        required=True,
+    )
+    truncate_dim: int | None = option(
+        None,
+        help="Keep this many of the first dimensions, normalised again; for adapters trained with --matryoshka-dims.",
+        default_text="all",
+        minimum=1,
+        panel=OUTPUT,
+    )
+    precision: str = option(
+        "float32",
+        help="Number format of the vectors; int8 keeps their direction alone.",
+        choices=("float32", "float16", "int8"),
+        panel=OUTPUT,
     )
     batch_size: int = batch_size(32)
     num_workers: int | None = option(
@@ -32,7 +52,13 @@ class EmbedConfig:
         panel=RUN,
         affects_result=False,
     )
-    overwrite: bool = option(False, help="Replace what an earlier run wrote there.", panel=OUTPUT, affects_result=False, recorded=False)
+    overwrite: bool = option(
+        False,
+        help="Replace what an earlier run wrote there, and encode everything again.",
+        panel=OUTPUT,
+        affects_result=False,
+        recorded=False,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -44,6 +70,7 @@ class SearchConfig:
 
     text: str | None = option(None, help="What to look for. With --image: what to change about it.", panel=INPUT, positional=True)
     image: Path | None = option(None, help="Search by this image, alone or with text.", panel=INPUT)
+    like: str | None = option(None, help="Search by an item of the collection, named by its id; loads no model.", panel=INPUT)
     collection: Path = option(
         Path("my-index"),
         help="Folder written by `slq embed`.",
@@ -51,12 +78,30 @@ class SearchConfig:
         flags=("--collection", "-c"),
         environment="SLQ_COLLECTION",
     )
+    filter: tuple[str, ...] = option(
+        (),
+        help="Only items of which this holds (repeat it): a column of the table that was encoded, one of = != < <= > >=, and a value, "
+        "such as 'price<20' or 'colour=red,blue'.",
+        panel=INPUT,
+    )
     top_k: int = option(10, help="How many results.", minimum=1, panel=OUTPUT, flags=("--top-k", "-k"))
+    output: Path | None = option(
+        None,
+        help="Also write the results to this file: .jsonl, or .png or .jpg for a sheet of their images.",
+        panel=OUTPUT,
+        flags=("--output", "-o"),
+        affects_result=False,
+    )
+    overwrite: bool = option(False, help="Replace the --output file.", panel=OUTPUT, affects_result=False, recorded=False)
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.text is None and self.image is None:
-            raise ConfigError("There is nothing to look for: give TEXT, --image FILE, or both.")
+        if self.text is None and self.image is None and self.like is None:
+            raise ConfigError("There is nothing to look for: give TEXT, --image FILE, both, or --like ID.")
+        if self.like is not None and not (self.text is None and self.image is None):
+            raise ConfigError("like searches by an item of the collection alone: leave out TEXT and --image, or --like.")
+        if self.output is not None and self.output.suffix.lower() not in SEARCH_OUTPUTS:
+            raise ConfigError(f"output must end in {', '.join(SEARCH_OUTPUTS)}, not {self.output.name!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

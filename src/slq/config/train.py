@@ -220,10 +220,20 @@ class LoggingConfig:
         required=True,
     )
     overwrite: bool = option(False, help="Replace what an earlier run wrote there.", panel=RUN, affects_result=False, recorded=False)
-    resume: bool = option(False, help="Continue from the newest checkpoint in --output.", panel=RUN, affects_result=False, recorded=False)
+    resume: bool = option(
+        False,
+        help="Continue from the newest checkpoint in --output. A finished run is trained longer with more --epochs or --max-steps.",
+        panel=RUN,
+        affects_result=False,
+        recorded=False,
+    )
     save_steps: int = option(100, help="Steps between checkpoints.", minimum=1, panel=RUN, affects_result=False)
     report_to: tuple[str, ...] = option(
-        (), help="Also log to TensorBoard files in --output.", choices=("tensorboard", "none"), panel=RUN, affects_result=False
+        (),
+        help="Also log to TensorBoard files in --output, or to Weights & Biases (repeat it); `none` where a config file asks for one.",
+        choices=("tensorboard", "wandb", "none"),
+        panel=RUN,
+        affects_result=False,
     )
 
 

@@ -173,7 +173,7 @@ def _encode_images(encoder: Encoder, output: Path) -> Embeddings:
 def _searches(encoder: LatentEncoder, zero_shot: Encoder, output: Path) -> None:
     """Three searches in the terminal: by text, by knowledge, and by an image with text."""
     index = _encode_images(encoder, output)
-    save_embeddings(index, output / "index", {"adapter": str((output / "adapter").resolve())})
+    save_embeddings(index, output / "index", {"adapter": "../adapter"})
     console.result(f"{len(index.ids)} images encoded in {output / 'index'}")
     captions, composed = _captions(output), read_beir(output / DATA / "test/composed")
     change_id, change = next(iter(composed.queries.items()))

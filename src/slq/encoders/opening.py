@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from slq import console
 from slq.adapters.files import CONFIG_FILE, EARLIER_CONFIG_FILE, WEIGHTS_FILE, Adapter, load_learned_on
 from slq.config import ModelConfig, PreprocessingConfig
 from slq.encoders.base import Encoder
@@ -19,6 +20,7 @@ from slq.io.hub import snapshot
 from slq.models import FrozenModel, Preprocessing, load_model
 
 DEFAULT_BASELINE = "last_token"
+MINIATURE, REAL_MODEL = "miniature", "OpenGVLab/InternVL3-1B-hf"
 
 
 def is_adapter(name: str) -> bool:
@@ -83,6 +85,19 @@ def open_encoder(
     if multi_vector_size is None:
         return load_encoder(config.model, **loading)
     return MultiVectorEncoder(LatentEncoder.from_pretrained(config.model, **loading), multi_vector_size)
+
+
+def tell_of_miniature(model: FrozenModel) -> None:
+    """Say that the built-in model is made to try things on, where it is the one in use.
+
+    Args:
+        model: the base model.
+    """
+    if model.identity.name == MINIATURE:
+        console.note(
+            "Note: the built-in miniature is a toy that knows the drawings of the sample data alone. For photographs and other texts "
+            f"train on a real model: -m {REAL_MODEL}."
+        )
 
 
 def describe_adapter(name: str) -> dict[str, dict[str, Any]]:

@@ -1,16 +1,20 @@
 """Embeddings on disk for other tools: vectors in a plain file, what they are of beside it.
 
-vectors.npz        `vectors` (C, D) float32, and items.jsonl: one line an item, its id and what to show for it (text, image)
-vectors.parquet    or instead: columns id, vector, text, image
-vectors.jsonl      or instead: one line an item, id, vector, text, image
-embeddings.json    model and fingerprint of the encoder, count, dim, whether the vectors have length 1, failures
+vectors.npz        `vectors` (C, D), and items.jsonl: one line an item, its id and what is known of it (text, image, content_hash, metadata)
+vectors.parquet    or instead: columns id, vector and the same
+vectors.jsonl      or instead: one line an item, id, vector and the same
+embeddings.json    model and fingerprint of the encoder, count, dim, precision, whether the vectors have length 1, failures
+
+Or one file alone, .npz (arrays ids, vectors, text, image), .parquet or .jsonl, which search does not read. Images below the folder that
+holds the result are named relative to it, so that both can be moved together; others by their whole path.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,18 +22,80 @@ import numpy as np
 
 from slq.errors import DataError, Failure, FingerprintMismatchError, InputError, MissingExtraError
 from slq.index.scoring import candidates, score_again
-from slq.index.store import Hit
+from slq.index.store import Filter, Hit, Row, matches
 from slq.io.files import map_os_errors, write_atomic, write_json, write_jsonl
-from slq.io.outputs import OutputFolder
+from slq.io.outputs import OutputFolder, check_output_file
 from slq.types import Embeddings
 
 FORMATS = ("npz", "parquet", "jsonl")
 EMBEDDINGS_FILE, ITEMS_FILE = "embeddings.json", "items.jsonl"
+PRECISIONS = ("float32", "float16", "int8")
 Format = Literal["npz", "parquet", "jsonl"]
+Precision = Literal["float32", "float16", "int8"]
+_NO_VECTOR = np.zeros(0, dtype=np.float32)
+_COLUMNS = ("text", "image", "content_hash")
+
+
+def file_format(path: Path) -> Format | None:
+    """The format of a result that is one file, by its ending; None for a folder.
+
+    Args:
+        path: the output.
+    """
+    found: dict[str, Format] = {".npz": "npz", ".parquet": "parquet", ".jsonl": "jsonl"}
+    return found.get(path.suffix.lower())
+
+
+def truncated(vectors_CD: np.ndarray, dim: int | None) -> np.ndarray:
+    """The first dimensions of vectors, at length 1 again (Matryoshka).
+
+    Args:
+        vectors_CD: (C, D).
+        dim: how many; None for all, which stay as they are.
+
+    Raises:
+        InputError: for more than there are.
+    """
+    if dim is None or dim == vectors_CD.shape[-1]:
+        return vectors_CD
+    if not 1 <= dim < vectors_CD.shape[-1]:
+        raise InputError(f"truncate_dim must be between 1 and {vectors_CD.shape[-1]}, the width of these embeddings, not {dim}.")
+    return _unit(vectors_CD[..., :dim])
+
+
+def save_vectors(embeddings: Embeddings, file: Path, precision: Precision = "float32", overwrite: bool = False) -> None:
+    """Write embeddings into one file, for other tools.
+
+    Args:
+        embeddings: vectors (C, D) with their ids.
+        file: its ending names the format.
+        precision: see `save_embeddings`.
+        overwrite: whether a file that is there is replaced.
+
+    Raises:
+        InputError: for another ending.
+        OutputExistsError: if the file is there, without `overwrite`.
+        OutputError: if it cannot be written.
+    """
+    format = file_format(file)
+    if format is None:
+        raise InputError(f"{file} must end in {', '.join('.' + each for each in FORMATS)}.")
+    check_output_file(file, overwrite=overwrite)
+    vectors_CD, rows = _stored(embeddings.vectors, precision), _rows(embeddings, file.parent)
+    if format == "npz":
+        arrays = {"ids": embeddings.ids, **{name: [row.get(name, "") for row in rows] for name in ("text", "image")}}
+        _write_arrays(file, vectors=vectors_CD, **{name: np.array(values, dtype=np.str_) for name, values in arrays.items()})
+    else:
+        _WRITERS[format](file, rows, vectors_CD)
 
 
 def save_embeddings(
-    embeddings: Embeddings, folder: Path, metadata: Mapping[str, Any] | None = None, overwrite: bool = False, format: Format = "npz"
+    embeddings: Embeddings,
+    folder: Path,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    format: Format = "npz",
+    precision: Precision = "float32",
 ) -> None:
     """Write embeddings into a new folder.
 
@@ -39,28 +105,29 @@ def save_embeddings(
         metadata: what else to record in embeddings.json, such as `model`.
         overwrite: whether what an earlier run wrote there is replaced.
         format: of the vectors, one of `FORMATS`.
+        precision: number format of the vectors, one of `PRECISIONS`. As int8 each vector is scaled so that its largest value is 127: its
+            direction stays, which is all that a cosine compares.
 
     Raises:
         OutputExistsError: if the folder holds something, or with `overwrite` anything that slq did not write there.
         DiskFullError: if there is no room.
-        InputError: for an unknown format.
+        InputError: for an unknown format or precision.
     """
     if format not in FORMATS:
         raise InputError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
-    vectors_CD = np.ascontiguousarray(embeddings.vectors, dtype=np.float32)
-    shown = embeddings.items or ({},) * len(embeddings.ids)
-    rows = [{"id": id_, **item} for id_, item in zip(embeddings.ids, shown, strict=True)]
-    lengths_C = np.linalg.norm(vectors_CD, axis=-1)
+    lengths_C = np.linalg.norm(embeddings.vectors, axis=-1)
+    vectors_CD, rows = _stored(embeddings.vectors, precision), _rows(embeddings, folder)
     description = {
         "fingerprint": embeddings.fingerprint,
         "count": len(embeddings.ids),
         "dim": vectors_CD.shape[-1],
+        "precision": precision,
         "normalized": bool(np.allclose(lengths_C, 1, atol=1e-3)),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in embeddings.failures],
         **(metadata or {}),
     }
     with OutputFolder.create(folder, "embed", overwrite=overwrite) as output:
-        _WRITERS[format](output.path, rows, vectors_CD)
+        _WRITERS[format](output.path / f"vectors.{format}", rows, vectors_CD)
         write_json(output.path / EMBEDDINGS_FILE, description)
 
 
@@ -71,7 +138,7 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
         folder: holds embeddings.json and vectors in one of `FORMATS`.
 
     Returns:
-        The embeddings, and the metadata recorded beside them.
+        The embeddings as float32, with whole paths of images, and the metadata recorded beside them.
 
     Raises:
         DataError: if a file is missing, damaged, or does not fit the others.
@@ -81,6 +148,7 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
         metadata = json.loads((folder / EMBEDDINGS_FILE).read_bytes())
         format = next((name for name in FORMATS if (folder / f"vectors.{name}").is_file()), "npz")
         rows, vectors_CD = _READERS[format](folder)
+        rows = [_with_whole_path(row, folder) for row in rows]
         ids = tuple(str(row.pop("id")) for row in rows)
         failures = tuple(Failure(failure["item"], failure["reason"]) for failure in metadata.pop("failures"))
         fingerprint = metadata.pop("fingerprint")
@@ -89,18 +157,21 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
         raise DataError(f"{folder} holds no embeddings ({name} is missing): make them with `slq embed`.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"The embeddings in {folder} are damaged ({error}): make them again with `slq embed`.") from error
+    if metadata.get("precision", "float32") != "float32" and metadata.get("normalized") and vectors_CD.ndim == 2:
+        vectors_CD = _unit(vectors_CD)
     if vectors_CD.ndim != 2 or len(ids) != len(vectors_CD):
         raise DataError(f"{folder} lists {len(ids)} items but holds {len(vectors_CD)} vectors: make them again with `slq embed`.")
     return Embeddings(ids, vectors_CD, fingerprint, tuple(rows), failures), metadata
 
 
-def search(corpus: Embeddings, queries: Embeddings, k: int = 10) -> list[list[Hit]]:
+def search(corpus: Embeddings, queries: Embeddings, k: int = 10, filter: Filter | None = None) -> list[list[Hit]]:
     """The k most similar items for each query, best first; equal scores in order of the corpus.
 
     Args:
         corpus: vectors (C, D).
-        queries: vectors (Q, D).
+        queries: vectors (Q, D), or wider ones, of which the first D dimensions are compared.
         k: how many results.
+        filter: only items that pass it.
 
     Raises:
         FingerprintMismatchError: if the two were made by different encoders.
@@ -113,45 +184,96 @@ def search(corpus: Embeddings, queries: Embeddings, k: int = 10) -> list[list[Hi
             f"These embeddings were made by encoder {corpus.fingerprint}, the query by {queries.fingerprint}: "
             "embed the corpus again with the adapter you search with."
         )
-    shown: Sequence[Mapping[str, str]] = corpus.items or ({},) * len(corpus.ids)
+    rows = [_row(id_, item) for id_, item in zip(corpus.ids, corpus.items or ({},) * len(corpus.ids), strict=True)]
+    passing = np.array([i for i, row in enumerate(rows) if filter is None or matches(filter, row)], dtype=np.int64)
+    vectors_CD = corpus.vectors if filter is None else corpus.vectors[passing]
+    queries_QD = truncated(queries.vectors, vectors_CD.shape[-1])
     results = []
-    for query_D, scores_C in zip(queries.vectors, queries.vectors @ corpus.vectors.T, strict=True):
+    for query_D, scores_C in zip(queries_QD, queries_QD @ vectors_CD.T, strict=True):
         places = candidates(scores_C, k, query_D)
-        exact_C = score_again(corpus.vectors[places], query_D)
-        best = [(int(places[i]), float(exact_C[i])) for i in np.argsort(-exact_C, kind="stable")[:k]]
-        results.append([Hit(corpus.ids[i], score, shown[i].get("text"), shown[i].get("image")) for i, score in best])
+        exact_C = score_again(vectors_CD[places], query_D)
+        best = [(rows[passing[places[i]]], float(exact_C[i])) for i in np.argsort(-exact_C, kind="stable")[:k]]
+        results.append([Hit(row.id, score, row.text, row.image, row.metadata) for row, score in best])
     return results
 
 
-def _write_npz(folder: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarray) -> None:
+def _row(id_: str, item: Mapping[str, Any]) -> Row:
+    """An item as filters look at it; its vector stays where it is."""
+    return Row(id_, _NO_VECTOR, item.get("text"), item.get("image"), item.get("metadata", {}), item.get("content_hash", ""))
+
+
+def _rows(embeddings: Embeddings, folder: Path) -> list[dict[str, Any]]:
+    """What is written of each item, beside its vector, into this folder."""
+    items = embeddings.items or ({},) * len(embeddings.ids)
+    named = [{**item, "image": named_from(Path(item["image"]), folder)} if item.get("image") else item for item in items]
+    return [{"id": id_, **item} for id_, item in zip(embeddings.ids, named, strict=True)]
+
+
+def named_from(path: Path, folder: Path) -> str:
+    """A path as a result in a folder names it: from there where it lies below what holds the folder, so that both move together.
+
+    Args:
+        path: what is named.
+        folder: of the result.
+    """
+    path, folder = path.resolve(), folder.resolve()
+    return Path(os.path.relpath(path, folder)).as_posix() if path.is_relative_to(folder.parent) else str(path)
+
+
+def _with_whole_path(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    image = row.get("image")
+    return {**row, "image": os.path.normpath(folder.resolve() / image)} if isinstance(image, str) else row
+
+
+def _unit(vectors_CD: np.ndarray) -> np.ndarray:
+    """Vectors at length 1; one of zeros stays."""
+    return vectors_CD / np.maximum(np.linalg.norm(vectors_CD, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def _stored(vectors_CD: np.ndarray, precision: Precision) -> np.ndarray:
+    """Vectors in the number format that they are written in."""
+    if precision not in PRECISIONS:
+        raise InputError(f"Unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    vectors_CD = np.ascontiguousarray(vectors_CD, dtype=np.float32)
+    if precision == "int8":
+        largest_C1 = np.abs(vectors_CD).max(axis=-1, keepdims=True, initial=0)
+        return np.rint(127 * vectors_CD / np.maximum(largest_C1, np.finfo(np.float32).tiny)).astype(np.int8)
+    return vectors_CD.astype(precision)
+
+
+def _write_arrays(file: Path, **arrays: np.ndarray) -> None:
     def write(path: Path) -> None:
-        with path.open("wb") as file:  # given a name, numpy would add a suffix to it
-            np.savez(file, vectors=vectors_CD)
+        with path.open("wb") as stream:  # given a name, numpy would add a suffix to it
+            np.savez(stream, **arrays)  # type: ignore[arg-type] # numpy's annotation takes the names for its own options
 
-    write_atomic(folder / "vectors.npz", write)
-    write_jsonl(folder / ITEMS_FILE, rows)
-
-
-def _write_jsonl(folder: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarray) -> None:
-    listed = ({"id": row["id"], "vector": vector.tolist(), **row} for row, vector in zip(rows, vectors_CD, strict=True))
-    write_jsonl(folder / "vectors.jsonl", listed)
+    write_atomic(file, write)
 
 
-def _write_parquet(folder: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarray) -> None:
-    arrow, parquet = _import_arrow(folder)
+def _write_npz(file: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarray) -> None:
+    _write_arrays(file, vectors=vectors_CD)
+    write_jsonl(file.parent / ITEMS_FILE, rows)
+
+
+def _write_jsonl(file: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarray) -> None:
+    write_jsonl(file, ({"id": row["id"], "vector": vector.tolist(), **row} for row, vector in zip(rows, vectors_CD, strict=True)))
+
+
+def _write_parquet(file: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarray) -> None:
+    arrow, parquet = _import_arrow(file)
     try:
-        columns = {name: arrow.array([row.get(name) for row in rows], arrow.string()) for name in ("id", "text", "image")}
+        columns = {name: arrow.array([row.get(name) for row in rows], arrow.string()) for name in ("id", *_COLUMNS)}
     except (UnicodeError, arrow.lib.ArrowException) as error:
         raise InputError(f"Parquet cannot hold an id that is not UTF-8 ({error}): choose another format.") from error
-    vectors = arrow.FixedSizeListArray.from_arrays(vectors_CD.reshape(-1), vectors_CD.shape[-1])
-    table = arrow.table({"id": columns["id"], "vector": vectors, "text": columns["text"], "image": columns["image"]})
-    with map_os_errors(folder):
-        write_atomic(folder / "vectors.parquet", lambda path: parquet.write_table(table, path))
+    metadata = [json.dumps(row["metadata"], ensure_ascii=False) if row.get("metadata") else None for row in rows]
+    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(vectors_CD.reshape(-1)), vectors_CD.shape[-1])
+    table = arrow.table({"id": columns.pop("id"), "vector": vectors, **columns, "metadata": arrow.array(metadata, arrow.string())})
+    with map_os_errors(file):
+        write_atomic(file, lambda path: parquet.write_table(table, path))
 
 
 def _read_npz(folder: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
     with (folder / "vectors.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        vectors_CD = arrays["vectors"]
+        vectors_CD = arrays["vectors"].astype(np.float32, copy=False)
     return [json.loads(line) for line in (folder / ITEMS_FILE).read_bytes().split(b"\n") if line], vectors_CD
 
 
@@ -169,6 +291,7 @@ def _read_parquet(folder: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
         raise ValueError(str(error)) from error
     vectors = table.column("vector").combine_chunks()
     rows = [{name: value for name, value in row.items() if value is not None} for row in table.drop(["vector"]).to_pylist()]
+    rows = [{**row, "metadata": json.loads(row["metadata"])} if "metadata" in row else row for row in rows]
     return rows, np.asarray(vectors.flatten(), dtype=np.float32).reshape(len(rows), vectors.type.list_size)
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -41,32 +41,34 @@ class OutputFolder:
         self.target, self.path, self.command, self.writes, self.replaces = target, path, command, tuple(writes), replaces
 
     @staticmethod
-    def check(path: Path, overwrite: bool = False, keep: Path | None = None, resume: str = "") -> None:
+    def check(
+        path: Path, command: str, *, overwrite: bool = False, keep: Iterable[str | os.PathLike[str] | None] = (), resume: bool = False
+    ) -> None:
         """Refuse a folder that cannot be written, before the work and not after it.
 
         Args:
             path: the output folder.
-            overwrite: whether what an earlier command wrote there is to be replaced.
-            keep: what the command reads.
-            resume: the command whose run is to be continued there, if one is.
+            command: which command is to write it.
+            overwrite: whether what an earlier run of the command wrote there is to be replaced.
+            keep: what the command reads, as far as it lies on this machine; None is nothing.
+            resume: whether a run of the command is to be continued there.
 
         Raises:
-            OutputExistsError: if the folder holds something and `overwrite` is not given, or anything that slq did not write there.
-            OutputError: if the folder holds `keep`, or cannot be replaced.
+            OutputExistsError: if the folder holds something and `overwrite` is not given, anything that slq did not write there, or what
+                another command wrote.
+            OutputError: if the folder holds what is read, or cannot be replaced.
         """
-        if keep is not None and keep.resolve().is_relative_to(path.resolve()):
-            raise OutputError(f"{path} holds {keep}, which is read: choose another output folder.")
+        check_reads(path, keep)
         with map_os_errors(path):
             _restore(path.resolve())
             if not _holds_something(path):
                 return
             if resume:
-                _check_resumable(path, resume)
+                _check_resumable(path, command)
                 return
             if not overwrite:
                 raise OutputExistsError(f"{path} exists already: choose another folder, or pass --overwrite to replace it.")
-            reason = _reason_to_keep(path)
-            if reason:
+            if reason := _reason_to_keep(path) or _written_by_another(path, command):
                 raise OutputExistsError(f"{path} {reason}: move what you want to keep, remove the rest, or choose another folder.")
             if os.path.ismount(path):
                 raise OutputError(f"{path} is where a disk is mounted, and cannot be replaced: name a folder in it.")
@@ -85,7 +87,7 @@ class OutputFolder:
             OutputExistsError: see `check`.
             OutputError: if the folder cannot be made.
         """
-        cls.check(path, overwrite)
+        cls.check(path, command, overwrite=overwrite)
         target = path.resolve()
         with map_os_errors(path):
             if not target.parent.exists():
@@ -183,6 +185,47 @@ class OutputFolder:
         write_json(self.path / MANIFEST, content)
 
 
+def check_reads(output: Path, reads: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse an output that is, or holds, what the same command reads.
+
+    Args:
+        output: a file or a folder.
+        reads: paths, or names of models, which need not be paths; None is nothing.
+
+    Raises:
+        OutputError: naming what is read.
+    """
+    for read in reads:
+        if read is not None and os.path.exists(read) and Path(read).resolve().is_relative_to(output.resolve()):
+            how = "is" if os.path.samefile(read, output) else "holds"
+            raise OutputError(f"{output} {how} {read}, which is read: choose another output.")
+
+
+def check_output_file(file: Path, reads: Iterable[str | os.PathLike[str] | None] = (), *, overwrite: bool = False) -> None:
+    """Refuse a file that cannot be written, before the work and not after it. What is no regular file, such as /dev/stdout, is.
+
+    Args:
+        file: the output file.
+        reads: what the command reads; see `check_reads`.
+        overwrite: whether a file that is there is to be replaced.
+
+    Raises:
+        OutputExistsError: if there is a file, and `overwrite` is not given.
+        OutputError: if it is a folder, or what is read.
+    """
+    reads = list(reads)
+    check_reads(file, reads)
+    for folder in (read for read in reads if read is not None and os.path.isdir(read)):
+        if file.is_file() and file.resolve().is_relative_to(Path(folder).resolve()):
+            raise OutputError(f"{file} lies in {folder}, which is read: choose another output.")
+    if file.is_dir():
+        raise OutputError(f"{file} is a folder, and a file is to be written: name a file in it.")
+    if file.is_file() and not overwrite:
+        raise OutputExistsError(f"{file} exists already: choose another file, or pass --overwrite to replace it.")
+    if not file.parent.is_dir():
+        raise OutputError(f"{file} cannot be written: there is no folder {file.parent}; make it first.")
+
+
 def _holds_something(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
 
@@ -252,6 +295,12 @@ def _reason_to_keep(folder: Path) -> str:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"holds {names[0]}{more}, which {what}"
     return ""
+
+
+def _written_by_another(folder: Path, command: str) -> str:
+    """That a folder was written by another command, as the end of a sentence about it; empty if it was not."""
+    manifest = _read_manifest(folder)
+    return f"was written by slq {manifest['command']}" if manifest and manifest["command"] != command else ""
 
 
 def _sort_out(folder: Path, manifest: dict[str, Any]) -> tuple[list[str], list[str]]:

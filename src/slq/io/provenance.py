@@ -77,6 +77,7 @@ def provenance(seed: int | None = None) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "hardware": accelerator or f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "slq": version("slq"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": version("transformers"),
@@ -96,7 +97,7 @@ def record(content: Mapping[str, Any], *, command: str, device: str, seed: int |
     Returns:
         The content, then `command` and `provenance`.
     """
-    made_with = {**provenance(seed), "slq": version("slq"), "numpy": version("numpy"), "device": device}
+    made_with = {**provenance(seed), "numpy": version("numpy"), "device": device}
     return {**content, "command": command, "provenance": made_with}
 
 

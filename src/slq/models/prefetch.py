@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -69,6 +70,7 @@ class _Prepare(Dataset):
 def _in_a_process_of_its_own(_worker: int) -> None:
     info: Any = get_worker_info()
     info.dataset.processor.__setstate__({})  # with a lock of its own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the main one decides what it ends
 
 
 def _as_it_is(value: Any) -> Any:

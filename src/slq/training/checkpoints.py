@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,22 @@ from accelerate import Accelerator
 
 from slq.config import TrainConfig
 from slq.config.fields import result_settings
+from slq.encoders.base import Encoder
 from slq.errors import ResumeMismatchError
 from slq.io.files import map_os_errors
 from slq.models import FrozenModel
 from slq.types import Pair
 
 RUN_FILE = "run.json"
+PATTERN = "checkpoint-" + 7 * "[0-9]"
+_NAME = re.compile(PATTERN)
+_LENGTH = ("epochs", "max_steps")  # may grow: a run can be trained for longer
 _DATA = {"pairs_sha256": "training pairs", "validation_sha256": "validation pairs"}
 
 
-def run_record(config: TrainConfig, model: FrozenModel, pairs: Sequence[Pair], validation_pairs: Sequence[Pair]) -> dict[str, Any]:
+def run_record(
+    config: TrainConfig, model: FrozenModel, pairs: Sequence[Pair], validation_pairs: Sequence[Pair], start: Encoder | None = None
+) -> dict[str, Any]:
     """What decides the weights of a run, ready for JSON: options, base model, and the content of the pairs.
 
     Args:
@@ -30,11 +37,13 @@ def run_record(config: TrainConfig, model: FrozenModel, pairs: Sequence[Pair], v
         model: the base model.
         pairs: training pairs, in the order in which batches are drawn from them.
         validation_pairs: what the run is validated on.
+        start: what it begins with; None begins anew.
     """
     hashes = [_pair_sha256(pair) for pair in pairs]
     return {
         **result_settings(config),
         "base_model": model.identity.to_dict(),
+        "start": None if start is None else start.fingerprint,
         "pairs": len(pairs),
         "pairs_sha256": _sha256(sorted(hashes)),
         "pairs_order_sha256": _sha256(hashes),
@@ -58,10 +67,12 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
     before = json.loads(file.read_text(encoding="utf-8"))
     plain = json.loads(json.dumps(record))
     for name, value in plain.items():
-        if before.get(name, value) == value:  # an option that the run did not know yet had its default
+        if name in _LENGTH or before.get(name, value) == value:  # an option that the run did not know yet had its default
             continue
         if name in _DATA:
             what = f"the {_DATA[name]} are others than before"
+        elif name == "start":
+            what = f"it begins with {_begun(value)} and began with {_begun(before[name])}"
         elif name == "pairs_order_sha256":
             what = "the training pairs are in another order than before"
         else:
@@ -71,8 +82,13 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run, if there is one."""
-    found = sorted(path for path in folder.glob("checkpoint-*") if path.suffix != ".partial")
+    found = _checkpoints(folder)
     return found[-1] if found else None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those that `save` wrote, in order; a copy that somebody made under another name, such as `checkpoint-best`, is none of them."""
+    return sorted(path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
 
 
 def load_newest(accelerator: Accelerator, folder: Path) -> int:
@@ -115,9 +131,13 @@ def save(accelerator: Accelerator, folder: Path, step: int) -> None:
         if main:
             shutil.rmtree(partial, ignore_errors=True)  # what is left of one that failed only fills the disk
     if main:
-        for older in folder.glob("checkpoint-*"):
+        for older in _checkpoints(folder):
             if older != target:
                 shutil.rmtree(older, ignore_errors=True)
+
+
+def _begun(fingerprint: str | None) -> str:
+    return "nothing learned" if fingerprint is None else f"an adapter of the fingerprint {fingerprint}"
 
 
 def _pair_sha256(pair: Pair) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FINETUNED_FILE
 from slq.encoders.reuse import Prefetched
-from slq.errors import InputError, NonFiniteLossError
+from slq.errors import InputError, NonFiniteLossError, ResumeMismatchError
 from slq.io.files import write_json, write_jsonl, write_text
 from slq.io.outputs import OutputFolder
 from slq.io.provenance import provenance, seed_everything
@@ -28,11 +28,12 @@ from slq.models import FrozenModel, default_num_workers
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
-from slq.training.log import LOG_FILE, TrainingLog
+from slq.training.log import LOG_FILE, TRACKERS, TrainingLog, check_trackers
 from slq.training.methods import Trainable, create_trainable, learning_rate, plugins_of
-from slq.training.optim import MAX_GRAD_NORM, create_optimizer
+from slq.training.optim import MAX_GRAD_NORM, create_optimizer, refresh_learning_rate, warmup_of
 from slq.training.screening import Skipped, screen_pairs
 from slq.training.step import ContrastiveStep
+from slq.training.stopping import stop_after_step
 from slq.training.validation import split_validation, validate
 from slq.types import Item, Pair
 
@@ -41,7 +42,7 @@ HEADING = "Options of a run of slq; `slq train --config config.toml -o NEW` repe
 SKIPPED_FILE = "skipped.jsonl"  # items that could not be used, with reasons
 WRITES = (
     *(CONFIG_TOML, CONFIG_FILE, WEIGHTS_FILE, FINETUNED_FILE, LOG_FILE, SKIPPED_FILE, checkpoints.RUN_FILE, "leakage.json"),
-    *("checkpoint-*", "lora", "model", "tensorboard"),
+    *(checkpoints.PATTERN, f"{checkpoints.PATTERN}.partial", "lora", "model", *TRACKERS),
 )
 
 
@@ -57,6 +58,8 @@ def train(
     stop_after: int | None = None,
     after_step: Callable[[int, int, Encoder], None] = lambda step, total, encoder: None,
     recorded: Sequence[Any] = (),
+    start: Encoder | None = None,
+    command: str | None = None,
 ) -> Encoder:
     """Learn by `config.method` on pairs and save what was learned, beside `log.jsonl` and the newest checkpoint.
 
@@ -68,29 +71,35 @@ def train(
         out: the run's folder.
         config: every option; None for the defaults.
         validation_pairs: what is validated on; None: some of `pairs` are split off, as the options say.
-        resume: whether to resume from the newest checkpoint in `out`; on the CPU in float32 the weights are those of an unbroken run.
+        resume: whether to resume from the newest checkpoint in `out`; on the CPU in float32 the weights are those of an unbroken run. With
+            more epochs or steps than before the run goes on for longer, also one that is finished.
         overwrite: whether what an earlier run wrote there is replaced.
         show_progress: whether progress and notes are shown.
         stop_after: stop at this step as if interrupted.
         after_step: called with the steps done, those in all, and the encoder as it is then.
         recorded: configs that stand in `config.toml` before this one, such as the model's.
+        start: what an earlier run has learned on the same model, to begin with; None begins anew.
+        command: the command line, for the run's record.
 
     Returns:
         The encoder of what was learned: of latent queries, whose adapter `out` then holds, or a fine-tuned copy of the model.
 
     Raises:
         InputError: for pairs or options that cannot work.
+        KeyboardInterrupt: after Ctrl-C, when the step in hand is done and saved.
+        MissingExtraError: for a tracker that is not installed.
         OutputExistsError: if `out` holds something and neither `resume` nor `overwrite` is given.
         ResumeMismatchError: if a run is resumed with other data, another order of it, or other options.
         NonFiniteLossError: if the loss or its gradient is no finite number; that step is not saved.
         DiskFullError: if there is no room for a checkpoint.
     """
     config = config or TrainConfig()
+    check_trackers(config.report_to)
     loss = compose_loss(config)
     config = replace(config, learning_rate=learning_rate(model, config))
-    accelerator = _accelerator(out, config)
+    accelerator = Accelerator(step_scheduler_with_optimizer=False)  # else the schedule takes as many steps as there are processes
     show = show_progress and accelerator.is_main_process
-    OutputFolder.check(out, overwrite, resume="train" if resume else "")
+    OutputFolder.check(out, "train", overwrite=overwrite, resume=resume)
     pairs, skipped = _screened(pairs, model, show)
     if accelerator.is_main_process:
         console.list_failures([each.failure for each in skipped])
@@ -99,9 +108,10 @@ def train(
     batches = Batches(pairs, config.batch_size, config.positives_per_query, config.seed)
     if batches.steps_per_epoch == 0:
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
-    record = checkpoints.run_record(config, model, pairs, validation_pairs)
-    folder = _open_folder(accelerator, out, record, [*recorded, config], skipped, resume, overwrite)
-    run = Run(accelerator, out, folder, config, batches, validation_pairs, show)
+    record = checkpoints.run_record(config, model, pairs, validation_pairs, start)
+    made_with = {"data": None if config.data is None else str(config.data), "command": command, "provenance": provenance(config.seed)}
+    folder = _open_folder(accelerator, out, record, made_with, [*recorded, config], skipped, resume, overwrite)
+    run = Run(accelerator, out, folder, config, batches, validation_pairs, start, record["pairs_sha256"], show)
     return _learn(run, model, loss, resume, stop_after, after_step)
 
 
@@ -116,6 +126,8 @@ class Run:
         config: the options, with the learning rate.
         batches: which pairs meet in which step.
         validation_pairs: what is validated on; none, no validation.
+        start: what is begun with; None begins anew.
+        data_sha256: of the training pairs.
         show: whether this process shows progress and notes.
     """
 
@@ -125,6 +137,8 @@ class Run:
     config: TrainConfig
     batches: Batches
     validation_pairs: Sequence[Pair]
+    start: Encoder | None
+    data_sha256: str
     show: bool
 
     @property
@@ -141,6 +155,21 @@ class Run:
         """Whether a checkpoint follows a step."""
         return step % self.config.save_steps == 0 or step in (self.total, stop_after)
 
+    def told(self, scores: Mapping[str, float]) -> dict[str, Any]:
+        """What is recorded beside what was learned."""
+        begun, added = None if self.start is None else self.start.fingerprint, plugins_of(self.config)
+        return {
+            **result_settings(self.config),
+            "pairs": len(self.batches.pairs),
+            "data_sha256": self.data_sha256,
+            "steps": self.total,
+            "warmup_steps_taken": warmup_of(self.config, self.total),
+            "start": begun,
+            "final_scores": dict(scores),
+            **provenance(self.config.seed),
+            **({PLUGINS: added} if added else {}),
+        }
+
 
 def _learn(
     run: Run, model: FrozenModel, loss: Loss, resume: bool, stop_after: int | None, after_step: Callable[[int, int, Encoder], None]
@@ -150,53 +179,50 @@ def _learn(
     seed_everything(config.seed)
     rank, processes = accelerator.process_index, accelerator.num_processes
     trainable, own = create_trainable(model, config), partial(shard, rank=rank, processes=processes)
+    if run.start is not None:
+        trainable.start_from(run.start)
     num_workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
     truncated = model.item_processor.num_truncated
     _prefill(trainable, own(_items([*run.batches.pairs, *run.validation_pairs])), num_workers, run.show)
     optimizer, schedule = create_optimizer(trainable, config, total)
     network, optimizer, schedule = accelerator.prepare(ContrastiveStep(trainable, loss, rank, processes), optimizer, schedule)
     start = checkpoints.load_newest(accelerator, run.out) if resume else 0
+    _check_longer(run, start)
+    refresh_learning_rate(optimizer, schedule)
     if run.show:
         per_epoch = f"{run.batches.steps_per_epoch} steps an epoch, {total} in all"
         console.note(f"{len(run.batches.pairs)} pairs, effective batch size {config.batch_size}, {per_epoch}")
-    with TrainingLog(accelerator, run.out, total, start, run.show) as log:
+    log = TrainingLog(accelerator, run.out, config.report_to, total, run.batches.steps_per_epoch, start, run.show)
+    with log, stop_after_step(processes == 1) as asked_to_stop:
         steps = _steps(trainable, run.batches, start, min(total, stop_after or total), own, num_workers)
         for step, (batch, prefetched) in enumerate(steps, start + 1):
             batch_loss = network(batch, prefetched)
             accelerator.backward(batch_loss)
             grad_norm = accelerator.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
             _check_finite(step, batch_loss, grad_norm, run.out)
+            rate = optimizer.param_groups[0]["lr"]
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             if step == total and config.wise_ft_alpha < 1:
                 trainable.interpolate(config.wise_ft_alpha)
             scores = validate(trainable.encoder, run.validation_pairs) if run.is_due(step) else {}
-            log.step(step, batch_loss.item(), trainable.temperature.item(), float(grad_norm), len(batch.items), scores)
-            if run.saves(step, stop_after):
+            log.step(step, batch_loss.item(), trainable.temperature.item(), float(grad_norm), rate, len(batch.items), scores)
+            stops = asked_to_stop()
+            if stops or run.saves(step, stop_after):
                 checkpoints.save(accelerator, run.out, step)
                 if run.folder:
                     run.folder.keep()
             after_step(step, total, trainable.encoder)
+            if stops and step < total:
+                raise KeyboardInterrupt
     model.item_processor.warn_truncated(since=truncated)
     if run.folder and (stop_after is None or stop_after >= total):
-        pairs = len(run.batches.pairs)
-        told = {**result_settings(config), "pairs": pairs, "steps": total, "final_scores": log.scores, **provenance(config.seed)}
-        added = plugins_of(config)
-        trainable.save(run.out, told | ({PLUGINS: added} if added else {}))
+        trainable.save(run.out, run.told(log.scores))
         run.folder.finish()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return trainable.encoder
-
-
-def _accelerator(out: Path, config: TrainConfig) -> Accelerator:
-    trackers = [name for name in config.report_to if name != "none"]
-    return Accelerator(
-        log_with=trackers or None,
-        project_dir=str(out),
-        step_scheduler_with_optimizer=False,  # else the schedule takes as many steps as there are processes
-    )
 
 
 def _screened(pairs: Sequence[Pair], model: FrozenModel, show: bool) -> tuple[list[Pair], list[Skipped]]:
@@ -209,6 +235,7 @@ def _open_folder(
     accelerator: Accelerator,
     out: Path,
     record: dict[str, Any],
+    made_with: Mapping[str, Any],
     configs: Sequence[Any],
     skipped: Sequence[Skipped],
     resume: bool,
@@ -223,7 +250,7 @@ def _open_folder(
             folder = OutputFolder.resume(out, "train", WRITES)
         else:
             folder = OutputFolder.create(out, "train", overwrite=overwrite, writes=WRITES)
-        write_json(out / checkpoints.RUN_FILE, record)
+        write_json(out / checkpoints.RUN_FILE, {**record, **made_with})
         write_text(out / CONFIG_TOML, dump_config(list(configs), out, HEADING))
         if skipped:
             write_jsonl(out / SKIPPED_FILE, map(asdict, skipped))
@@ -250,6 +277,17 @@ def _steps(
     """The batch of each step, with what was prepared of this process's items while the model ran."""
     for epoch in batches.from_step(start, stop):
         yield from zip(epoch, trainable.prefetch_batches([own(batch.items) for batch in epoch], num_workers), strict=True)
+
+
+def _check_longer(run: Run, start: int) -> None:
+    """Refuse to resume a run for fewer steps than it has done, or one whose end was interpolated and is no point on its way."""
+    if start > run.total:
+        raise ResumeMismatchError(f"{run.out} has done {start} steps, and {run.total} are asked for: raise --epochs or --max-steps.")
+    if 0 < start < run.total and run.config.wise_ft_alpha < 1 and any((run.out / name).is_file() for name in (CONFIG_FILE, FINETUNED_FILE)):
+        raise ResumeMismatchError(
+            f"{run.out} ended with --wise-ft-alpha {run.config.wise_ft_alpha:g}, so it cannot be trained longer: begin a run with "
+            f"--model {run.out} and another --output."
+        )
 
 
 def _check_finite(step: int, loss: Tensor, grad_norm: Tensor | float, out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FineTunedModel
 from slq.encoders.latent import LatentEncoder
 from slq.encoders.reuse import Prefetched
-from slq.errors import PluginError
+from slq.errors import ConfigError, InputError, PluginError
 from slq.models import FrozenModel
 from slq.registry import ADVICE, Registry, plugin_of
 from slq.types import Item
@@ -57,6 +57,17 @@ class Trainable(nn.Module, ABC):
     @abstractmethod
     def interpolate(self, alpha: float) -> None:
         """Move between where training started (alpha 0) and what was learned (alpha 1); see WiSE-FT."""
+
+    def start_from(self, learned: Encoder) -> None:
+        """Begin at what an earlier run has learned on the same model.
+
+        Args:
+            learned: its encoder.
+
+        Raises:
+            InputError: if it cannot be gone on from, by default always.
+        """
+        raise InputError(f"{type(self).__name__} cannot begin at what was learned before ({learned.kind}): name the base model.")
 
     @abstractmethod
     def save(self, folder: Path, training: dict[str, Any]) -> None:
@@ -140,6 +151,13 @@ class LatentTrainable(Trainable):
         """Move between the start (alpha 0) and what was learned (alpha 1)."""
         self.queries.interpolate(self._start, alpha)
 
+    def start_from(self, learned: Encoder) -> None:
+        """Begin with the latent queries and the temperature of an adapter."""
+        if not isinstance(learned, LatentEncoder):
+            raise InputError(f"Latent queries cannot begin at {learned.kind}: name an adapter of latent queries, or the base model.")
+        self.queries.load_state_dict(learned.queries.state_dict())
+        self._start = self.queries.latents.detach().clone()
+
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
         """Cache the items' prefixes, and say how many."""
         self.encoder.prefill(items, progress, num_workers)
@@ -199,6 +217,14 @@ class FineTuneTrainable(Trainable):
     def interpolate(self, alpha: float) -> None:
         """Move between the start (alpha 0) and what was learned (alpha 1)."""
         self.encoder.interpolate(alpha)
+
+    @torch.no_grad()
+    def start_from(self, learned: Encoder) -> None:
+        """Begin with the weights of a fine-tuned model; its temperature is not saved with it."""
+        if not isinstance(learned, FineTunedModel) or learned.method != self.encoder.method:
+            raise InputError(f"Method {self.encoder.method} cannot begin at {learned.kind}: choose that method, or name the base model.")
+        for own, before in zip(self.weights, learned.trainable, strict=True):
+            own.copy_(before)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The weights at the chosen rate, the temperature at its own."""
@@ -328,6 +354,34 @@ def plugins_of(config: TrainConfig) -> list[dict[str, str]]:
             if plugin:
                 found.append({name: getattr(plugin, name) for name in ("group", "name", "distribution", "version")})
     return found
+
+
+def going_on_from(learned: Encoder, name: str, config: TrainConfig) -> TrainConfig:
+    """The options of a run that begins with what was learned before: those that shaped it are its own.
+
+    Args:
+        learned: an adapter's encoder, or a fine-tuned model.
+        name: what the user calls it.
+        config: the options of the run.
+
+    Raises:
+        ConfigError: for an option that says otherwise.
+        InputError: for what cannot be trained further.
+    """
+    if isinstance(learned, LatentEncoder):
+        queries = learned.queries
+        own = {"method": "latents", "num_latents": queries.num_latents, **queries.config}
+        own["add_generation_prompt"] = own.pop("generation_prompt")
+        own["init"] = learned.training.get("init", config.init)  # by which the learning rate is chosen where none is given
+    elif isinstance(learned, FineTunedModel):
+        own = {"method": learned.method, **{key: learned.training[key] for key in ("lora_rank", "lora_alpha", "train_vision_encoder")}}
+    else:
+        raise InputError(f"{name} ({learned.kind}) cannot be trained further: name an adapter, or a base model.")
+    for key, value in own.items():
+        given = getattr(config, key)
+        if given not in (value, options_of(TrainConfig)[key].default):
+            raise ConfigError(f"{key} is {given!r}, but {name} was learned with {value!r}: leave the option out to go on from it.")
+    return replace(config, **own)
 
 
 def init_rms(model: FrozenModel, init: str) -> float:

@@ -12,13 +12,14 @@ from slq import console
 from slq.config import ModelConfig, PreprocessingConfig, TrainConfig, from_values
 from slq.data import PairFile, read_pairs
 from slq.encoders.base import Encoder
-from slq.encoders.opening import open_model
+from slq.encoders.opening import open_base_and_encoder, tell_of_miniature
 from slq.errors import ConfigError
 from slq.evaluation.leakage import Leakage, compare_files
 from slq.io.files import write_json
 from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel
 from slq.training.loop import train as train_on_pairs
+from slq.training.methods import going_on_from
 from slq.types import Pair
 
 LEAKAGE_FILE = "leakage.json"
@@ -36,7 +37,7 @@ def train(
 
     Args:
         data: a file or folder of pairs, or the pairs themselves.
-        model: the base model by its name, as a config, or loaded.
+        model: the base model by its name, as a config, or loaded; or an adapter by its name, from which the run goes on.
         preprocessing: how items become tokens, for a model that is not loaded yet.
         config: every option at once.
         **options: instead of `config`, fields of `TrainConfig` by keyword, such as `output` and `num_latents`, and `preset="paper"`.
@@ -58,18 +59,25 @@ def train(
     return _train(config, pairs, model, preprocessing or PreprocessingConfig())
 
 
-def train_from_configs(config: TrainConfig, model: ModelConfig, preprocessing: PreprocessingConfig) -> Encoder:
-    """As `train`, with every option as the command line has it."""
-    return _train(config, None, model, preprocessing)
+def train_from_configs(config: TrainConfig, model: ModelConfig, preprocessing: PreprocessingConfig, command: str | None = None) -> Encoder:
+    """As `train`, with every option as the command line has it, which stands in the run's record."""
+    return _train(config, None, model, preprocessing, command)
 
 
 def _train(
-    config: TrainConfig, pairs: PairFile | None, model: str | FrozenModel | ModelConfig, preprocessing: PreprocessingConfig
+    config: TrainConfig,
+    pairs: PairFile | None,
+    model: str | FrozenModel | ModelConfig,
+    preprocessing: PreprocessingConfig,
+    command: str | None = None,
 ) -> Encoder:
     """Read what is to be read, refuse before anything is loaded what cannot work, and train."""
     if config.output is None:
         raise ConfigError("output is missing: name the folder for the adapter.")
-    OutputFolder.check(config.output, config.overwrite, keep=config.data, resume="train" if config.resume else "")
+    named = ModelConfig(model=model) if isinstance(model, str) else model
+    output = config.output
+    reads = [config.data, *config.test_sets, *([] if isinstance(named, FrozenModel) else [named.model, named.base_model])]
+    OutputFolder.check(config.output, "train", overwrite=config.overwrite, keep=reads, resume=config.resume)
     if pairs is None:
         if config.data is None:
             raise ConfigError("data is missing: name a file of pairs, or hand over the pairs.")
@@ -77,18 +85,28 @@ def _train(
         console.list_failures(pairs.failures)
     leakages = _warn_of_overlap(pairs, config.test_sets)
     recorded: list[Any] = []
-    if not isinstance(model, FrozenModel):
-        named = ModelConfig(model=model) if isinstance(model, str) else model
-        recorded, model = [named, preprocessing], open_model(named, preprocessing)
+    start = None
+    if isinstance(named, FrozenModel):
+        base = named
+    else:
+        recorded = [named, preprocessing]
+        with console.waiting("loading the model"):
+            base, start = open_base_and_encoder(named, preprocessing)
+        tell_of_miniature(base)
+        if start is not None:
+            config = going_on_from(start, named.model, config)
+            console.note(f"Going on from {named.model}, on {base.identity.name}.")
     return train_on_pairs(
         pairs.pairs,
-        model,
-        config.output,
+        base,
+        output,
         config,
         resume=config.resume,
         overwrite=config.overwrite,
-        after_step=_write_after_first_step(leakages, config.output),
+        after_step=_write_after_first_step(leakages, output),
         recorded=recorded,
+        start=start,
+        command=command,
     )
 
 

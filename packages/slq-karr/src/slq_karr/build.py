@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from slq.errors import Failure, InputError
+from slq.errors import Failure, InputError, OutputExistsError
 from slq.io.files import map_os_errors
+from slq.io.outputs import check_reads
 from slq_karr.answers import read_caption, read_query, read_targets, read_truth
 from slq_karr.candidates import CANDIDATES, SKIPPED, QueryCandidate, read_own_rows, write_candidates
 from slq_karr.categories import label, quotas
@@ -23,10 +24,11 @@ from slq_karr.prompts import Prompts
 from slq_karr.request_log import RequestLog
 from slq_karr.request_runner import Progress, Request, RequestRunner
 from slq_karr.schedule import QueryPlan, Schedule
-from slq_karr.settings import Options, settle
+from slq_karr.settings import SETTINGS, Options, settle
 from slq_karr.surface import Queries, Surface, mentions
 from slq_karr.verify import FindLeaks, check_words, judge_answerable, judge_true, own_leaks
 
+LOG_FILE = "requests.jsonl"
 READ_AHEAD = 1.5  # images whose targets are looked for, to each query that lacks: not every image has one of the category that lacks
 
 
@@ -75,12 +77,15 @@ def build(
         All candidates of the set, what was skipped, and what is missing.
 
     Raises:
+        OutputError: if the folder holds the images, or files that no build wrote there.
         InputError: if the set was begun with other settings, or asking had to end before the set was whole; what there is by then is
             written, and the next run resumes from it.
     """
     options, limits, find_leaks = options or Options(), limits or Limits(), find_leaks or own_leaks()
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise InputError(f"{out} lies among the images of {images}, and would be taken for some of them: choose a folder beside it.")
+    check_reads(out, [images])
+    _check_folder(out)
     source = find_source(images)
     settings = {
         "images": str(images),
@@ -94,13 +99,23 @@ def build(
     }
     with map_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    with RequestLog(out / "requests.jsonl") as log:
+    with RequestLog(out / LOG_FILE) as log:
         settle(out, settings)
         gallery, failures = gather(source, out)
         runner = RequestRunner(model, log, limits, backoff, on_progress)
         run = _Build(out, gallery, runner, prompts, options, find_leaks)
         run.skipped += [{"id": each.item, "stage": "images", "reason": each.reason} for each in failures]
         return run.all_stages()
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder with files of somebody's own, which those of a set could replace; a log of requests may stand there beforehand."""
+    if (
+        out.is_dir()
+        and not (out / SETTINGS).is_file()
+        and (foreign := [path for path in out.iterdir() if not path.name.startswith(LOG_FILE)])
+    ):
+        raise OutputExistsError(f"{out} holds {foreign[0].name} and no {SETTINGS} of a set: choose a new or an empty folder.")
 
 
 class _Build:
