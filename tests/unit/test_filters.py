@@ -7,8 +7,7 @@ import pytest
 
 from slq.errors import InputError
 from slq.index import Row
-from slq.index.filters import as_scalar, parse_filter
-from slq.index.store import And, Eq, In, Not, Range, check_filter, matches
+from slq.index.filters import And, Eq, In, Not, Range, as_scalar, check_filter, matches, parse_filter
 
 
 @pytest.mark.parametrize(

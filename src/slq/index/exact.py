@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from slq.errors import Failure, OutputError, StoreCorruptError, StoreError, StoreLockedError
+from slq.index.filters import Filter, check_filter, matches
 from slq.index.logfile import checksum, checksum_of, from_line, to_line, write_at
 from slq.index.scoring import candidates, score_again
-from slq.index.store import FORMAT, Filter, Hit, Row, StoreMetadata, check_filter, check_queries, check_rows, matches
+from slq.index.store import FORMAT, Hit, Row, StoreMetadata, check_queries, check_rows
 from slq.io.files import crash_point, is_sibling, map_os_errors, sync, write_json
 
 STORE_FILE, LOCK_FILE = "store.json", "lock"

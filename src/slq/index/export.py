@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 
 from slq.errors import DataError, Failure, FingerprintMismatchError, InputError, MissingExtraError
+from slq.index.filters import Filter, matches
 from slq.index.scoring import candidates, score_again
-from slq.index.store import Filter, Hit, Row, matches
+from slq.index.store import Hit, Row
 from slq.io.files import map_os_errors, write_atomic, write_json, write_jsonl
 from slq.io.outputs import OutputFolder, check_output_file
 from slq.types import Embeddings

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from slq.errors import Failure, FingerprintMismatchError, InputError
+from slq.index.filters import COLUMNS, Filter, Scalar, is_scalar
 from slq.registry import Registry
 
 FORMAT = 1
-Scalar = str | int | float | bool
-COLUMNS = ("id", "text", "image", "content_hash")  # of a row; any other field of a filter is one of its metadata
 
 
 @dataclass(frozen=True, eq=False)  # an array has no single truth value
@@ -120,48 +118,6 @@ class StoreMetadata:
             )
 
 
-@dataclass(frozen=True)
-class Eq:
-    """A field has this value. A number never equals a text or a bool."""
-
-    field: str
-    value: Scalar
-
-
-@dataclass(frozen=True)
-class In:
-    """A field has one of these values."""
-
-    field: str
-    values: tuple[Scalar, ...]
-
-
-@dataclass(frozen=True)
-class Range:
-    """A field lies between two bounds, which belong to it; None for no bound. Numbers and texts, each among themselves."""
-
-    field: str
-    low: int | float | str | None = None
-    high: int | float | str | None = None
-
-
-@dataclass(frozen=True)
-class And:
-    """All parts hold; always without parts."""
-
-    parts: tuple[Filter, ...]
-
-
-@dataclass(frozen=True)
-class Not:
-    """The part does not hold; true of a row that lacks the part's field."""
-
-    part: Filter
-
-
-Filter = Eq | In | Range | And | Not
-
-
 class Store(Protocol):
     """Rows by id, durable: `upsert` and `delete` return when the change would survive a power cut.
 
@@ -174,23 +130,55 @@ class Store(Protocol):
     metadata: StoreMetadata
 
     def upsert(self, rows: Sequence[Row]) -> None:
-        """Store rows, in place of those that have their ids; of rows with one id the last counts."""
+        """Store rows, in place of those that have their ids; of rows with one id the last counts.
+
+        Args:
+            rows: all of them are stored, or none.
+
+        Raises:
+            InputError: if a row is not what it should be; see `check_rows`.
+        """
         ...
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove rows; returns how many there were. Ids that are not there do not matter."""
+        """Remove rows.
+
+        Args:
+            ids: of rows; those that are not there do not matter.
+
+        Returns:
+            How many there were.
+        """
         ...
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        """The rows of these ids that are there, in the order of the ids."""
+        """The rows of these ids that are there, in the order of the ids.
+
+        Args:
+            ids: of rows.
+        """
         ...
 
     def search(self, vectors_QD: np.ndarray, k: int, *, filter: Filter | None = None, exact: bool = False) -> list[list[Hit]]:
-        """The k rows with the largest inner product for each query, best first, equal ones by id. exact: compare every row."""
+        """The k rows with the largest inner product for each query, best first, equal ones by id.
+
+        Args:
+            vectors_QD: (Q, D).
+            k: how many results.
+            filter: only rows that pass it; None for all.
+            exact: compare every row.
+
+        Raises:
+            InputError: for vectors of another width, NaN, k < 1, or what is no filter.
+        """
         ...
 
     def scan(self, batch_size: int = 1024) -> Iterator[list[Row]]:
-        """All rows, in batches; those stored or removed meanwhile may or may not be among them."""
+        """All rows, in batches; those stored or removed meanwhile may or may not be among them.
+
+        Args:
+            batch_size: rows at a time, at most.
+        """
         ...
 
     def __len__(self) -> int:
@@ -215,7 +203,16 @@ class OpenStore(Protocol):
     """What a store is registered as: opens the one at a place."""
 
     def __call__(self, location: Path, metadata: StoreMetadata | None = None) -> Store:
-        """Open a store; `metadata` makes one where there is none, and must fit one that is there."""
+        """Open a store, or make one.
+
+        Args:
+            location: its folder.
+            metadata: makes a store where there is none, and must fit one that is there; None opens what is there.
+
+        Raises:
+            FingerprintMismatchError: if another encoder made its vectors.
+            StoreError: if there is no store and no metadata, or it cannot be opened.
+        """
         ...
 
 
@@ -261,54 +258,6 @@ def check_is_folder(folder: Path) -> None:
         )
 
 
-def matches(filter: Filter, row: Row) -> bool:
-    """Whether a row passes a filter: the meaning of filters, for every store.
-
-    Args:
-        filter: the tree.
-        row: what is asked about.
-    """
-    match filter:
-        case Eq(name, value):
-            return _same(_value(row, name), value)
-        case In(name, values):
-            found = _value(row, name)
-            return any(_same(found, value) for value in values)
-        case Range(name, low, high):
-            return _lies_between(_value(row, name), low, high)
-        case And(parts):
-            return all(matches(part, row) for part in parts)
-        case Not(part):
-            return not matches(part, row)
-
-
-def check_filter(filter: Filter | None) -> None:
-    """Refuse what is no filter.
-
-    Args:
-        filter: the tree; None passes.
-
-    Raises:
-        InputError: for anything but the five kinds of filter with values of their types.
-    """
-    match filter:
-        case None:
-            return
-        case And(parts) if isinstance(parts, tuple):
-            for part in parts:
-                check_filter(part) if part is not None else _refuse(part)
-        case Not(part) if part is not None:
-            check_filter(part)
-        case Eq(str(), value) if _is_scalar(value):
-            return
-        case In(str(), values) if isinstance(values, tuple) and all(map(_is_scalar, values)):
-            return
-        case Range(str(), low, high) if all(bound is None or (_is_scalar(bound) and not isinstance(bound, bool)) for bound in (low, high)):
-            return
-        case _:
-            _refuse(filter)
-
-
 def check_rows(rows: Sequence[Row], dim: int) -> None:
     """Refuse rows that a store cannot take, before any is written.
 
@@ -329,7 +278,7 @@ def check_rows(rows: Sequence[Row], dim: int) -> None:
         for name, value in row.metadata.items():
             if not isinstance(name, str) or not name or name in COLUMNS:
                 raise InputError(f"{row.id!r}: {name!r} cannot name metadata; choose a name other than {', '.join(COLUMNS)}")
-            if not _is_scalar(value):
+            if not is_scalar(value):
                 raise InputError(f"{row.id!r}: the metadata {name!r} must be a text, a number or a bool, not {value!r}")
 
 
@@ -352,31 +301,3 @@ def check_queries(vectors_QD: np.ndarray, dim: int, k: int) -> np.ndarray:
     if not np.isfinite(queries_QD).all():
         raise InputError("the query vectors hold NaN or infinity")
     return queries_QD
-
-
-def _value(row: Row, name: str) -> Scalar | None:
-    return getattr(row, name) if name in COLUMNS else row.metadata.get(name)
-
-
-def _same(found: Scalar | None, value: Scalar) -> bool:
-    return found is not None and isinstance(found, bool) == isinstance(value, bool) and found == value
-
-
-def _lies_between(found: Any, low: Any, high: Any) -> bool:
-    """Whether numbers among numbers, or texts among texts, are in order."""
-    if found is None or isinstance(found, bool):
-        return False
-    bounds = [bound for bound in (low, high) if bound is not None]
-    if any(isinstance(bound, str) != isinstance(found, str) for bound in bounds):
-        return False
-    return (low is None or low <= found) and (high is None or found <= high)
-
-
-def _is_scalar(value: object) -> bool:
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _refuse(filter: object) -> None:
-    raise InputError(f"{filter!r} is no filter; build one of Eq, In, Range, And and Not, with texts, numbers and bools")

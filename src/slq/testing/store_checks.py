@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from slq.errors import InputError
-from slq.index.store import And, Eq, Filter, In, Not, OpenStore, Range, Row, StoreMetadata
+from slq.index.filters import And, Eq, Filter, In, Not, Range
+from slq.index.store import OpenStore, Row, StoreMetadata
 from slq.testing.stores import DIM, METADATA, Check, assert_finds, assert_holds, assert_raises, assert_same, make_queries, make_rows
 
 CHECKS: list[Check] = []

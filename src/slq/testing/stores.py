@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from slq.errors import Failure, StoreError
-from slq.index.store import Filter, Hit, OpenStore, Row, Scalar, Store, StoreMetadata, check_filter, check_queries, check_rows, matches
+from slq.index.filters import Filter, Scalar, check_filter, matches
+from slq.index.store import Hit, OpenStore, Row, Store, StoreMetadata, check_queries, check_rows
 from slq.testing.subject import Subject, said
 
 DIM = 8
