@@ -40,17 +40,30 @@ settings = Settings()
 
 
 def result(text: str = "") -> None:
-    """Print a line of a result to stdout."""
+    """Print a line of a result to stdout.
+
+    Args:
+        text: the line.
+    """
     print(text, file=sys.stdout)
 
 
 def result_json(document: Any) -> None:
-    """Print one JSON document to stdout: on a terminal with line breaks, in a pipe on one line."""
+    """Print one JSON document to stdout: on a terminal with line breaks, in a pipe on one line.
+
+    Args:
+        document: what JSON can hold.
+    """
     print(json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), file=sys.stdout)
 
 
 def show(document: Any, text: Callable[[], None]) -> None:
-    """Print a result: as one JSON document with --json, else as `text` prints it."""
+    """Print a result: as one JSON document with --json, else as `text` prints it.
+
+    Args:
+        document: for --json.
+        text: prints the result for a person.
+    """
     if settings.json:
         result_json(document)
     else:
@@ -58,7 +71,12 @@ def show(document: Any, text: Callable[[], None]) -> None:
 
 
 def show_lines(documents: Sequence[Any], text: Callable[[], None]) -> None:
-    """Print a result of many parts: as one JSON document a line with --json, else as `text` prints it."""
+    """Print a result of many parts: as one JSON document a line with --json, else as `text` prints it.
+
+    Args:
+        documents: for --json, one a line.
+        text: prints the result for a person.
+    """
     if settings.json:
         for document in documents:
             print(json.dumps(document, ensure_ascii=False), file=sys.stdout)
@@ -67,29 +85,50 @@ def show_lines(documents: Sequence[Any], text: Callable[[], None]) -> None:
 
 
 def note(text: str) -> None:
-    """Say on stderr what is good to know, unless --quiet."""
+    """Say on stderr what is good to know, unless --quiet.
+
+    Args:
+        text: the line.
+    """
     if not settings.quiet:
         print(text, file=sys.stderr)
 
 
 def detail(text: str) -> None:
-    """Say on stderr what only --verbose asks for."""
+    """Say on stderr what only --verbose asks for.
+
+    Args:
+        text: the line.
+    """
     if settings.verbose:
         print(text, file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """Say on stderr what may be wrong."""
+    """Say on stderr what may be wrong.
+
+    Args:
+        text: a sentence.
+    """
     _coloured(f"Warning: {text}", "yellow")
 
 
 def error(text: str) -> None:
-    """Say on stderr what went wrong."""
+    """Say on stderr what went wrong.
+
+    Args:
+        text: a sentence.
+    """
     _coloured(f"Error: {text}", "red")
 
 
 def list_failures(failures: Sequence[Failure], heading: str = "item(s) skipped:") -> None:
-    """List on stderr every item that was skipped, with the reason."""
+    """List on stderr every item that was skipped, with the reason.
+
+    Args:
+        failures: what was skipped.
+        heading: what stands behind their number.
+    """
     if failures:
         _coloured(f"{len(failures)} {heading}", "yellow")
         for failure in failures:
@@ -98,6 +137,10 @@ def list_failures(failures: Sequence[Failure], heading: str = "item(s) skipped:"
 
 def percent(fraction: float, interval: Sequence[float] | None = None) -> str:
     """A fraction in percent, with its interval in brackets where it has one.
+
+    Args:
+        fraction: from 0 to 1.
+        interval: its bounds, from 0 to 1; None for none.
 
     Example:
         >>> percent(0.5, (0.4, 0.625))
@@ -108,7 +151,11 @@ def percent(fraction: float, interval: Sequence[float] | None = None) -> str:
 
 
 def metric(value: Any) -> str:
-    """A metric: fractions in percent, counts as they are."""
+    """A metric: fractions in percent, counts as they are.
+
+    Args:
+        value: a fraction or a count.
+    """
     return percent(value) if isinstance(value, float) else str(value)
 
 
@@ -136,7 +183,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], turn: bool = Tru
 
 
 def pairs_of(values: Mapping[str, Any]) -> None:
-    """Print names and values to stdout, one pair a line."""
+    """Print names and values to stdout, one pair a line.
+
+    Args:
+        values: by name.
+    """
     width = max(map(len, values), default=0) + 1
     for name, value in values.items():
         result(f"{name + ':':<{width}} {value}")
@@ -151,12 +202,24 @@ class ProgressBar:
         self._task: TaskID | None = None if progress is None else progress.add_task(description, total=total, note="")
 
     def __call__(self, count: int = 1, note: str | None = None) -> None:
-        """Advance by a count; without a note the rate so far is shown."""
+        """Advance by a count; without a note the rate so far is shown.
+
+        Args:
+            count: how much was done since the last call.
+            note: stands beside the bar; None for the rate so far.
+        """
         self._done += count
         self._show(completed=self._done, note=note)
 
     def update(self, *, completed: int, total: int | None = None, description: str | None = None, note: str | None = None) -> None:
-        """Set what is done, and where given the total, the description and the note."""
+        """Set what is done, and where given the total, the description and the note.
+
+        Args:
+            completed: how much is done.
+            total: how much there is; None for what it was.
+            description: what is done; None for what it was.
+            note: stands beside the bar; None for the rate so far.
+        """
         self._done = completed
         self._show(completed=completed, note=note, **{key: value for key, value in _given(total=total, description=description)})
 
@@ -197,7 +260,11 @@ def progress_bar(description: str, total: int | None = None, *, show: bool = Tru
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """A sign of life on stderr for what takes long once and cannot be counted ahead."""
+    """A sign of life on stderr for what takes long once and cannot be counted ahead.
+
+    Args:
+        what: is waited for.
+    """
     if settings.quiet or not sys.stderr.isatty():
         yield
         return

@@ -94,7 +94,7 @@ class MeanPooling:
         return functional.normalize(states_BND.float().mean(dim=1), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
-        """(D,): one vector an item."""
+        """(D,): one vector an item; see `Pooling.vector_shape`."""
         return (dim,)
 
 
@@ -108,7 +108,7 @@ class LastPooling:
         return functional.normalize(states_BND[:, -1].float(), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
-        """(D,): one vector an item."""
+        """(D,): one vector an item; see `Pooling.vector_shape`."""
         return (dim,)
 
 
@@ -128,5 +128,5 @@ class MultiVectorPooling:
         return functional.normalize(states_BND[:, : self.size].float(), dim=-1)
 
     def vector_shape(self, dim: int) -> tuple[int, ...]:
-        """(G, D): `size` vectors an item."""
+        """(G, D): `size` vectors an item; see `Pooling.vector_shape`."""
         return (self.size, dim)

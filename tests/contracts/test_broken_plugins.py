@@ -22,7 +22,8 @@ from slq.index.store import StoreMetadata, open_store, stores
 from slq.losses import LossBatch, compose_loss, create_loss, losses
 from slq.models.families import families, family_of
 from slq.pooling import create_pooling, pool, poolings
-from slq.training.methods import create_trainable, learning_rate, methods, plugins_of
+from slq.training.methods import methods
+from slq.training.start import create_trainable, learning_rate, plugins_of
 
 NUMBERS = count()
 REGISTRIES = {each.group: each for each in (benchmarks, families, losses, methods, poolings, stores)}

@@ -20,7 +20,7 @@ from slq.errors import ConfigError, InputError, MissingExtraError, NonFiniteLoss
 from slq.io.provenance import parameter_hash
 from slq.training import PRESETS, TrainConfig, train
 from slq.training.batches import Batches
-from slq.training.methods import going_on_from, learning_rate
+from slq.training.start import going_on_from, learning_rate
 from slq.training.validation import split_validation
 from slq.types import Item, Pair
 

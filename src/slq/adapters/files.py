@@ -141,7 +141,11 @@ def load_learned_on(learned_on: Mapping[str, Any], loading: Mapping[str, Any]) -
 
 
 def training_in_this_format(training: Mapping[str, Any]) -> dict[str, Any]:
-    """How something was learned, with the names that earlier formats gave to options replaced."""
+    """How something was learned, with the names that earlier formats gave to options replaced.
+
+    Args:
+        training: what the file holds.
+    """
     told = dict(training)
     if "start_share" in told:
         told["wise_ft_alpha"] = 1 - told.pop("start_share")

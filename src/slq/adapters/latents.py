@@ -155,5 +155,9 @@ class LatentQueries(nn.Module):
 
 
 def temperature_of(log_temperature: Tensor) -> Tensor:
-    """The divisor of cosines that a learned logarithm stands for, clamped to [0.01, 1]."""
+    """The divisor of cosines that a learned logarithm stands for, clamped to [0.01, 1].
+
+    Args:
+        log_temperature: scalar.
+    """
     return log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)

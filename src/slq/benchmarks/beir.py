@@ -11,7 +11,7 @@ from slq.errors import DataError
 
 
 def load_beir(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """One's own data; the variant is the split."""
+    """One's own data in BEIR layout; the variant is the split; see `Load`."""
     refuse("beir", prompts, revision)
     if data is None:
         raise DataError("'beir' is for data of your own; give the folder that holds corpus.jsonl, queries.jsonl and qrels/")

@@ -46,7 +46,7 @@ class CirrQuery:
 
 
 def load_cirr(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """CIRR and CIRR subset of a split. Raises DataError if the copy is not as it should be."""
+    """CIRR and the CIRR subset of a split; see `Load`."""
     if variant == "test" and data is None:
         raise DataError("the test split of 'cirr' is read from a local copy; give its folder, as `slq benchmarks cirr` shows it")
     if data is None:

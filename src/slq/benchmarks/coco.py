@@ -63,7 +63,18 @@ class Captions:
 
 
 def load_captions(name: str, data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """COCO or Flickr30K as two sets. Raises DataError if the copy is not as it should be."""
+    """COCO or Flickr30K as two sets.
+
+    Args:
+        name: which of the two; for the others see `Load`.
+        data: see `Load`.
+        variant: see `Load`.
+        prompts: see `Load`.
+        revision: see `Load`.
+
+    Raises:
+        DataError: if the copy is not as it should be.
+    """
     captions = read_captions(name, data, variant, revision)
     templates = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
     words = {id_: prompted(Item(text), templates.get("text")) for id_, text in captions.texts().items()}
@@ -77,21 +88,38 @@ def load_captions(name: str, data: Path | None, variant: str, prompts: bool, rev
 
 
 def described(name: str, captions: Captions, variant: str) -> str:
-    """The beginning of a protocol: which images and captions."""
+    """The beginning of a protocol: which images and captions.
+
+    Args:
+        name: `coco` or `flickr30k`.
+        captions: what is scored.
+        variant: `five` for the first five captions of an image.
+    """
     kept = "the first five captions of each" if variant == "five" else "all captions"
     count, words = len(captions.of_image), sum(map(len, captions.of_image.values()))
     return f"{SOURCES[name].title}, Karpathy's test split, {count:,} images with {kept} ({words:,})"
 
 
 def prompts_told(prompts: bool) -> str:
-    """The end of a protocol: whether there are prompts."""
+    """The end of a protocol: whether there are prompts.
+
+    Args:
+        prompts: whether the papers' prompts stand around the items.
+    """
     return "with E5-V's prompts" if prompts else "without prompts"
 
 
 def both_ways(
     captions: Captions, words: Mapping[str, Item], image_prompt: str | None, names: tuple[str, str]
 ) -> tuple[RetrievalSet, RetrievalSet]:
-    """Text to image and image to text; a caption that several images share is relevant to all of them."""
+    """Text to image and image to text; a caption that several images share is relevant to all of them.
+
+    Args:
+        captions: of the test split.
+        words: the captions as items, by caption id.
+        image_prompt: put around images; None for none.
+        names: of the two sets.
+    """
     images = captions.images
     own = {id_: [f"{id_}#{number}" for number in range(len(texts))] for id_, texts in captions.of_image.items()}
     alike: dict[str, dict[str, int]] = {}
@@ -111,7 +139,17 @@ def both_ways(
 
 
 def read_captions(name: str, data: Path | None, variant: str, revision: str | None) -> Captions:
-    """The test split's captions, from Karpathy's file or from tables."""
+    """The test split's captions, from Karpathy's file or from tables.
+
+    Args:
+        name: `coco` or `flickr30k`.
+        data: folder of a local copy; None to fetch it.
+        variant: `five` for the first five captions of an image.
+        revision: commit on the hub; None for the newest.
+
+    Raises:
+        DataError: if the copy cannot be had or is not as it should be.
+    """
     source = SOURCES[name]
     commit = None
     if data is None:

@@ -57,7 +57,7 @@ class Category:
 
 
 def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """One set a category (two with both orders) and their average. Raises DataError if the copy is not as it should be."""
+    """One set a category (two with both orders) and their average; see `Load`."""
     if data is None:
         folders, found_revision = fetch(HUB_IDS, revision)
         categories = _from_hub(*folders)

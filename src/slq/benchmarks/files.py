@@ -20,7 +20,16 @@ _SPLIT = re.compile(r"(train|restval|validation|val|dev|test)[^/]*$")
 
 
 def read_json(path: Path, kind: type, advice: str) -> Any:
-    """The content of a JSON file that must be a list or an object (`kind`); raises DataError, with `advice` if it is missing."""
+    """The content of a JSON file that must be a list or an object with entries.
+
+    Args:
+        path: of the file.
+        kind: `list` or `dict`.
+        advice: what to do if it is missing.
+
+    Raises:
+        DataError: if it is missing or holds something else.
+    """
     content = tables.read_json(path, advice, "fetch the file again")
     if not isinstance(content, kind) or not content:
         wanted = "a list of entries" if kind is list else "an object with entries"
@@ -29,7 +38,17 @@ def read_json(path: Path, kind: type, advice: str) -> Any:
 
 
 def field(entry: object, name: str, kind: type, where: str) -> Any:
-    """A field of an annotation; raises DataError if it is missing or of another kind."""
+    """A field of an annotation.
+
+    Args:
+        entry: the annotation.
+        name: of the field.
+        kind: type of its value: text, list, object or whole number.
+        where: file and entry, for the message.
+
+    Raises:
+        DataError: if it is missing, empty or of another kind.
+    """
     value = entry.get(name) if isinstance(entry, Mapping) else None
     if not isinstance(value, kind) or isinstance(value, bool) or value in ("", [], {}):
         wanted = {str: "a text", list: "a list", dict: "an object", int: "a whole number"}[kind]
@@ -38,7 +57,16 @@ def field(entry: object, name: str, kind: type, where: str) -> Any:
 
 
 def texts(entry: object, name: str, where: str) -> list[str]:
-    """A field that holds texts; raises DataError otherwise."""
+    """A field of an annotation that holds texts.
+
+    Args:
+        entry: the annotation.
+        name: of the field.
+        where: file and entry, for the message.
+
+    Raises:
+        DataError: if it is missing, empty or holds something else.
+    """
     values = field(entry, name, list, where)
     if not all(isinstance(value, str) for value in values):
         raise DataError(f"{where}: {name!r} must hold texts alone, not {_short(values)}; check that the file is the benchmark's own")
@@ -51,7 +79,14 @@ def _short(value: object) -> str:
 
 
 def good_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The rows of a table; a broken one is raised, since a benchmark with a row less is another benchmark."""
+    """The rows of a table; a broken one is raised, since a benchmark with a row less is another benchmark.
+
+    Args:
+        path: of a table.
+
+    Raises:
+        DataError: for the first row that is broken.
+    """
     for source, row in read_rows(path):
         if isinstance(row, DataError):
             raise row
@@ -63,6 +98,11 @@ def tables_of(folder: Path, split: str, suffixes: Sequence[str] = (".parquet",))
 
     A split is told by the file's name (`test-00000-of-00002.parquet`); where no name tells one, every table is meant. Raises
     DataError if there are tables of other splits alone.
+
+    Args:
+        folder: of a local copy.
+        split: such as `test`.
+        suffixes: of tables.
     """
     found = sorted(file for suffix in suffixes for place in (folder, folder / "data") for file in place.glob(f"*{suffix}"))
     splits = {file: match[1] for file in found if (match := _SPLIT.match(file.stem))}
@@ -76,7 +116,11 @@ def tables_of(folder: Path, split: str, suffixes: Sequence[str] = (".parquet",))
 
 
 def digest(files: Iterable[Path]) -> str:
-    """`sha256:...` over the annotation files that were read: what names a local copy."""
+    """`sha256:...` over the annotation files that were read: what names a local copy.
+
+    Args:
+        files: in an order that is always the same.
+    """
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -107,7 +151,17 @@ def cache_folder() -> Path:
 
 
 def cached_file(kind: str, key: str, suffix: str, make: Callable[[], bytes]) -> Path:
-    """A file in that folder, made if it is not there yet; `key` must tell its content. Raises OutputError if it cannot be written."""
+    """A file in that folder, made if it is not there yet.
+
+    Args:
+        kind: subfolder.
+        key: tells the content.
+        suffix: of the file's name.
+        make: gives the content.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
     store = _store(cache_folder() / kind, suffix)
     path = store.path(key) or store.put(key, make())
     assert path is not None  # a required store raises instead
@@ -120,6 +174,11 @@ def _store(folder: Path, suffix: str) -> RecordStore[bytes]:
 
 
 def cached_image(content: bytes, name: str = "") -> Path:
-    """The file of an image that came as bytes, encoded as it was; equal bytes share a file."""
+    """The file of an image that came as bytes, encoded as it was; equal bytes share a file.
+
+    Args:
+        content: bytes of an image file.
+        name: what it was called, for its suffix.
+    """
     suffix = Path(name).suffix.lower()
     return cached_file("images", hashlib.sha256(content).hexdigest(), suffix if suffix in IMAGE_SUFFIXES else ".image", lambda: content)

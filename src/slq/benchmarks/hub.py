@@ -12,9 +12,14 @@ from slq.io.hub import snapshot
 def fetch(hub_ids: Sequence[str], revision: str | None, only: Sequence[str | None] = ()) -> tuple[tuple[Path, ...], str]:
     """The folders of data sets on the hub, and their commits joined by `+`, which given as `revision` fetches the same again.
 
-    only: for each data set a pattern of the files that are needed (None: all).
+    Args:
+        hub_ids: of the data sets.
+        revision: a commit of each, joined by `+`; None for the newest.
+        only: for each data set a pattern of the files that are needed, None for all.
 
-    Raises DataError if one is not on this machine and cannot be fetched, InputError if `revision` does not name one for each.
+    Raises:
+        DataError: if one is not on this machine and cannot be fetched.
+        InputError: if `revision` does not name one for each.
     """
     revisions = revision.split("+") if revision else [None] * len(hub_ids)
     if len(revisions) != len(hub_ids):

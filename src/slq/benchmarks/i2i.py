@@ -15,7 +15,7 @@ from slq.types import Item
 
 
 def load_rendered(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """Captions as images, five of each image. Raises DataError if the copy is not as it should be."""
+    """Captions as images, five of each image; see `Load`."""
     captions = read_captions(variant, data, "five", revision)
     template = IMAGE_PROMPT if prompts else None
     rendered = {id_: prompted(Item(image=rendered_file(text)), template) for id_, text in captions.texts().items()}

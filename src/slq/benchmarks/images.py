@@ -31,20 +31,40 @@ class Images:
         return image_id in self.paths
 
     def item(self, image_id: str, text: str | None = None) -> Item:
-        """The image, with a text if one is given; for a query also if it is missing."""
+        """The image, with a text if one is given; for a query also if it is missing.
+
+        Args:
+            image_id: of an image that was looked for.
+            text: of the query, if it has one.
+        """
         return Item(text, self.paths[image_id])
 
     def found(self, image_ids: Iterable[str] | None = None) -> list[str]:
-        """The ids of those that are there, of all or of the given."""
+        """The ids of those that are there, of all or of the given.
+
+        Args:
+            image_ids: which; None for all.
+        """
         return [id_ for id_ in (self.paths if image_ids is None else image_ids) if id_ not in self.faults]
 
     def failures(self, image_ids: Iterable[str] | None = None) -> tuple[Failure, ...]:
-        """Those that are missing, of all or of the given."""
+        """Those that are missing, of all or of the given.
+
+        Args:
+            image_ids: which; None for all.
+        """
         wanted = self.paths if image_ids is None else dict.fromkeys(image_ids)
         return tuple(Failure(id_, self.faults[id_]) for id_ in wanted if id_ in self.faults)
 
     def check(self, advice: str) -> Images:
-        """Itself; raises DataError if there are images and every one is missing."""
+        """Itself, unless there are images and every one is missing.
+
+        Args:
+            advice: what to do then.
+
+        Raises:
+            DataError: if every image is missing.
+        """
         if self.paths and len(self.faults) == len(self.paths):
             first = next(iter(self.faults.values()))
             raise DataError(f"none of the {len(self.paths)} images is there: {first.split(';')[0]}; {advice}")
@@ -59,7 +79,11 @@ class ImageFolders:
         self._archive = _Archive(data / archive) if archive and (data / archive).is_file() else None
 
     def locate(self, wanted: Mapping[str, Sequence[str]]) -> Images:
-        """Images by id, each under the first of its possible names that is there."""
+        """Images by id, each under the first of its possible names that is there.
+
+        Args:
+            wanted: image ids, each with its possible names.
+        """
         images = Images()
         for id_, names in wanted.items():
             path = self._find(names)
@@ -104,7 +128,12 @@ class _Archive:
 
 
 def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images:
-    """Images by id out of cells of a table: `{"bytes": ..., "path": ...}` as the hub writes them, bytes, or a path below `folder`."""
+    """Images by id out of cells of a table: `{"bytes": ..., "path": ...}` as the hub writes them, bytes, or a path below `folder`.
+
+    Args:
+        cells: image id and cell.
+        folder: of images that a cell names.
+    """
     images = Images()
     for id_, cell in cells:
         content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, cell)
@@ -122,6 +151,10 @@ def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images
 def prompted(item: Item, template: str | None) -> Item:
     r"""The item with a prompt: `{text}` stands for the item's own text. Without a template, the item as it is.
 
+    Args:
+        item: what is encoded.
+        template: the prompt, or None.
+
     Example:
         >>> prompted(Item("a cat"), "{text}\nSummary above sentence in one word:").text
         'a cat\nSummary above sentence in one word:'
@@ -130,12 +163,22 @@ def prompted(item: Item, template: str | None) -> Item:
 
 
 def corpus_of(images: Images, ids: Iterable[str], wording: Callable[[Item], Item] = lambda item: item) -> dict[str, Item]:
-    """The images that are there, as a corpus."""
+    """The images that are there, as a corpus.
+
+    Args:
+        images: those that were looked for.
+        ids: which of them.
+        wording: puts the prompt around an item.
+    """
     return {id_: wording(images.item(id_)) for id_ in images.found(ids)}
 
 
 def part_of(found: Mapping[str, int], whole: Mapping[str, int]) -> str:
     """What must be added to a protocol if the data is not the whole benchmark; empty if it is.
+
+    Args:
+        found: what was read, by its name.
+        whole: the numbers of the published benchmark.
 
     >>> part_of({"images": 3, "queries": 7}, {"images": 5000, "queries": 7})
     '; NOT the published data: 3 images in place of 5,000'

@@ -33,7 +33,7 @@ class Queries:
 
 
 def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """Both ways, scored by category too. Raises DataError if the copy is not as it should be."""
+    """Both ways, scored by category too; see `Load`."""
     if data is None:
         raise DataError("the data of KARR-Bench is not public; give the folder of a copy of your own")
     table = _table(data)

@@ -59,7 +59,7 @@ class MmebTask:
 
 
 def load_mmeb(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """The tasks that the copy has, of all groups or of one. Raises DataError if it has none, or one is not as it should be."""
+    """The tasks that the copy has, of all groups or of one; see `Load`."""
     commit = None
     if data is None:
         (data,), commit = fetch([HUB_ID], revision)

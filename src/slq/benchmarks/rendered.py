@@ -28,6 +28,9 @@ FONT = "DejaVuSans.ttf"
 def render_text(text: str) -> Image.Image:
     """The text as an image, grey; equal texts give equal pixels.
 
+    Args:
+        text: in a font as large as fits.
+
     >>> render_text("a cat").size
     (800, 400)
     """
@@ -46,7 +49,13 @@ def render_text(text: str) -> Image.Image:
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines as full as they may be, broken at white space; a word wider than a line is broken where the line ends."""
+    """Lines as full as they may be, broken at white space; a word wider than a line is broken where the line ends.
+
+    Args:
+        text: what is rendered.
+        font: in which.
+        width: of a line, in pixels.
+    """
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -65,7 +74,11 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def rendered_file(text: str) -> Path:
-    """The image of a text as a file in the user's cache folder, rendered when it is first wanted."""
+    """The image of a text as a file in the user's cache folder, rendered when it is first wanted.
+
+    Args:
+        text: what is rendered.
+    """
     key = hashlib.sha256(f"{font_hash()} {SIZE} {POINTS} {SMALLEST} {MARGIN} {text}".encode("utf-8", "surrogatepass")).hexdigest()
     return cached_file("rendered", key, ".png", lambda: _png(render_text(text)))
 

@@ -21,7 +21,7 @@ SUITES = ("knowledge", "composed", "rendered")
 
 
 def load_miniature(data: Path | None, variant: str, prompts: bool, revision: str | None) -> BenchmarkData:
-    """The test split of the picture-book world: rendered into the cache folder, or into `data` if nothing is there yet."""
+    """The test split of the picture-book world, rendered into the cache folder, or into `data` if nothing is there yet; see `Load`."""
     refuse("miniature", prompts, revision)
     folder = _cached_sample_data() if data is None else data
     if data is not None and (not data.exists() or (data.is_dir() and not any(data.iterdir()))):

@@ -89,21 +89,42 @@ class KVCache:
         return self.closed or self.level == "none" or all(tier.full for tier in self.tiers)
 
     def cache_key(self, model: FrozenModel, content_hash: str, generation_prompt: bool) -> str:
-        """The name of an item's entries: a hash of everything that they depend on."""
+        """The name of an item's entries: a hash of everything that they depend on.
+
+        Args:
+            model: that computes the entries.
+            content_hash: `Item.content_hash`.
+            generation_prompt: whether the item ends with the generation prompt.
+        """
         parts = (FORMAT, model.fingerprint, generation_prompt, self.kv_cache_dtype, content_hash)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def location(self, key: str) -> str:
-        """What of an item is cached and where, as a person reads it; empty for nothing."""
+        """What of an item is cached and where, as a person reads it; empty for nothing.
+
+        Args:
+            key: see `cache_key`.
+        """
         return next((name for name, level, tier in self._places() if tier.has(f"{key}-{level}")), "")
 
     def get(self, key: str) -> ItemKV | None:
-        """An item's keys and values, from the first tier that has them."""
+        """An item's keys and values, from the first tier that has them.
+
+        Args:
+            key: see `cache_key`.
+
+        Returns:
+            None if no tier has them.
+        """
         found = self._find(f"{key}-kv") if self.level == "kv" else None
         return None if found is None else _to_kv(found)
 
     def get_features(self, key: str) -> VisionFeatures | None:
-        """The vision features of an item, where they are cached."""
+        """The vision features of an item, where they are cached.
+
+        Args:
+            key: see `cache_key`.
+        """
         found = self._find(f"{key}-vision") if self.level != "none" else None
         return None if found is None else VisionFeatures.from_tensors(found)
 
@@ -127,7 +148,11 @@ class KVCache:
         return "none"
 
     def describe(self, keys: Sequence[str]) -> str:
-        """What of these items is cached where, what is not, and why: one line to read."""
+        """What of these items is cached where, what is not, and why: one line to read.
+
+        Args:
+            keys: see `cache_key`.
+        """
         found = Counter(self.location(key) for key in keys)
         missing = found[""]
         parts = [f"{found[name]} {name}" for name, _, _ in self._places() if found[name]]

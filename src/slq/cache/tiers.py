@@ -51,15 +51,28 @@ class MemoryTier:
         return self.num_bytes >= NEARLY_FULL * self.budget
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry."""
+        """Whether there is an entry.
+
+        Args:
+            key: names the entry.
+        """
         return key in self._entries
 
     def get(self, key: str) -> Tensors | None:
-        """An entry, or None."""
+        """An entry, or None.
+
+        Args:
+            key: names the entry.
+        """
         return self._entries.get(key)
 
     def put(self, key: str, tensors: Tensors) -> bool:
-        """Store an entry, unless it is there; False if there is no room."""
+        """Store an entry, unless it is there; False if there is no room.
+
+        Args:
+            key: names the entry.
+            tensors: by name, of any shape.
+        """
         size = num_bytes(tensors)
         with self._lock:
             if key in self._entries:
@@ -103,18 +116,35 @@ class DiskTier:
         return self.records.full
 
     def has(self, key: str) -> bool:
-        """Whether there is a file; it may still prove corrupt."""
+        """Whether there is a file; it may still prove corrupt.
+
+        Args:
+            key: names the entry.
+        """
         return key in self.records
 
     def get(self, key: str) -> Tensors | None:
-        """An entry, or None."""
+        """An entry, or None.
+
+        Args:
+            key: names the entry.
+        """
         return self.records.get(key)
 
     def put(self, key: str, tensors: Tensors) -> bool:
-        """Store an entry, unless it is there; False if there is no room, or the folder cannot be written."""
+        """Store an entry, unless it is there; False if there is no room, or the folder cannot be written.
+
+        Args:
+            key: names the entry.
+            tensors: by name, of any shape.
+        """
         return self.records.put(key, tensors, num_bytes(tensors)) is not None
 
 
 def num_bytes(tensors: Tensors) -> int:
-    """Bytes of the tensors' values."""
+    """Bytes of the tensors' values.
+
+    Args:
+        tensors: of any shape and type.
+    """
     return sum(value.nbytes for value in tensors.values())

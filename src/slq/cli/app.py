@@ -115,7 +115,11 @@ def commands_and_configs() -> dict[str, tuple[type, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line of `slq` and return its exit code, see `execute`."""
+    """Run a command line of `slq` and return its exit code, see `execute`.
+
+    Args:
+        arguments: what stands behind `slq`; None for those of this process.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     return execute(lambda: build_app(given[0] if given else None), given)
 

@@ -79,7 +79,13 @@ def command_line() -> str:
 
 
 def group(name: str, summary: str, *commands: App) -> App:
-    """An app of several commands, such as `cache` for `slq cache info | clear`."""
+    """An app of several commands, such as `cache` for `slq cache info | clear`.
+
+    Args:
+        name: what is typed after `slq`.
+        summary: one sentence for the help.
+        *commands: the apps.
+    """
     app = App(name=name, help=summary, version_flags=(), help_formatter=HelpFormatter(f"slq {name}", summary, "COMMAND"))
     for each in commands:
         app.command(each)
@@ -125,7 +131,11 @@ def _annotation(option: Option, panel: Group) -> Any:
 
 
 def describe(option: Option) -> str:
-    """The help of an option with its range, its choices where the name does not show them, and its default."""
+    """The help of an option with its range, its choices where the name does not show them, and its default.
+
+    Args:
+        option: as `options_of` gives it.
+    """
     told = [option.bounds] if option.bounds else []
     if (choices := option.known_choices) and _kind(option) is str and metavar(option) != "|".join(choices):
         told.append(f"one of {', '.join(choices)}")
@@ -135,7 +145,11 @@ def describe(option: Option) -> str:
 
 
 def default_text(option: Option) -> str:
-    """The default as one reads it; empty where there is nothing to say."""
+    """The default as one reads it; empty where there is nothing to say.
+
+    Args:
+        option: as `options_of` gives it.
+    """
     if option.default is None:
         return option.default_text or ""
     if isinstance(option.default, bool):
@@ -144,7 +158,11 @@ def default_text(option: Option) -> str:
 
 
 def metavar(option: Option) -> str:
-    """What stands for the value: its choices where there is room, else a word for its type."""
+    """What stands for the value: its choices where there is room, else a word for its type.
+
+    Args:
+        option: as `options_of` gives it.
+    """
     choices = "|".join(option.known_choices)
     if choices and len(choices) <= LONGEST_CHOICES and _kind(option) is str:
         return choices

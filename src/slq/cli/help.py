@@ -26,10 +26,22 @@ class HelpFormatter:
         self.command, self.text, self.arguments, self.hidden = command, text.strip(), arguments, hidden
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
-        """The usage line stands above the description, see `render_description`."""
+        """The usage line stands above the description, see `render_description`.
+
+        Args:
+            console: that prints.
+            options: of the console.
+            usage: what the parser has.
+        """
 
     def render_description(self, console: Console, options: ConsoleOptions, description: Any) -> None:
-        """The docstring, its paragraphs wrapped and its examples as they are."""
+        """The docstring, its paragraphs wrapped and its examples as they are.
+
+        Args:
+            console: that prints.
+            options: of the console.
+            description: what the parser has; the docstring is printed in its place.
+        """
         usage = " ".join(part for part in ("Usage:", self.command, self.arguments, "[OPTIONS]") if part)
         console.print(f"{usage}\n", markup=False, highlight=False, soft_wrap=True)
         for paragraph in _paragraphs(self.text):
@@ -41,7 +53,13 @@ class HelpFormatter:
             console.print()
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
-        """One panel: its title, then a line or more for each of its entries."""
+        """One panel: its title, then a line or more for each of its entries.
+
+        Args:
+            console: that prints.
+            options: of the console.
+            panel: its title and entries.
+        """
         from rich.text import Text
 
         if not panel.entries:

@@ -16,17 +16,30 @@ MAX_HAMMING_DISTANCE = 20  # bits of 256: how many copies it finds and how rarel
 
 
 def batch_size(default: int, what: str = "Items encoded at once") -> Any:
-    """The option of a batch that changes memory and speed, not results."""
+    """The option of a batch that changes memory and speed, not results.
+
+    Args:
+        default: how many.
+        what: is counted, such as items.
+    """
     return option(default, help=f"{what}; lower it if memory is short.", minimum=1, panel=RUN, affects_result=False)
 
 
 def result_file(what: str) -> Any:
-    """The option of a file that also receives the result."""
+    """The option of a file that also receives the result.
+
+    Args:
+        what: the result is.
+    """
     return option(None, help=f"Also write {what} to this file, as JSON.", panel=RUN, flags=("--output", "-o"), affects_result=False)
 
 
 def overwrite(panel: str = RUN) -> Any:
-    """The option of replacing a file of results."""
+    """The option of replacing a file of results.
+
+    Args:
+        panel: of `--help`.
+    """
     return option(False, help="Replace the --output file.", panel=panel, affects_result=False, recorded=False)
 
 

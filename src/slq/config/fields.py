@@ -34,6 +34,9 @@ class NamedOptions:
     def parse(cls, text: str) -> NamedOptions:
         """Read the written form; numbers, `true` and `false` become values, everything else stays text.
 
+        Args:
+            text: `NAME` or `NAME:key=value,key=value`.
+
         Raises:
             ConfigError: if a part is no `key=value`.
         """
@@ -50,7 +53,14 @@ class NamedOptions:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> NamedOptions:
-        """The form of a config file: a table with a `name` and the options beside it."""
+        """The form of a config file: a table with a `name` and the options beside it.
+
+        Args:
+            table: what a file holds.
+
+        Raises:
+            ConfigError: if it has no name.
+        """
         if not isinstance(table.get("name"), str):
             raise ConfigError(f'{dict(table)} has no name: write {{ name = "..." }} with the options beside it.')
         return cls(table["name"], {key: value for key, value in table.items() if key != "name"})
@@ -107,7 +117,11 @@ class Option:
         return ", ".join(f"{word} {bound:g}" for word, bound in named if bound is not None)
 
     def allows(self, number: float) -> bool:
-        """Whether a number lies in the range; NaN never does."""
+        """Whether a number lies in the range; NaN never does.
+
+        Args:
+            number: what was given.
+        """
         return (
             number == number
             and (self.minimum is None or number >= self.minimum)
@@ -138,7 +152,11 @@ def option(default: Any, *, help: str, **about: Any) -> Any:
 
 
 def options_of(config: type) -> Mapping[str, Option]:
-    """The options of a config class by the names of their fields, in the order in which they are declared."""
+    """The options of a config class by the names of their fields, in the order in which they are declared.
+
+    Args:
+        config: a dataclass whose fields are all made by `option`.
+    """
     hashable: Any = config  # mypy takes classes for unhashable where their instances are
     return _options_of(hashable)
 
@@ -156,6 +174,9 @@ def _options_of(config: Any) -> Mapping[str, Option]:
 
 def validate(config: Any) -> None:
     """Check every field of a config, after turning lists into tuples and names of files into paths.
+
+    Args:
+        config: an object of such a dataclass, from its `__post_init__`.
 
     Raises:
         ConfigError: naming the field, its value, and what is allowed.
@@ -189,6 +210,10 @@ def checked(option: Option, value: Any, called: str | None = None) -> Any:
 def from_values(config: type[C], given: Mapping[str, Any]) -> C:
     """A config from keywords, among them the name of a `preset` where the class has some; what else is given comes before the preset.
 
+    Args:
+        config: the class.
+        given: values by the names of fields.
+
     Raises:
         ConfigError: for a keyword that is no field, with the nearest one, or a value that is not allowed.
     """
@@ -202,17 +227,29 @@ def from_values(config: type[C], given: Mapping[str, Any]) -> C:
 
 
 def result_settings(config: Any) -> dict[str, Any]:
-    """The options that decide a result, as JSON holds them."""
+    """The options that decide a result, as JSON holds them.
+
+    Args:
+        config: an object of a config class.
+    """
     return {name: to_json(getattr(config, name)) for name, each in options_of(type(config)).items() if each.affects_result}
 
 
 def result_hash(config: Any) -> str:
-    """SHA-256 of the options that decide a result, in hexadecimal."""
+    """SHA-256 of the options that decide a result, in hexadecimal.
+
+    Args:
+        config: an object of a config class.
+    """
     return hashlib.sha256(json.dumps(result_settings(config), sort_keys=True).encode()).hexdigest()
 
 
 def to_json(value: Any) -> Any:
-    """A value of a config as JSON and TOML hold it."""
+    """A value of a config as JSON and TOML hold it.
+
+    Args:
+        value: of a field.
+    """
     if isinstance(value, NamedOptions):
         return value.to_dict()
     if isinstance(value, Path):
@@ -222,6 +259,11 @@ def to_json(value: Any) -> Any:
 
 def check_names(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     """Refuse a key that is not known.
+
+    Args:
+        given: values by key.
+        known: the keys that there are.
+        where: what the keys are of, for the message.
 
     Raises:
         ConfigError: naming the key and the nearest known one.

@@ -114,7 +114,11 @@ class Sources:
 
 
 def section_of(config: type) -> str:
-    """The name of a config class's table in a file."""
+    """The name of a config class's table in a file.
+
+    Args:
+        config: the class.
+    """
     return next((name for name, each in SECTIONS.items() if issubclass(config, each)), "")
 
 

@@ -36,7 +36,11 @@ class Side:
         return tuple(column for column in (self.text, self.image) if column)
 
     def is_in(self, columns: Collection[str]) -> bool:
-        """Whether a row has any of the columns."""
+        """Whether a row has any of the columns.
+
+        Args:
+            columns: of the row or table, by name.
+        """
         return any(name in columns for name in self.names)
 
 

@@ -145,6 +145,10 @@ class Curve:
 def ticks_between(low: float, high: float) -> list[float]:
     """About five round numbers from at or below `low` to at or above `high`, in steps of 1, 2 or 5 times a power of ten.
 
+    Args:
+        low: the smallest value.
+        high: the largest value, above it.
+
     Example:
         >>> ticks_between(0, 4.2)
         [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
@@ -158,7 +162,11 @@ def ticks_between(low: float, high: float) -> list[float]:
 
 
 def draw_curve(points: tuple[tuple[int, float], ...]) -> Curve | None:
-    """The loss over the steps, on an axis that starts at zero; None with fewer than two finite points to join."""
+    """The loss over the steps, on an axis that starts at zero; None with fewer than two finite points to join.
+
+    Args:
+        points: step and loss.
+    """
     points = tuple((step, loss) for step, loss in points if math.isfinite(loss))
     if len(points) < 2:
         return None
@@ -185,6 +193,9 @@ def draw_curve(points: tuple[tuple[int, float], ...]) -> Curve | None:
 def outcome(images: tuple[ResultCard, ...]) -> str:
     """How many results of one search are relevant, and the rank of the first: with one relevant image, `1 of 5` would be the best result.
 
+    Args:
+        images: the results of one search, best first.
+
     Example:
         >>> outcome((ResultCard("a.png", "a cat", 0.9, False), ResultCard("b.png", "a dog", 0.8, True)))
         '1 right, at rank 2'
@@ -198,6 +209,10 @@ def outcome(images: tuple[ResultCard, ...]) -> str:
 def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, and a true minus sign.
 
+    Args:
+        value: of any size.
+        digits: behind the point.
+
     Example:
         >>> signed(12.34), signed(0.0)
         ('+12.3', '±0.0')
@@ -210,27 +225,47 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction as the page displays it: `32.1%`."""
+    """A fraction as the page displays it: `32.1%`.
+
+    Args:
+        fraction: from 0 to 1.
+    """
     return f"{100 * fraction:.1f}%".replace("-", MINUS) if math.isfinite(fraction) else "n/a"
 
 
 def cosine(score: float) -> str:
-    """A cosine with three decimals, and a true minus sign."""
+    """A cosine with three decimals, and a true minus sign.
+
+    Args:
+        score: from -1 to 1.
+    """
     return f"{score:.3f}".replace("-", MINUS) if math.isfinite(score) else "n/a"
 
 
 def css_length(fraction: float) -> str:
-    """A fraction as a CSS length inside its track, 0% to 100%."""
+    """A fraction as a CSS length inside its track, 0% to 100%.
+
+    Args:
+        fraction: of the track.
+    """
     return f"{100 * min(1.0, max(0.0, fraction)):.2f}%" if math.isfinite(fraction) else "0%"
 
 
 def image_url(path: str) -> str:
-    """A relative path as a URL. The leading `./` keeps any path, even `//host/x` or `http://host/x`, beside the page."""
+    """A relative path as a URL. The leading `./` keeps any path, even `//host/x` or `http://host/x`, beside the page.
+
+    Args:
+        path: relative to the page.
+    """
     return "./" + quote(path)
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML; every text in it is escaped."""
+    """The page as HTML; every text in it is escaped.
+
+    Args:
+        page: all that stands on it.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("slq.demo", ""),
         autoescape=True,
@@ -255,5 +290,13 @@ def render_page(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write the page; a reader sees the old one or the new one, never a part."""
+    """Write the page; a reader sees the old one or the new one, never a part.
+
+    Args:
+        page: all that stands on it.
+        path: of the file.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
     write_text(path, render_page(page))

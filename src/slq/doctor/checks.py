@@ -37,7 +37,11 @@ class Check:
 
 
 def prefix_caching(context: Context) -> list[Measured]:
-    """The two-pass forward (each item's own tokens, then the latents over them) against the reference path: states, and gradient."""
+    """The two-pass forward (each item's own tokens, then the latents over them) against the reference path: states, and gradient.
+
+    Args:
+        context: what is checked.
+    """
     model, latents_ND, prompt = context.model, context.encoder.queries.latents, context.encoder.queries.generation_prompt
     if not model.supports_two_pass:
         raise Skipped("this model has no two-pass forward, and takes the reference path")
@@ -56,7 +60,11 @@ def prefix_caching(context: Context) -> list[Measured]:
 
 @torch.no_grad()
 def cached_prefixes(context: Context) -> list[Measured]:
-    """Prefixes from a cache, where they are stored apart and stacked into other batches, against fresh ones."""
+    """Prefixes from a cache, where they are stored apart and stacked into other batches, against fresh ones.
+
+    Args:
+        context: what is checked.
+    """
     if not context.model.supports_kv_cache:
         raise Skipped("single prefixes of this model cannot be cached, and none are")
     caching = LatentEncoder(context.model, context.encoder.queries, KVCache())
@@ -65,25 +73,41 @@ def cached_prefixes(context: Context) -> list[Measured]:
 
 
 def batch_of_one(context: Context) -> list[Measured]:
-    """Every item in a batch of its own against all in one, where most are padded."""
+    """Every item in a batch of its own against all in one, where most are padded.
+
+    Args:
+        context: what is checked.
+    """
     alone_BD = torch.cat([context.encode([position]) for position in range(len(context.items))])
     return [context.compare("alone against together", alone_BD)]
 
 
 def order_in_the_batch(context: Context) -> list[Measured]:
-    """The same batch in another order, put right afterwards."""
+    """The same batch in another order, put right afterwards.
+
+    Args:
+        context: what is checked.
+    """
     order = torch.randperm(len(context.items), generator=torch.Generator().manual_seed(SEED))
     return [context.compare("shuffled against in order", context.encode(order.tolist())[order.argsort()])]
 
 
 def mixed_batch(context: Context) -> list[Measured]:
-    """Texts, images and both in one batch against batches of one kind."""
+    """Texts, images and both in one batch against batches of one kind.
+
+    Args:
+        context: what is checked.
+    """
     apart_BD = torch.cat([context.encode(kind) for kind in (context.texts, context.images, context.both)])
     return [context.compare("each kind apart against mixed", apart_BD)]
 
 
 def attention(context: Context) -> list[Measured]:
-    """The attention implementation that was loaded against the others that every installation has; restored at the end."""
+    """The attention implementation that was loaded against the others that every installation has; restored at the end.
+
+    Args:
+        context: what is checked.
+    """
     model = context.model.model
     loaded, reasons, measured = implementation(model), [], []
     before = _implementations(model.config)
@@ -112,7 +136,11 @@ def _implementations(config: Any) -> dict[str, Any]:
 
 
 def saved_adapter(context: Context) -> list[Measured]:
-    """The adapter written to a folder and read back: the same embeddings, bit by bit."""
+    """The adapter written to a folder and read back: the same embeddings, bit by bit.
+
+    Args:
+        context: what is checked.
+    """
     with tempfile.TemporaryDirectory() as folder:
         context.encoder.save_pretrained(Path(folder) / "adapter")
         loaded = LatentEncoder.from_pretrained(Path(folder) / "adapter", context.model)
@@ -122,13 +150,21 @@ def saved_adapter(context: Context) -> list[Measured]:
 
 
 def generation(context: Context) -> list[Measured]:
-    """What the model answers, before anything was embedded and now, when the checks before this one have embedded much."""
+    """What the model answers, before anything was embedded and now, when the checks before this one have embedded much.
+
+    Args:
+        context: what is checked.
+    """
     changed = sum(now != before for now, before in zip(context.answers(), context.answers_before(), strict=True))
     return [Measured("answers that changed by embedding", changed, 0)]
 
 
 def weights(context: Context) -> list[Measured]:
-    """The model's weights, before everything and after, bit by bit; and whether anything would train them."""
+    """The model's weights, before everything and after, bit by bit; and whether anything would train them.
+
+    Args:
+        context: what is checked.
+    """
     changed = parameter_hash(context.model.model) != context.weights_before()
     trained = sum(each.grad is not None or each.requires_grad for each in context.model.model.parameters())
     return [

@@ -82,7 +82,11 @@ def built_in_items() -> list[Item]:
 
 
 def with_fresh_queries(model: FrozenModel) -> LatentEncoder:
-    """The model under randomly initialised latent queries, the same ones every time."""
+    """The model under randomly initialised latent queries, the same ones every time.
+
+    Args:
+        model: the base model.
+    """
     return LatentEncoder(model, LatentQueries.create(NUM_LATENTS, model.dim, generator=torch.Generator().manual_seed(SEED)))
 
 
@@ -130,11 +134,19 @@ class Context:
 
     @torch.no_grad()
     def encode(self, places: Sequence[int]) -> Tensor:
-        """Embeddings of the items in these places as one batch."""
+        """Embeddings of the items in these places as one batch.
+
+        Args:
+            places: of the built-in items.
+        """
         return self.encoder.encode_prepared(self.prepare([self.items[place] for place in places]))
 
     def prepare(self, items: Sequence[Item]) -> PreparedBatch:
-        """Items as one batch, of whatever kinds they are: the encoder itself would put images and words in batches of their own."""
+        """Items as one batch, of whatever kinds they are: the encoder itself would put images and words in batches of their own.
+
+        Args:
+            items: of any kinds.
+        """
         return self.model.prepare(items, self.encoder.generation_prompt)
 
     def answers(self) -> list[str]:
@@ -142,7 +154,12 @@ class Context:
         return self.model.generate([[self.model.message(item)] for item in self.one_of_each], max_new_tokens=NEW_TOKENS)
 
     def compare(self, what: str, found_BD: Tensor) -> Measured:
-        """Embeddings that were come to in another way against those of the one batch."""
+        """Embeddings that were come to in another way against those of the one batch.
+
+        Args:
+            what: the other way is.
+            found_BD: (B, D) by the other way.
+        """
         name = "1 - smallest cosine" if self.tolerances.by_cosine else "largest difference"
         return Measured(f"{name}: {what}", self._difference(found_BD, self.embeddings), self.tolerances.embeddings)
 
@@ -159,6 +176,9 @@ class Context:
 def largest(values: Tensor) -> float:
     """Return the largest absolute value.
 
+    Args:
+        values: of any shape.
+
     Raises:
         ValueError: for NaN and infinity, so that a measured value can always be written down.
     """
@@ -170,6 +190,10 @@ def largest(values: Tensor) -> float:
 def one_minus_cosine(found_BD: Tensor, wanted_BD: Tensor) -> float:
     """The largest of 1 - cosine over pairs of rows of length 1, at least 0.
 
+    Args:
+        found_BD: (B, D), each of length 1.
+        wanted_BD: (B, D), each of length 1.
+
     Raises:
         ValueError: as `largest` does.
     """
@@ -177,7 +201,11 @@ def one_minus_cosine(found_BD: Tensor, wanted_BD: Tensor) -> float:
 
 
 def at_once(function: Callable[[], Value]) -> Callable[[], Value]:
-    """What `function` gives now, to be asked for later; an error that it raises now is raised then."""
+    """What `function` gives now, to be asked for later; an error that it raises now is raised then.
+
+    Args:
+        function: what is called now.
+    """
     try:
         value = function()
     except Exception as error:

@@ -49,10 +49,21 @@ class Encoder(ABC):
 
     @abstractmethod
     def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """States (B, N, D) of a batch that `model.prepare` has turned into tensors, with gradient where there is something to train."""
+        """States (B, N, D) of a batch that `model.prepare` has turned into tensors, with gradient where there is something to train.
+
+        Args:
+            prepared: from `model.prepare`.
+
+        Returns:
+            Of the model's dtype.
+        """
 
     def encode_prepared(self, prepared: PreparedBatch) -> Tensor:
-        """Embeddings (B, *vector_shape) of length 1, float32, with gradient where there is something to train."""
+        """Embeddings (B, *vector_shape) of length 1, float32, with gradient where there is something to train.
+
+        Args:
+            prepared: from `model.prepare`.
+        """
         return pool(self.pooling, self.states_of(prepared))
 
     @property
@@ -70,7 +81,11 @@ class Encoder(ABC):
         """What a result was made with, ready for JSON: `kind`, `pooling`, and what else tells it from its like."""
 
     def prompted(self, item: Item) -> Item:
-        """The item as the model is given it: a baseline may put an instruction after its text."""
+        """The item as the model is given it: a baseline may put an instruction after its text.
+
+        Args:
+            item: what is encoded.
+        """
         return item
 
     def encode_batch(self, items: Sequence[Item]) -> Tensor:
@@ -184,7 +199,11 @@ def run_in_mini_batches(
 
 
 def passes(several: bool) -> Callable[[Callable[[Any], Tensor], Any], Tensor]:
-    """How a pass is run: `run(function, argument)`, without activations where there are several and gradients are on."""
+    """How a pass is run: `run(function, argument)`, without activations where there are several and gradients are on.
+
+    Args:
+        several: whether a batch is run in several mini-batches.
+    """
     return _again_for_gradients if several and torch.is_grad_enabled() else _once
 
 

@@ -35,11 +35,11 @@ class LastTokenEncoder(Encoder):
         self.model, self.instruction = model, instruction
 
     def prompted(self, item: Item) -> Item:
-        """The item with the instruction after its text."""
+        """The item with the instruction after its text; see `Encoder.prompted`."""
         return _instructed(item, self.instruction)
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """Final states of each item's last token (B, 1, D)."""
+        """Final states of each item's last token (B, 1, D); see `Encoder.states_of`."""
         return self.model.last_token(prepared)[:, None]
 
     @property
@@ -60,7 +60,7 @@ class MeanTokensEncoder(LastTokenEncoder):
     pooling = MeanPooling()
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """Final states of each item's tokens (B, T, D), 0 where a row is padded."""
+        """Final states of each item's tokens (B, T, D), 0 where a row is padded; see `Encoder.states_of`."""
         states_BTD = self.model.token_states(prepared)
         return states_BTD * prepared.inputs["attention_mask"].to(states_BTD.device)[..., None]
 
@@ -86,7 +86,7 @@ class ZeroTokenEncoder(LatentEncoder):
         self.instruction = instruction
 
     def prompted(self, item: Item) -> Item:
-        """The item with the instruction after its text."""
+        """The item with the instruction after its text; see `Encoder.prompted`."""
         return _instructed(item, self.instruction)
 
     @property

@@ -55,12 +55,19 @@ class FineTuneRecord:
 
     @staticmethod
     def file_in(folder: Path) -> Path | None:
-        """The record's file in a folder, under its name or its earlier one; None where there is none."""
+        """The record's file in a folder, under its name or its earlier one; None where there is none.
+
+        Args:
+            folder: where it is looked for.
+        """
         return next((folder / name for name in (FINETUNED_FILE, EARLIER_FILE) if (folder / name).is_file()), None)
 
     @classmethod
     def read(cls, folder: Path) -> FineTuneRecord:
         """Read the record of a folder.
+
+        Args:
+            folder: of the fine-tuned model.
 
         Raises:
             AdapterError: if there is none, it is corrupt, or of another format.
@@ -81,7 +88,11 @@ class FineTuneRecord:
             raise AdapterError(f"The fine-tuned model in {folder} is corrupt ({error}): save or train it again.") from error
 
     def write(self, folder: Path) -> None:
-        """Write the record into a folder."""
+        """Write the record into a folder.
+
+        Args:
+            folder: an existing one.
+        """
         told = {"method": self.method, "base_model": dict(self.base_model), "training": dict(self.training)}
         write_json(folder / FINETUNED_FILE, {"format_version": FORMAT_VERSION, **told})
 
@@ -130,11 +141,15 @@ class FineTunedModel(LastTokenEncoder):
         return [parameter for parameter in self.model.model.parameters() if parameter.requires_grad]
 
     def states(self, items: Sequence[Item]) -> Tensor:
-        """Final states of each item's last token (B, 1, D), with gradient to the trainable weights."""
+        """Final states of each item's last token (B, 1, D), with gradient to the trainable weights.
+
+        Args:
+            items: texts, images and both may stand in one batch.
+        """
         return run_in_mini_batches(self.states_of, self, items, self.mini_batch_tokens)
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """Final states of each item's last token (B, 1, D), with gradient to the trainable weights."""
+        """Final states of each item's last token (B, 1, D), with gradient to the trainable weights; see `Encoder.states_of`."""
         halved = self.method == "full" and self.computed_in != torch.float32
         with torch.autocast(self.model.device.type, self.computed_in, enabled=halved):
             return self.model.last_token(prepared)[:, None]
@@ -176,6 +191,9 @@ class FineTunedModel(LastTokenEncoder):
     def save(self, folder: Path) -> None:
         """Write what was learned into an existing folder.
 
+        Args:
+            folder: an existing one.
+
         Raises:
             OutputError: if it cannot be written.
         """
@@ -187,7 +205,11 @@ class FineTunedModel(LastTokenEncoder):
 
     @staticmethod
     def is_in(folder: Path) -> bool:
-        """Whether a folder holds a fine-tuned model."""
+        """Whether a folder holds a fine-tuned model.
+
+        Args:
+            folder: which may not be there.
+        """
         return FineTuneRecord.file_in(folder) is not None
 
     @classmethod

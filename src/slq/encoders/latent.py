@@ -187,7 +187,7 @@ class LatentEncoder(Encoder):
         return self.model.decode_latents(stack_kv(prefixes, self.model.device), self.queries.of(has_image_B), self.queries.hidden_state)
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """States of the latent queries (B, N, D) of a prepared batch, without the cache: in two passes, or on the reference path."""
+        """States of the latent queries (B, N, D), without the cache: in two passes, or on the reference path; see `Encoder.states_of`."""
         latents = self.queries.of(self.model.has_image(prepared))
         if self.prefix_caching:
             return self.model.decode_latents(self.model.prefill(prepared), latents, self.queries.hidden_state)
@@ -207,17 +207,25 @@ class LatentEncoder(Encoder):
             self.reuse.fill(items, progress, num_workers)
 
     def prefetch_batches(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
-        """For each batch, those of its items that the cache lacks, prepared by other processes while the model runs."""
+        """What the cache lacks of each batch, prepared by other processes while the model runs; see `PrefixReuse.prefetch`."""
         if self.cache is None or num_workers == 0:
             return iter([{} for _ in batches])
         return self.reuse.prefetch(batches, num_workers)
 
     def describe_cache(self, items: Sequence[Item]) -> str:
-        """What the cache has of items, as a person reads it."""
+        """What the cache has of items, as a person reads it.
+
+        Args:
+            items: what is asked about.
+        """
         return "nothing" if self.cache is None else self.reuse.describe(items)
 
 
 def content_of(model: FrozenModel) -> dict[str, Any]:
-    """What decides a model's embeddings; for weights that are in no file a hash of the weights themselves."""
+    """What decides a model's embeddings; for weights that are in no file a hash of the weights themselves.
+
+    Args:
+        model: that encodes.
+    """
     unknown = model.identity.weights_sha256 is None and model.identity.revision == "unknown"
     return model.identity.content() | ({"weights": model.fingerprint} if unknown else {})

@@ -44,7 +44,7 @@ class MultiVectorEncoder(Encoder):
         return self.encoder.generation_prompt
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """States of the adapter's latent queries (B, N, D)."""
+        """States of the adapter's latent queries (B, N, D); see `Encoder.states_of`."""
         return self.encoder.states_of(prepared)
 
     @property

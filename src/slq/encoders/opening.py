@@ -24,7 +24,11 @@ MINIATURE, REAL_MODEL = "miniature", "OpenGVLab/InternVL3-1B-hf"
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a folder or hub repository holds something learned rather than a base model; seen from its files."""
+    """Whether a folder or hub repository holds something learned rather than a base model; seen from its files.
+
+    Args:
+        name: a folder, or `owner/name` on the hub.
+    """
     folder = Path(name)
     if folder.is_dir():
         return FineTunedModel.is_in(folder) or any((folder / name).is_file() for name in (CONFIG_FILE, EARLIER_CONFIG_FILE))
@@ -42,6 +46,10 @@ def is_adapter(name: str) -> bool:
 
 def open_model(config: ModelConfig, preprocessing: PreprocessingConfig | None = None) -> FrozenModel:
     """The base model that is named.
+
+    Args:
+        config: which model, and how it is loaded.
+        preprocessing: how items become tokens; None for the defaults.
 
     Raises:
         ConfigError: if an adapter is named.
@@ -103,6 +111,9 @@ def tell_of_miniature(model: FrozenModel) -> None:
 def describe_adapter(name: str) -> dict[str, dict[str, Any]]:
     """What an adapter is, in groups of names and values; loads no model.
 
+    Args:
+        name: a folder, or `owner/name` on the hub.
+
     Raises:
         AdapterError: if there is no adapter, or it cannot be read.
     """
@@ -139,6 +150,13 @@ def open_base_and_encoder(
 
 def loading_of_adapter(config: ModelConfig, preprocessing: PreprocessingConfig | None = None) -> dict[str, Any]:
     """How the base model of an adapter is loaded.
+
+    Args:
+        config: which adapter, and how its base model is loaded.
+        preprocessing: what is asked for, to be refused where it is not the default.
+
+    Returns:
+        Arguments of `load_model`.
 
     Raises:
         ConfigError: if other preprocessing than the adapter's is asked for, or remote code for a model that only the adapter names.

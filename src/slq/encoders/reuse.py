@@ -91,7 +91,12 @@ class PrefixReuse:
         self.cache.closed = True
 
     def prefetch(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
-        """For each batch, those of its items that the cache lacks, prepared by other processes while the model runs."""
+        """For each batch, those of its items that the cache lacks, prepared by other processes while the model runs.
+
+        Args:
+            batches: in the order in which they are run.
+            num_workers: how many processes; 0 prepares nothing ahead.
+        """
         groups = [self._groups([item for item in unique(batch) if not self.cache.location(self.cache_key(item))]) for batch in batches]
         flat = [group for of_batch in groups for group in of_batch]
         prepared = prefetch_batches(self.model.item_processor, flat, self.generation_prompt, num_workers)
@@ -100,11 +105,19 @@ class PrefixReuse:
             yield {hashes: one for hashes, one in found.items() if isinstance(one, PreparedBatch)}
 
     def describe(self, items: Sequence[Item]) -> str:
-        """What the cache has of items, as a person reads it."""
+        """What the cache has of items, as a person reads it.
+
+        Args:
+            items: what is asked about.
+        """
         return self.cache.describe([self.cache_key(item) for item in items])
 
     def cache_key(self, item: Item) -> str:
-        """The name of an item's entries."""
+        """The name of an item's entries.
+
+        Args:
+            item: what is encoded.
+        """
         return self.cache.cache_key(self.model, item.content_hash, self.generation_prompt)
 
     def _can_be_cached(self, item: Item) -> bool:

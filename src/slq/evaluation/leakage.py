@@ -182,7 +182,11 @@ def find_leakage(
 
 
 def count_images(*sets: PairFile | RetrievalSet) -> int:
-    """How many images `find_leakage` will read."""
+    """How many images `find_leakage` will read.
+
+    Args:
+        *sets: training and test set.
+    """
     return sum(len(_images(one)) for one in sets)
 
 
@@ -220,6 +224,9 @@ def _texts(one: PairFile | RetrievalSet) -> dict[str, str]:
 def normalised(text: str) -> str:
     """A text as it is compared: no case, no punctuation, single spaces.
 
+    Args:
+        text: as it stands in the data.
+
     >>> normalised("A dog,  running.") == normalised("a dog running")
     True
     """
@@ -229,6 +236,9 @@ def normalised(text: str) -> str:
 
 def image_id(name: str) -> str | None:
     """The id that an image's name says, if it is one by which the image is known elsewhere.
+
+    Args:
+        name: a path, or the name of a file.
 
     >>> image_id("val2014/COCO_val2014_000000391895.jpg") == image_id("000000391895.png")
     True
@@ -276,7 +286,11 @@ def _descriptions(images: list[Path | Image], pool: ThreadPoolExecutor) -> Itera
 
 
 def describe_image(image: Path | Image) -> tuple[str, np.ndarray, np.ndarray] | str:
-    """Hash of the content, perceptual hash (4) and mean colours (48) of an image; the reason if it cannot be read."""
+    """Hash of the content, perceptual hash (4) and mean colours (48) of an image; the reason if it cannot be read.
+
+    Args:
+        image: a path, or an open image.
+    """
     import imagehash
     from PIL.Image import Resampling
 

@@ -62,7 +62,11 @@ class QueryValues:
         return self.values_MQ.shape[1] if self.labels is None else len(self.labels)
 
     def sums(self, values_MQ: np.ndarray) -> np.ndarray:
-        """Sums (K, M) of values (M, Q) over each cluster's queries."""
+        """Sums (K, M) of values (M, Q) over each cluster's queries.
+
+        Args:
+            values_MQ: of M metrics and Q queries.
+        """
         return np.stack([np.bincount(self.cluster_Q, weights=row_Q, minlength=self.num_clusters) for row_Q in values_MQ], axis=1)
 
 
@@ -95,7 +99,7 @@ def paired_test(sets: Sequence[QueryValues], seed: int = 0) -> np.ndarray:
         seed: of the permutations.
 
     Returns:
-        p-values (M,), never below 1 / (PERMUTATIONS + 1).
+        P-values (M,), never below 1 / (PERMUTATIONS + 1).
 
     Example:
         >>> paired_test([QueryValues(np.zeros((1, 5)))])

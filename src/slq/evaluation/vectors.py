@@ -40,7 +40,14 @@ class Vectors:
     failures: Mapping[str, str]
 
     def of(self, items: Iterable[Item | None]) -> np.ndarray:
-        """The items' vectors, NaN for those that failed; a view where they stand in a row, so that a large corpus is not copied."""
+        """The items' vectors, NaN for those that failed; a view where they stand in a row, so that a large corpus is not copied.
+
+        Args:
+            items: that were embedded.
+
+        Returns:
+            (items, D) or (items, G, D) float32.
+        """
         rows = np.array([-1 if item is None else self.row_of.get(content_of(item), -1) for item in items], dtype=np.int64)
         if len(rows) and rows[0] >= 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             return self.vectors_ND[rows[0] : rows[0] + len(rows)]
@@ -49,12 +56,20 @@ class Vectors:
         return found
 
     def failure(self, item: Item) -> str | None:
-        """Why an item could not be embedded; None if it could."""
+        """Why an item could not be embedded; None if it could.
+
+        Args:
+            item: that was to be embedded.
+        """
         return self.failures.get(content_of(item))
 
 
 def content_of(item: Item) -> str:
-    """The item's content hash; for an item whose image cannot be read, which fails where it is embedded, what it names."""
+    """The item's content hash; for an item whose image cannot be read, which fails where it is embedded, what it names.
+
+    Args:
+        item: what is encoded.
+    """
     try:
         return item.content_hash
     except (OSError, InputError):

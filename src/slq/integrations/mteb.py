@@ -119,11 +119,21 @@ class MtebEncoder:
         return np.concatenate(parts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(A, B) cosine similarities of (A, D) and (B, D)."""
+        """(A, B) cosine similarities of (A, D) and (B, D).
+
+        Args:
+            embeddings1: (A, D).
+            embeddings2: (B, D).
+        """
         return _unit(embeddings1) @ _unit(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(A,) cosine similarities of the rows of (A, D) and (A, D), pair by pair."""
+        """(A,) cosine similarities of the rows of (A, D) and (A, D), pair by pair.
+
+        Args:
+            embeddings1: (A, D).
+            embeddings2: (A, D).
+        """
         return (_unit(embeddings1) * _unit(embeddings2)).sum(dim=-1)
 
 

@@ -23,7 +23,12 @@ from slq.types import Item
 
 
 def shorten(text: str, most: int = 60) -> str:
-    """The text, cut to `most` characters."""
+    """The text, cut to `most` characters.
+
+    Args:
+        text: of any length.
+        most: how many characters are left at most.
+    """
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -70,7 +75,11 @@ class LatentQueryModule(InputModule):
         return dict(self.encoder.model.prepare_messages(messages, generation_prompt).inputs)
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """The features with `sentence_embedding` added: (B, D) float32, each row of length 1."""
+        """The features with `sentence_embedding` added: (B, D) float32, each row of length 1.
+
+        Args:
+            features: what `preprocess` gave.
+        """
         return {**features, "sentence_embedding": self.encoder.encode_prepared(PreparedBatch(features))}
 
     def get_embedding_dimension(self) -> int:
@@ -78,18 +87,31 @@ class LatentQueryModule(InputModule):
         return self.encoder.model.dim
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Write the adapter; the model is named in it, not copied."""
+        """Write the adapter; the model is named in it, not copied.
+
+        Args:
+            output_path: an existing folder.
+        """
         Path(output_path).mkdir(parents=True, exist_ok=True)
         self.encoder.adapter.save(Path(output_path))
 
     @classmethod
     def load(cls, model_name_or_path: str, *_: Any, subfolder: str = "", **__: Any) -> LatentQueryModule:
-        """Read an adapter and load the model it names."""
+        """Read an adapter and load the model it names.
+
+        Args:
+            model_name_or_path: folder or hub repository of the model.
+            subfolder: of the adapter in it.
+        """
         return cls(LatentEncoder.from_pretrained(str(Path(model_name_or_path) / subfolder)))
 
 
 def as_sentence_transformer(encoder: LatentEncoder) -> SentenceTransformer:
-    """The encoder with the methods of Sentence Transformers."""
+    """The encoder with the methods of Sentence Transformers.
+
+    Args:
+        encoder: latent queries over a model.
+    """
     model = SentenceTransformer(modules=[LatentQueryModule(encoder)], device=str(encoder.model.device))
     return model.eval()
 

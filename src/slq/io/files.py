@@ -72,7 +72,11 @@ def siblings(path: Path, ending: str) -> list[Path]:
 
 
 def is_sibling(name: str) -> bool:
-    """Whether a file's name is one that `sibling_path` gives."""
+    """Whether a file's name is one that `sibling_path` gives.
+
+    Args:
+        name: of a file, without its folder.
+    """
     return _SIBLING.fullmatch(name) is not None
 
 
@@ -117,7 +121,11 @@ def _is_running(process: int) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that it holds, if it is there and can be removed."""
+    """Remove a file, or a folder with all that it holds, if it is there and can be removed.
+
+    Args:
+        path: of a file or folder.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -184,7 +192,11 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool =
 
 
 def sync(path: Path) -> None:
-    """Return when the disk has a file's content, or a folder's list of names."""
+    """Return when the disk has a file's content, or a folder's list of names.
+
+    Args:
+        path: of a file or folder.
+    """
     if os.name == "nt" and path.is_dir():
         return  # a folder cannot be opened there
     descriptor = os.open(path, os.O_RDONLY)

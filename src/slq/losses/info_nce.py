@@ -82,7 +82,17 @@ def info_nce(
 
 
 def one_direction(cosines_BC: Tensor, positives_BC: Tensor, temperature: float | Tensor, margin: float | None) -> Tensor:
-    """InfoNCE of the rows over the columns; every row has a positive."""
+    """InfoNCE of the rows over the columns; every row has a positive.
+
+    Args:
+        cosines_BC: (B, C) of queries and candidates.
+        positives_BC: (B, C) bool.
+        temperature: scalar, the divisor of cosines.
+        margin: leave out negatives that are more similar than the positive by this much; None for all.
+
+    Returns:
+        A scalar.
+    """
     negatives_BC = ~positives_BC
     if margin is not None:
         negatives_BC = negatives_BC & ~_false_negatives(cosines_BC, positives_BC, margin)
@@ -105,7 +115,17 @@ def _false_negatives(cosines_BC: Tensor, positives_BC: Tensor, margin: float) ->
 
 
 def check_shapes(queries_BD: Tensor, candidates_CD: Tensor, positives_BC: Tensor, temperature: float | Tensor) -> None:
-    """Raise InputError if queries, candidates, positives and temperature do not fit together."""
+    """Refuse what does not fit together.
+
+    Args:
+        queries_BD: (B, D).
+        candidates_CD: (C, D).
+        positives_BC: (B, C) bool.
+        temperature: scalar.
+
+    Raises:
+        InputError: naming the shape that does not fit.
+    """
     queries_shape, candidates_shape = tuple(queries_BD.shape), tuple(candidates_CD.shape)
     if queries_BD.ndim != 2 or candidates_CD.ndim != 2 or queries_BD.shape[1] != candidates_CD.shape[1]:
         raise InputError(f"Queries and candidates must be matrices of one width, not {queries_shape} and {candidates_shape}.")

@@ -38,13 +38,23 @@ class Question:
 
 
 def knowledge_suite(count: int, seed: int = 0) -> list[Question]:
-    """`count` facts in their benchmark phrasing, as questions."""
+    """`count` facts in their benchmark phrasing, as questions.
+
+    Args:
+        count: how many.
+        seed: of which and in which order.
+    """
     facts = random.Random(f"knowledge {seed}").sample(all_facts(), count)
     return [Question(fact.category, Item(f"what is {fact.benchmark_phrasing}?"), concepts()[fact.concept].singular) for fact in facts]
 
 
 def spatial_suite(count: int, seed: int = 0) -> list[Question]:
-    """As many questions of each kind, about scenes of the test split."""
+    """As many questions of each kind, about scenes of the test split.
+
+    Args:
+        count: how many.
+        seed: of the scenes.
+    """
     rng = random.Random(f"spatial {seed}")
     chosen: list[Question] = []
     for place, sample in enumerate(split_scenes("test", 3 * count, seed)):
@@ -60,6 +70,10 @@ def reading_suite(count: int, seed: int = 0) -> list[Question]:
     """Scenes of the test split with a sign in place of one group, as many of one, two and three groups.
 
     A sign alone has few contents (words times backgrounds), so that one may come twice, with another seed.
+
+    Args:
+        count: how many.
+        seed: of the scenes.
     """
     rng = random.Random(f"reading {seed}")
     chosen: list[Question] = []

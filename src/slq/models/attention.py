@@ -35,6 +35,9 @@ def install(model: Any) -> None:
 
     Eager and flash attention stay what they are, and so do all other parts of the model; so does a model whose body hands no keywords on,
     or whose code does not look attention up by its name.
+
+    Args:
+        model: transformers' own.
     """
     decoder = model.get_decoder()
     parameters = inspect.signature(model.base_model.forward).parameters.values()
@@ -44,17 +47,30 @@ def install(model: Any) -> None:
 
 
 def is_installed(model: Any) -> bool:
-    """Whether a model's decoder runs `slq_sdpa`."""
+    """Whether a model's decoder runs `slq_sdpa`.
+
+    Args:
+        model: transformers' own.
+    """
     return model.get_decoder().config._attn_implementation == SLQ_SDPA
 
 
 def keyword(model: Any, mode: Literal["folded", "packed"]) -> dict[str, str]:
-    """What a call of the model's body carries so that its decoder attends in this way; nothing where it runs another attention."""
+    """What a call of the model's body carries so that its decoder attends in this way; nothing where it runs another attention.
+
+    Args:
+        model: transformers' own.
+        mode: `folded`, `packed`, or None for stock attention.
+    """
     return {"slq_attention": mode} if is_installed(model) else {}
 
 
 def implementation(model: Any) -> str:
-    """The attention of a model's decoder by the name that transformers knows it by: `slq_sdpa` is torch's, `sdpa`."""
+    """The attention of a model's decoder by the name that transformers knows it by: `slq_sdpa` is torch's, `sdpa`.
+
+    Args:
+        model: transformers' own.
+    """
     name = model.get_decoder().config._attn_implementation
     return SDPA if name == SLQ_SDPA else name
 
@@ -63,6 +79,9 @@ def packed_lengths(lengths: Sequence[int]) -> Tensor:
     """The attention mask (1, 1, 1, items) that says how long each item of a packed row is; transformers hands on what has four axes.
 
     Integers, which torch's attention refuses: where `slq_attention="packed"` does not arrive, the pass ends with an error.
+
+    Args:
+        lengths: tokens of each item.
     """
     return torch.tensor(lengths, dtype=torch.long)[None, None, None]
 
@@ -79,10 +98,21 @@ def attend(
     slq_attention: str | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of queries (B, H, N, d) over keys and values (B, H / G, K, d): (B, N, H, d), and no weights.
+    """Attention of queries over keys and values, as transformers calls it.
 
-    attention_mask: (B, 1, N, K), or for a packed row of items (1, H, S, d) `packed_lengths`. slq_attention: `folded`, `packed`, or None for
-    stock attention.
+    Args:
+        module: a layer of the decoder.
+        query: (B, H, N, d).
+        key: (B, H / G, K, d).
+        value: (B, H / G, K, d).
+        attention_mask: (B, 1, N, K), or for a packed row of items (1, H, S, d) `packed_lengths`.
+        dropout: of the weights.
+        scaling: of the scores; None for 1 / sqrt(d).
+        slq_attention: `folded`, `packed`, or None for stock attention.
+        **others: handed on to stock attention.
+
+    Returns:
+        (B, N, H, d), and no weights.
     """
     others |= {"dropout": dropout, "scaling": scaling}
     if slq_attention == "packed":

@@ -78,14 +78,24 @@ def bucketed_batches(items: Sequence[Item], model: FrozenModel, most_tokens: int
 
 
 def estimate_tokens(items: Sequence[Item], model: FrozenModel) -> list[int]:
-    """About how many tokens each item has: those of texts are counted; images are not opened, at most their files' headers are read."""
+    """About how many tokens each item has: those of texts are counted; images are not opened, at most their files' headers are read.
+
+    Args:
+        items: what is encoded.
+        model: that encodes them.
+    """
     of_texts = model.item_processor.count_tokens([item.text or "" for item in items])
     of_images = [0 if item.image is None else image_tokens(model, item.image) for item in items]
     return [TEMPLATE_TOKENS + of_text + of_image for of_text, of_image in zip(of_texts, of_images, strict=True)]
 
 
 def image_tokens(model: FrozenModel, image: Path | Image | None = None) -> int:
-    """About how many tokens an image has, or, where none is named, one tile of any."""
+    """About how many tokens an image has, or, where none is named, one tile of any.
+
+    Args:
+        model: that encodes it.
+        image: a path, an open image, or None.
+    """
     if image is not None and model.item_processor.variable_resolution:
         pixels = min(image_pixels(image), model.preprocessing.max_pixels or MAX_PIXELS)
         return round(pixels / PIXELS_PER_TOKEN) or IMAGE_TOKENS

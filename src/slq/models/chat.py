@@ -80,6 +80,10 @@ def score(model: FrozenModel, query: Item, candidates: Sequence[Item], question:
 def first_tokens(model: FrozenModel, *words: str) -> list[list[int]]:
     """For each word, tokens that an answer of it, and of no other, begins with: in either case, with and without a space before it.
 
+    Args:
+        model: that answers.
+        words: such as yes and no.
+
     Raises:
         ModelError: if the first tokens of two words are the same.
     """

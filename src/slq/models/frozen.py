@@ -107,7 +107,12 @@ class FrozenModel:
         self.identity = identify(model, processor, name, revision, settings, folder)
 
     def with_model(self, model: Any, name: str) -> FrozenModel:
-        """The same processor over a model of the same class with other weights, which come from no file; its gradients stay as they are."""
+        """The same processor over a model of the same class with other weights, which come from no file; its gradients stay as they are.
+
+        Args:
+            model: transformers' own.
+            name: of its identity.
+        """
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)
         other.model, other.embedding = model.eval(), model.get_input_embeddings()
@@ -158,7 +163,7 @@ class FrozenModel:
     # --- items to tensors -------------------------------------------------------------------------------------------------
 
     def message(self, item: Item) -> dict[str, Any]:
-        """The item as one user turn; raises ImageError, TextError, or InputError for an item without either."""
+        """The item as one user turn; see `ItemProcessor.message`."""
         return self.item_processor.message(item)
 
     def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> PreparedBatch:
@@ -166,7 +171,7 @@ class FrozenModel:
         return self.item_processor.prepare(items, generation_prompt)
 
     def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> PreparedBatch:
-        """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
+        """Chat conversations to left-padded tensors on the CPU; see `ItemProcessor.prepare_messages`."""
         return self.item_processor.prepare_messages(conversations, generation_prompt)
 
     # --- tensors to states ------------------------------------------------------------------------------------------------
@@ -174,7 +179,11 @@ class FrozenModel:
     @torch.no_grad()
     @_exclusive
     def features(self, prepared: PreparedBatch) -> list[VisionFeatures | None]:
-        """What the vision encoder gives for each item's image, for `prefill`; None for an item without one."""
+        """What the vision encoder gives for each item's image, for `prefill`; None for an item without one.
+
+        Args:
+            prepared: from `prepare`, on any device.
+        """
         return vision.encode(self.model, prepared.to(self.device).inputs)
 
     @torch.no_grad()
@@ -196,7 +205,11 @@ class FrozenModel:
         return PrefixKV(cache, inputs["attention_mask"], positions[..., -1])
 
     def prepare_from_features(self, images: Sequence[VisionFeatures]) -> PreparedBatch:
-        """What `prepare` gave for items, without pixels, from the features of their images: no image is opened."""
+        """What `prepare` gave for items, without pixels, from the features of their images: no image is opened.
+
+        Args:
+            images: what `features` gave, of items that have an image.
+        """
         return vision.collate(images, self._filler)
 
     @torch.no_grad()
@@ -277,16 +290,23 @@ class FrozenModel:
         """Final-normed states of an item's own tokens (B, T, D), left-padded: what baselines read, without any latent query.
 
         With gradient where weights of the model have one (`encoders.FineTunedModel`).
+
+        Args:
+            prepared: from `prepare`, on any device.
         """
         inputs = prepared.to(self.device).inputs
         return self.model.base_model(**inputs, position_ids=self._positions(inputs), use_cache=False).last_hidden_state
 
     def last_token(self, prepared: PreparedBatch) -> Tensor:
-        """Final-normed state of the last prompt token (B, D), where the model is about to answer."""
+        """Final-normed state of the last prompt token (B, D), where the model is about to answer; see `token_states`."""
         return self.token_states(prepared)[:, -1]
 
     def has_image(self, prepared: PreparedBatch) -> Tensor:
-        """Which items of a batch have an image (B) bool."""
+        """Which items of a batch have an image (B) bool.
+
+        Args:
+            prepared: from `prepare`.
+        """
         return (prepared.inputs["input_ids"] == self.model.config.image_token_id).any(dim=1)
 
     @_exclusive

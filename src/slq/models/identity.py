@@ -147,13 +147,21 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights_sha256(folder: Path) -> str | None:
-    """A hash over every byte of the weights in a folder, whatever their files are called; None where there are none."""
+    """A hash over every byte of the weights in a folder, whatever their files are called; None where there are none.
+
+    Args:
+        folder: of a model.
+    """
     digests = sorted(file_sha256(path) for path in weight_files(folder))
     return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else None
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads a folder's weights from: safetensors before .bin, and of several the shards that an index lists."""
+    """The files that transformers reads a folder's weights from: safetensors before .bin, and of several the shards that an index lists.
+
+    Args:
+        folder: of a model.
+    """
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = folder / f"{stem}.{suffix}.index.json"
         if (whole := folder / f"{stem}.{suffix}").is_file():
@@ -164,7 +172,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def config_sha256(folder: Path) -> str | None:
-    """A hash over a folder's `config.json`, without what only says how it was written; None where there is none."""
+    """A hash over a folder's `config.json`, without what only says how it was written; None where there is none.
+
+    Args:
+        folder: of a model.
+    """
     path = folder / "config.json"
     return _sha256_of(_settings(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
 
@@ -215,14 +227,22 @@ def _remembered() -> dict[str, list[Any]]:
 
 
 def processor_settings(processor: Any) -> dict[str, Any]:
-    """What a processor does to images, as plain values; what is not set is left out, so that a later version may know more settings."""
+    """What a processor does to images, as plain values; what is not set is left out, so that a later version may know more settings.
+
+    Args:
+        processor: transformers' own.
+    """
     own = {name: getattr(processor, name, None) for name in _OF_PROCESSOR}
     settings = {name: value for name, value in processor.image_processor.to_dict().items() if name not in _NOT_PROCESSING}
     return {name: _plain(value) for name, value in sorted((own | settings).items()) if value is not None}
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """A hash over all that decides a text's tokens; what is off counts as absent, and how a call pads or cuts does not count."""
+    """A hash over all that decides a text's tokens; what is off counts as absent, and how a call pads or cuts does not count.
+
+    Args:
+        tokenizer: transformers' own.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return _sha256_of([type(tokenizer).__name__, tokenizer.get_vocab(), sorted(tokenizer.get_added_vocab())])
@@ -234,13 +254,21 @@ def tokenizer_sha256(tokenizer: Any) -> str:
 
 
 def template_source(processor: Any) -> str:
-    """The chat template's source."""
+    """The chat template's source.
+
+    Args:
+        processor: transformers' own.
+    """
     template = processor.chat_template
     return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
 
 
 def asks_for_the_date(processor: Any) -> bool:
-    """Whether a chat template prints the day on which it is rendered."""
+    """Whether a chat template prints the day on which it is rendered.
+
+    Args:
+        processor: transformers' own.
+    """
     return "strftime_now" in template_source(processor)
 
 
@@ -248,6 +276,12 @@ def undated_template(processor: Any) -> dict[str, str]:
     """What `apply_chat_template` is told so that a template which prints the date prints `TEMPLATE_DAY`; nothing for one that does not.
 
     transformers hands no functions on to a template, so the one that tells the date is replaced by a macro in front of the template.
+
+    Args:
+        processor: transformers' own.
+
+    Returns:
+        Arguments of `apply_chat_template`.
     """
     if not asks_for_the_date(processor):
         return {}
@@ -258,7 +292,11 @@ def undated_template(processor: Any) -> dict[str, str]:
 
 
 def template_sha256(processor: Any) -> str:
-    """A hash over the chat template's source."""
+    """A hash over the chat template's source.
+
+    Args:
+        processor: transformers' own.
+    """
     return hashlib.sha256(template_source(processor).encode()).hexdigest()
 
 
@@ -283,7 +321,11 @@ def _sha256_of(value: Any) -> str:
 
 
 def earlier_revision(folder: Path) -> str:
-    """What formats 2 and 3 state of a folder's weights: a hash of its config and of each weight file's size and ends."""
+    """What formats 2 and 3 state of a folder's weights: a hash of its config and of each weight file's size and ends.
+
+    Args:
+        folder: of a model.
+    """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for weights in sorted(folder.glob("*.safetensors")):
         size = weights.stat().st_size
@@ -296,7 +338,11 @@ def earlier_revision(folder: Path) -> str:
 
 
 def earlier_template(processor: Any) -> str:
-    """What formats 2 and 3 state of a chat template: a hash of what it renders."""
+    """What formats 2 and 3 state of a chat template: a hash of what it renders.
+
+    Args:
+        processor: transformers' own.
+    """
     probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
     rendered = processor.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
     return hashlib.sha256(rendered.encode()).hexdigest()[:16]

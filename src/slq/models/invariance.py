@@ -58,13 +58,24 @@ def probe_items() -> list[Item]:
 
 
 def probe_latents(model: FrozenModel, count: int = 4) -> Tensor:
-    """Latent queries (N, D) as they are initialised, the same ones every time, on the model's device."""
+    """Latent queries (N, D) as they are initialised, the same ones every time, on the model's device.
+
+    Args:
+        model: that they are for.
+        count: N.
+    """
     return (torch.randn(count, model.dim, generator=torch.Generator().manual_seed(0)) * model.dim**-0.5).to(model.device)
 
 
 @torch.no_grad()
 def batch_difference(model: FrozenModel, items: Sequence[Item], latents_ND: Tensor) -> float:
-    """How far states of items alone lie from those in one batch, relative to the largest value."""
+    """How far states of items alone lie from those in one batch, relative to the largest value.
+
+    Args:
+        model: what is tried.
+        items: of different lengths.
+        latents_ND: (N, D).
+    """
     together = model.forward_reference(model.prepare(items), latents_ND)
     alone = torch.cat([model.forward_reference(model.prepare([item]), latents_ND) for item in items])
     return relative_difference(alone, together)
@@ -76,6 +87,15 @@ def two_pass_difference(
     """How far the two-pass forward lies from the reference path: of states, and of the latents' gradient, each relative to the largest.
 
     The gradient is that of a fixed random projection of the states, so that every dimension counts.
+
+    Args:
+        model: what is tried.
+        items: of different lengths.
+        latents_ND: (N, D).
+        generation_prompt: whether the latent queries stand behind it.
+
+    Returns:
+        Of the states, and of the gradient.
     """
     latents = latents_ND.detach().clone().requires_grad_()
     prepared = model.prepare(items, generation_prompt)
@@ -87,7 +107,12 @@ def two_pass_difference(
 
 @torch.no_grad()
 def packing_difference(model: FrozenModel, items: Sequence[Item]) -> float:
-    """How far keys and values read in one row without padding lie from those of a padded batch, relative to the largest value."""
+    """How far keys and values read in one row without padding lie from those of a padded batch, relative to the largest value.
+
+    Args:
+        model: what is tried.
+        items: of different lengths.
+    """
     prepared = model.prepare(items)
     packed = model.prefill_packed([(prepared, model.features(prepared))])
     padded = model.prefill(prepared).unstack()
@@ -96,7 +121,12 @@ def packing_difference(model: FrozenModel, items: Sequence[Item]) -> float:
 
 
 def relative_difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference of two tensors, relative to the largest value of the second."""
+    """The largest difference of two tensors, relative to the largest value of the second.
+
+    Args:
+        found: of any shape.
+        wanted: of the same shape.
+    """
     return ((found - wanted).abs().max() / wanted.abs().max()).item()
 
 

@@ -31,7 +31,11 @@ class PreparedBatch:
         return self.inputs["input_ids"].shape[0]
 
     def to(self, device: torch.device) -> PreparedBatch:
-        """The same batch on a device."""
+        """The same batch on a device.
+
+        Args:
+            device: of the model.
+        """
         return PreparedBatch({name: value.to(device) for name, value in self.inputs.items()}, self.truncated)
 
 
@@ -90,7 +94,12 @@ class ItemKV:
 
 
 def stack_kv(items: Sequence[ItemKV], device: torch.device) -> PrefixKV:
-    """Cached prefixes as one left-padded batch on a device; the inverse of `PrefixKV.unstack` up to padding."""
+    """Cached prefixes as one left-padded batch on a device; the inverse of `PrefixKV.unstack` up to padding.
+
+    Args:
+        items: prefixes of one item each.
+        device: of the model.
+    """
     longest = max(prefix.keys.shape[2] for prefix in items)
     layers, heads, _, width = items[0].keys.shape
     keys = items[0].keys.new_zeros((layers, len(items), heads, longest, width), device=device)

@@ -38,14 +38,25 @@ class UnpaddedItem:
 
 
 def unpad(inputs: dict[str, Tensor], positions: Tensor, images: Sequence[VisionFeatures | None]) -> list[UnpaddedItem]:
-    """The items of a left-padded batch; positions (..., B, T + 1)."""
+    """The items of a left-padded batch; positions (..., B, T + 1).
+
+    Args:
+        inputs: of `PreparedBatch`.
+        positions: (..., B, T + 1), with that of the first latent query.
+        images: features of each item's image, None for an item without one.
+    """
     owns = vision.inputs_of_items(inputs, [image is not None for image in images])
     items = enumerate(zip(owns, images, strict=True))
     return [UnpaddedItem(own, positions[..., i, -own["input_ids"].shape[1] - 1 :], image) for i, (own, image) in items]
 
 
 def pack(items: Sequence[UnpaddedItem], device: torch.device) -> dict[str, Any]:
-    """The items one behind the other (1, S), as a model's body takes them with `slq_attention="packed"`."""
+    """The items one behind the other (1, S), as a model's body takes them with `slq_attention="packed"`.
+
+    Args:
+        items: from `unpad`.
+        device: of the model.
+    """
     inputs: dict[str, Any] = {}
     for name, first in {name: item.inputs for item in reversed(items) for name in item.inputs if name != "attention_mask"}.items():
         if first[name].shape == first["input_ids"].shape:
@@ -62,7 +73,12 @@ def pack(items: Sequence[UnpaddedItem], device: torch.device) -> dict[str, Any]:
 
 
 def unpack(cache: DynamicCache, items: Sequence[UnpaddedItem]) -> list[ItemKV]:
-    """Each item's prefix, in compact host memory of its own."""
+    """Each item's prefix, in compact host memory of its own.
+
+    Args:
+        cache: that the pass has filled.
+        items: from `unpad`, in the same order.
+    """
     layers: list[Any] = cache.layers
     found, start = [], 0
     for item in items:

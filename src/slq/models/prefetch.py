@@ -18,7 +18,11 @@ from slq.types import Item
 
 
 def default_num_workers(device: torch.device) -> int:
-    """How many processes prepare items: 0 where the model itself uses every core, beside an accelerator up to four."""
+    """How many processes prepare items: 0 where the model itself uses every core, beside an accelerator up to four.
+
+    Args:
+        device: of the model.
+    """
     return 0 if device.type == "cpu" else min(4, max(1, (os.cpu_count() or 2) - 1))
 
 

@@ -49,5 +49,9 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Preprocessing:
-        """The settings that `ModelIdentity.preprocessing` holds; what is in it beside them follows from them."""
+        """The settings that `ModelIdentity.preprocessing` holds; what is in it beside them follows from them.
+
+        Args:
+            saved: from an adapter's file.
+        """
         return cls(**{name: saved[name] for name in ("name", "max_pixels", "max_text_tokens", "instruction")})

@@ -63,6 +63,9 @@ class ItemProcessor:
     def message(self, item: Item) -> dict[str, Any]:
         """The item as one user turn: its image, then its text, then the instruction if there is one.
 
+        Args:
+            item: what is encoded.
+
         Raises:
             ImageError: for an image that cannot be opened.
             TextError: for a text that is none.
@@ -71,7 +74,7 @@ class ItemProcessor:
         return self._turn(item)[0]
 
     def parts(self, item: Item) -> list[dict[str, Any]]:
-        """An image and a text as parts of a message; raises what `message` raises."""
+        """An image and a text as parts of a message; see `message`."""
         return self._parts(item)[0]
 
     def _turn(self, item: Item) -> tuple[dict[str, Any], bool]:
@@ -116,7 +119,12 @@ class ItemProcessor:
         return batch
 
     def note_truncated(self, items: Sequence[Item], batch: PreparedBatch) -> None:
-        """Count the texts of a batch that were cut, each once however often it is prepared, here or in another process."""
+        """Count the texts of a batch that were cut, each once however often it is prepared, here or in another process.
+
+        Args:
+            items: of the batch.
+            batch: what was prepared of them.
+        """
         with self._lock:
             self._truncated.update(hash(items[position].text) for position in batch.truncated)
 
@@ -141,7 +149,15 @@ class ItemProcessor:
             )
 
     def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> PreparedBatch:
-        """Chat conversations to left-padded tensors, with the generation prompt ready for an answer."""
+        """Chat conversations to left-padded tensors, with the generation prompt ready for an answer.
+
+        Args:
+            conversations: each a sequence of messages.
+            generation_prompt: whether it is added.
+
+        Returns:
+            (B, T) ids and mask, and the pixels of the images.
+        """
         with self._lock:
             inputs = self.processor.apply_chat_template(
                 list(conversations),
@@ -184,12 +200,20 @@ class ItemProcessor:
         return text[: 40 * self.preprocessing.max_text_tokens]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens are left of each text once it is cut, without template; what cannot be embedded counts as something."""
+        """How many tokens are left of each text once it is cut, without template; what cannot be embedded counts as something.
+
+        Args:
+            texts: of any length.
+        """
         known = [self._prescreen(str(text)).encode("utf-8", "replace").decode() for text in texts]
         return [min(len(each), self.preprocessing.max_text_tokens) for each in self.token_ids(known)]
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text alone, whole, without template and padding."""
+        """The tokens of each text alone, whole, without template and padding.
+
+        Args:
+            texts: of any length.
+        """
         return self._tokenize(list(texts), return_attention_mask=False)["input_ids"] if texts else []
 
     def _tokenize(self, text: str | list[str], **options: bool) -> Any:

@@ -31,7 +31,11 @@ REVISION = f"random weights, seed {SEED}"
 
 
 def internvl3(**decoder: int) -> dict[str, Any]:
-    """An InternVL3: InternViT-300M at 448 pixels before a Qwen2 decoder, input and output embeddings apart."""
+    """An InternVL3: InternViT-300M at 448 pixels before a Qwen2 decoder, input and output embeddings apart.
+
+    Args:
+        **decoder: settings of the Qwen2 decoder.
+    """
     vision = {
         "hidden_size": 1024,
         "num_hidden_layers": 24,
@@ -59,7 +63,11 @@ def internvl3(**decoder: int) -> dict[str, Any]:
 
 
 def qwen3_vl(**decoder: int) -> dict[str, Any]:
-    """A Qwen3-VL: a vision encoder in patches of 16, which feeds three of its layers into the decoder's first three; embeddings tied."""
+    """A Qwen3-VL: a vision encoder in patches of 16, which feeds three of its layers into the decoder's first three; embeddings tied.
+
+    Args:
+        **decoder: settings of the Qwen3 decoder.
+    """
     vision = {
         "hidden_size": 1024,
         "depth": 24,
@@ -110,7 +118,11 @@ QWEN_TOKENS = {**CHAT_TOKENS, "<|vision_start|>": 151652, "<|vision_end|>": 1516
 
 
 def chat_template(image: str) -> str:
-    """The form that both families share; `image` stands for an image."""
+    """The form that both families share; `image` stands for an image.
+
+    Args:
+        image: what stands for an image.
+    """
     return (
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
         "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -121,7 +133,12 @@ def chat_template(image: str) -> str:
 
 
 def build_tokenizer(control: Mapping[str, int], named: Mapping[str, str]) -> PreTrainedTokenizerFast:
-    """The miniature's tokenizer, with these control tokens at these ids; `named` are those a processor asks for by name."""
+    """The miniature's tokenizer, with these control tokens at these ids; `named` are those a processor asks for by name.
+
+    Args:
+        control: ids by token.
+        named: tokens by the names that a processor asks for.
+    """
     content = json.loads(files("slq.miniature").joinpath("weights", "tokenizer.json").read_text(encoding="utf-8"))
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     content["added_tokens"] = [{"id": place, "content": token, **plain} for token, place in control.items()]
@@ -136,7 +153,11 @@ def build_tokenizer(control: Mapping[str, int], named: Mapping[str, str]) -> Pre
 
 
 def build_processor(model_type: str) -> InternVLStillProcessor | Qwen3VLStillProcessor:
-    """The family's processor for still images: one tile of 448 pixels for InternVL, the image's own shape for Qwen3-VL."""
+    """The family's processor for still images: one tile of 448 pixels for InternVL, the image's own shape for Qwen3-VL.
+
+    Args:
+        model_type: `internvl` or `qwen3_vl`.
+    """
     if model_type == "internvl":
         return InternVLStillProcessor(
             image_processor=GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, crop_to_patches=False),
@@ -193,6 +214,10 @@ def sample_weights(model: torch.nn.Module, seed: int) -> None:
     """Fill every parameter: matrices normal so that outputs are as large as inputs, embeddings as published, biases 0, scales 1.
 
     Sampled in float32 on the CPU, one after the other: the same weights, up to rounding, in every dtype and on every device.
+
+    Args:
+        model: transformers' own.
+        seed: of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

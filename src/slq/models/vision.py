@@ -44,20 +44,33 @@ class VisionFeatures:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> VisionFeatures:
-        """The inverse of `to_tensors`."""
+        """The inverse of `to_tensors`.
+
+        Args:
+            tensors: by name.
+        """
         deep = tuple(tensors[f"deep {i}"] for i in range(sum(name.startswith("deep ") for name in tensors)))
         inputs = {name.removeprefix("input "): value for name, value in tensors.items() if name.startswith("input ")}
         return cls(tensors["pooled"], deep, bool(tensors["listed"]), inputs)
 
 
 def is_supported(model: Any) -> bool:
-    """Whether the model's body takes features in the place of pixels."""
+    """Whether the model's body takes features in the place of pixels.
+
+    Args:
+        model: transformers' own.
+    """
     body = model.base_model
     return hasattr(body, "get_image_features") and "mm_encoder_outputs" in inspect.signature(body.forward).parameters
 
 
 def encode(model: Any, inputs: Mapping[str, Tensor]) -> list[VisionFeatures | None]:
-    """Features of each item of a batch in whose images they are; None for an item without an image."""
+    """Features of each item of a batch in whose images they are; None for an item without an image.
+
+    Args:
+        model: transformers' own.
+        inputs: of `PreparedBatch`.
+    """
     counts = (inputs["input_ids"] == model.config.image_token_id).sum(dim=1).tolist()
     if "pixel_values" not in inputs:
         return [None] * len(counts)
@@ -73,7 +86,12 @@ def encode(model: Any, inputs: Mapping[str, Tensor]) -> list[VisionFeatures | No
 
 
 def inputs_of_items(inputs: Mapping[str, Tensor], has_image: Sequence[bool]) -> list[dict[str, Tensor]]:
-    """Each item's inputs without padding and pixels; has_image: which items have an image."""
+    """Each item's inputs without padding and pixels.
+
+    Args:
+        inputs: of `PreparedBatch`.
+        has_image: which items have an image.
+    """
     of_tokens = {name: value for name, value in inputs.items() if value.shape == inputs["input_ids"].shape}
     of_images = {name: value for name, value in inputs.items() if name not in of_tokens and name not in PIXELS}
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
@@ -88,7 +106,12 @@ def inputs_of_items(inputs: Mapping[str, Tensor], has_image: Sequence[bool]) -> 
 
 
 def collate(features: Sequence[VisionFeatures], filler: int) -> PreparedBatch:
-    """The items' inputs as one left-padded batch, without pixels."""
+    """The items' inputs as one left-padded batch, without pixels.
+
+    Args:
+        features: of the items.
+        filler: what pads each input.
+    """
     lengths = [each.inputs["input_ids"].shape[1] for each in features]
     joined = {}
     for name, first in features[0].inputs.items():
@@ -101,7 +124,12 @@ def collate(features: Sequence[VisionFeatures], filler: int) -> PreparedBatch:
 
 
 def as_inputs(features: Sequence[VisionFeatures], device: torch.device) -> dict[str, Any]:
-    """Features of the images of a batch, in their order, as the model's body takes them."""
+    """Features of the images of a batch, in their order, as the model's body takes them.
+
+    Args:
+        features: of the items of a batch that have an image.
+        device: of the model.
+    """
     pooled = torch.cat([each.pooled for each in features]).to(device)
     deep = [torch.cat(layer).to(device) for layer in zip(*(each.deep for each in features), strict=True)]
     if features[0].listed:

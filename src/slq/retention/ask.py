@@ -136,11 +136,20 @@ class AnswerCache:
         self._records: RecordStore[Any] = RecordStore(folder, JSON, required=True)
 
     def get(self, question: str) -> list[str] | None:
-        """The answers to a batch of questions; None if they are not there."""
+        """The answers to a batch of questions; None if they are not there.
+
+        Args:
+            question: names the batch: what is asked, and how.
+        """
         return self._records.get(self._key(question))
 
     def put(self, question: str, answers: Sequence[str]) -> None:
-        """Cache the answers to a batch of questions."""
+        """Cache the answers to a batch of questions.
+
+        Args:
+            question: names the batch: what is asked, and how.
+            answers: in the questions' order.
+        """
         self._records.put(self._key(question), list(answers))
 
     def _key(self, question: str) -> str:
@@ -155,7 +164,7 @@ def content_hash(conversations: Sequence[Conversation], expected: Sequence[str] 
         expected: the right answers.
 
     Returns:
-        sha256 in hexadecimal.
+        Sha256 in hexadecimal.
     """
     digest = hashlib.sha256(json.dumps(list(expected)).encode())
     for conversation in conversations:
@@ -169,7 +178,11 @@ def content_hash(conversations: Sequence[Conversation], expected: Sequence[str] 
 
 
 def as_item(conversation: Conversation) -> Item:
-    """The text and the first image of a conversation, to be encoded."""
+    """The text and the first image of a conversation, to be encoded.
+
+    Args:
+        conversation: chat messages as transformers has them.
+    """
     parts = [part for message in conversation for part in message["content"]]
     text = "\n".join(part["text"] for part in parts if part["type"] == "text")
     return Item(text or None, next((part["image"] for part in parts if part["type"] == "image"), None))

@@ -81,7 +81,11 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, if there is one."""
+    """The newest complete checkpoint of a run, if there is one.
+
+    Args:
+        folder: of a run.
+    """
     found = _checkpoints(folder)
     return found[-1] if found else None
 
@@ -92,7 +96,12 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def load_newest(accelerator: Accelerator, folder: Path) -> int:
-    """Load the newest checkpoint of a run into what the accelerator has prepared; the steps it has done, 0 without one."""
+    """Load the newest checkpoint of a run into what the accelerator has prepared; the steps it has done, 0 without one.
+
+    Args:
+        accelerator: which has prepared what is loaded.
+        folder: of the run.
+    """
     checkpoint = newest(folder)
     if checkpoint is None:
         return 0

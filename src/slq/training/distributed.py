@@ -17,12 +17,23 @@ from slq.types import Item
 
 
 def rank_of(item: Item, processes: int) -> int:
-    """The process that encodes an item: always the same one, so that it alone caches the item's prefix."""
+    """The process that encodes an item: always the same one, so that it alone caches the item's prefix.
+
+    Args:
+        item: what is encoded.
+        processes: how many there are.
+    """
     return int(item.content_hash[:8], 16) % processes
 
 
 def shard(items: Sequence[Item], rank: int, processes: int) -> list[Item]:
-    """Those of the items that the process of this rank encodes; never none: DistributedDataParallel waits for everyone's gradient."""
+    """Those of the items that the process of this rank encodes; never none: DistributedDataParallel waits for everyone's gradient.
+
+    Args:
+        items: of a batch.
+        rank: of the process.
+        processes: how many there are.
+    """
     own = [item for item in items if rank_of(item, processes) == rank]
     return own or list(items[:1])
 

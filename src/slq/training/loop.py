@@ -29,9 +29,10 @@ from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
 from slq.training.log import LOG_FILE, TRACKERS, TrainingLog, check_trackers
-from slq.training.methods import Trainable, create_trainable, learning_rate, plugins_of
+from slq.training.methods import Trainable
 from slq.training.optim import MAX_GRAD_NORM, create_optimizer, refresh_learning_rate, warmup_of
 from slq.training.screening import Skipped, screen_pairs
+from slq.training.start import create_trainable, learning_rate, plugins_of
 from slq.training.step import ContrastiveStep
 from slq.training.stopping import stop_after_step
 from slq.training.validation import split_validation, validate
@@ -147,16 +148,29 @@ class Run:
         return min(self.config.epochs * self.batches.steps_per_epoch, self.config.max_steps or 10**12)
 
     def is_due(self, step: int) -> bool:
-        """Whether this process validates after a step."""
+        """Whether this process validates after a step.
+
+        Args:
+            step: the number of steps done.
+        """
         ended = step % self.batches.steps_per_epoch == 0 or step == self.total
         return bool(self.validation_pairs) and ended and self.accelerator.is_main_process
 
     def saves(self, step: int, stop_after: int | None) -> bool:
-        """Whether a checkpoint follows a step."""
+        """Whether a checkpoint follows a step.
+
+        Args:
+            step: the number of steps done.
+            stop_after: the step at which the run stops as if interrupted; None for none.
+        """
         return step % self.config.save_steps == 0 or step in (self.total, stop_after)
 
     def told(self, scores: Mapping[str, float]) -> dict[str, Any]:
-        """What is recorded beside what was learned."""
+        """What is recorded beside what was learned.
+
+        Args:
+            scores: of the validation, the last ones.
+        """
         begun, added = None if self.start is None else self.start.fingerprint, plugins_of(self.config)
         return {
             **result_settings(self.config),

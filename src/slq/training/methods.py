@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from slq.adapters.latents import LatentQueries, temperature_of
 from slq.cache import KVCache
 from slq.config import TrainConfig
-from slq.config.fields import options_of
 from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FineTunedModel
 from slq.encoders.latent import LatentEncoder
 from slq.encoders.reuse import Prefetched
-from slq.errors import ConfigError, InputError, PluginError
+from slq.errors import InputError
 from slq.models import FrozenModel
-from slq.registry import ADVICE, Registry, plugin_of
+from slq.registry import Registry
 from slq.types import Item
 
 LR_FRACTION_OF_INIT_RMS = 0.1  # of latent queries: their learning rate is this fraction of the size of their values at the start
@@ -56,7 +55,11 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def interpolate(self, alpha: float) -> None:
-        """Move between where training started (alpha 0) and what was learned (alpha 1); see WiSE-FT."""
+        """Move between where training started and what was learned; see WiSE-FT.
+
+        Args:
+            alpha: from 0, the start, to 1, what was learned.
+        """
 
     def start_from(self, learned: Encoder) -> None:
         """Begin at what an earlier run has learned on the same model.
@@ -79,15 +82,30 @@ class Trainable(nn.Module, ABC):
         """
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """What the optimiser is given, by default all parameters at one learning rate."""
+        """What the optimiser is given, by default all parameters at one learning rate.
+
+        Args:
+            learning_rate: of the run.
+        """
         return [{"params": list(self.parameters()), "lr": learning_rate}]
 
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
-        """Compute once what never changes, and say what was cached; by default nothing."""
+        """Compute once what never changes, and say what was cached; by default nothing.
+
+        Args:
+            items: of the whole run, each once.
+            progress: called with how many were done since the last call.
+            num_workers: processes that prepare items.
+        """
         return ""
 
     def prefetch_batches(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
-        """For each batch what was prepared of it while the model ran; by default nothing."""
+        """For each batch what was prepared of it while the model ran; by default nothing.
+
+        Args:
+            batches: items of this process, in the order of the steps.
+            num_workers: processes that prepare items.
+        """
         yield from ({} for _ in batches)
 
 
@@ -144,31 +162,31 @@ class LatentTrainable(Trainable):
         return self.queries.temperature
 
     def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
-        """States of items (B, N, D) before pooling."""
+        """States of items (B, N, D) before pooling; see `Trainable.states`."""
         return self.encoder.states(items, prefetched)
 
     def interpolate(self, alpha: float) -> None:
-        """Move between the start (alpha 0) and what was learned (alpha 1)."""
+        """Move between the start (alpha 0) and what was learned (alpha 1); see `Trainable.interpolate`."""
         self.queries.interpolate(self._start, alpha)
 
     def start_from(self, learned: Encoder) -> None:
-        """Begin with the latent queries and the temperature of an adapter."""
+        """Begin with the latent queries and the temperature of an adapter; see `Trainable.start_from`."""
         if not isinstance(learned, LatentEncoder):
             raise InputError(f"Latent queries cannot begin at {learned.kind}: name an adapter of latent queries, or the base model.")
         self.queries.load_state_dict(learned.queries.state_dict())
         self._start = self.queries.latents.detach().clone()
 
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
-        """Cache the items' prefixes, and say how many."""
+        """Cache the items' prefixes, and say how many; see `Trainable.prefill`."""
         self.encoder.prefill(items, progress, num_workers)
         return "" if self.encoder.cache is None else f"cached of {len(items)} items: {self.encoder.describe_cache(items)}"
 
     def prefetch_batches(self, batches: Sequence[Sequence[Item]], num_workers: int) -> Iterator[Prefetched]:
-        """Items that the cache lacks, prepared while the model runs."""
+        """Items that the cache lacks, prepared while the model runs; see `Trainable.prefetch_batches`."""
         return self.encoder.prefetch_batches(batches, num_workers)
 
     def save(self, folder: Path, training: dict[str, Any]) -> None:
-        """Write what was learned."""
+        """Write what was learned; see `Trainable.save`."""
         self.encoder.training = training
         self.encoder.adapter.save(folder)
 
@@ -177,17 +195,17 @@ class LatentMethod:
     """Learn latent queries; the model stays frozen."""
 
     def learning_rate(self, model: FrozenModel, config: TrainConfig) -> float:
-        """A tenth of the size of the latent queries' values at the start."""
+        """A tenth of the size of the latent queries' values at the start; see `Method.learning_rate`."""
         return LR_FRACTION_OF_INIT_RMS * init_rms(model, config.init)
 
     def create(self, model: FrozenModel, config: TrainConfig) -> LatentTrainable:
-        """Initialised latent queries with an empty cache."""
+        """Initialised latent queries with an empty cache; see `Method.create`."""
         cache = kv_cache(config, model.device) if config.prefix_caching else None
         queries = fresh_queries(model, config)
         return LatentTrainable(LatentEncoder(model, queries, cache, config.prefix_caching, mini_batch_tokens=config.mini_batch_tokens))
 
     def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> LatentEncoder:
-        """The adapter in a folder."""
+        """The adapter in a folder; see `Method.load`."""
         return LatentEncoder.from_pretrained(folder, model, **loading)
 
 
@@ -211,28 +229,28 @@ class FineTuneTrainable(Trainable):
         return temperature_of(self.log_temperature)
 
     def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
-        """States of items (B, N, D) before pooling."""
+        """States of items (B, N, D) before pooling; see `Trainable.states`."""
         return self.encoder.states(items)
 
     def interpolate(self, alpha: float) -> None:
-        """Move between the start (alpha 0) and what was learned (alpha 1)."""
+        """Move between the start (alpha 0) and what was learned (alpha 1); see `Trainable.interpolate`."""
         self.encoder.interpolate(alpha)
 
     @torch.no_grad()
     def start_from(self, learned: Encoder) -> None:
-        """Begin with the weights of a fine-tuned model; its temperature is not saved with it."""
+        """Begin with the weights of a fine-tuned model; its temperature is not saved with it; see `Trainable.start_from`."""
         if not isinstance(learned, FineTunedModel) or learned.method != self.encoder.method:
             raise InputError(f"Method {self.encoder.method} cannot begin at {learned.kind}: choose that method, or name the base model.")
         for own, before in zip(self.weights, learned.trainable, strict=True):
             own.copy_(before)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The weights at the chosen rate, the temperature at its own."""
+        """The weights at the chosen rate, the temperature at its own; see `Trainable.parameter_groups`."""
         own = LR_FRACTION_OF_INIT_RMS * init_rms(self.encoder.model, "normal")
         return [{"params": list(self.weights), "lr": learning_rate}, {"params": [self.log_temperature], "lr": own, "weight_decay": 0.0}]
 
     def save(self, folder: Path, training: dict[str, Any]) -> None:
-        """Write what was learned."""
+        """Write what was learned; see `Trainable.save`."""
         self.encoder.training = training
         self.encoder.save(folder)
 
@@ -250,16 +268,16 @@ class FineTuneMethod:
     rate: float
 
     def learning_rate(self, model: FrozenModel, config: TrainConfig) -> float:
-        """The method's usual learning rate."""
+        """The method's usual learning rate; see `Method.learning_rate`."""
         return self.rate
 
     def create(self, model: FrozenModel, config: TrainConfig) -> FineTuneTrainable:
-        """A copy of the model with trainable weights."""
+        """A copy of the model with trainable weights; see `Method.create`."""
         sizes = (config.lora_rank, config.lora_alpha, config.mini_batch_tokens)
         return FineTuneTrainable(FineTunedModel(model, self.kind, *sizes, config.train_vision_encoder))
 
     def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> FineTunedModel:
-        """The fine-tuned model in a folder."""
+        """The fine-tuned model in a folder; see `Method.load`."""
         return FineTunedModel.from_pretrained(folder, model, **loading)
 
 
@@ -290,7 +308,12 @@ def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
 
 
 def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
-    """The cache of a run with these options."""
+    """The cache of a run with these options.
+
+    Args:
+        config: the run's options.
+        device: that the model is on.
+    """
     return KVCache(
         _bytes(config.cache_memory_gb),
         device_budget=_bytes(config.cache_device_gb) or 0,
@@ -300,88 +323,6 @@ def kv_cache(config: TrainConfig, device: torch.device) -> KVCache:
         level=config.cache_level,
         kv_cache_dtype=config.kv_cache_dtype,
     )
-
-
-def create_trainable(model: FrozenModel, config: TrainConfig) -> Trainable:
-    """What a run starts from, by the method that it names.
-
-    Args:
-        model: the base model.
-        config: the run's options.
-
-    Raises:
-        InputError: if no method has this name.
-        PluginError: if the method of another distribution cannot be used, raises an error, or creates something else.
-    """
-    method = methods.get(config.method)
-    with methods.naming_plugin(method):
-        trainable = method.create(model, config)
-    if not isinstance(trainable, Trainable):
-        who = methods.origin(method) or f"Method {config.method!r}"
-        raise PluginError(f"{who} must create a slq.training.methods.Trainable, not {type(trainable).__name__}. {ADVICE}")
-    return trainable
-
-
-def learning_rate(model: FrozenModel, config: TrainConfig) -> float:
-    """The learning rate of a run: the one that was chosen, or the method's own.
-
-    Args:
-        model: the base model.
-        config: the run's options.
-
-    Raises:
-        InputError: if no method has the name that is chosen.
-        PluginError: if the method of another distribution cannot be used, or raises an error.
-    """
-    if config.learning_rate:
-        return config.learning_rate
-    method = methods.get(config.method)
-    with methods.naming_plugin(method):
-        return method.learning_rate(model, config)
-
-
-def plugins_of(config: TrainConfig) -> list[dict[str, str]]:
-    """What other distributions add to a run, ready for JSON: group, name, distribution and version of each.
-
-    Args:
-        config: the run's options.
-    """
-    found = []
-    for field, about in options_of(type(config)).items():
-        chosen = getattr(config, field) if about.plugin_group else ()
-        for each in (chosen,) if isinstance(chosen, str) else chosen:
-            plugin = plugin_of(about.plugin_group or "", getattr(each, "name", each))
-            if plugin:
-                found.append({name: getattr(plugin, name) for name in ("group", "name", "distribution", "version")})
-    return found
-
-
-def going_on_from(learned: Encoder, name: str, config: TrainConfig) -> TrainConfig:
-    """The options of a run that begins with what was learned before: those that shaped it are its own.
-
-    Args:
-        learned: an adapter's encoder, or a fine-tuned model.
-        name: what the user calls it.
-        config: the options of the run.
-
-    Raises:
-        ConfigError: for an option that says otherwise.
-        InputError: for what cannot be trained further.
-    """
-    if isinstance(learned, LatentEncoder):
-        queries = learned.queries
-        own = {"method": "latents", "num_latents": queries.num_latents, **queries.config}
-        own["add_generation_prompt"] = own.pop("generation_prompt")
-        own["init"] = learned.training.get("init", config.init)  # by which the learning rate is chosen where none is given
-    elif isinstance(learned, FineTunedModel):
-        own = {"method": learned.method, **{key: learned.training[key] for key in ("lora_rank", "lora_alpha", "train_vision_encoder")}}
-    else:
-        raise InputError(f"{name} ({learned.kind}) cannot be trained further: name an adapter, or a base model.")
-    for key, value in own.items():
-        given = getattr(config, key)
-        if given not in (value, options_of(TrainConfig)[key].default):
-            raise ConfigError(f"{key} is {given!r}, but {name} was learned with {value!r}: leave the option out to go on from it.")
-    return replace(config, **own)
 
 
 def init_rms(model: FrozenModel, init: str) -> float:

@@ -96,7 +96,11 @@ def mine(
 
 
 def items_of(pairs: Sequence[Pair]) -> int:
-    """How many different items `mine` will encode."""
+    """How many different items `mine` will encode.
+
+    Args:
+        pairs: that negatives are added to.
+    """
     return len(_by_content(pairs)[0])
 
 

@@ -19,7 +19,7 @@ from slq.io.files import write_json
 from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel
 from slq.training.loop import train as train_on_pairs
-from slq.training.methods import going_on_from
+from slq.training.start import going_on_from
 from slq.types import Pair
 
 LEAKAGE_FILE = "leakage.json"
@@ -60,7 +60,14 @@ def train(
 
 
 def train_from_configs(config: TrainConfig, model: ModelConfig, preprocessing: PreprocessingConfig, command: str | None = None) -> Encoder:
-    """As `train`, with every option as the command line has it, which stands in the run's record."""
+    """As `train`, with every option as the command line has it, which stands in the run's record.
+
+    Args:
+        config: the run's options.
+        model: which base model, and how it is loaded.
+        preprocessing: how items become tokens.
+        command: what was typed; None for nothing to record.
+    """
     return _train(config, None, model, preprocessing, command)
 
 

@@ -32,7 +32,12 @@ class ContrastiveStep(nn.Module):
         self.trainable, self.loss, self._place = trainable, loss, (rank, processes)
 
     def forward(self, batch: ContrastiveBatch, prefetched: Prefetched | None = None) -> Tensor:
-        """The loss of a batch, a scalar with gradient."""
+        """The loss of a batch, a scalar with gradient.
+
+        Args:
+            batch: queries, candidates, and which belong together.
+            prefetched: what `Trainable.prefetch_batches` gave for it.
+        """
         trainable, sizes = self.trainable, [len(batch.queries), len(batch.candidates)]
         states_BND = gather_states(batch.items, partial(trainable.states, prefetched=prefetched or {}), *self._place)
         positives_BC = batch.positives.to(states_BND.device)

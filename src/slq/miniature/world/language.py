@@ -15,6 +15,9 @@ PLACES = ("on the left", "on the right", "at the top", "at the bottom", "in the 
 def phrase(group: Group) -> str:
     """A group in words.
 
+    Args:
+        group: of a scene.
+
     Example:
         >>> phrase(Group("cat", "red", small=True)), phrase(Group("apple", "blue", count=3)), phrase(Group(SIGN, "", word="exit"))
         ('a small red cat', 'three blue apples', 'a sign saying exit')
@@ -31,7 +34,11 @@ def phrase(group: Group) -> str:
 
 
 def object_name(group: Group) -> str:
-    """The name of the group's objects without an article: `cat`, `cats`, `sign`."""
+    """The name of the group's objects without an article: `cat`, `cats`, `sign`.
+
+    Args:
+        group: of a scene.
+    """
     if group.concept == SIGN:
         return SIGN
     concept = concepts()[group.concept]
@@ -39,7 +46,11 @@ def object_name(group: Group) -> str:
 
 
 def object_names(scene: Scene) -> str:
-    """The scene's concepts in reading order: `cat and apple`."""
+    """The scene's concepts in reading order: `cat and apple`.
+
+    Args:
+        scene: with one group at least.
+    """
     return " and ".join(group.concept for group in scene.groups)
 
 
@@ -131,7 +142,12 @@ def _absent(scene: Scene, rng: random.Random) -> str:
 
 
 def where(scene: Scene, place: int) -> str:
-    """Where the group with index `place` stands among two or three: one of `PLACES`."""
+    """Where the group with index `place` stands among two or three: one of `PLACES`.
+
+    Args:
+        scene: of two or three groups.
+        place: from 0, in reading order.
+    """
     left, right, top, bottom, middle = PLACES
     first, last = (left, right) if scene.across else (top, bottom)
     return first if place == 0 else last if place == len(scene.groups) - 1 else middle

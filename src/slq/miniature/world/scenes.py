@@ -73,18 +73,32 @@ SPLITS = {"train": range(2, 10), "validation": range(1, 2), "test": range(0, 1)}
 
 
 def without_colour(scene: Scene) -> tuple:
-    """Content without colours: what a recoloured scene shares with the one it came from."""
+    """Content without colours: what a recoloured scene shares with the one it came from.
+
+    Args:
+        scene: what is drawn.
+    """
     return replace(scene, groups=tuple(replace(group, colour="") for group in scene.groups)).content
 
 
 def split_of(scene: Scene) -> str:
-    """The split a scene belongs to; recolouring never changes it."""
+    """The split a scene belongs to; recolouring never changes it.
+
+    Args:
+        scene: what is drawn.
+    """
     place = int(hashlib.sha256(repr(without_colour(scene)).encode()).hexdigest(), 16) % 10
     return next(split for split, hashes in SPLITS.items() if place in hashes)
 
 
 def sample_group(rng: random.Random, concept: str, max_count: int) -> Group:
-    """A group of one concept in a random colour, count and size."""
+    """A group of one concept in a random colour, count and size.
+
+    Args:
+        rng: random numbers.
+        concept: what it is of.
+        max_count: how many objects at most.
+    """
     count = rng.choice([1, 1, 1, 2, 3, 4][: 2 + max_count]) if max_count > 1 else 1
     return Group(concept, rng.choice(list(COLOURS)), count, small=count == 1 and rng.random() < 0.25)
 
@@ -126,14 +140,25 @@ def sample_scene(
 
 
 def with_sign(scene: Scene, rng: random.Random) -> Scene:
-    """The same scene with a sign in place of one group, and room for its word: groups stand one above another."""
+    """The same scene with a sign in place of one group, and room for its word: groups stand one above another.
+
+    Args:
+        scene: what is drawn.
+        rng: random numbers.
+    """
     groups = list(scene.groups)
     groups[rng.randrange(len(groups))] = Group(SIGN, "", word=rng.choice(WORDS))
     return replace(scene, groups=tuple(groups), across=False)
 
 
 def recolour(scene: Scene, place: int, colour: str) -> Scene:
-    """The same scene with one group in another colour."""
+    """The same scene with one group in another colour.
+
+    Args:
+        scene: what is drawn.
+        place: of the group, from 0.
+        colour: its new one.
+    """
     groups = list(scene.groups)
     groups[place] = replace(groups[place], colour=colour)
     return replace(scene, groups=tuple(groups))
@@ -190,7 +215,11 @@ class PlacedObject:
 
 
 def placed_objects(scene: Scene) -> list[PlacedObject]:
-    """Where each object of the scene stands, in the groups' order."""
+    """Where each object of the scene stands, in the groups' order.
+
+    Args:
+        scene: what is drawn.
+    """
     rng = random.Random(f"places {scene.seed}")
     placed = []
     for number, (group, (left, top, width, height)) in enumerate(zip(scene.groups, _boxes(scene), strict=True)):
@@ -206,7 +235,11 @@ def placed_objects(scene: Scene) -> list[PlacedObject]:
 
 
 def to_svg(scene: Scene) -> str:
-    """The scene as an SVG document of 96 x 96 units."""
+    """The scene as an SVG document of 96 x 96 units.
+
+    Args:
+        scene: what is drawn.
+    """
     rng = random.Random(scene.seed)
     style = STYLES[scene.style]
     fragments = []
@@ -234,6 +267,10 @@ def to_svg(scene: Scene) -> str:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB image of 96 x 96 pixels; equal scenes give equal pixels."""
+    """The scene as an RGB image of 96 x 96 pixels; equal scenes give equal pixels.
+
+    Args:
+        scene: what is drawn.
+    """
     png = resvg_py.svg_to_bytes(svg_string=to_svg(scene), width=IMAGE_SIZE, height=IMAGE_SIZE)
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")

@@ -88,7 +88,13 @@ class Paint:
 
     @classmethod
     def mix(cls, colour: str, style: Style, rng: random.Random) -> Paint:
-        """The named colour in the style's palette, jittered a little so that no two reds are equal."""
+        """The named colour in the style's palette, jittered a little so that no two reds are equal.
+
+        Args:
+            colour: its name.
+            style: whose palette it is of.
+            rng: random numbers.
+        """
         red, green, blue = (int(COLOURS[colour][i : i + 2], 16) / 255 for i in (1, 3, 5))
         hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
         hue = (hue + rng.uniform(-0.012, 0.012)) % 1

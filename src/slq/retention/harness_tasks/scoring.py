@@ -15,6 +15,10 @@ _LETTER = re.compile(r"\(?([A-D])\b", re.IGNORECASE)
 def realworldqa(row: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
     """Equal but for case and a full stop; of a lettered choice the letter alone counts: `B`, `b.`, `(B)` and `B. Two` are one answer.
 
+    Args:
+        row: of the data.
+        answers: of the model, one.
+
     >>> realworldqa({"answer": "B"}, ["B. Two"]), realworldqa({"answer": "7"}, ["It is 7"])
     ({'acc': 1.0}, {'acc': 0.0})
     """
@@ -27,6 +31,10 @@ def realworldqa(row: Mapping[str, Any], answers: Sequence[str]) -> dict[str, flo
 
 def ocrbench(row: Mapping[str, Any], answers: Sequence[str]) -> dict[str, float]:
     """Whether any of the accepted answers stands in what was given, without regard to case; in HME100k (formulas) to white space instead.
+
+    Args:
+        row: of the data.
+        answers: of the model, one.
 
     Source: Liu et al. 2023, OCRBench.
 
