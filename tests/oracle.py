@@ -31,16 +31,25 @@ def first_places(scores: Sequence[float], allowed: Collection[int], top: int) ->
 
 
 def metrics_of(ranked: Sequence[tuple[Sequence[float], Sequence[int]]], ks: Sequence[int]) -> dict[str, float]:
-    """Means over queries of (ranks, gains) with a relevant candidate: hit@k, recall@k, mrr and ndcg@10."""
+    """Means over queries of (ranks, gains) with a relevant candidate: hit@k, recall@k, map@k, map@r, mrr, ndcg@5 and ndcg@10."""
     asked = [(ranks, gains) for ranks, gains in ranked if gains]
     values: dict[str, list[float]] = {}
     for k in ks:
         values[f"hit@{k}"] = [float(min(ranks) <= k) for ranks, _ in asked]
         values[f"recall@{k}"] = [sum(rank <= k for rank in ranks) / len(ranks) for ranks, _ in asked]
+        values[f"map@{k}"] = [average_precision(ranks, k) for ranks, _ in asked]
+    values["map@r"] = [average_precision(ranks, len(ranks)) for ranks, _ in asked]
     values["mrr"] = [1 / min(ranks) for ranks, _ in asked]
-    values["ndcg@10"] = [
-        sum(gain / math.log2(1 + rank) for rank, gain in zip(ranks, gains, strict=True) if rank <= 10)
-        / sum(gain / math.log2(1 + place) for place, gain in enumerate(sorted(gains, reverse=True)[:10], start=1))
-        for ranks, gains in asked
-    ]
+    for depth in (5, 10):
+        values[f"ndcg@{depth}"] = [
+            sum(gain / math.log2(1 + rank) for rank, gain in zip(ranks, gains, strict=True) if rank <= depth)
+            / sum(gain / math.log2(1 + place) for place, gain in enumerate(sorted(gains, reverse=True)[:depth], start=1))
+            for ranks, gains in asked
+        ]
     return {name: sum(each) / len(each) for name, each in values.items()} | {"queries": len(asked)}
+
+
+def average_precision(ranks: Sequence[float], k: int) -> float:
+    """The precision at each of the first k places where something relevant stands, over how many relevant could stand there."""
+    at_place = [sum(rank <= place for rank in ranks) / place for place in range(1, k + 1) if place in ranks]
+    return sum(at_place) / min(k, len(ranks))

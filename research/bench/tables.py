@@ -1,4 +1,5 @@
-"""The tables of docs/performance.md and docs/claims.md, written from the result files they cite.
+"""What README.md, docs/performance.md, docs/claims.md and docs/design/0010-results.md say was measured, written from the result files they
+cite.
 
     python -m research.bench.tables       fills what stands between `<!-- name -->` and `<!-- end -->`
 
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from research.bench import claims
+from research.bench import claims, readme
 from research.bench.claims import ROOT, day, result, table
 
 BLOCK = re.compile(r"<!-- (?P<name>[a-z -]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -105,6 +106,20 @@ def encoding() -> str:
     return table(header, rows) + f"\n{day(found)}\n"
 
 
+def intervals() -> str:
+    found = result("intervals")
+    rows = []
+    for name, by_seed in found["settings"].items():
+        counted = [metric for metric in found["metrics"] if metric not in found["rare"][name]]
+        cells = []
+        for what in ("false_positives", "covered", "difference_covered"):
+            means = [sum(one[what][metric] for one in by_seed.values()) / len(by_seed) for metric in counted]
+            cells.append(f"{sum(means) / len(means):.1f} ({min(means):.1f} to {max(means):.1f})")
+        rows.append([name + (" (*)" if len(counted) < len(found["metrics"]) else ""), *cells])
+    header = ["", "p < 0.05 of equal models", "interval of a score holds the truth", "interval of a difference holds it"]
+    return table(header, rows) + f"\n{day(found)}\n"
+
+
 def with_range(ratio: dict[str, float], digits: int) -> str:
     """The median, and in brackets least and most of several turns."""
     median, least, most = (f"{ratio[name]:.{digits}f}" for name in ("median", "min", "max"))
@@ -112,6 +127,7 @@ def with_range(ratio: dict[str, float], digits: int) -> str:
 
 
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "README.md": readme.TABLES,
     ROOT / "docs" / "performance.md": {
         "training step": training_step,
         "adaptation": adaptation,
@@ -119,6 +135,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "encoding": encoding,
     },
     ROOT / "docs" / "claims.md": claims.TABLES,
+    ROOT / "docs" / "design" / "0010-results.md": {"intervals": intervals},
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, invoke, refused
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import slq
@@ -183,3 +184,36 @@ def test_an_adapter_over_a_model_that_is_named(tiny_world, adapter, tmp_path):
     tensors[min(tensors)][0] += 1
     save_file(tensors, weights / "model.safetensors", {"format": "pt"})
     assert "This adapter was learned on" in refused("eval", data, "--model", adapter, "--base-model", weights)
+
+
+def cirr_test_split(folder: Path) -> Path:
+    """One query of CIRR's hidden test split, and 60 images."""
+    names = [f"test1-{number}" for number in range(60)]
+    entry = {"pairid": 7, "reference": names[0], "caption": "make it red", "img_set": {"members": names[:6]}}
+    for file, content in (
+        ("captions/cap.rc2.test1.json", [entry]),
+        ("image_splits/split.rc2.test1.json", {n: f"./test1/{n}.png" for n in names}),
+    ):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
+    (folder / "test1").mkdir()
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 8), (4 * number, 0, 0)).save(folder / "test1" / f"{name}.png")
+    return folder
+
+
+def test_a_hidden_split_is_ranked_and_written_for_its_server(tmp_path):
+    command = ["eval", cirr_test_split(tmp_path / "cirr"), "--benchmark", "cirr", "--variant", "test", "--device", "cpu"]
+    shown = invoke(*command, "--submission", tmp_path / "out").stdout
+    recall, subset = (json.loads((tmp_path / "out" / f"cirr_{metric}.json").read_text()) for metric in ("recall", "recall_subset"))
+    assert len(set(recall["7"])) == 50 and "test1-0" not in recall["7"] and recall["metric"] == "recall"
+    assert set(subset["7"]) < {f"test1-{number}" for number in range(1, 6)} and len(subset["7"]) == 3
+    assert "cirr_recall.json" in shown and "cirr_recall_subset.json" in shown
+    assert "--submission" in refused(*command)
+
+
+def test_there_is_something_to_submit_only_where_judgements_are_hidden(tiny_world, tmp_path):
+    data = tiny_world / "test" / "knowledge"
+    assert "nothing to submit" in refused("eval", data, "--benchmark", "beir", "--submission", tmp_path / "out")
+    assert "belongs to a benchmark" in refused("eval", data, "--submission", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

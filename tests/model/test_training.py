@@ -57,6 +57,7 @@ def test_it_learns_and_logs(unbroken, pairs):
     assert lines[0]["learning_rate"] == pytest.approx(5e-3) and 0 < lines[-1]["learning_rate"] < 1e-3
     assert datetime.fromisoformat(lines[0]["time"]) < datetime.fromisoformat(lines[-1]["time"])
     assert {f"val/{way}/hit@{k}" for way in ("query_to_positive", "positive_to_query") for k in (1, 5)} <= set(lines[3]) & set(lines[-1])
+    assert (lines[3]["val/query_to_positive/queries"], lines[3]["val/query_to_positive/random_hit@1"]) == (8, pytest.approx(1 / 8))
     config = json.loads((out / "slq_adapter.json").read_text())
     assert config["training"]["steps"] == 8 and config["training"]["pairs"] == 32 and config["training"]["seed"] == 0
     assert config["training"]["warmup_steps"] == 100 and config["training"]["warmup_steps_taken"] == 1

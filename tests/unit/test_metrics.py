@@ -39,6 +39,10 @@ def test_what_is_never_found_counts_nothing():
             "hit@10": 1 / 2,
             "recall@10": 1 / 4,
             "mrr": 1 / 4,
+            "map@1": 0,
+            "map@10": (1 / 2 / 2) / 2,
+            "map@r": (1 / 2 / 2) / 2,
+            "ndcg@5": (1 / math.log2(3)) / (2 + 1 / math.log2(3)) / 2,
             "ndcg@10": (1 / math.log2(3)) / (2 + 1 / math.log2(3)) / 2,
             "queries": 2,
         }
@@ -58,6 +62,23 @@ def test_what_is_never_found_counts_nothing():
 )
 def test_ndcg_by_hand(ranks, gains, expected):
     assert from_ranks([query(*ranks, gains=gains)])["ndcg@10"] == pytest.approx(expected, abs=0)
+
+
+def test_average_precision_by_hand():
+    """Relevant at ranks 1, 3 and 7 of four, the last never found: precisions 1, 2/3, 3/7."""
+    found = from_ranks([query(3, 1, NEVER, 7)], ks=(1, 3, 5, 10))
+    assert found["map@1"] == 1
+    assert found["map@3"] == pytest.approx((1 + 2 / 3) / 3), "of the first three, three could be relevant"
+    assert found["map@5"] == pytest.approx((1 + 2 / 3) / 4) and found["map@10"] == pytest.approx((1 + 2 / 3 + 3 / 7) / 4)
+    assert found["map@r"] == pytest.approx((1 + 2 / 3) / 4), "as many places as are relevant"
+    assert from_ranks([query(1, 2)], ks=(1, 5))["map@5"] == 1 == from_ranks([query(1, 2)], ks=(1,))["map@1"]
+
+
+def test_ndcg_at_5_sees_five_places():
+    assert from_ranks([query(6)])["ndcg@5"] == 0 < from_ranks([query(6)])["ndcg@10"]
+    graded = from_ranks([query(2, 4, 8, gains=(1, 3, 3))])
+    wanted = (1 / math.log2(3) + 3 / math.log2(5)) / (3 + 3 / math.log2(3) + 1 / 2)
+    assert graded["ndcg@5"] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, math.nan, math.inf, -math.inf])
@@ -96,7 +117,7 @@ def test_chance_of_a_large_corpus_does_not_overflow():
 def test_from_ranks_has_these_keys():
     found = from_ranks([query(1), query(1), query(1), query()], ks=(1, 2), corpus_sizes=[2, 3, 5, 99])
     counts = {"queries": 3, "num_candidates": 3, "random_hit@1": pytest.approx(31 / 90), "random_hit@2": pytest.approx(31 / 45)}
-    assert found == {"hit@1": 1, "hit@2": 1, "recall@1": 1, "recall@2": 1, "mrr": 1, "ndcg@10": 1} | counts
+    assert found == dict.fromkeys("hit@1 hit@2 recall@1 recall@2 map@1 map@2 map@r mrr ndcg@5 ndcg@10".split(), 1) | counts
 
 
 def test_values_by_query_are_what_is_averaged():

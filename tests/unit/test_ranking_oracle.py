@@ -63,5 +63,6 @@ def test_the_oracle_by_hand():
     assert ranks_of(scores, judged, range(6)) == [3, 4, 5, float("inf")], "equal ones: irrelevant first, then the smaller gain"
     assert first_places(scores, range(6), 4) == [0, 1, 2, 3] and first_places(scores, [4, 1, 5], 4) == [1, 4]
     assert metrics_of([([2.0, float("inf")], [1, 1]), ([], [])], (1, 5)) == {
-        "hit@1": 0, "recall@1": 0, "hit@5": 1, "recall@5": 0.5, "mrr": 0.5, "ndcg@10": pytest.approx(0.6309298 / 1.6309298), "queries": 1,
+        "hit@1": 0, "recall@1": 0, "hit@5": 1, "recall@5": 0.5, "mrr": 0.5, "queries": 1, "map@1": 0, "map@5": 0.25, "map@r": 0.25,
+        "ndcg@5": pytest.approx(0.6309298 / 1.6309298), "ndcg@10": pytest.approx(0.6309298 / 1.6309298),
     }  # fmt: skip

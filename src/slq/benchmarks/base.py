@@ -6,7 +6,7 @@ slq stand in the same registry, and are imported when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ class BenchmarkInfo:
         layout: a local copy in a folder DIR, file by file.
         local_copy: whether a folder that the user names must be there already. Where none is named, `load` is given None: it fetches the
             data, or raises an InputError that says which folder it needs.
+        prompts: whether the papers put prompts around the items, which is then the default.
+        max_length: tokens of a text that the papers read; None where all texts are short.
     """
 
     name: str
@@ -46,6 +48,8 @@ class BenchmarkInfo:
     variants: tuple[str, ...]
     layout: str
     local_copy: bool = True
+    prompts: bool = False
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,37 @@ class Load(Protocol):
         ...
 
 
+class Submit(Protocol):
+    """How rankings of a split whose judgements are hidden are written for the benchmark's own evaluation server."""
+
+    def __call__(self, folder: Path, ranked: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Path]:
+        """Write the files.
+
+        Args:
+            folder: made if it is not there.
+            ranked: set -> query id -> corpus ids, best first.
+
+        Returns:
+            The files.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Benchmark:
-    """A public benchmark: what it is, and how it is loaded."""
+    """A public benchmark: what it is, how it is loaded, and how a hidden split is submitted, if it has one.
+
+    Attributes:
+        info: what it is.
+        load: gives its data.
+        submit: writes the files that its evaluation server takes; None where no judgements are hidden.
+        submission_depth: how many first positions of each query such a file needs.
+    """
 
     info: BenchmarkInfo
     load: Load
+    submit: Submit | None = None
+    submission_depth: int = 0
 
 
 class _Loadable(Protocol):
@@ -117,7 +146,7 @@ def fault_of_benchmark(name: str, benchmark: Any) -> str:
         if each.name in ("headline", "variants"):
             if not (isinstance(value, tuple) and value and all(isinstance(one, str) and one for one in value)):
                 return f"must have a tuple of texts as info.{each.name}, with one at least, not {value!r:.100}"
-        elif each.name != "local_copy" and not (isinstance(value, str) and value.strip()):
+        elif each.name not in ("local_copy", "prompts", "max_length") and not (isinstance(value, str) and value.strip()):
             return f"must have a text as info.{each.name}, not {value!r:.100}"
     if info.name != name:
         return f"must have the name that it is registered under as info.name, {name!r}, not {info.name!r:.100}"
@@ -145,7 +174,7 @@ benchmarks: Registry[Benchmark] = Registry(
 
 
 def load_benchmark(
-    name: str, data: Path | None = None, variant: str | None = None, prompts: bool = False, revision: str | None = None
+    name: str, data: Path | None = None, variant: str | None = None, prompts: bool | None = None, revision: str | None = None
 ) -> BenchmarkData:
     """Load the sets of a benchmark, with what must stand beside their scores.
 
@@ -153,7 +182,8 @@ def load_benchmark(
         name: one of `benchmarks.names()`.
         data: folder of a local copy (`slq benchmarks NAME` shows its layout); None to fetch it from the hub.
         variant: one of the benchmark's; None for the first.
-        prompts: put the papers' prompts around the items; without, an item is embedded as it is.
+        prompts: put the papers' prompts around the items; False, an item is embedded as it is; None, as published figures were measured:
+            SLQ's with prompts for CIRR and FashionIQ, and without elsewhere.
         revision: commit of the data on the hub; None for the newest.
 
     Returns:
@@ -178,7 +208,7 @@ def load_benchmark(
             what = "is a file" if data.exists() else "does not exist"
             raise DataError(f"{data} {what}; give the folder of a local copy, as `slq benchmarks {name}` shows it")
     with benchmarks.naming_plugin(benchmark):
-        found = benchmark.load(data, variant, prompts, revision)
+        found = benchmark.load(data, variant, info.prompts if prompts is None else prompts, revision)
     if not isinstance(found, BenchmarkData):
         who = benchmarks.origin(benchmark) or f"Benchmark {name!r}"
         raise PluginError(f"{who} must load BenchmarkData, not {type(found).__name__}. {ADVICE}")

@@ -3,7 +3,8 @@
 A local copy is the `cirr_dataset` branch of github.com/Cuberick-Orion/CIRR with the images (NLVR2's) beside it; `layout` below shows it.
 
 The labels of the test split are hidden: the variant `test` gives its queries without judgements (cap.rc2.test1.json, split.rc2.test1.json,
-DIR/test1/...), `slq.evaluation.first_positions` ranks them, and `write_cirr_submission` writes the files that the evaluation server takes.
+DIR/test1/...), and `slq eval --benchmark cirr --variant test --submission FOLDER` ranks them and writes the files that the evaluation
+server takes.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def load_cirr(data: Path | None, variant: str, prompts: bool, revision: str | No
         found_revision,
         templates,
         f"CIRR rc2, {'validation' if variant == 'val' else 'test'} split, {len(queries):,} queries over {len(images.paths):,} images, the "
-        f"reference image masked, hit@k is the papers' Recall@k; {subset}; {'with' if prompts else 'without'} prompts{note}.",
+        f"reference image masked, captions as they stand, hit@k is the papers' Recall@k; {subset}; "
+        f"{'with' if prompts else 'without'} prompts{note}.",
     )
 
 
@@ -109,9 +111,7 @@ def write_cirr_submission(folder: Path, ranked: Mapping[str, Mapping[str, Sequen
 
 def _sets(queries: Sequence[CirrQuery], images: Images, templates: Mapping[str, str]) -> tuple[RetrievalSet, ...]:
     """Over the whole gallery, and, where groups are known, over each query's group."""
-    prompted_queries = {
-        each.id: prompted(images.item(each.reference, _caption(each, templates)), templates.get("query")) for each in queries
-    }
+    prompted_queries = {each.id: prompted(images.item(each.reference, each.caption), templates.get("query")) for each in queries}
     gallery = corpus_of(images, images.paths, lambda item: prompted(item, templates.get("corpus")))
     qrels = {each.id: {each.target: 1} if each.target else {} for each in queries}
     failures = images.failures()
@@ -125,10 +125,6 @@ def _sets(queries: Sequence[CirrQuery], images: Images, templates: Mapping[str, 
         NAMES["recall_subset"], prompted_queries, gallery, qrels, failures, candidates=candidates, depths=(1, 2, 3), clusters=of
     )
     return whole, subset
-
-
-def _caption(query: CirrQuery, templates: Mapping[str, str]) -> str:
-    return query.caption.strip(" .?,") if templates else query.caption
 
 
 def _files(data: Path, split: str) -> tuple[Path, Path]:
@@ -208,6 +204,9 @@ CIRR = Benchmark(
             "    DIR/image_splits/split.rc2.val.json\n"
             "    DIR/dev/dev-1028-1-img1.png ...          (or DIR/images/dev/..., DIR/img_raw/dev/...)"
         ),
+        prompts=True,
     ),
     load=load_cirr,
+    submit=write_cirr_submission,
+    submission_depth=max(SUBMISSION_DEPTHS.values()),
 )

@@ -3,15 +3,15 @@
 A local copy is github.com/XiaoxiaoGuo/fashion-iq with the images that its lists of addresses name; `layout` below shows it.
 
 Variants. `original`: the gallery is the whole split. `val`: it is only the images that queries name, an easier task with higher
-scores. `original-both`, `val-both`: each query is asked with its remarks in either order, as two sets a category; the group "average, both
-orders" averages the scores of the two. E5-V instead adds the two embeddings of a query, so its figures are not comparable to the letter.
-The image that a query starts from stays in the gallery, as in the papers.
+scores. Each query is read with its remarks in either order, and the states of both are added before they are brought to length 1, as SLQ
+and E5-V do; `original-one-order`, `val-one-order`: only in the order of the file. The image that a query starts from stays in the gallery,
+as in the papers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
@@ -23,7 +23,7 @@ from slq.errors import DataError
 from slq.types import Item
 
 CATEGORIES = ("dress", "shirt", "toptee")
-VARIANTS = ("original", "val", "original-both", "val-both")
+VARIANTS = ("original", "val", "original-one-order", "val-one-order")
 PROMPTS = {
     "query": "Change the style of this {category} to {text}. Describe this modified {category} in one word based on its style:",
     "corpus": "Describe this {category} in one word based on its style:",
@@ -64,24 +64,20 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
     else:
         categories = [_from_files(data, name) for name in CATEGORIES]
         found_revision = digest(file for name in CATEGORIES for file in _files(data, name))
-    gallery, _, both = variant.partition("-")
+    gallery, _, one_order = variant.partition("-")
     templates = PROMPTS if prompts else {}
-    first = tuple(_set(each, gallery, templates) for each in categories)
-    second = tuple(_swapped(one, each, templates) for one, each in zip(first, categories, strict=True)) if both else ()
-    groups = {"average": tuple(one.name for one in first)}
-    if both:
-        groups["average, both orders"] = tuple(one.name for one in (*first, *second))
+    sets = tuple(_set(each, gallery, templates, both=not one_order) for each in categories)
     found: dict[str, int] = {}
     published: dict[str, int] = {}
     for each, (queries, images) in zip(categories, PUBLISHED[gallery].values(), strict=True):
         published |= {f"queries of {each.name}": queries, f"images of {each.name}": images}
         found |= {f"queries of {each.name}": len(each.queries), f"images of {each.name}": len(_gallery(each, gallery))}
     kind = "the whole split" if gallery == "original" else "only the images that queries name (the easier VAL split)"
-    order = "each query with its remarks in either order, scores averaged" if both else "remarks in the order of the file"
+    order = "remarks in the order of the file" if one_order else "the states of both orders of the remarks added"
     prompted = "with prompts ('shirt' for toptee, as E5-V)" if prompts else "without prompts"
     return BenchmarkData(
-        first + second,
-        groups,
+        sets,
+        {"average": tuple(one.name for one in sets)},
         found_revision,
         templates,
         f"FashionIQ, validation queries, gallery of {kind}, {order}, reference image not masked, hit@k is the papers' R@k; "
@@ -89,19 +85,22 @@ def load_fashioniq(data: Path | None, variant: str, prompts: bool, revision: str
     )
 
 
-def _set(category: Category, gallery: str, templates: Mapping[str, str]) -> RetrievalSet:
+def _set(category: Category, gallery: str, templates: Mapping[str, str], both: bool) -> RetrievalSet:
     ids = _gallery(category, gallery)
     corpus_template = _template(templates, "corpus", category)
     corpus = corpus_of(category.images, ids, lambda item: prompted(item, corpus_template))
     qrels = {f"{category.name} {number}": {query.target: 1} for number, query in enumerate(category.queries)}
     garment_of = {f"{category.name} {number}": query.candidate for number, query in enumerate(category.queries)}
-    failures = category.images.failures(ids)
-    return RetrievalSet(category.name, _queries(category, templates), corpus, qrels, failures, depths=(10, 50), clusters=garment_of)
-
-
-def _swapped(one: RetrievalSet, category: Category, templates: Mapping[str, str]) -> RetrievalSet:
-    """The same set with each query's remarks in the other order."""
-    return replace(one, name=f"{one.name}, remarks swapped", queries=_queries(category, templates, swapped=True))
+    return RetrievalSet(
+        category.name,
+        _queries(category, templates),
+        corpus,
+        qrels,
+        category.images.failures(ids),
+        depths=(10, 50),
+        clusters=garment_of,
+        added=_queries(category, templates, swapped=True) if both else {},
+    )
 
 
 def _queries(category: Category, templates: Mapping[str, str], swapped: bool = False) -> dict[str, Item]:
@@ -195,7 +194,7 @@ FASHIONIQ = Benchmark(
         title="FashionIQ",
         shows="whether an image of a garment with two remarks finds the garment they describe",
         protocol="validation queries of dress, shirt and toptee, each over its own gallery, and the average; the reference image stays. "
-        "original: the whole split as gallery; val: only the images that queries name, which inflates; -both: remarks in either order.",
+        "original: the whole split as gallery; val: only the images that queries name, which inflates; -one-order: remarks as in the file.",
         source="royokong/fashioniq_val and royokong/fashioniq_val_imgs on the hub; or github.com/XiaoxiaoGuo/fashion-iq with the images",
         licence="see the source",
         size="6,016 queries, 15,536 images",
@@ -206,6 +205,7 @@ FASHIONIQ = Benchmark(
             "    DIR/image_splits/split.dress.val.json\n"
             "    DIR/images/B008BHCT58.jpg ...          (or .png; or beside the folders)"
         ),
+        prompts=True,
     ),
     load=load_fashioniq,
 )

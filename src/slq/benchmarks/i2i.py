@@ -24,8 +24,8 @@ def load_rendered(data: Path | None, variant: str, prompts: bool, revision: str 
         {},
         captions.revision,
         {"image": IMAGE_PROMPT} if prompts else {},
-        f"{described(variant, captions, 'five')}, captions rendered black on white (800 x 400, DejaVu Sans {font_hash()}, 40 pt), both "
-        f"ways, {prompts_told(prompts)}{captions.note}.",
+        f"{described(variant, captions, 'five')}, captions rendered black on white, centred from top to bottom (800 x 400, DejaVu Sans "
+        f"{font_hash()}, 40 pt), both ways, {prompts_told(prompts)}{captions.note}.",
     )
 
 
@@ -34,7 +34,8 @@ I2I = Benchmark(
         name="i2i",
         title="I2I: captions rendered as images",
         shows="whether a caption is understood when it is read off an image; both sides go through the image path",
-        protocol="five captions of each image, rendered black on white, 800 x 400, DejaVu Sans at 40 points, wrapped at spaces; both ways.",
+        protocol="five captions of each image, rendered black on white, 800 x 400, DejaVu Sans at 40 points, wrapped at spaces, centred "
+        "from top to bottom; both ways.",
         source="the data of flickr30k or coco; captions are rendered into the cache folder (the font comes with slq[plots])",
         licence="as flickr30k and coco",
         size="5,000 (flickr30k) or 25,000 (coco) rendered captions",

@@ -33,6 +33,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "grounding": tuple("MSCOCO RefCOCO RefCOCO-Matching Visual7W-Pointing".split()),
 }
+# Tasks that MMEB's training data covers, and those that it leaves for the test alone.
+IN_DISTRIBUTION = tuple(
+    "ImageNet-1K N24News HatefulMemes VOC2007 SUN397 OK-VQA A-OKVQA DocVQA InfographicsVQA ChartQA Visual7W VisDial CIRR VisualNews_t2i "
+    "VisualNews_i2t MSCOCO_t2i MSCOCO_i2t NIGHTS WebQA MSCOCO".split()
+)
 SUBSETS = tuple(name for names in GROUPS.values() for name in names)
 VARIANTS = ("all", *GROUPS)
 HUB_ID = "TIGER-Lab/MMEB-eval"
@@ -96,7 +101,10 @@ def load_mmeb(data: Path | None, variant: str, prompts: bool, revision: str | No
 
 def _groups(chosen: Mapping[str, Sequence[str]], files: Iterable[str], variant: str) -> dict[str, tuple[str, ...]]:
     """Groups with their tasks; one that is incomplete says so in its name."""
-    groups = dict(chosen) | ({"overall": SUBSETS} if variant == "all" else {})
+    groups = dict(chosen)
+    if variant == "all":
+        outside = tuple(name for name in SUBSETS if name not in IN_DISTRIBUTION)
+        groups |= {"in distribution": IN_DISTRIBUTION, "out of distribution": outside, "overall": SUBSETS}
     found = {}
     for group, names in groups.items():
         there = tuple(name for name in names if name in files)
@@ -183,7 +191,8 @@ MMEB = Benchmark(
         name="mmeb",
         title="MMEB v1",
         shows="36 tasks made into retrieval: classification, question answering, retrieval and grounding",
-        protocol="hit@1 inside each query's own candidates (usually 1,000), shuffled; overall is the mean over the 36 tasks.",
+        protocol="hit@1 inside each query's own candidates (usually 1,000), shuffled; overall is the mean over the 36 tasks, in and out "
+        "of distribution those over the 20 tasks of its training data and the 16 others. Texts of up to 256 tokens are read.",
         source="TIGER-Lab/MMEB-eval on the hub, or a copy of it",
         licence="see the source; each task has its own",
         size="36 tasks, usually 1,000 queries each",
@@ -193,6 +202,7 @@ MMEB = Benchmark(
             "    DIR/ImageNet-1K/test-00000-of-00001.parquet    (or test.jsonl)   columns qry_text, qry_img_path, tgt_text, tgt_img_path\n"
             "    DIR/images.zip                                 (or the images below DIR/, DIR/images/ or DIR/eval_images/)"
         ),
+        max_length=256,
     ),
     load=load_mmeb,
 )

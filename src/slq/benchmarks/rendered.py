@@ -1,7 +1,8 @@
 """Texts rendered as images: black on white, 800 x 400, DejaVu Sans at 40 points (a point is a pixel), wrapped at spaces.
 
-Font and wrapping change the scores, so both are fixed: the font is the file that matplotlib brings along, which has accents and
-typographic quotes where Pillow's own font draws boxes; Pillow sets it by its basic layout, whether or not it was built with Raqm.
+The text is centred from top to bottom, and each line begins 20 pixels from the left, as in SLQ's and E5-V's code. Font
+and wrapping change the scores, so both are fixed: the font is the file that matplotlib brings along, which has accents and typographic
+quotes where Pillow's own font draws boxes; Pillow sets it by its basic layout, whether or not it was built with Raqm.
 A text too long for the image is set in smaller type, two points at a time.
 """
 
@@ -43,8 +44,9 @@ def render_text(text: str) -> Image.Image:
             break
     image = Image.new("L", SIZE, 255)
     pen = ImageDraw.Draw(image)
+    top = (SIZE[1] - len(lines) * line_height) // 2
     for number, line in enumerate(lines):
-        pen.text((MARGIN, MARGIN + number * line_height), line, fill=0, font=font)
+        pen.text((MARGIN, top + number * line_height), line, fill=0, font=font)
     return image
 
 
@@ -79,7 +81,7 @@ def rendered_file(text: str) -> Path:
     Args:
         text: what is rendered.
     """
-    key = hashlib.sha256(f"{font_hash()} {SIZE} {POINTS} {SMALLEST} {MARGIN} {text}".encode("utf-8", "surrogatepass")).hexdigest()
+    key = hashlib.sha256(f"centred {font_hash()} {SIZE} {POINTS} {SMALLEST} {MARGIN} {text}".encode("utf-8", "surrogatepass")).hexdigest()
     return cached_file("rendered", key, ".png", lambda: _png(render_text(text)))
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def app(config: CompareConfig) -> None:
     """Compare results: differences, their 95 % intervals, and how likely such a difference is by chance.
 
-    The paired permutation test is by cluster, since the captions of one image are not independent. It
-    needs files written with --per-query. Each p-value stands alone: among many, some are small by chance.
+    The paired test is by cluster, since the captions of one image are not independent, and its interval leaves 0
+    out where p is below 0.05. It needs files written with --per-query. Each p-value stands alone: among many, some are small by chance.
 
         slq compare before.json after.json
 

@@ -12,17 +12,24 @@ from slq.config import EvalConfig, ModelConfig, PreprocessingConfig
 from slq.errors import ConfigError
 
 if TYPE_CHECKING:
+    from slq.benchmarks.base import Submit
     from slq.data import RetrievalSet
+    from slq.encoders.base import Encoder
     from slq.evaluation import Evaluation
+
+_NOT_SHOWN = ("map@", "ndcg@5")  # with --output and --json: a table holds only so many columns
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """What is scored: the sets, what a results file says of the benchmark they are, and which of them are averaged."""
+    """What is scored: the sets, what a results file says of the benchmark they are, which of them are averaged, and what else it asks for."""
 
     sets: Sequence[RetrievalSet]
     benchmark: Mapping[str, Any] | None = None
     averages: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    max_length: int | None = None
+    submit: Submit | None = None
+    submission_depth: int = 0
 
 
 @command("eval")
@@ -31,13 +38,15 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
 
     A base model is scored by what its own states give, see --baseline. In a BEIR folder's queries.jsonl a `category` is scored apart
     too, and `excluded` lists corpus ids to leave out of that query's ranking. In brackets stand 95 %
-    intervals, by cluster bootstrap: the captions of one image are resampled together.
+    intervals, by cluster: the captions of one image count as one observation where they are found or missed together.
 
         slq eval data/test/captions.jsonl -m my-adapter -o scores.json --per-query
 
         slq eval data/test/captions.jsonl -m miniature --baseline last_token_one_word
 
         slq eval --benchmark coco -m my-adapter -o coco.json --cache-dir cache
+
+        slq eval cirr/ --benchmark cirr --variant test -m my-adapter --submission to-upload
     """
     from slq.encoders.opening import is_adapter, open_encoder, tell_of_miniature
     from slq.evaluation import average_scores, dataset_sha256, evaluate, result_record
@@ -48,9 +57,13 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
         check_output_file(config.output, [config.data, model.model, model.base_model], overwrite=config.overwrite)
     with console.waiting("reading the data; what is rendered, unpacked or fetched is cached for the next time"):
         scored = _read(config)
+    _check_submission(config, scored)
     with console.waiting("loading the model"):
         encoder = open_encoder(model, preprocessing, baseline=config.baseline, multi_vector_size=config.multi_vector_size)
     tell_of_miniature(encoder.model)
+    _warn_of_text_length(scored, encoder)
+    if config.submission is not None:
+        return _submit(config, scored, encoder)
     total = sum(len(one.queries) + len(one.corpus) for one in scored.sets)
     with console.progress_bar("encoding", total) as advance:
         evaluations = evaluate(encoder, scored.sets, config.batch_size, advance, config.cache_dir, config.truncate_dim)
@@ -95,17 +108,61 @@ def _read(config: EvalConfig) -> _Scored:
         "revision": loaded.revision,
         "prompts": dict(loaded.prompts),
     }
-    return _Scored(loaded.sets, benchmark, loaded.averages)
+    source = benchmarks.get(config.benchmark)
+    depth = getattr(source, "submission_depth", 0)  # a plugin's benchmark need have no more than info and load
+    return _Scored(loaded.sets, benchmark, loaded.averages, source.info.max_length, getattr(source, "submit", None), depth)
+
+
+def _check_submission(config: EvalConfig, scored: _Scored) -> None:
+    """Raise ConfigError where there is nothing to submit, or nothing to score."""
+    hidden = not any(gain > 0 for one in scored.sets for judged in one.qrels.values() for gain in judged.values())
+    if config.submission is not None and not (hidden and scored.submit):
+        raise ConfigError("There is nothing to submit: --submission is for a split whose judgements are hidden, as cirr's --variant test.")
+    if config.submission is None and hidden and scored.submit:
+        raise ConfigError("The judgements of this split are hidden: name a folder for its evaluation server's files with --submission.")
+
+
+def _submit(config: EvalConfig, scored: _Scored, encoder: Encoder) -> None:
+    """Rank what has no judgements, and write the files of the evaluation server."""
+    from slq.evaluation import first_positions
+
+    assert config.submission and scored.submit
+    total = sum(len(one.queries) + len(one.corpus) for one in scored.sets)
+    with console.progress_bar("encoding", total) as advance:
+        ranked = first_positions(encoder, scored.sets, scored.submission_depth, config.batch_size, advance, config.cache_dir)
+    for one in scored.sets:
+        console.list_failures(one.failures)
+    files = scored.submit(config.submission, ranked)
+    console.show(
+        {"files": [str(file) for file in files], "benchmark": scored.benchmark}, lambda: console.result("\n".join(map(str, files)))
+    )
+
+
+def _warn_of_text_length(scored: _Scored, encoder: Encoder) -> None:
+    """Warn where the model reads less of a text than published figures did."""
+    wanted, most = scored.max_length, encoder.model.preprocessing.max_text_tokens
+    if wanted and most < wanted:
+        console.warn(
+            f"Published figures read {wanted} tokens of a text, this model reads {most}: train, or score a base model, with --max-length."
+        )
 
 
 def _show(evaluations: Sequence[Evaluation], averages: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -> None:
     """The scores of each set, then of averages and categories where there are any."""
     if benchmark:
         console.result(f"{benchmark['name']}: {benchmark['protocol']} Data {benchmark['revision']}.")
-    names = list(dict.fromkeys(name for one in evaluations for name in one.metrics))
-    console.table(["set", *names], [[one.name, *[_with_interval(one, name) for name in names]] for one in evaluations])
+    names = list(dict.fromkeys(name for one in evaluations for name in one.metrics if not name.startswith(_NOT_SHOWN)))
+    shown = [(title, each) for one in evaluations for title, each in ((one.name, one), ("  equal images folded", one.folded)) if each]
+    console.table(["set", *names], [[title, *[_with_interval(each, name) for name in names]] for title, each in shown])
+    for one in evaluations:
+        if one.equal_images:
+            console.result(
+                f"{one.name}: {one.equal_images} candidates or queries show the very image of another, which nothing can tell apart; "
+                "folded, each image counts once, and what answers one of them answers all."
+            )
     if averages:
-        names = list(dict.fromkeys(name for found in averages.values() for name in found if name not in ("sets", "ci95")))
+        left_out = ("sets", "ci95", *_NOT_SHOWN)
+        names = list(dict.fromkeys(name for found in averages.values() for name in found if not name.startswith(left_out)))
         rows = [[group, *[_metric(found, name) for name in names], str(len(found["sets"]))] for group, found in averages.items()]
         console.table(["mean of sets", *names, "sets"], rows)
     if any(one.by_category for one in evaluations):

@@ -55,7 +55,12 @@ class EvalConfig:
     )
     benchmark: str | None = option(None, help="A public benchmark by name; `slq benchmarks` lists them.", panel=DATA)
     variant: str | None = option(None, help="Protocol of the benchmark.", default_text="its first", panel=DATA)
-    prompts: bool = option(False, help="Put the prompts of the papers around the benchmark's items.", panel=DATA)
+    prompts: bool | None = option(
+        None,
+        help="Put the prompts of the papers around the benchmark's items, or do not.",
+        default_text="as SLQ's published figures: for cirr and fashioniq",
+        panel=DATA,
+    )
     data_revision: str | None = option(None, help="Commit of the benchmark's data on the hub.", default_text="the newest", panel=DATA)
     split: str = option("test", help="Split of a BEIR folder (qrels/SPLIT.tsv), without --benchmark.", panel=DATA)
     baseline: str | None = option(
@@ -92,6 +97,12 @@ class EvalConfig:
         panel=RUN,
         affects_result=False,
     )
+    submission: Path | None = option(
+        None,
+        help="Write to this folder what the benchmark's evaluation server takes, for a split whose judgements are hidden.",
+        panel=RUN,
+        affects_result=False,
+    )
     batch_size: int = batch_size(32)
     output: Path | None = result_file("the scores, with all that they depend on,")
     overwrite: bool = overwrite()
@@ -101,8 +112,8 @@ class EvalConfig:
         if self.per_query and self.output is None:
             raise ConfigError("per_query writes ranks to a file: name it with --output.")
         if self.benchmark is None:
-            for name in ("variant", "prompts", "data_revision"):
-                if getattr(self, name):
+            for name in ("variant", "prompts", "data_revision", "submission"):
+                if getattr(self, name) is not None:
                     raise ConfigError(f"{name} belongs to a benchmark: name one with --benchmark.")
 
 

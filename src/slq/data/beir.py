@@ -82,7 +82,8 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
     Raises:
         OutputExistsError: if the folder holds such files.
         OutputError: if they cannot be written; DiskFullError if the disk is full.
-        InputError: if an item is an open image, which has no path, or a judgement names an item that is not in the set.
+        InputError: if an item is an open image, which has no path, a judgement names an item that is not in the set, or a query has
+            two wordings.
     """
     folder = Path(folder)
     for existing in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"):
@@ -91,6 +92,8 @@ def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, spli
     for item_id, item in (*retrieval_set.corpus.items(), *retrieval_set.queries.items()):
         if item.image is not None and not isinstance(item.image, Path):
             raise InputError(f"the item {item_id!r} is an open image; save it as a file and use its path")
+    if retrieval_set.added:
+        raise InputError("the layout has no place for a query in two wordings; write the set without `added`")
     for query_id, judgements in retrieval_set.qrels.items():
         unknown = [corpus_id for corpus_id in judgements if corpus_id not in retrieval_set.corpus]
         if unknown or query_id not in retrieval_set.queries:

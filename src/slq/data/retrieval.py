@@ -31,6 +31,7 @@ class RetrievalSet:
         depths: the k of hit@k and recall@k.
         clusters: query id -> the image or whatever else it shares with queries that are found or missed with it, such as the captions of
             one image.
+        added: query id -> the same query in other words, whose states are added to its own before they are brought to length 1.
     """
 
     name: str
@@ -43,6 +44,12 @@ class RetrievalSet:
     candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     depths: tuple[int, ...] = (1, 5, 10)
     clusters: Mapping[str, str] = field(default_factory=dict)
+    added: Mapping[str, Item] = field(default_factory=dict)
+
+    @property
+    def encoded_queries(self) -> dict[str, Item | tuple[Item, Item]]:
+        """What is encoded of each query: an item, or two whose states are added."""
+        return {id_: (item, self.added[id_]) if id_ in self.added else item for id_, item in self.queries.items()}
 
 
 def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:

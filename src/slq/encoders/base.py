@@ -155,6 +155,38 @@ class Encoder(ABC):
         usable = [i for i in range(len(items)) if i not in failures]
         return Embeddings(tuple(ids[i] for i in usable), vectors[usable], self.fingerprint, failures=listed)
 
+    @torch.no_grad()
+    def encode_added(
+        self,
+        pairs: Sequence[tuple[Item, Item]],
+        ids: Sequence[str],
+        batch_size: int = BATCH_SIZE,
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> Embeddings:
+        """Embed one query in two wordings: the states of both are added before they are brought to length 1.
+
+        Args:
+            pairs: two items each.
+            ids: one a pair, all different.
+            batch_size: pairs at once.
+            progress: called with the number of pairs just done.
+
+        Returns:
+            One embedding a pair; a pair of which an item cannot be used is a failure.
+        """
+        faults = [next((fault for item in pair if (fault := self._fault(item))), "") for pair in pairs]
+        usable = [i for i, fault in enumerate(faults) if not fault]
+        vectors = np.zeros((len(usable), *self.vector_shape), dtype=np.float32)
+        for begin in range(0, len(usable), batch_size):
+            batch = [pairs[i] for i in usable[begin : begin + batch_size]]
+            both = [self.prompted(item) for items in zip(*batch, strict=True) for item in items]
+            states = self.states_of(self.model.prepare(both, self.generation_prompt))  # as long as each other: one batch, one padding
+            added = self.pooling(states[: len(batch)] + states[len(batch) :])
+            vectors[begin : begin + len(batch)] = added.cpu().numpy()
+            progress(len(batch))
+        failures = tuple(Failure(id_, fault) for id_, fault in zip(ids, faults, strict=True) if fault)
+        return Embeddings(tuple(ids[i] for i in usable), vectors, self.fingerprint, failures=failures)
+
     def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         """Embeddings of each batch, or what was wrong with one of its items."""
         prompted = [[self.prompted(item) for item in batch] for batch in batches]

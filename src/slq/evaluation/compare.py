@@ -18,10 +18,10 @@ import numpy as np
 from slq.errors import DataError, InputError
 from slq.evaluation.metrics import RelevantRanks, values_by_query
 from slq.evaluation.results import FORMAT, upgraded
-from slq.evaluation.statistics import Bounds, QueryValues, interval, paired_test
+from slq.evaluation.statistics import Bounds, QueryValues, paired_test
 
 _COUNTED = re.compile(r"hit@(\d+)")
-_AVERAGED = re.compile(r"(hit|recall|ndcg)@\d+|mrr")
+_AVERAGED = re.compile(r"(hit|recall|map|ndcg)@(\d+|r)|mrr")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Difference:
         first: its value in the first result.
         second: its value in the second.
         ci95: the interval of the difference; None where the queries are not paired.
-        p: p-value of a paired permutation test; None where the queries are not paired.
+        p: p-value of the paired test that gives the interval too; None where the queries are not paired.
     """
 
     where: str
@@ -100,7 +100,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Differe
     """Compare each metric that both results have, set by set and then average by average.
 
     Where both hold ranks of the same queries, a difference has an interval and a p-value; of an average, where all its sets do. Queries of
-    one cluster are resampled and permuted together; the clusters are those that the results record.
+    one cluster change signs together; the clusters are those that the results record.
 
     Args:
         first: a result, as `read_result` gives it.
@@ -140,8 +140,10 @@ def _tested(
     if not (metrics and sets and all(_paired(*each) for each in sets)):
         return plain
     differences = [QueryValues(_differences(metrics, *each), _clusters(*each)) for each in sets]
-    bounds, ps = interval(differences).tolist(), paired_test(differences).tolist()
-    return [replace(one, ci95=Bounds(*each), p=p) for one, each, p in zip(plain, bounds, ps, strict=True)]
+    tested = paired_test(differences)
+    return [
+        replace(one, ci95=Bounds(*each), p=p) for one, each, p in zip(plain, tested.bounds_M2.tolist(), tested.p_M.tolist(), strict=True)
+    ]
 
 
 def _differences(metrics: Sequence[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> np.ndarray:

@@ -13,12 +13,13 @@ import numpy as np
 from slq.data import PairFile, RetrievalSet, from_pairs
 from slq.encoders.base import Encoder
 from slq.errors import Failure
+from slq.evaluation.equal_images import fold_equal_images
 from slq.evaluation.metrics import RelevantRanks, from_ranks, values_by_query
 from slq.evaluation.ranking import Ranking, rank
 from slq.evaluation.statistics import Bounds, QueryValues, interval
 from slq.evaluation.vectors import Vectors, encode_once
 
-SEED = 0  # of the intervals
+SEED = 0  # nothing is drawn: scores and their intervals follow from the vectors
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Evaluation:
         failures: items that could not be used.
         categories: each category's queries, where the set names categories.
         depths: the k of hit@k and recall@k.
+        equal_images: how many candidates and queries show the very image of another, byte for byte.
+        folded: the scores where equal images are one, if there are any.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Evaluation:
     failures: tuple[Failure, ...] = ()
     categories: Mapping[str, tuple[QueryResult, ...]] = field(default_factory=dict)
     depths: tuple[int, ...] = (1, 5, 10)
+    equal_images: int = 0
+    folded: Evaluation | None = None
 
     @property
     def query_ids(self) -> tuple[str, ...]:
@@ -90,7 +95,7 @@ class Evaluation:
 
     @cached_property
     def ci95(self) -> dict[str, Bounds]:
-        """The 95 % interval of each averaged metric, by cluster bootstrap over the queries."""
+        """The 95 % interval of each averaged metric, by the clusters of the queries."""
         return _intervals(self.values, self.clusters)
 
     @cached_property
@@ -210,14 +215,19 @@ def _evaluation(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, t
     for query in results:
         if query.id in one.categories:
             categories.setdefault(one.categories[query.id], []).append(query)
-    listed = {**one.queries, **one.corpus}
+    listed = {**one.encoded_queries, **one.corpus}
     failures = tuple(Failure(id_, reason) for id_, item in listed.items() if (reason := vectors.failure(item)) is not None)
     scored = {
         category: tuple(queries)
         for category, queries in sorted(categories.items())
         if any(query.ranks for query in queries)  # without any relevant candidate there is nothing to score
     }
-    return Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, scored, one.depths)
+    whole = Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, scored, one.depths)
+    if (found := fold_equal_images(one)) is None:
+        return whole
+    folded, less = found
+    again = _results(folded, vectors, truncate_dim, top_k)
+    return replace(whole, equal_images=less, folded=Evaluation(one.name, scores_over(again, one.depths), tuple(again), depths=one.depths))
 
 
 def _results(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, top_k: int) -> list[QueryResult]:
@@ -254,7 +264,7 @@ def _rankings(
         return {row[query_id]: [column[id_] for id_ in some if id_ in column] for query_id, some in ids.items() if query_id in row}
 
     return rank(
-        vectors.of(one.queries.values()),
+        vectors.of(one.encoded_queries.values()),
         vectors.of(one.corpus.values() or [None]),
         [{column[id_]: gain for id_, gain in judged.items() if id_ in column} for judged in relevant.values()],
         excluded=columns(one.excluded),
@@ -273,5 +283,5 @@ def _clusters_of(queries: Sequence[QueryResult]) -> tuple[str, ...] | None:
 
 
 def _intervals(values: Mapping[str, np.ndarray], clusters: Sequence[str] | None) -> dict[str, Bounds]:
-    bounds = interval([QueryValues(np.stack([*values.values()]), clusters)], SEED)
+    bounds = interval([QueryValues(np.stack([*values.values()]), clusters)])
     return {name: Bounds(low, high) for name, (low, high) in zip(values, bounds.tolist(), strict=True)}

@@ -1,4 +1,4 @@
-"""Retrieval metrics from the ranks of the relevant candidates: hit@k, recall@k, MRR, nDCG@10.
+"""Retrieval metrics from the ranks of the relevant candidates: hit@k, recall@k, mAP@k, MRR, nDCG@5 and nDCG@10.
 
 `slq.evaluation.ranking` finds the ranks, pessimistic among equal scores, so that ties never help.
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from slq.errors import InputError
 
-NDCG_DEPTH = 10
-_DISCOUNTS = np.log2(np.arange(2, NDCG_DEPTH + 2))
+NDCG_DEPTHS = (5, 10)
+_DISCOUNTS = np.log2(np.arange(2, max(NDCG_DEPTHS) + 2))
 
 
 class RelevantRanks(NamedTuple):
@@ -43,9 +43,10 @@ def from_ranks(
         corpus_sizes: how many candidates each query was ranked among.
 
     Returns:
-        Fractions: `hit@k` (any relevant candidate in the first k) and `recall@k` (fraction of them in the first k) for each k, `mrr`,
-        `ndcg@10`; and `queries`, how many were averaged. With `corpus_sizes` also `num_candidates`, their mean to the nearest, and
-        `random_hit@k`, the expected hit@k of a random ranking.
+        Fractions: `hit@k` (any relevant candidate in the first k), `recall@k` (fraction of them in the first k) and `map@k` (mean average
+        precision over the first k) for each k, `map@r` (over as many as are relevant), `mrr`, `ndcg@5`, `ndcg@10`; and `queries`, how many
+        were averaged. With `corpus_sizes` also `num_candidates`, their mean to the nearest, and `random_hit@k`, the expected hit@k of a
+        random ranking.
 
     Raises:
         InputError: if ks is empty or holds a k below 1, or no query has a relevant candidate.
@@ -79,7 +80,8 @@ def values_by_query(queries: Sequence[RelevantRanks], ks: Sequence[int] = (1, 5,
         InputError: if ks is empty or holds a k below 1, or no query has a relevant candidate.
 
     Source:
-        nDCG is that of Järvelin and Kekäläinen 2002, with the linear gain of trec_eval's ndcg_cut.
+        nDCG is that of Järvelin and Kekäläinen 2002, with the linear gain of trec_eval's ndcg_cut. mAP@k is divided by the smaller of k
+        and the number of relevant candidates, as CIRCO does (trec_eval's map_cut by the number alone); mAP@R is that of ECCV Caption.
     """
     if not ks:
         raise InputError("ks is empty; pass at least one k, such as 10.")
@@ -93,15 +95,23 @@ def values_by_query(queries: Sequence[RelevantRanks], ks: Sequence[int] = (1, 5,
     for k in ks:
         values[f"hit@{k}"] = (first_Q <= k).astype(np.float64)
         values[f"recall@{k}"] = np.array([np.count_nonzero(one.ranks_R <= k) / len(one.ranks_R) for one in judged])
+        values[f"map@{k}"] = np.array([_average_precision(one, k) for one in judged])
+    values["map@r"] = np.array([_average_precision(one, len(one.ranks_R)) for one in judged])
     values["mrr"] = 1.0 / first_Q
-    values[f"ndcg@{NDCG_DEPTH}"] = np.array([_ndcg(one) for one in judged])
-    return values
+    return values | {f"ndcg@{depth}": np.array([_ndcg(one, depth) for one in judged]) for depth in NDCG_DEPTHS}
 
 
-def _ndcg(one: RelevantRanks) -> float:
-    """Sum of gain / log2(rank + 1) over the first ten, over that of the best ranking."""
-    found = one.ranks_R <= NDCG_DEPTH
-    ideal = -np.sort(-one.gains_R.astype(np.float64))[:NDCG_DEPTH]
+def _average_precision(one: RelevantRanks, depth: int) -> float:
+    """Mean, over as many relevant candidates as the first `depth` can hold, of the precision at the rank of each that is there."""
+    ranks = np.sort(one.ranks_R)
+    precisions = np.arange(1, len(ranks) + 1) / ranks
+    return math.fsum(precisions[ranks <= depth]) / min(depth, len(ranks))
+
+
+def _ndcg(one: RelevantRanks, depth: int) -> float:
+    """Sum of gain / log2(rank + 1) over the first `depth`, over that of the best ranking."""
+    found = one.ranks_R <= depth
+    ideal = -np.sort(-one.gains_R.astype(np.float64))[:depth]
     gained = one.gains_R[found] / _DISCOUNTS[one.ranks_R[found].astype(np.int64) - 1]
     # fsum rounds once, so the order of the terms cannot push a perfect ranking off 1.
     return math.fsum(gained) / math.fsum(ideal / _DISCOUNTS[: len(ideal)])

@@ -112,7 +112,7 @@ def average_scores(evaluations: Sequence[Evaluation], averages: Mapping[str, Seq
         shared = [metric for metric in sets[0].values if all(metric in one.values for one in sets)]
         means = {metric: math.fsum(one.metrics[metric] for one in sets) / len(sets) for metric in shared}
         values = [QueryValues(np.stack([one.values[metric] for metric in shared]), one.clusters) for one in sets if shared]
-        bounds = interval(values, SEED) if shared else np.zeros((0, 2))
+        bounds = interval(values) if shared else np.zeros((0, 2))
         found[average] = {**means, "sets": list(names), "ci95": dict(zip(shared, bounds.tolist(), strict=True))}
     return found
 
@@ -128,7 +128,7 @@ def dataset_sha256(sets: Sequence[RetrievalSet]) -> str:
     """
     digest = hashlib.sha256()
     for one in sets:
-        for items in (one.queries, one.corpus):
+        for items in (one.encoded_queries, one.corpus):
             digest.update(json.dumps([[id_, content_of(item)] for id_, item in items.items()]).encode())
         rest = {
             "name": one.name,
@@ -166,12 +166,14 @@ def _upgraded_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_set(one: Evaluation) -> dict[str, Any]:
+    folded = one.folded and {"repeated": one.equal_images, "folded": {**one.folded.metrics, "ci95": _listed(one.folded.ci95)}}
     categories = {name: {**metrics, "ci95": _listed(one.ci95_by_category[name])} for name, metrics in one.by_category.items()}
     return {
         **one.metrics,
         "clusters": one.metrics["queries"] if one.clusters is None else len(set(one.clusters)),
         "ci95": _listed(one.ci95),
         **({"by_category": categories} if categories else {}),
+        **({"equal_images": folded} if folded else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
     }
 

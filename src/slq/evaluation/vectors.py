@@ -19,10 +19,13 @@ from slq.cache.records import Codec, RecordStore
 from slq.data import RetrievalSet
 from slq.encoders.base import Encoder
 from slq.errors import InputError
-from slq.types import Item
+from slq.types import Embeddings, Item
 
 ITEMS_PER_RECORD = 512  # embedded between two writes
 _UNREADABLE = "unreadable"
+
+Encoded = Item | tuple[Item, Item]
+"""An item, or two whose states are added before they are brought to length 1."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Vectors:
     row_of: Mapping[str, int]
     failures: Mapping[str, str]
 
-    def of(self, items: Iterable[Item | None]) -> np.ndarray:
+    def of(self, items: Iterable[Encoded | None]) -> np.ndarray:
         """The items' vectors, NaN for those that failed; a view where they stand in a row, so that a large corpus is not copied.
 
         Args:
@@ -55,7 +58,7 @@ class Vectors:
         found[rows >= 0] = self.vectors_ND[rows[rows >= 0]]
         return found
 
-    def failure(self, item: Item) -> str | None:
+    def failure(self, item: Encoded) -> str | None:
         """Why an item could not be embedded; None if it could.
 
         Args:
@@ -64,16 +67,29 @@ class Vectors:
         return self.failures.get(content_of(item))
 
 
-def content_of(item: Item) -> str:
+def content_of(item: Encoded) -> str:
     """The item's content hash; for an item whose image cannot be read, which fails where it is embedded, what it names.
 
     Args:
         item: what is encoded.
     """
+    if isinstance(item, tuple):
+        parts = [content_of(each) for each in item]
+        unreadable = [part for part in parts if not is_readable(part)]
+        return unreadable[0] if unreadable else hashlib.sha256(f"added {' '.join(parts)}".encode()).hexdigest()
     try:
         return item.content_hash
     except (OSError, InputError):
         return f"{_UNREADABLE} {item.image} {item.text}"
+
+
+def is_readable(content: str) -> bool:
+    """Whether `content_of` could read what it names.
+
+    Args:
+        content: what it gave.
+    """
+    return not content.startswith(_UNREADABLE)
 
 
 def encode_once(
@@ -91,8 +107,9 @@ def encode_once(
     Returns:
         The vectors, and reasons of failure.
     """
-    contents = [content_of(item) for one in sets for item in (*one.queries.values(), *one.corpus.values())]
-    items = {content_of(item): item for one in sets for item in (*one.queries.values(), *one.corpus.values())}
+    listed: list[Encoded] = [item for one in sets for item in (*one.encoded_queries.values(), *one.corpus.values())]
+    contents = [content_of(item) for item in listed]
+    items = dict(zip(contents, listed, strict=True))
     row_of = {content: row for row, content in enumerate(items)}
     vectors_ND = np.zeros((len(items), *encoder.vector_shape), dtype=np.float32)
     store, cached = None, set[str]()
@@ -106,14 +123,30 @@ def encode_once(
     step = len(missing) if store is None else ITEMS_PER_RECORD
     for begin in range(0, len(missing), step or 1):
         part = missing[begin : begin + step]
-        embedded = encoder.encode([items[content] for content in part], part, batch_size, skip_bad=True, progress=progress)
+        embedded = _encode(encoder, {content: items[content] for content in part}, batch_size, progress)
         vectors_ND[[row_of[content] for content in embedded.ids]] = embedded.vectors
         failures |= {failure.item: failure.reason for failure in embedded.failures}
         if store is not None:
             # What could not be read at first and could be a moment later has no content to be cached under.
-            readable = [position for position, content in enumerate(embedded.ids) if not content.startswith(_UNREADABLE)]
+            readable = [position for position, content in enumerate(embedded.ids) if is_readable(content)]
             _write([embedded.ids[position] for position in readable], embedded.vectors[readable], store)
     return Vectors(vectors_ND, {content: row for content, row in row_of.items() if content not in failures}, failures)
+
+
+def _encode(encoder: Encoder, items: Mapping[str, Encoded], batch_size: int, progress: Callable[[int], None]) -> Embeddings:
+    """Embed items by content, first those that stand alone."""
+    alone = {content: item for content, item in items.items() if isinstance(item, Item)}
+    added = {content: item for content, item in items.items() if isinstance(item, tuple)}
+    embedded = encoder.encode(list(alone.values()), list(alone), batch_size, skip_bad=True, progress=progress)
+    if not added:
+        return embedded
+    sums = encoder.encode_added(list(added.values()), list(added), max(1, batch_size // 2), progress)
+    return Embeddings(
+        embedded.ids + sums.ids,
+        np.concatenate([embedded.vectors, sums.vectors]),
+        encoder.fingerprint,
+        failures=embedded.failures + sums.failures,
+    )
 
 
 def _read_into(vectors_ND: np.ndarray, row_of: Mapping[str, int], store: RecordStore[tuple[list[str], np.ndarray]]) -> set[str]:

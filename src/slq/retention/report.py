@@ -67,7 +67,7 @@ class Change:
     Attributes:
         difference: of the fractions that are right.
         ci95: its 95 % interval.
-        p: p-value of a paired permutation test.
+        p: p-value of the paired test that gives the interval too.
         answers: how many are another text.
         lost: how many are no longer right (by more than half).
         gained: how many are newly right.
@@ -243,10 +243,11 @@ def _reported(task: RetentionTask, first: Side, second: Side | None) -> TaskRepo
     theirs_Q = _scores(second.answers[task.name])
     change_Q = theirs_Q - ours_Q
     both = zip(first.answers[task.name], second.answers[task.name], strict=True)
+    tested = paired_test([QueryValues(change_Q[None])])
     change = Change(
         difference=float(change_Q.mean()),
-        ci95=_bounds(change_Q),
-        p=float(paired_test([QueryValues(change_Q[None])])[0]),
+        ci95=Bounds(*tested.bounds_M2[0].tolist()),
+        p=float(tested.p_M[0]),
         answers=sum(one.given != other.given for one, other in both),
         lost=int(((ours_Q > 0.5) & (theirs_Q <= 0.5)).sum()),
         gained=int(((ours_Q <= 0.5) & (theirs_Q > 0.5)).sum()),

@@ -55,8 +55,8 @@ def check_benchmark(benchmark: Benchmark, data: Path | None, variant: str | None
     for one in found.sets:
         with subject.trying("give sets whose parts are of the types that RetrievalSet says"):
             _check_set(_Checked(subject, one), hidden)
-    measured = {f"{metric}@{k}" for one in found.sets for k in one.depths for metric in ("hit", "recall")}
-    missing = sorted(set(info.headline) - measured - {"mrr", "ndcg@10"})
+    measured = {f"{metric}@{k}" for one in found.sets for k in one.depths for metric in ("hit", "recall", "map")}
+    missing = sorted(set(info.headline) - measured - {"map@r", "mrr", "ndcg@5", "ndcg@10"})
     subject.must("be scored by the metrics of info.headline", not missing, f"names metrics that no set is scored by: {', '.join(missing)}")
     return found
 
@@ -128,7 +128,7 @@ def _check_set(checked: _Checked, hidden: bool) -> None:
     rising = isinstance(depths, tuple) and depths and all(isinstance(k, int) and k >= 1 for k in depths) and sorted({*depths}) == [*depths]
     checked.subject.must(f"have rising depths of at least 1 in the set {one.name!r}", rising, f"has depths {depths!r}")
     must("list Failure objects as failures", [each for each in one.failures if not isinstance(each, Failure)], "lists others")
-    for role in ("qrels", "categories", "excluded", "candidates", "clusters"):
+    for role in ("qrels", "categories", "excluded", "candidates", "clusters", "added"):
         must(
             f"name its own queries alone as keys of {role}",
             [id_ for id_ in getattr(one, role) if id_ not in one.queries],

@@ -96,8 +96,7 @@ class TrainingLog:
             append_jsonl(self.file, {"step": step, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **told})
         for tracker in self.trackers:
             tracker.log(told, step=step)
-        found = [f"{name.removeprefix(_SHOWN)} {console.percent(value)}" for name, value in self.scores.items() if _SHOWN in name]
-        self._bar.update(completed=step, note=", ".join([f"loss {loss:.3f}", *found]))
+        self._bar.update(completed=step, note=", ".join([f"loss {loss:.3f}", *_told(self.scores)]))
 
 
 def _trackers(names: Sequence[str], folder: Path, start: int) -> list[GeneralTracker]:
@@ -110,3 +109,10 @@ def _trackers(names: Sequence[str], folder: Path, start: int) -> list[GeneralTra
     for tracker in made.values():
         tracker.start()
     return list(made.values())
+
+
+def _told(scores: Mapping[str, float]) -> list[str]:
+    """Validation in words: each hit@k beside what chance gives, and of how many pairs; of few pairs chance alone hits most."""
+    found = {name.removeprefix(_SHOWN): value for name, value in scores.items() if name.startswith(f"{_SHOWN}hit@")}
+    told = [f"{name} {console.percent(hit)} (chance {console.percent(scores[f'{_SHOWN}random_{name}'])})" for name, hit in found.items()]
+    return [*told, f"{scores[f'{_SHOWN}queries']} pairs"] if told else []

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from slq.config import TrainConfig
+from slq.data import unique
 from slq.encoders.base import Encoder
 from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.evaluation.ranking import rank
-from slq.types import Pair
+from slq.types import Item, Pair
 
 MOST = 500  # pairs that a fraction splits off
 CUTOFFS = (1, 5)
@@ -35,17 +36,17 @@ def split_validation(pairs: Sequence[Pair], config: TrainConfig) -> tuple[list[P
 
 @torch.no_grad()
 def validate(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, float]:
-    """Retrieve each pair's first positive by its query, and back.
+    """Retrieve each pair's first positive by its query, and back; equal items are encoded once, so that they tie.
 
     Args:
         encoder: as it is now.
         pairs: what else stands among a query's positives counts as found, too.
 
     Returns:
-        `val/query_to_positive/hit@1` and so on, as fractions.
+        For each way, `val/query_to_positive/hit@1` and so on, as fractions; `.../random_hit@1`, what a random ranking hits; and
+        `.../queries`, how many there are.
     """
-    queries = encoder.encode([pair.query for pair in pairs]).vectors
-    positives = encoder.encode([pair.positives[0] for pair in pairs]).vectors
+    queries, positives = (_encoded(encoder, items) for items in ([pair.query for pair in pairs], [pair.positives[0] for pair in pairs]))
     accepted = [{positive.content_hash for positive in pair.positives} for pair in pairs]
     first = [pair.positives[0].content_hash for pair in pairs]
     relevant_QP = np.array([[content in each for content in first] for each in accepted])
@@ -53,11 +54,21 @@ def validate(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, float]:
         "query_to_positive": _hits(queries, positives, relevant_QP),
         "positive_to_query": _hits(positives, queries, relevant_QP.T),
     }
-    return {f"val/{way}/hit@{k}": metrics[f"hit@{k}"] for way, metrics in found.items() for k in CUTOFFS}
+    names = ["queries", *[f"{metric}@{k}" for metric in ("hit", "random_hit") for k in CUTOFFS]]
+    return {f"val/{way}/{name}": metrics[name] for way, metrics in found.items() for name in names}
+
+
+def _encoded(encoder: Encoder, items: Sequence[Item]) -> np.ndarray:
+    """Vectors of the items; equal ones in other batches would differ in their last digits, and luck would decide between them."""
+    contents = [item.content_hash for item in items]
+    row_of = {content: row for row, content in enumerate(dict.fromkeys(contents))}
+    vectors = encoder.encode(unique(items)).vectors
+    return vectors[[row_of[content] for content in contents]]
 
 
 def _hits(queries: np.ndarray, corpus: np.ndarray, relevant_QC: np.ndarray) -> dict[str, float]:
     """Metrics of queries (Q, D) against a corpus (C, D)."""
     judged = [{int(position): 1 for position in np.flatnonzero(relevant_C)} for relevant_C in relevant_QC]
     ranked = rank(queries, corpus, judged)
-    return from_ranks([RelevantRanks(one.ranks_R, np.ones(len(one.ranks_R), dtype=int)) for one in ranked], CUTOFFS)
+    queries_found = [RelevantRanks(one.ranks_R, np.ones(len(one.ranks_R), dtype=int)) for one in ranked]
+    return from_ranks(queries_found, CUTOFFS, [len(corpus)] * len(queries))

@@ -44,7 +44,7 @@ def cirr(folder: Path, queries: list[dict] | None = None, split: str = "val") ->
 
 
 def test_the_gallery_and_the_groups(tmp_path):
-    found = load_benchmark("cirr", cirr(tmp_path))
+    found = load_benchmark("cirr", cirr(tmp_path), prompts=False)
     whole, subset = found.sets
     assert (whole.name, subset.name) == ("CIRR", "CIRR subset")
     assert whole.queries == {
@@ -77,10 +77,11 @@ def test_images_may_lie_below_images(tmp_path):
     assert load_benchmark("cirr", tmp_path).sets[0].failures == ()
 
 
-def test_prompts(tmp_path):
-    found = load_benchmark("cirr", cirr(tmp_path), prompts=True)
+def test_prompts_are_the_default_and_captions_stand_as_they_are(tmp_path):
+    found = load_benchmark("cirr", cirr(tmp_path))
+    assert found == load_benchmark("cirr", tmp_path, prompts=True)
     whole, _ = found.sets
-    assert whole.queries["12"].text == "Modify this image with make it red. Describe modified image in one word:"
+    assert whole.queries["12"].text == "Modify this image with make it red.. Describe modified image in one word:", "its own full stop too"
     assert whole.corpus[NAMES[0]].text == "Describe this image in one word:"
     assert set(found.prompts) == {"query", "corpus"} and "with prompts" in found.protocol
 
@@ -154,7 +155,7 @@ def hub(cache: Path, group: object) -> None:
 
 def test_the_hubs_tables(own_cache):
     hub(own_cache, NAMES[:6])
-    found = load_benchmark("cirr")
+    found = load_benchmark("cirr", prompts=False)
     whole, subset = found.sets
     assert found.revision == f"{COMMIT}+{'f' * 40}" and set(whole.corpus) == set(NAMES)
     assert whole.excluded == {"0": {NAMES[0]}} and whole.qrels == {"0": {NAMES[1]: 1}}
@@ -180,9 +181,7 @@ def test_the_test_split_has_queries_without_judgements(tmp_path):
     whole, subset = found.sets
     assert whole.qrels == subset.qrels == {"12": {}} and whole.excluded == {"12": {NAMES[0]}}
     assert set(subset.candidates["12"]) == set(NAMES[1:6]) and "test split, 1 queries over 8 images" in found.protocol
-    assert (
-        load_benchmark("cirr", tmp_path, "test", prompts=True).sets[0].queries["12"].text.startswith("Modify this image with make it red. ")
-    )
+    assert load_benchmark("cirr", tmp_path, "test").sets[0].queries["12"].text.startswith("Modify this image with make it red.. ")
 
 
 def test_a_submission(tmp_path):

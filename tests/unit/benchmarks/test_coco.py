@@ -225,7 +225,7 @@ def test_rendered_captions(coco):
     rendered = to_image.queries[f"{FIRST}#0"]
     assert rendered.text is None and rendered.image == rendered_file("caption 0 of 1")
     assert to_image.qrels[f"{SECOND}#1"] == {SECOND: 1} and f"{THIRD}#4" in to_rendered.qrels[FIRST]
-    assert "rendered black on white (800 x 400, DejaVu Sans " in found.protocol and "40 pt" in found.protocol
+    assert "rendered black on white, centred from top to bottom (800 x 400, DejaVu Sans " in found.protocol and "40 pt" in found.protocol
     assert hit(to_image, 1) == hit(to_rendered, 1) == 1.0 and hit(to_rendered, 1, "constant") == 0.0
     prompted = load_benchmark("i2i", coco, prompts=True)
     assert prompted.sets[0].queries[f"{FIRST}#0"] == Item("Summary above image in one word:", rendered.image)
@@ -249,6 +249,13 @@ def test_text_is_rendered_the_same_each_time_and_fits():
         assert not rendered[-4:].any() and not rendered[:, -4:].any(), "nothing runs out of the image"
     missing = ink("\ue123")
     assert all((ink(letter) != missing).any() for letter in "é“”ñ"), "letters, not the box for what a font lacks"
+
+
+@pytest.mark.parametrize("words", [1, 12, 40])
+def test_texts_stand_in_the_middle_and_begin_at_the_left(words):
+    found = ink("Wrapped " * words)
+    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    assert abs(rows[0] + rows[-1] - SIZE[1]) <= 20 and 18 <= columns[0] <= 26
 
 
 def test_words_go_on_the_next_line():

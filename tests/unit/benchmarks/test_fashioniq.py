@@ -34,7 +34,7 @@ def fashioniq(folder: Path, **queries: list) -> Path:
 
 
 def test_categories_and_their_average(tmp_path):
-    found = load_benchmark("fashioniq", fashioniq(tmp_path))
+    found = load_benchmark("fashioniq", fashioniq(tmp_path), prompts=False)
     assert [one.name for one in found.sets] == list(CATEGORIES) and found.averages == {"average": CATEGORIES}
     dress = found.sets[0]
     assert dress.queries == {
@@ -44,7 +44,7 @@ def test_categories_and_their_average(tmp_path):
     assert list(dress.corpus) == ["D0", "D1", "D2", "D3", "D4"] and dress.corpus["D3"] == Item(image=tmp_path / "images/D3.png")
     assert dress.qrels == {"dress 0": {"D1": 1}, "dress 1": {"D2": 1}}
     assert dress.depths == (10, 50) and dress.excluded == {}
-    assert "gallery of the whole split, remarks in the order of the file, reference image not masked" in found.protocol
+    assert "gallery of the whole split, the states of both orders of the remarks added, reference image not masked" in found.protocol
     assert "2 queries of dress in place of 2,017, 5 images of dress in place of 3,817" in found.protocol
 
 
@@ -54,14 +54,21 @@ def test_the_val_gallery_is_what_queries_name(tmp_path):
     assert "only the images that queries name (the easier VAL split)" in found.protocol and "in place of 2,628" in found.protocol
 
 
-def test_both_orders(tmp_path):
-    found = load_benchmark("fashioniq", fashioniq(tmp_path), "original-both")
-    names = tuple(one.name for one in found.sets)
-    assert names == (*CATEGORIES, *(f"{name}, remarks swapped" for name in CATEGORIES))
-    assert found.averages == {"average": CATEGORIES, "average, both orders": names}
-    assert found.sets[3].queries["dress 0"].text == "has no sleeves, is red"
-    assert found.sets[3].corpus is found.sets[0].corpus, "each image is embedded once"
-    assert len(load_benchmark("fashioniq", tmp_path, "val-both").sets[5].corpus) == 3
+def test_both_orders_of_the_remarks_are_one_query(tmp_path):
+    dress = load_benchmark("fashioniq", fashioniq(tmp_path), prompts=False).sets[0]
+    first, second = dress.encoded_queries["dress 0"]
+    assert (first.text, second.text) == ("is red, has no sleeves", "has no sleeves, is red") and first.image == second.image
+    assert dress.added.keys() == dress.queries.keys()
+    prompted = load_benchmark("fashioniq", tmp_path).sets[0]
+    assert prompted.added["dress 0"].text.startswith("Change the style of this dress to has no sleeves, is red. Describe")
+    assert len(load_benchmark("fashioniq", tmp_path, "val").sets[2].added) == 2
+
+
+@pytest.mark.parametrize(("variant", "images"), [("original-one-order", 5), ("val-one-order", 3)])
+def test_one_order_alone(tmp_path, variant, images):
+    found = load_benchmark("fashioniq", fashioniq(tmp_path), variant)
+    assert [one.name for one in found.sets] == list(CATEGORIES) and all(one.added == {} for one in found.sets)
+    assert len(found.sets[1].corpus) == images and "remarks in the order of the file" in found.protocol
 
 
 def test_perfect_random_and_constant_scores(tmp_path):
@@ -75,8 +82,9 @@ def test_perfect_random_and_constant_scores(tmp_path):
     assert 0.05 < hit(dress, 50, "random") < 0.45, "a quarter by chance"
 
 
-def test_prompts(tmp_path):
-    found = load_benchmark("fashioniq", fashioniq(tmp_path), prompts=True)
+def test_prompts_are_the_default(tmp_path):
+    found = load_benchmark("fashioniq", fashioniq(tmp_path))
+    assert found == load_benchmark("fashioniq", tmp_path, prompts=True)
     dress, _, toptee = found.sets
     asked = "Change the style of this dress to is red, has no sleeves. Describe this modified dress in one word based on its style:"
     assert dress.queries["dress 0"].text == asked
@@ -138,7 +146,7 @@ def hub(cache: Path, categories: tuple[str, ...]) -> None:
 
 def test_the_hubs_tables(own_cache):
     hub(own_cache, CATEGORIES)
-    found = load_benchmark("fashioniq")
+    found = load_benchmark("fashioniq", prompts=False)
     shirt = found.sets[1]
     assert found.revision == f"{COMMIT}+{COMMIT}" and list(shirt.corpus) == ["A", "B", "C"]
     assert [failure.item for failure in shirt.failures] == ["D"] and found.sets[0].failures == ()

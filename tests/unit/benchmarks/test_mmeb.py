@@ -99,6 +99,8 @@ def test_groups_say_what_they_lack(mmeb):
     assert found.averages == {
         "classification (1 of 10)": ("ImageNet-1K",),
         "retrieval (1 of 12)": ("EDIS",),
+        "in distribution (1 of 20)": ("ImageNet-1K",),
+        "out of distribution (1 of 16)": ("EDIS",),
         "overall (2 of 36)": ("ImageNet-1K", "EDIS"),
     }
     assert found.protocol.endswith("without instructions; NOT the published data: 34 of 36 tasks are missing.")
@@ -113,7 +115,11 @@ def test_all_36_make_the_overall_mean(mmeb):
         write_lines(mmeb / name / "test.jsonl", [retrieval(0)])
     (mmeb / "EDIS/test-00000-of-00001.parquet").unlink()
     found = load_benchmark("mmeb", mmeb)
-    assert found.averages == {**GROUPS, "overall": SUBSETS} and len(found.sets) == 36 and "NOT" not in found.protocol
+    assert found.averages.keys() == {*GROUPS, "in distribution", "out of distribution", "overall"} and "NOT" not in found.protocol
+    assert found.averages["overall"] == SUBSETS and len(found.sets) == 36
+    inside, outside = (set(found.averages[name]) for name in ("in distribution", "out of distribution"))
+    assert len(inside) == 20 and len(outside) == 16 and inside | outside == set(SUBSETS)
+    assert {"MSCOCO", "CIRR", "Visual7W"} <= inside and {"FashionIQ", "GQA", "Country211", "RefCOCO"} <= outside
 
 
 def test_instructions_are_switchable(mmeb):
