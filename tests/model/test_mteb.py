@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tolerance import FORWARD, assert_close
@@ -129,14 +130,30 @@ def test_it_is_an_encoder_with_our_embeddings(encoder, items):
     assert model.encode([]).shape == (0, encoder.model.dim)
 
 
+def test_gallery_sizes_of_the_page_are_mtebs():
+    mteb = pytest.importorskip("mteb")
+    page = (Path(__file__).parents[2] / "docs" / "mieb.md").read_text(encoding="utf-8")
+    for name in ("CIRRIT2IRetrieval", "FashionIQIT2IRetrieval"):
+        found = mteb.get_task(name).metadata.descriptive_stats["test"]
+        assert re.search(rf"`{name}`[^.]*?{found['num_documents']:,}[^.]*?{found['num_queries']:,}", page), name
+
+
 @pytest.mark.slow
 def test_the_page_names_what_mteb_has():
     mteb = pytest.importorskip("mteb")
     page = (Path(__file__).parents[2] / "docs" / "mieb.md").read_text(encoding="utf-8")
     names = set(re.findall(r"\w+Retrieval\b", page)) - {"MtebEncoder"}
-    assert {task.metadata.name for task in mteb.get_tasks(sorted(names))} == names and len(names) == 3
+    assert {task.metadata.name for task in mteb.get_tasks(sorted(names))} == names and len(names) == 4
     for suite in set(re.findall(r"MIEB\(\w+\)", page)):
         assert mteb.get_benchmark(suite).tasks
+
+
+def test_equal_rows_have_the_very_same_embedding_in_whatever_batch(encoder):
+    pytest.importorskip("mteb")
+    batches = [{"text": ["a red cat", f"number {n}", "a longer text of a red cat beside a blue house " * n]} for n in range(1, 6)]
+    found = MtebEncoder(encoder).encode(batches, batch_size=2)
+    assert len(found) == 15 and all(np.array_equal(found[0], found[3 * n]) for n in range(5))
+    assert not np.array_equal(found[0], found[1])
 
 
 def test_what_cannot_be_embedded_is_named(encoder):

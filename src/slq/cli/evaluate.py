@@ -22,7 +22,7 @@ _NOT_SHOWN = ("map@", "ndcg@5")  # with --output and --json: a table holds only 
 
 @dataclass(frozen=True)
 class _Scored:
-    """What is scored: the sets, what a results file says of the benchmark they are, which of them are averaged, and what else it asks for."""
+    """What is scored: the sets, what a results file says of the benchmark they are, its averages, and what else it asks for."""
 
     sets: Sequence[RetrievalSet]
     benchmark: Mapping[str, Any] | None = None

@@ -97,7 +97,7 @@ class MtebEncoder:
         )
 
     def encode(self, inputs: Iterable[Mapping[str, Any]], *, batch_size: int = BATCH_SIZE, **_: Any) -> np.ndarray:
-        """Encode the rows of mteb's batches.
+        """Encode the rows of mteb's batches; equal rows are encoded once, so that they tie.
 
         Args:
             inputs: batches with the columns `text`, `image` or both.
@@ -111,12 +111,19 @@ class MtebEncoder:
         """
         rows = (item for batch in inputs for item in items_of(batch))
         parts = [np.zeros((0, self.encoder.model.dim), dtype=np.float32)]
-        done = 0
+        position_of: dict[str, int] = {}  # content -> which of the different rows it is
+        positions: list[int] = []
         while chunk := list(islice(rows, WINDOW)):
-            ids = [f"row {done + i}" for i in range(len(chunk))]
-            parts.append(self.encoder.encode(chunk, ids, batch_size).vectors)
-            done += len(chunk)
-        return np.concatenate(parts)
+            new: dict[str, Item] = {}  # row -> what no row before it holds
+            for item in chunk:
+                content = item.content_hash
+                if content not in position_of:
+                    position_of[content] = len(position_of)
+                    new[f"row {len(positions)}"] = item
+                positions.append(position_of[content])
+            if new:
+                parts.append(self.encoder.encode(list(new.values()), list(new), batch_size).vectors)
+        return np.concatenate(parts)[positions]
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """(A, B) cosine similarities of (A, D) and (B, D).
