@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ class Settings:
 
 
 settings = Settings()
+_PATIENCE = 0.5  # seconds without a word
+_said = threading.Event()
 
 
 def result(text: str = "") -> None:
@@ -45,6 +48,7 @@ def result(text: str = "") -> None:
     Args:
         text: the line.
     """
+    _said.set()
     print(text, file=sys.stdout)
 
 
@@ -90,6 +94,7 @@ def note(text: str) -> None:
     Args:
         text: the line.
     """
+    _said.set()
     if not settings.quiet:
         print(text, file=sys.stderr)
 
@@ -268,8 +273,29 @@ def waiting(what: str) -> Iterator[None]:
     if settings.quiet or not sys.stderr.isatty():
         yield
         return
+    _said.set()
     with _console(sys.stderr).status(what):
         yield
+
+
+@contextmanager
+def sign_of_life(what: str) -> Iterator[None]:
+    """Say on stderr what has begun, unless something else was said soon: the first import of torch alone takes seconds.
+
+    Args:
+        what: has begun, such as `slq train`.
+    """
+    timer = threading.Timer(_PATIENCE, lambda: None if _said.is_set() else note(f"{what}: loading ..."))
+    timer.daemon = True
+    _said.clear()
+    if settings.quiet or "torch" in sys.modules:
+        _said.set()
+    timer.start()
+    try:
+        yield
+    finally:
+        _said.set()
+        timer.cancel()
 
 
 def _console(stream: TextIO) -> Console:
@@ -279,6 +305,7 @@ def _console(stream: TextIO) -> Console:
 
 
 def _coloured(text: str, colour: str) -> None:
+    _said.set()
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         from rich.text import Text
 

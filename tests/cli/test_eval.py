@@ -126,6 +126,14 @@ def test_compare_shows_differences_and_what_cannot_be_tested(tiny_world, adapter
     assert "+0.0 to +0.0" in same and "1.0000" in same
     assert "slq eval --per-query" in invoke("compare", files[0], files[2]).output
     assert "No published figures" in invoke("compare", files[0], "--published").output
+    several = invoke("compare", *files[:3], "--output", tmp_path / "runs.csv").stdout
+    assert several.startswith("run ") and [line.split()[0] for line in several.splitlines()[1:]] == [file.stem for file in files[:3]]
+    assert (tmp_path / "runs.csv").read_text().startswith("run,") and "exists already" in refused(
+        "compare", *files[:2], "--output", tmp_path / "runs.csv"
+    )
+    invoke("compare", *files[:2], "--output", tmp_path / "runs.json")
+    assert len(json.loads((tmp_path / "runs.json").read_text())["runs"]) == 2
+    assert "name another --metric" in refused("compare", *files[:3], "--metric", "hit@99")
     assert "--force" in refused("compare", files[0], files[3])
     anyway = invoke("compare", files[0], files[3], "--force")
     assert "Warning: These scores do not compare" in anyway.stderr and "hit@1" in anyway.stdout

@@ -125,7 +125,7 @@ def test_version() -> None:
         (["train", "pairs.jsonl"], 2, "--output is missing"),
         (["train", "pairs.jsonl", "-o", "out", "--pooling", "meen"], 2, 'Did you mean "mean"?'),
         (["train", "pairs.jsonl", "-o", "out", "--loss", "infonce"], 2, "Did you mean 'info_nce'?"),
-        (["search"], 2, "give TEXT, --image FILE, or both"),
+        (["search"], 2, "give TEXT, --image FILE, both, or --like ID"),
         (["train", "no-such-file.jsonl", "-o", "out"], 1, "no-such-file.jsonl"),
         (["search", "a cat", "-c", "no-such-folder"], 1, "no-such-folder"),
         (["benchmarks", "--config", "no-such-file.toml"], 2, "no-such-file.toml cannot be read"),
@@ -185,3 +185,12 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     RECORD.write_text(json.dumps(surface(), indent=2) + "\n", encoding="utf-8")
     print(f"wrote {RECORD}")
+
+
+@pytest.mark.process
+def test_a_command_that_takes_long_says_soon_that_it_has_begun(tmp_path: Path) -> None:
+    """The first import of torch alone takes seconds; a command that ends at once says no more than its result."""
+    (tmp_path / "items.jsonl").write_text('{"text": "a red cat"}\n')
+    said = slq("embed", str(tmp_path / "items.jsonl"), "-o", str(tmp_path / "index"), "--device", "cpu")
+    assert said.returncode == 0 and said.stderr.startswith("slq embed: loading ...\n"), said.stderr
+    assert "loading" not in slq("embed", str(tmp_path / "items.jsonl"), "-o", str(tmp_path / "quiet"), "-q").stderr

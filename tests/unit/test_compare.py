@@ -11,7 +11,7 @@ import pytest
 
 from slq.benchmarks.published import PUBLISHED, published_rows
 from slq.errors import InputError
-from slq.evaluation import check_comparable, compare, read_result
+from slq.evaluation import check_comparable, compare, read_result, run_table
 
 COCO = {"name": "coco", "variant": "five", "protocol": "Karpathy's", "revision": "abc", "prompts": {}}
 
@@ -189,3 +189,28 @@ def test_published_figures_are_percentages_with_a_source():
         for model, values in table["rows"].items():
             assert len(values) == len(table["metrics"]) and all(1 < value < 100 for value in values), model
             assert values == sorted(values), f"{model}: deeper is never less"
+
+
+def run(num_latents: int, **training: Any) -> dict[str, Any]:
+    """A result of an adapter with these settings."""
+    made_with = {"base_model": {"name": "miniature"}, "encoder": {"kind": "latents", "num_latents": num_latents}, "truncate_dim": 64}
+    return {**result([1, 2]), **made_with, "training": {"epochs": 5, "num_latents": num_latents, "date": "today", **training}}
+
+
+def test_many_runs_stand_in_one_table_with_the_settings_in_which_they_differ():
+    plain = [{"name": "info_nce"}]
+    runs = {"few": run(5, loss=plain), "many": run(20, loss=plain), "other": run(20, loss=[{"name": "a|b", "w": 1}])}
+    del runs["other"]["scores"]["text to image"]["hit@5"]
+    table = run_table(runs, ["hit@1", "hit@5", "recall@5"])
+    assert table.settings == ("num_latents", "loss") and table.metrics == ("text to image hit@1", "text to image hit@5")
+    assert table.to_csv().splitlines() == [
+        "run,num_latents,loss,text to image hit@1,text to image hit@5",
+        "few,5,name=info_nce,0.5,1.0",
+        "many,20,name=info_nce,0.5,1.0",
+        'other,20,"name=a|b,w=1",0.5,',
+    ]
+    assert table.to_markdown().splitlines()[2:] == [
+        "| few | 5 | name=info_nce | 50.0% | 100.0% |",
+        "| many | 20 | name=info_nce | 50.0% | 100.0% |",
+        "| other | 20 | name=a\\|b,w=1 | 50.0% |  |",
+    ]

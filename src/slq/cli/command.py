@@ -21,7 +21,7 @@ from cyclopts import App, Group, Parameter
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig, NamedOptions, Sources, from_values
 from slq.config.fields import Option, options_of
-from slq.console import settings
+from slq.console import settings, sign_of_life
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", NamedOptions: "NAME[:key=value,...]"}
 WRONG_USE, INTERRUPTED = 2, 130  # exit codes
@@ -31,6 +31,7 @@ LONGEST_CHOICES = 26  # as wide as the column of names; longer lists stand in th
 class Flags:
     """What was given on one command line; None where nothing was."""
 
+    called: ClassVar[str]
     function: ClassVar[Callable[..., int | None]]
     configs: ClassVar[Mapping[str, type]]
 
@@ -44,7 +45,9 @@ class Flags:
         common = from_values(CommonConfig, {name: given.pop(name) for name in options_of(CommonConfig) if name in given})
         settings.quiet, settings.verbose, settings.json = common.quiet, common.verbose, common.json
         sources = Sources.read(common.config)
-        return type(self).function(**{name: sources.resolve(config, given) for name, config in self.configs.items()}) or 0
+        configs = {name: sources.resolve(config, given) for name, config in self.configs.items()}
+        with sign_of_life(self.called):
+            return type(self).function(**configs) or 0
 
 
 def command(name: str, program: str = "slq") -> Callable[[Callable[..., int | None]], App]:
@@ -57,7 +60,7 @@ def command(name: str, program: str = "slq") -> Callable[[Callable[..., int | No
 
     def make(function: Callable[..., int | None]) -> App:
         configs = {name: hint for name, hint in get_type_hints(function).items() if isinstance(hint, type) and is_dataclass(hint)}
-        flags = _flags_class(function, configs)
+        flags = _flags_class(f"{program} {name}".strip(), function, configs)
         options = [option for config in configs.values() for option in options_of(config).values()]
         # A switch that is off can be switched off where a config file has it on; its help needs no second name for that.
         off = frozenset(f"--no-{each.flag[2:]}" for each in options if each.type is bool and not each.default)
@@ -92,7 +95,7 @@ def group(name: str, summary: str, *commands: App) -> App:
     return app
 
 
-def _flags_class(function: Callable[..., int | None], configs: Mapping[str, type]) -> type[Flags]:
+def _flags_class(called: str, function: Callable[..., int | None], configs: Mapping[str, type]) -> type[Flags]:
     """A dataclass with a field for each flag: its constructor is the signature that the parser reads."""
     found = [option for config in configs.values() for option in (*options_of(config).values(), *_preset(config))]
     found = [*(each for each in found if each.positional), *(each for each in found if not each.positional)]
@@ -100,7 +103,13 @@ def _flags_class(function: Callable[..., int | None], configs: Mapping[str, type
     panels = {panel: Group(panel, sort_key=rank) for rank, panel in enumerate(dict.fromkeys(each.panel for each in found))}
     fields = [(each.name, _annotation(each, panels[each.panel]), field(default=None, kw_only=not each.positional)) for each in found]
     # cyclopts takes classes of the standard library for single values, and make_dataclass would put this one in `types`.
-    namespace = {"function": staticmethod(function), "configs": configs, "__module__": __name__, "__doc__": function.__doc__}
+    namespace = {
+        "called": called,
+        "function": staticmethod(function),
+        "configs": configs,
+        "__module__": __name__,
+        "__doc__": function.__doc__,
+    }
     return make_dataclass(f"{function.__name__}_flags", fields, bases=(Flags,), namespace=namespace)
 
 

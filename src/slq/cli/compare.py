@@ -15,6 +15,7 @@ from slq.errors import InputError
 if TYPE_CHECKING:
     from slq.benchmarks import Published
     from slq.evaluation import Difference
+    from slq.evaluation.table import RunTable
 
 
 @command("compare")
@@ -24,13 +25,20 @@ def app(config: CompareConfig) -> None:
     The paired test is by cluster, since the captions of one image are not independent, and its interval leaves 0
     out where p is below 0.05. It needs files written with --per-query. Each p-value stands alone: among many, some are small by chance.
 
+    Of more than two files one table is shown, a row a run with the settings in which they differ.
+
         slq compare before.json after.json
+
+        slq compare first.json second.json third.json -o runs.csv
 
         slq compare coco.json --published
     """
     from slq.benchmarks import published_rows
-    from slq.evaluation import check_comparable, compare, read_result
+    from slq.evaluation import check_comparable, compare, read_result, run_table
+    from slq.io.outputs import check_output_file
 
+    if config.output is not None:
+        check_output_file(config.output, config.files, overwrite=config.overwrite)
     first, *others = [read_result(path) for path in config.files]
     found: dict[Path, Sequence[Difference]] = {}
     for path, other in zip(config.files[1:], others, strict=True):
@@ -42,15 +50,27 @@ def app(config: CompareConfig) -> None:
             console.warn(str(error))
         found[path] = compare(first, other)
     figures = published_rows(first) if config.published else []
+    table = run_table(dict(zip(_names(config.files), [first, *others], strict=True)), config.metric)
+    if len(config.files) > 2 and not table.metrics:
+        raise InputError(f"None of the results has {' or '.join(config.metric)[:200]}: name another --metric.")
     document = {
         "files": [str(path) for path in config.files],
         "differences": {str(path): [asdict(one) for one in each] for path, each in found.items()},
+        "runs": [dict(zip(table.header, row, strict=True)) for row in table.rows],
         "published": [asdict(figure) for figure in figures],
     }
+    if config.output is not None:
+        _write(config.output, document, table)
 
     def text() -> None:
-        for path, differences in found.items():
-            _show(config.files[0], path, differences)
+        if len(found) > 1:
+            console.table(table.header, list(map(table.shown, table.rows)), turn=False)
+            console.note(
+                f"Differences with intervals and p-values: slq compare {config.files[0]} {config.files[1]}, two at a time; or --json."
+            )
+        else:
+            for path, differences in found.items():
+                _show(config.files[0], path, differences)
         if config.published and not figures:
             console.result("No published figures are known for these sets.")
         results = dict(zip(config.files, [first, *others], strict=True))
@@ -58,6 +78,24 @@ def app(config: CompareConfig) -> None:
             _show_published(where, [figure for figure in figures if figure.where == where], results)
 
     console.show(document, text)
+
+
+def _write(output: Path, document: Mapping[str, Any], table: RunTable) -> None:
+    """Write what the ending of the file asks for."""
+    from slq.io.files import write_json, write_text
+
+    ending = output.suffix.lower()
+    if ending == ".json":
+        write_json(output, document)
+    else:
+        write_text(output, table.to_csv() if ending == ".csv" else table.to_markdown())
+    console.note(f"Written to {output}.")
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """The files' names without their endings, or their paths where two have one name."""
+    stems = [file.stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [str(file) for file in files]
 
 
 def _show(first: Path, second: Path, found: Sequence[Difference]) -> None:

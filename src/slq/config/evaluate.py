@@ -94,6 +94,7 @@ class EvalConfig:
         None,
         help="Cache embeddings in this folder: a run that was stopped, or the next one, encodes only what is missing.",
         default_text="none",
+        environment="SLQ_CACHE_DIR",
         panel=RUN,
         affects_result=False,
     )
@@ -126,11 +127,24 @@ class CompareConfig:
     )
     published: bool = option(False, help="Also show published figures of the same benchmark. They are not tested.", panel=SCORING)
     force: bool = option(False, help="Compare results of different data or protocols too, with a warning.", panel=SCORING)
+    metric: tuple[str, ...] = option(
+        ("hit@1",), help="Metric in the table of more than two results (repeat it), such as recall@5 or ndcg@10.", panel=SCORING
+    )
+    output: Path | None = option(
+        None,
+        help="Also write to this file: .csv or .md for the table, a row a run with its settings; .json for differences and table.",
+        panel=RUN,
+        flags=("--output", "-o"),
+        affects_result=False,
+    )
+    overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:
         validate(self)
         if len(self.files) < 2 and not (self.files and self.published):
             raise ConfigError("There is nothing to compare with: name a second file, or pass --published.")
+        if self.output is not None and self.output.suffix.lower() not in (".csv", ".md", ".json"):
+            raise ConfigError(f"output must end in .csv, .md or .json, not {self.output.name!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +169,7 @@ class RetentionConfig:
         None,
         help="Cache answers in this folder: a run that was stopped continues where it was.",
         default_text="none",
+        environment="SLQ_CACHE_DIR",
         panel=RUN,
         affects_result=False,
     )

@@ -3,6 +3,7 @@
 from slq.evaluation.compare import Difference, check_comparable, compare, read_result
 from slq.evaluation.evaluate import Evaluation, QueryResult, bidirectional_sets, evaluate, first_positions, scores_over
 from slq.evaluation.results import average_scores, dataset_sha256, result_record, to_dict
+from slq.evaluation.table import run_table
 
 __all__ = [
     "Difference",
@@ -17,6 +18,7 @@ __all__ = [
     "first_positions",
     "read_result",
     "result_record",
+    "run_table",
     "scores_over",
     "to_dict",
 ]

@@ -67,6 +67,7 @@ def result_record(
         "base_model": encoder.model.identity.to_dict(),
         "fingerprint": encoder.fingerprint,
         "encoder": encoder.describe(),
+        "training": dict(getattr(encoder, "training", {})),
         "truncate_dim": truncate_dim or encoder.model.dim,
         "scores": to_dict(evaluations, per_query),
         "averages": average_scores(evaluations, averages or {}),
