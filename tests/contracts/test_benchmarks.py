@@ -154,6 +154,7 @@ ITEM, NOWHERE = Item("what barks"), Item(image=Path("nowhere.png"))
         ({"info": {"title": ""}}, "must have a text as info.title, not ''"),
         ({"info": {"variants": ()}}, r"must have a tuple of texts as info.variants, with one at least, not \(\)"),
         ({"info": {"variants": "test"}}, "must have a tuple of texts as info.variants, with one at least, not 'test'"),
+        ({"info": {"layout": "corpus.jsonl"}}, "must show in info.layout a local copy line by line, .*; it has 'corpus.jsonl'"),
         ({"info": {"variants": ("test", "test")}}, "must name each variant once"),
     ],
 )

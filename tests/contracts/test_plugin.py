@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import QUICK, invoke
@@ -17,7 +18,8 @@ from command_line import QUICK, invoke
 from slq.benchmarks.base import benchmarks
 from slq.config import TrainConfig
 from slq.encoders import load_encoder
-from slq.index.store import stores
+from slq.errors import StoreCorruptError
+from slq.index.store import Row, StoreMetadata, open_store, stores
 from slq.losses import losses
 from slq.miniature.export import write_sample_data
 from slq.models.families import families
@@ -77,6 +79,20 @@ def test_contracts_hold(plugin, model):
     check_pooling(poolings.get("max"))
     check_store(stores.get("session"), durable=False)
     assert check_benchmark(benchmarks.get("opposites"), data=None).sets[0].name == "opposites"
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_durable_store_holds_its_whole_contract(plugin):
+    check_store(stores.get("file"))
+
+
+def test_a_durable_store_that_is_damaged_is_told(plugin, tmp_path):
+    metadata = StoreMetadata("adapter", "fingerprint", 2)
+    open_store(f"file:{tmp_path / 'store'}", metadata).upsert([Row("a", np.array([1, 0], np.float32))])
+    (tmp_path / "store" / "rows.json").write_text("else\n[]")
+    with pytest.raises(StoreCorruptError, match=r"rows\.json is damaged: encode its items again\."):
+        open_store(f"file:{tmp_path / 'store'}")
 
 
 def test_hinge_is_its_closed_form(plugin):

@@ -21,16 +21,16 @@ class BenchmarkInfo:
     """What stands beside a benchmark's scores, and what its data looks like.
 
     Attributes:
-        name: as it is called on the command line.
+        name: as it is called on the command line; the name of its entry point.
         title: as papers call it.
-        shows: what a score of it tells.
-        protocol: how it is scored.
+        shows: what a score of it tells, as it goes on from the title.
+        protocol: how it is scored, in a few words.
         source: where its data comes from.
         licence: of its data.
         size: numbers of queries and images.
-        headline: the metrics that papers print.
+        headline: the metrics that papers print, of `hit@k`, `recall@k` (of the sets' depths), `mrr` and `ndcg@10`.
         variants: names of its protocols, the default first.
-        layout: a local copy in a folder DIR, file by file.
+        layout: a local copy in a folder DIR, a line a file: four blanks, the path from `DIR/` on, and behind more blanks what it is.
         local_copy: whether a folder that the user names must be there already. Where none is named, `load` is given None: it fetches the
             data, or raises an InputError that says which folder it needs.
         prompts: whether the papers put prompts around the items, which is then the default.
@@ -60,8 +60,10 @@ class BenchmarkData:
         sets: what is scored.
         averages: name -> names of the sets that it is the mean of.
         revision: commit on the hub, or `sha256:...` over the annotation files that were read.
-        prompts: role -> the text put around its items; empty without prompts.
-        protocol: one sentence.
+        prompts: role -> the text that was put around its items, in which `{text}` stands for an item's own text; roles are `query` and
+            `corpus`, or `text` and `image`. For the record: `load` has put it around them, see `benchmarks.images.prompted`. Empty without
+            prompts.
+        protocol: one sentence, with what this copy holds and this variant is.
     """
 
     sets: tuple[RetrievalSet, ...]

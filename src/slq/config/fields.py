@@ -76,25 +76,48 @@ class NamedOptions:
 
 @dataclass(frozen=True)
 class Option:
-    """What is known about a field apart from its type: how it is shown, and which values it may have."""
+    """What is known about a field apart from its type: how it is shown, and which values it may have.
+
+    Attributes:
+        help: one or two sentences for `--help` and the reference page.
+        choices: the names that are allowed; empty where any value of the type is.
+        plugin_group: entry points of this group are choices too, such as `slq.losses`.
+        minimum: the smallest number that is allowed.
+        above: numbers must be larger than this.
+        maximum: the largest number that is allowed.
+        below: numbers must be smaller than this.
+        panel: the heading that it stands under in `--help`.
+        flags: in place of `--field-name`, the long name first: `("--model", "-m")`.
+        default_text: what None stands for, as one reads it.
+        environment: a variable that gives the value where neither a flag nor a file does.
+        affects_result: whether it changes any number of the result; only those that do are recorded with it, and compared on resuming.
+        recorded: whether it stands in the `config.toml` that repeats a run.
+        explicit: whether a config file that merely lies in the working folder may not set it.
+        positional: whether it is given by its place on the command line, without a flag.
+        required: on the command line; in Python the call that uses it says so.
+        model_reference: whether it names a model, by a folder or a name on the hub.
+        name: of the field; `options_of` fills it in, like the two below.
+        type: of the field: bool, int, float, str, Path, NamedOptions, or a tuple of one of them, or None beside it.
+        default: of the field.
+    """
 
     help: str
     choices: tuple[str, ...] = ()
-    plugin_group: str | None = None  # entry points of this group are choices too
+    plugin_group: str | None = None
     minimum: float | None = None
     above: float | None = None
     maximum: float | None = None
     below: float | None = None
     panel: str = "Options"
-    flags: tuple[str, ...] = ()  # in place of --field-name
-    default_text: str | None = None  # what None stands for
-    environment: str | None = None  # a variable that gives the value where neither a flag nor a file does
+    flags: tuple[str, ...] = ()
+    default_text: str | None = None
+    environment: str | None = None
     affects_result: bool = True
-    recorded: bool = True  # stands in the config.toml that repeats a run
-    explicit: bool = False  # a config file that merely lies in the working folder may not set it
+    recorded: bool = True
+    explicit: bool = False
     positional: bool = False
-    required: bool = False  # on the command line; in Python the call that uses it says so
-    model_reference: bool = False  # a folder or a name on the hub
+    required: bool = False
+    model_reference: bool = False
     name: str = ""
     type: Any = None
     default: Any = None
@@ -137,7 +160,7 @@ def option(default: Any, *, help: str, **about: Any) -> Any:
     Args:
         default: its default; a tuple where it may be given several times, None where `default_text` says what holds instead.
         help: one or two sentences for `--help` and the reference page.
-        **about: the other fields of `Option`.
+        **about: the other attributes of `Option`, such as `choices`, `minimum` and `panel`.
 
     Example:
         >>> @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def check_benchmark(benchmark: Benchmark, data: Path | None, variant: str | None
     subject.is_free_of(fault_of_benchmark(name or str(told), benchmark))
     info = benchmark.info
     subject.must("name each variant once", len(set(info.variants)) == len(info.variants), f"names {', '.join(info.variants)}")
+    odd = [line for line in info.layout.splitlines() if not line.startswith("    DIR/")]
+    subject.must("show in info.layout a local copy line by line, each as '    DIR/...'", not odd, f"has {', '.join(map(repr, odd[:2]))}")
     chosen = info.variants[0] if variant is None else variant
     subject.must(f"have the variant that is asked for, {chosen!r}", chosen in info.variants, f"has {', '.join(info.variants)}")
     found = _load(subject, benchmark, data, chosen)
