@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from slq.errors import Failure
+from slq.errors import DataError, Failure, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,6 +138,22 @@ def list_failures(failures: Sequence[Failure], heading: str = "item(s) skipped:"
         _coloured(f"{len(failures)} {heading}", "yellow")
         for failure in failures:
             print(f"  {failure}", file=sys.stderr)
+
+
+def check_skipped(failures: Sequence[Failure], total: int, max_skipped: float) -> None:
+    """Stop if too many items were skipped.
+
+    Args:
+        failures: those items, with reasons.
+        total: how many items there are, those skipped among them.
+        max_skipped: the fraction of them that may be skipped.
+
+    Raises:
+        DataError: if more were.
+    """
+    if len(failures) > max_skipped * total:
+        count, first = f"{len(failures):,} of {total:,} items", shorten(failures[0], 400)
+        raise DataError(f"{count} cannot be used, more than the fraction {max_skipped:g} of --max-skipped; the first is {first}")
 
 
 def percent(fraction: float, interval: Sequence[float] | None = None) -> str:

@@ -23,7 +23,8 @@
     └── MissingExtraError (1, 501)  an optional dependency is not installed; names the command that installs it
 
 In brackets: the exit code of the command line and the status of an HTTP answer; classes without take those of the class above.
-A message is one or two sentences: what is wrong, where, and what to do.
+A message is one or two sentences: what is wrong, where, and what to do. It holds at most 300 characters of what a user handed in; see
+`shorten`.
 """
 
 from __future__ import annotations
@@ -32,12 +33,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+MOST_SHOWN = 200  # characters of one thing that a user handed in, such as a text, an id or a path
+LONGEST_MESSAGE, REST_OF_MESSAGE = 700, 300  # a message beyond the first can only be a user's data, and is cut to the second
+
+
+def shorten(text: object, most: int = MOST_SHOWN) -> str:
+    """A text as a message shows it: without its middle where it is long.
+
+    Args:
+        text: what a user handed in, or its `repr`; anything but a str is shown as its `str`.
+        most: characters of the result, at most.
+
+    Example:
+        >>> shorten("a cat " * 1000, most=20)
+        'a cat a ... t a cat '
+    """
+    whole = text if isinstance(text, str) else str(text)
+    if len(whole) <= most:
+        return whole
+    begin = (most - 4) // 2
+    return f"{whole[:begin]} ... {whole[len(whole) - (most - begin - 5) :]}"
+
 
 class SlqError(Exception):
     """Base of all errors of this package; the CLI prints its message without a traceback."""
 
     exit_code: ClassVar[int] = 1  # of the command line
     http_status: ClassVar[int] = 500  # of a server's answer
+    longest_message: ClassVar[int] = LONGEST_MESSAGE
+
+    def __init__(self, message: str = "", *more: object):
+        whole = str(message)
+        super().__init__(shorten(whole, REST_OF_MESSAGE) if len(whole) > self.longest_message else message, *more)
 
 
 class InputError(SlqError, ValueError):
@@ -72,15 +99,17 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.item}: {self.reason}"
+        return f"{shorten(self.item)}: {shorten(self.reason, LONGEST_MESSAGE)}"
 
 
 class BadItemsError(InputError):
     """Some items of a batch are wrong; `failures` lists each with its place and reason."""
 
+    longest_message = 5 * LONGEST_MESSAGE
+
     def __init__(self, failures: Sequence[Failure]):
         self.failures = tuple(failures)
-        shown = "; ".join(str(failure) for failure in self.failures[:5])
+        shown = "; ".join(shorten(str(failure), MOST_SHOWN + 100) for failure in self.failures[:5])
         more = f"; and {len(self.failures) - 5} more" if len(self.failures) > 5 else ""
         super().__init__(f"{len(self.failures)} item(s) cannot be embedded: {shown}{more}")
 

@@ -73,7 +73,7 @@ def test_python_and_the_command_line_give_the_same_vectors(images, adapter, tmp_
         {"id": "both", "text": "but blue", "image": str(images / "0003.png")},
     ]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    invoke("embed", tmp_path / "items.jsonl", "--model", adapter, "--output", tmp_path / "index", "--device", "cpu")
+    invoke("embed", tmp_path / "items.jsonl", "--allow-outside", "--model", adapter, "--output", tmp_path / "index", "--device", "cpu")
     saved, _ = load_embeddings(tmp_path / "index")
     assert saved.ids == ("words", "opened", "path", "both")
     assert set(saved.items[0]) == {"text", "content_hash"} and set(saved.items[3]) == {"text", "image", "content_hash"}

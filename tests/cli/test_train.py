@@ -56,7 +56,8 @@ def test_train_lists_what_it_leaves_out(tiny_world, tmp_path):
     rows = [{**json.loads(line), "image": str(tiny_world / "train" / json.loads(line)["image"])} for line in lines[:8]]
     rows[3]["image"] = "nowhere.png"
     (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = invoke("train", tmp_path / "some.jsonl", "--output", tmp_path / "out", "--max-steps", 1, *QUICK)
+    elsewhere = ["--image-root", tiny_world]
+    result = invoke("train", tmp_path / "some.jsonl", *elsewhere, "--output", tmp_path / "out", "--max-steps", 1, *QUICK)
     assert "some.jsonl line 4" in result.stderr and "nowhere.png" in result.stderr
 
 

@@ -76,7 +76,7 @@ def test_bad_items_are_listed_and_the_others_embedded_as_ever(batch_size, encode
     names = [name for pair in zip(bad, [*good, *[""] * len(bad)], strict=False) for name in pair if name]  # good among bad
     items = [good[name] if name in good else bad[name][0] for name in names]
     counted: list[int] = []
-    embedded = encoder.encode(items, names, batch_size, skip_bad=True, progress=counted.append)
+    embedded = encoder.encode(items, names, batch_size, on_error="skip", progress=counted.append)
     assert sum(counted) == len(items)
     assert embedded.ids == tuple(name for name in names if name in good)
     for id_, vector in zip(embedded.ids, embedded.vectors, strict=True):
@@ -96,12 +96,12 @@ def test_without_skip_one_error_lists_them_all(encoder, good, bad):
 
 
 def test_places_stand_in_for_ids(encoder, good, bad):
-    embedded = encoder.encode([good["words"], bad["missing"][0], good["file"]], skip_bad=True)
+    embedded = encoder.encode([good["words"], bad["missing"][0], good["file"]], on_error="skip")
     assert embedded.ids == ("0", "2") and [failure.item for failure in embedded.failures] == ["1"]
 
 
 def test_nothing_but_bad_items(encoder, model, bad):
-    embedded = encoder.encode([item for item, _ in bad.values()], list(bad), skip_bad=True)
+    embedded = encoder.encode([item for item, _ in bad.values()], list(bad), on_error="skip")
     assert embedded.ids == () and embedded.vectors.shape == (0, model.dim) and len(embedded.failures) == len(bad)
 
 
@@ -124,7 +124,7 @@ def test_surplus_ids_do_not_hide_a_repetition(ids, encoder):
 @pytest.mark.parametrize("kind", ["missing", "folder", "truncated png", "text", "large", "no words"])
 def test_bad_items_are_listed_with_kept_prefixes_too(kind, model, encoder, good, bad, alone):
     keeping = LatentEncoder(model, encoder.queries, KVCache(budget=2**28))
-    embedded = keeping.encode([good["words"], bad[kind][0]], skip_bad=True)
+    embedded = keeping.encode([good["words"], bad[kind][0]], on_error="skip")
     assert [failure.item for failure in embedded.failures] == ["1"]
     assert_close(embedded.vectors[0], alone(good["words"]), steps=FORWARD)
 
@@ -166,7 +166,7 @@ def test_a_hundred_files_of_which_ten_are_bad(encoder, bad, tmp_path):
     for name, kind in zip(wanted, kinds * 2, strict=True):
         shutil.copyfile(bad[kind][0].image, tmp_path / name)
     file = read_items(tmp_path)
-    embedded = encoder.encode(list(file.items.values()), list(file.items), skip_bad=True)
+    embedded = encoder.encode(list(file.items.values()), list(file.items), on_error="skip")
     assert [failure.item for failure in embedded.failures] == wanted
     assert embedded.ids == tuple(f"{number:04d}.png" for number in range(100) if f"{number:04d}.png" not in wanted)
     assert_close(np.linalg.norm(embedded.vectors, axis=1), 1, steps=ROUNDED)

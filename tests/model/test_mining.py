@@ -115,7 +115,7 @@ def test_written_pairs_are_read_back(tmp_path):
         Pair(both, (Item(image=tmp_path / "deep" / "b.png"),)),
     ]
     write_pairs(tmp_path / "deep" / "pairs.jsonl", pairs)
-    found = read_pairs(tmp_path / "deep" / "pairs.jsonl").pairs
+    found = read_pairs(tmp_path / "deep" / "pairs.jsonl", allow_outside=True).pairs
     for one, other in zip(found, pairs, strict=True):
         for side in ("positives", "negatives"):
             assert keys(getattr(one, side)) == keys(getattr(other, side))
@@ -142,7 +142,8 @@ def test_command_writes_pairs_with_negatives(mined, encoder, world):
     assert f"24 pairs with 48 negatives written to {out}; 0 got fewer than 2" in said
     assert all(set(json.loads(line)) == {"query", "positive", "negative"} for line in out.read_text().splitlines())
     wanted = mine(encoder, read_pairs(world).pairs, 2, absolute_margin=-2).pairs
-    found = read_pairs(out)
+    assert f"train {out} --allow-outside" in said, "its images are elsewhere"
+    found = read_pairs(out, allow_outside=True)
     assert found.failures == ()
     assert [keys(pair.negatives) for pair in found.pairs] == [keys(pair.negatives) for pair in wanted]
     assert [(pair.query.content_hash, keys(pair.positives)) for pair in found.pairs] == [
@@ -152,7 +153,7 @@ def test_command_writes_pairs_with_negatives(mined, encoder, world):
 
 @pytest.mark.slow
 def test_training_takes_the_negatives(mined, model, tmp_path):
-    pairs = read_pairs(mined[0]).pairs
+    pairs = read_pairs(mined[0], allow_outside=True).pairs
     options = TrainConfig(num_latents=2, batch_size=8, max_steps=2, validation_split=0)
     with_negatives = train(pairs, model, tmp_path / "with", options, show_progress=False)
     without = train([replace(pair, negatives=()) for pair in pairs], model, tmp_path / "without", options, show_progress=False)

@@ -120,7 +120,7 @@ def test_embed_keeps_order_and_ids(encoder, items):
 
 def test_bad_items_are_named_and_spare_the_rest(encoder, items):
     mixed = [items[0], Item(" "), items[5], Item()]
-    embedded = encoder.encode(mixed, ["a", "b", "c", "d"], skip_bad=True)
+    embedded = encoder.encode(mixed, ["a", "b", "c", "d"], on_error="skip")
     assert embedded.ids == ("a", "c") and [failure.item for failure in embedded.failures] == ["b", "d"]
     assert_close(embedded.vectors, encoder.encode([items[0], items[5]]).vectors, steps=FORWARD)
     with pytest.raises(BadItemsError, match="2 item") as caught:
@@ -132,7 +132,7 @@ def test_bad_items_are_named_and_spare_the_rest(encoder, items):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_embed_the_same_and_spare_the_rest(encoder, items, workers):
     mixed = [*items, Item(" "), Item("words"), Item()]
-    found = encoder.encode(mixed, batch_size=1, skip_bad=True, workers=workers)
+    found = encoder.encode(mixed, batch_size=1, on_error="skip", workers=workers)
     assert [failure.item for failure in found.failures] == [str(len(items)), str(len(items) + 2)]
     wanted = encoder.encode_batch([*items, Item("words")]).detach().numpy()
     assert_close(found.vectors, wanted, steps=FORWARD)

@@ -27,7 +27,7 @@ def test_saved_embeddings_come_back_equal(encoder, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     whole, text = Item(image=tmp_path / "whole.png"), Item(image=tmp_path / "text.png")
     items = [Item("a red cat"), whole, Item("but blue", drawn(20, 50, seed=1)), text, Item(" \t")]
-    embedded = encoder.encode(items, ["words", "file", "open", "قطة", "🐈 \\ \" '"], skip_bad=True)
+    embedded = encoder.encode(items, ["words", "file", "open", "قطة", "🐈 \\ \" '"], on_error="skip")
     shown = ({"text": 'قطة 🐈 \\ " \n \t'}, {"image": "/a b/ü.png"}, {})
     embedded = Embeddings(embedded.ids, embedded.vectors, embedded.fingerprint, shown, embedded.failures)
     save_embeddings(embedded, tmp_path / "saved", {"adapter": "somewhere"})

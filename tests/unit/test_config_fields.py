@@ -140,6 +140,7 @@ def test_the_hash_follows_what_decides_the_result_alone() -> None:
         assert result_hash(TrainConfig(**changed)) != plain, changed  # type: ignore[arg-type]
     free = set(options_of(TrainConfig)) - set(result_settings(TrainConfig()))
     assert free == {
+        *("image_column", "text_column", "image_root", "allow_outside", "max_skipped"),
         *("data", "test_sets", "output", "overwrite", "resume", "save_steps", "report_to"),
         *("num_workers", "cache_dir", "cache_disk_gb", "cache_device_gb"),
     }

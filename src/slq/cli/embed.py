@@ -44,7 +44,10 @@ def app(config: EmbedConfig, model: ModelConfig) -> None:
     else:
         check_is_folder(config.output)
         OutputFolder.check(config.output, "embed", overwrite=config.overwrite or updates, keep=reads)
-    read = read_items(config.items)
+    read = read_items(config.items, **config.reading)
+    total = len(read.items) + len(read.failures)
+    console.list_failures(read.failures)
+    console.check_skipped(read.failures, total, config.max_skipped)
     with console.waiting("loading the model"):
         encoder = open_encoder(model)
     tell_of_miniature(encoder.model)
@@ -55,9 +58,10 @@ def app(config: EmbedConfig, model: ModelConfig) -> None:
     with console.progress_bar("encoding", len(read.items)) as advance:
         embedded, new = _encode(encoder, read, before, config, advance)
     seconds = time.perf_counter() - begin
-    console.list_failures(embedded.failures)
+    console.list_failures(embedded.failures[len(read.failures) :])
     if not embedded.ids:
         raise InputError(f"None of the {len(embedded.failures)} items of {config.items} can be encoded: nothing is written.")
+    console.check_skipped(embedded.failures, total, config.max_skipped)
     if is_file:
         save_vectors(embedded, config.output, config.precision, config.overwrite)  # type: ignore[arg-type] # one of its choices
     else:
@@ -126,7 +130,9 @@ def _encode(
     vectors = {id_: before[id_][1] for id_ in same}
     advance(len(vectors))
     new = {id_: item for id_, item in read.items.items() if id_ not in vectors}
-    encoded = encoder.encode(list(new.values()), list(new), config.batch_size, skip_bad=True, progress=advance, workers=config.num_workers)
+    encoded = encoder.encode(
+        list(new.values()), list(new), config.batch_size, on_error="skip", progress=advance, workers=config.num_workers
+    )
     vectors |= dict(zip(encoded.ids, truncated(encoded.vectors, config.truncate_dim), strict=True))
     ids = tuple(id_ for id_ in read.items if id_ in vectors)
     items = tuple(_known(read, id_, hashes[id_]) for id_ in ids)
@@ -143,7 +149,7 @@ def _known(read: ItemFile, id_: str, content_hash: str | None) -> dict[str, Any]
     metadata = {name: as_scalar(value) if isinstance(value, str) else value for name, value in read.metadata.get(id_, {}).items()}
     return {
         **({"text": item.text} if item.text else {}),
-        **({"image": str(Path(str(item.image)).resolve())} if item.image is not None else {}),
+        **({"image": str(item.image.resolve())} if isinstance(item.image, Path) else {}),
         **({"content_hash": content_hash} if content_hash else {}),
         **({"metadata": metadata} if metadata else {}),
     }

@@ -67,8 +67,10 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
     total = sum(len(one.queries) + len(one.corpus) for one in scored.sets)
     with console.progress_bar("encoding", total) as advance:
         evaluations = evaluate(encoder, scored.sets, config.batch_size, advance, config.cache_dir, config.truncate_dim)
-    for one in evaluations:
-        console.list_failures(one.failures)
+    skipped = tuple(dict.fromkeys(failure for one in evaluations for failure in one.failures))  # a pair's stand in both directions
+    console.list_failures(skipped)
+    for one, scored_set in zip(evaluations, scored.sets, strict=True):
+        console.check_skipped(one.failures, scored_set.num_rows, config.max_skipped)
     result = result_record(
         evaluations,
         encoder,
@@ -84,20 +86,26 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
     if config.output:
         write_json(config.output, result)
         console.note(f"Scores written to {config.output}.")
-    console.show(result, lambda: _show(evaluations, average_scores(evaluations, scored.averages), scored.benchmark))
+
+    def text() -> None:
+        _show(evaluations, average_scores(evaluations, scored.averages), scored.benchmark)
+        if skipped:
+            console.result(f"{len(skipped)} item(s) skipped: as candidates they are never found, as queries they find nothing.")
+
+    console.show({**result, "skipped": len(skipped)}, text)
 
 
 def _read(config: EvalConfig) -> _Scored:
     """A benchmark's sets, or those of the user's own data."""
-    from slq.data import read_beir, read_pairs
+    from slq.data import RetrievalSet, read_retrieval_data
     from slq.evaluation import bidirectional_sets
 
     if config.benchmark is None:
         if config.data is None:
             raise ConfigError("There is nothing to score: name your own DATA, or a public benchmark with --benchmark.")
-        if (config.data / "corpus.jsonl").is_file():
-            return _Scored([read_beir(config.data, config.split)])
-        return _Scored(bidirectional_sets(read_pairs(config.data, splits=("test",))))
+        read = read_retrieval_data(config.data, config.split, **config.reading)
+        console.check_skipped(read.failures, read.num_rows, config.max_skipped)
+        return _Scored([read] if isinstance(read, RetrievalSet) else bidirectional_sets(read))
     from slq.benchmarks import benchmarks, load_benchmark
 
     loaded = load_benchmark(config.benchmark, config.data, config.variant, config.prompts, config.data_revision)

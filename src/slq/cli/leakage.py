@@ -32,17 +32,19 @@ def app(config: LeakageConfig) -> int:
     assert config.train is not None and config.test is not None
     if config.output:
         check_output_file(config.output, [config.train, config.test], overwrite=config.overwrite)
-    pairs = read_pairs(config.train)
+    pairs = read_pairs(config.train, **config.reading)
     console.list_failures(pairs.failures)
-    found = compare_files(pairs, config.test, config.split, config.max_hamming_distance)
+    console.check_skipped(pairs.failures, pairs.num_rows, config.max_skipped)
+    found = compare_files(pairs, config.test, config.split, config.max_hamming_distance, config.max_skipped, **config.reading)
     if config.output:
         write_json(config.output, found.to_json())
         console.note(f"Written to {config.output}.")
-    console.show(found.to_json(), lambda: _show(found, config))
+    skipped = len(pairs.failures) + len(found.unread) + len(found.skipped)
+    console.show({**found.to_json(), "num_skipped": skipped}, lambda: _show(found, config, skipped))
     return 1 if found.images else 0
 
 
-def _show(found: Leakage, config: LeakageConfig) -> None:
+def _show(found: Leakage, config: LeakageConfig, skipped: int) -> None:
     """The first matches, then how many there are."""
     kinds = (
         ("same id", found.by_id),
@@ -57,4 +59,5 @@ def _show(found: Leakage, config: LeakageConfig) -> None:
         console.result(f"... and {len(rows) - MAX_ROWS} more{'' if config.output else '; --output FILE writes all of them'}.")
     counts = ", ".join(f"{len(matches)} {why}" for why, matches in kinds[:3])
     console.result(f"{len(found.images)} of {found.test_images} test images stand among {found.train_images} training images: {counts}.")
-    console.result(f"{len(found.texts)} of {found.test_texts} test texts stand among {found.train_texts} training texts.")
+    texts = f"{len(found.texts)} of {found.test_texts} test texts stand among {found.train_texts} training texts"
+    console.result(f"{texts}; {skipped} row(s) or image(s) skipped.")

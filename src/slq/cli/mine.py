@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from slq import console
 from slq.cli.command import command
 from slq.config import MiningConfig, ModelConfig
@@ -18,30 +20,38 @@ def app(config: MiningConfig, model: ModelConfig) -> None:
 
         slq train mined.jsonl -o better-adapter
     """
-    from slq.data import read_pairs, write_pairs
+    from slq.data import ImageRoot, read_pairs, write_pairs
     from slq.encoders.opening import open_encoder, tell_of_miniature
     from slq.io.files import write_atomic
     from slq.io.outputs import check_output_file
     from slq.training.mining import items_of, mine
 
-    assert config.data is not None and config.output is not None
-    if config.output.suffix != ".jsonl":
-        raise ConfigError(f"Pairs are written as JSON lines: name --output {config.output.with_suffix('.jsonl')}, not {config.output}.")
-    check_output_file(config.output, [config.data, model.model, model.base_model], overwrite=config.overwrite)
-    read = read_pairs(config.data)
+    output = config.output
+    assert config.data is not None and output is not None
+    if output.suffix != ".jsonl":
+        raise ConfigError(f"Pairs are written as JSON lines: name --output {output.with_suffix('.jsonl')}, not {output}.")
+    check_output_file(output, [config.data, model.model, model.base_model], overwrite=config.overwrite)
+    read = read_pairs(config.data, **config.reading)
+    console.list_failures(read.failures)
+    console.check_skipped(read.failures, read.num_rows, config.max_skipped)
     with console.waiting("loading the model"):
         encoder = open_encoder(model)
     tell_of_miniature(encoder.model)
     with console.progress_bar("encoding", items_of(read.pairs)) as advance:
         mined = mine(encoder, read.pairs, config.num_negatives, config.range_min, config.absolute_margin, config.batch_size, advance)
-    console.list_failures([*read.failures, *mined.failures])
-    write_atomic(config.output, lambda path: write_pairs(path, mined.pairs))
+    console.list_failures(mined.failures)
+    console.check_skipped(mined.failures, items_of(read.pairs), config.max_skipped)
+    skipped = len(read.failures) + len(mined.failures)
+    write_atomic(output, lambda path: write_pairs(path, mined.pairs))
     found = sum(len(pair.negatives) for pair in mined.pairs)
-    document = {"output": str(config.output), "pairs": len(mined.pairs), "negatives": found, "short": mined.short}
+    document = {"output": str(output), "pairs": len(mined.pairs), "negatives": found, "short": mined.short, "skipped": skipped}
 
     def text() -> None:
         fewer = f"{mined.short} got fewer than {config.num_negatives}"
-        console.result(f"{len(mined.pairs)} pairs with {found} negatives written to {config.output}; {fewer}.")
-        console.note(f"Next: slq train {config.output} -o better-adapter")
+        console.result(f"{len(mined.pairs)} pairs with {found} negatives written to {output}; {fewer}; {skipped} skipped.")
+        root = ImageRoot.of(output)
+        images = {item.image for pair in mined.pairs for item in (pair.query, *pair.positives) if isinstance(item.image, Path)}
+        outside = "" if all(map(root.holds, images)) else " --allow-outside"
+        console.note(f"Next: slq train {output}{outside} -o better-adapter")
 
     console.show(document, text)

@@ -5,6 +5,7 @@ from slq.config.fields import NamedOptions, from_values
 from slq.config.files import Sources, dump_config, read_config
 from slq.config.index import EmbedConfig, SearchConfig, SearchModelConfig
 from slq.config.model import ModelConfig, PreprocessingConfig
+from slq.config.tables import ReadingConfig
 from slq.config.tools import (
     BenchmarksConfig,
     CacheClearConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "ModelPushConfig",
     "NamedOptions",
     "PreprocessingConfig",
+    "ReadingConfig",
     "RetentionConfig",
     "SampleDataConfig",
     "SearchConfig",

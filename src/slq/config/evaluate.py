@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slq.config.fields import option, validate
+from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
 DATA, SCORING, RUN = "Data", "Scoring", "Run"  # panels of --help
@@ -44,7 +45,7 @@ def overwrite(panel: str = RUN) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(ReadingConfig):
     """What `slq eval` scores and how."""
 
     data: Path | None = option(
@@ -116,6 +117,8 @@ class EvalConfig:
             for name in ("variant", "prompts", "data_revision", "submission"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"{name} belongs to a benchmark: name one with --benchmark.")
+        elif named := [name for name, value in self.reading.items() if value]:
+            raise ConfigError(f"{', '.join(named)}: a benchmark's files are read as they are published; leave it out, or --benchmark.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +187,7 @@ class RetentionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakageConfig:
+class LeakageConfig(ReadingConfig):
     """Which training and test sets `slq leakage` compares."""
 
     train: Path | None = option(None, help="Training pairs, as `slq train` reads them.", panel=DATA, positional=True, required=True)
@@ -207,7 +210,7 @@ class LeakageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiningConfig:
+class MiningConfig(ReadingConfig):
     """Which hard negatives `slq mine` adds to pairs."""
 
     data: Path | None = option(None, help="Pairs, as `slq train` reads them.", panel=DATA, positional=True, required=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from slq.config.evaluate import batch_size
 from slq.config.fields import option, validate
 from slq.config.model import MODEL, ModelConfig
+from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
 SEARCH_OUTPUTS = (".jsonl", ".png", ".jpg", ".jpeg")
@@ -15,7 +16,7 @@ INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(ReadingConfig):
     """What `slq embed` encodes, and where to."""
 
     items: Path | None = option(

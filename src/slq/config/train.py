@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from slq.config.fields import NamedOptions, option, options_of, validate
+from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
 # Panels of --help.
@@ -21,13 +22,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(ReadingConfig):
     """Which pairs are trained on, and which are split off."""
 
     data: Path | None = option(
         None,
-        help="Training pairs: a JSONL, CSV, TSV or Parquet file with the columns image + caption, or anchor (or query) + positive "
-        "(+ negative), image paths relative to the file; a folder with captions; or a Karpathy split, of which train and restval are read.",
+        help="Training pairs: a JSONL, JSON, CSV, TSV or Parquet file with the columns image + caption, or anchor (or query) + positive "
+        "(+ negative); a folder with captions; or a Karpathy split, of which train and restval are read.",
         panel=DATA,
         affects_result=False,
         positional=True,

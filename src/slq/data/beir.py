@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slq.data.images import image_path, path_from
+from slq.data.images import path_from
+from slq.data.pairs import PairFile, read_pairs
 from slq.data.retrieval import RetrievalSet
+from slq.data.roots import ImageRoot
 from slq.data.tables import Row, read_rows
 from slq.data.texts import check_text
-from slq.errors import DataError, Failure, InputError, OutputExistsError
+from slq.errors import DataError, Failure, InputError, OutputExistsError, shorten
 from slq.io.files import map_os_errors, write_atomic, write_jsonl
 from slq.types import Item
 
@@ -32,7 +34,13 @@ class _Items:
     clusters: dict[str, str]
 
 
-def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalSet:
+def read_beir(
+    folder: str | os.PathLike[str],
+    split: str = "test",
+    *,
+    image_root: str | os.PathLike[str] | None = None,
+    allow_outside: bool = False,
+) -> RetrievalSet:
     """Read a retrieval set; queries without judgements are dropped.
 
     Args:
@@ -41,6 +49,8 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
             of corpus ids that their ranking leaves out, and a `cluster`, which queries share that are not independent (without, those
             that show one image are a cluster).
         split: which of the judgements.
+        image_root: where relative image paths start, if that is not the folder.
+        allow_outside: whether images may lie outside of it, or of the output of slq that it is part of.
 
     Returns:
         The set. Items that cannot be used are failures; negative scores, which some sets use for spam, are 0.
@@ -53,9 +63,13 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
     if folder.is_dir() and not qrels_file.exists():
         splits = ", ".join(sorted(file.stem for file in qrels_file.parent.glob("*.tsv"))) or "none"
         raise DataError(f"{qrels_file} does not exist; choose a split that the folder has: {splits}")
-    corpus = _read_items(folder / "corpus.jsonl")
-    queries = _read_items(folder / "queries.jsonl", queries=True)
+    root = ImageRoot.of(folder, image_root, allow_outside)
+    corpus = _read_items(folder / "corpus.jsonl", root)
+    queries = _read_items(folder / "queries.jsonl", root, queries=True)
     qrels = _read_qrels(qrels_file, queries, corpus)
+    if not corpus.items:
+        first = f"; the first problem is {shorten(corpus.failures[0], 400)}" if corpus.failures else ""
+        raise DataError(f"no row of {shorten(folder / 'corpus.jsonl')} can be used{first}")
     judged = {query_id: item for query_id, item in queries.items.items() if query_id in qrels}
     if not judged:
         raise DataError(f"{qrels_file} judges none of the usable queries of {folder / 'queries.jsonl'}; check that they belong together")
@@ -69,6 +83,26 @@ def read_beir(folder: str | os.PathLike[str], split: str = "test") -> RetrievalS
         excluded=_known_exclusions(folder / "queries.jsonl", queries, corpus, judged),
         clusters={query_id: name for query_id, name in queries.clusters.items() if query_id in judged},
     )
+
+
+def read_retrieval_data(data: Path, split: str = "test", splits: tuple[str, ...] = ("test",), **reading: Any) -> RetrievalSet | PairFile:
+    """Read a folder in BEIR layout as `read_beir` does, anything else as `read_pairs`.
+
+    Args:
+        data: the folder, or a file or folder of pairs.
+        split: which judgements of a folder in BEIR layout.
+        splits: those read of a Karpathy file.
+        **reading: see `read_pairs`.
+
+    Raises:
+        DataError: as these two, and for columns that are named where the layout has its own.
+    """
+    if not (data / "corpus.jsonl").is_file():
+        return read_pairs(data, splits=splits, **reading)
+    named = [name for name in ("image_column", "text_column") if reading.pop(name, None) is not None]
+    if named:
+        raise DataError(f"{shorten(data)} is in BEIR layout, whose columns have names of their own: leave out {', '.join(named)}")
+    return read_beir(data, split, **reading)
 
 
 def write_beir(folder: str | os.PathLike[str], retrieval_set: RetrievalSet, split: str = "test") -> None:
@@ -117,7 +151,7 @@ def _known_exclusions(path: Path, queries: _Items, corpus: _Items, judged: Mappi
     return {query_id: ids for query_id, ids in queries.excluded.items() if query_id in judged}
 
 
-def _read_items(path: Path, queries: bool = False) -> _Items:
+def _read_items(path: Path, root: ImageRoot, queries: bool = False) -> _Items:
     """The rows of a corpus, or (`queries`) of queries, which alone have categories, excluded ids and clusters."""
     found = _Items({}, {}, [], {}, {}, {})
     for source, row in read_rows(path):
@@ -133,7 +167,7 @@ def _read_items(path: Path, queries: bool = False) -> _Items:
             raise DataError(f"{source}: repeats the id {item_id!r} of {found.sources[item_id]}; make the ids of {path} unique")
         found.sources[item_id] = source
         try:
-            found.items[item_id] = _item(row, path.parent)
+            found.items[item_id] = _item(row, root)
         except InputError as error:
             found.failures.append(Failure(source, f"{item_id!r}: {error}"))
         if not queries:
@@ -168,11 +202,11 @@ def _excluded(row: Row, source: str) -> frozenset[str]:
     return frozenset(str(id_) for id_ in excluded)
 
 
-def _item(row: Row, folder: Path) -> Item:
+def _item(row: Row, root: ImageRoot) -> Item:
     parts = [row.get("title"), row.get("text")]
     texts = [check_text(part) for part in parts if part is not None and not (isinstance(part, str) and not part.strip())]
     image = row.get("image")
-    path = image_path(image, folder) if image not in (None, "") else None
+    path = None if image is None or image == "" else root.find(image)
     if path is not None and not texts:
         return Item(image=path)
     return Item(check_text(" ".join(texts)), path)

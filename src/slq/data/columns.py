@@ -104,11 +104,13 @@ CONVENTIONS = (
 ACCEPTED = "; ".join(convention.fits for convention in reversed(CONVENTIONS))
 
 
-def find_columns(columns: Collection[str]) -> Columns | None:
+def find_columns(columns: Collection[str], image_column: str | None = None, text_column: str | None = None) -> Columns | None:
     """Tell from the names of a row's columns what each one holds.
 
     Args:
         columns: of the row.
+        image_column: that of the images, whatever the conventions say.
+        text_column: that of the captions, likewise.
 
     Returns:
         What they mean; None if they fit no convention.
@@ -118,6 +120,10 @@ def find_columns(columns: Collection[str]) -> Columns | None:
         >>> str(found.query), [side.text for side in found.negatives]
         ("'query' or 'query_image'", ['negative_1', 'negative_2'])
     """
+    if image_column is not None or text_column is not None:
+        image = Side(image=image_column or "image")
+        texts = [Side(name) for name in ((text_column,) if text_column is not None else CAPTION_COLUMNS) if name in columns]
+        return Columns(image, texts[0], are_captions=True) if image.is_in(columns) and texts else None
     for convention in CONVENTIONS:
         query = next((side for side in convention.queries if side.is_in(columns)), None)
         positive = next((side for side in convention.positives if side.is_in(columns)), None)

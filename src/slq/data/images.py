@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from slq.errors import DataError, ImageError
+from slq.errors import DataError, ImageError, shorten
+from slq.types.images import MAX_PIXELS, as_image, open_file
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif".split())
+OTHER_IMAGE_SUFFIXES = frozenset(  # of images, but of kinds that are not read
+    ".svg .svgz .jp2 .j2k .jpx .jxl .jxr .psd .ico .tga .ppm .pgm .pbm .pnm .pcx .eps .exr .hdr .dds .xcf".split()
+    + ".dng .cr2 .cr3 .nef .arw .raf .orf .rw2".split()
+)
 
 # Only these decoders are tried: Pillow's others include EPS, which runs Ghostscript on whatever the file says.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
+_HEIF_BRANDS = {b"ftypheic", b"ftypheix", b"ftyphevc", b"ftyphevx", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1"}
+_AVIF_BRANDS = {b"ftypavif", b"ftypavis"}
 
 
 class _QuietPillow:
@@ -49,38 +58,37 @@ class _QuietPillow:
 _quiet_pillow = _QuietPillow()
 
 
-def open_image(image: str | os.PathLike[str] | Image.Image, max_pixels: int = 50_000_000) -> Image.Image:
+def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the image as a new RGB image, turned as its EXIF says, its transparent parts white.
 
     Of an animated file the first frame is taken, of an open image the frame it stands on; the open image is left as it is.
     16-bit grey is scaled to 8 bits. The number of pixels is checked from the header, before anything is decoded.
 
     Args:
-        image: a path, or an open image.
+        image: in any form that `slq.types.images.as_image` takes.
         max_pixels: width times height at most.
 
     Raises:
-        ImageError: if the file is missing, is not an image, is damaged or has more pixels.
+        ImageError: if it is none of these forms, or the file is missing, is not an image, is damaged or has more pixels.
     """
+    image = as_image(image)
     with _quiet_pillow:
         if isinstance(image, Image.Image):
-            place = str(getattr(image, "filename", "")) or "the open image"
+            place = shorten(getattr(image, "filename", "") or "the open image")
             _check_size(image, place, max_pixels)
             return _to_rgb(image, place)
-        if not isinstance(image, (str, os.PathLike)):
-            raise ImageError(f"{image!r} is no image: give a path or an open image (PIL).")
-        path = Path(image)
-        with _open_file(path) as stream:
-            opened = _read_header(stream, path, max_pixels)
-            _check_size(opened, str(path), max_pixels)
-            return _to_rgb(opened, str(path))
+        place = shorten(image) if isinstance(image, Path) else f"of {len(image):,} bytes"
+        with open_file(image) if isinstance(image, Path) else io.BytesIO(image) as stream:
+            opened = _read_header(stream, place, max_pixels)
+            _check_size(opened, place, max_pixels)
+            return _to_rgb(opened, place)
 
 
-def image_pixels(image: Path | Image.Image) -> int:
+def image_pixels(image: Any) -> int:
     """Width times height by the file's header alone.
 
     Args:
-        image: a path, or an open image.
+        image: a path, the bytes of a file, or an open image.
 
     Returns:
         The number of pixels; 0 for what cannot be read, whose fault is told when it is opened.
@@ -89,7 +97,8 @@ def image_pixels(image: Path | Image.Image) -> int:
         return image.width * image.height
     with _quiet_pillow:
         try:
-            with Image.open(image, formats=_FORMATS) as opened:
+            with open_file(image) if isinstance(image, Path) else io.BytesIO(image) as stream:
+                opened = Image.open(stream, formats=_formats())
                 return opened.width * opened.height
         except Exception:  # as in _read_header
             return 0
@@ -97,6 +106,8 @@ def image_pixels(image: Path | Image.Image) -> int:
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     """List the image files below a folder by their suffix, sorted; hidden files and folders are skipped.
+
+    Files of kinds that are not read, such as .svg, are listed too: they are refused with their reason, and not lost in silence.
 
     Args:
         folder: where to look.
@@ -106,42 +117,19 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give the folder that holds the images")
+        raise DataError(f"{shorten(folder)} is not a folder; give the folder that holds the images")
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and (path.is_file() or path.is_symlink())  # a link that leads nowhere is told when it is opened
+        and not path.is_dir()
     )
 
 
-def image_path(value: object, folder: Path) -> Path:
-    """Return the path of the image that a data file names; the image itself is not opened.
-
-    Args:
-        value: what the data file holds.
-        folder: of the data file.
-
-    Raises:
-        ImageError: if `value` is not a path or no such file exists.
-    """
-    if not isinstance(value, str) or not value.strip():
-        kind = "an empty text" if isinstance(value, str) else type(value).__name__
-        raise ImageError(f"an image must be given as the path of its file, not as {kind}; save it as a file and write its path")
-    path = folder / value
-    try:
-        exists = path.is_file()
-    except OSError:  # a name longer than the file system allows
-        exists = False
-    if not exists:
-        shown = str(path) if len(str(path)) < 300 else f"{str(path)[:300]}..."
-        raise ImageError(f"the image file {shown} does not exist; add it or correct the path")
-    return path
-
-
 def path_from(folder: Path, image: Path) -> str:
-    """How a data file names an image, so that `image_path` finds it.
+    """How a data file names an image, so that `ImageRoot.find` finds it.
 
     Args:
         folder: of the data file.
@@ -151,38 +139,45 @@ def path_from(folder: Path, image: Path) -> str:
     return Path(os.path.relpath(image.parent.resolve() / image.name, folder.resolve())).as_posix()
 
 
-def _open_file(path: Path) -> BinaryIO:
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            raise ImageError(f"the image file {path} is empty; replace or remove it")
-        if path.exists() and not path.is_file():
-            raise ImageError(f"{path} is not a file but {'a folder' if path.is_dir() else 'a device'}; give the path of one image")
-        return path.open("rb")
-    except FileNotFoundError:
-        raise ImageError(f"the image file {path} does not exist; check the path") from None
-    except OSError as error:
-        raise ImageError(f"the image file {path} cannot be opened ({error.strerror}); check its path and permissions") from None
-    except ImageError:
-        raise
-    except ValueError as error:  # a path with a NUL in it
-        raise ImageError(f"the image file {str(path)!r} cannot be opened ({error}); check the path") from None
+def _formats() -> tuple[str, ...]:
+    """The decoders that are tried, with that of the plugin for HEIC where it is installed."""
+    return (*_FORMATS, "HEIF") if _reads_heif() else _FORMATS
 
 
-def _read_header(stream: BinaryIO, path: Path, max_pixels: int) -> Image.Image:
+@cache
+def _reads_heif() -> bool:
     try:
-        return Image.open(stream, formats=_FORMATS)
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _read_header(stream: BinaryIO, place: str, max_pixels: int) -> Image.Image:
+    try:
+        return Image.open(stream, formats=_formats())
     except Image.DecompressionBombError:
         # Pillow refuses what is far beyond its own limit before it says how large the image is.
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise ImageError(f"the image {path} has more than the {limit:,} pixels allowed; scale it down") from None
+        raise ImageError(f"the image {place} has more than the {limit:,} pixels allowed; scale it down") from None
     except UnidentifiedImageError:
-        raise ImageError(
-            f"{path} is not an image of a known kind ({', '.join(_FORMATS)}), or its beginning is damaged; replace or remove it"
-        ) from None
+        raise _unknown(stream, place) from None
     except MemoryError:
         raise
     except Exception as error:  # damaged headers make the decoders raise anything from struct.error to IndexError
-        raise _damaged(str(path), error) from None
+        raise _damaged(place, error) from None
+
+
+def _unknown(stream: BinaryIO, place: str) -> ImageError:
+    stream.seek(0)
+    kind = stream.read(12)[4:12]
+    if kind in _HEIF_BRANDS and not _reads_heif():
+        return ImageError(f'the image {place} is HEIC, which pillow-heif reads; run: pip install "slq[heif]"')
+    if kind in _AVIF_BRANDS and "AVIF" not in Image.registered_extensions().values():
+        return ImageError(f"the image {place} is AVIF, which this Pillow was built without; install Pillow's own wheel, or save it as PNG")
+    names = ", ".join(_formats())
+    return ImageError(f"the image {place} is not an image of a known kind ({names}), or its beginning is damaged; replace or remove it")
 
 
 def _check_size(image: Image.Image, place: str, max_pixels: int) -> None:
@@ -242,4 +237,4 @@ def _grey_of_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _damaged(place: str, error: Exception) -> ImageError:
-    return ImageError(f"the image {place} is truncated or damaged ({error or type(error).__name__}); replace or remove it")
+    return ImageError(f"the image {place} is truncated or damaged ({shorten(error) or type(error).__name__}); replace or remove it")

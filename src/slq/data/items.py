@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from slq.data.columns import ID_COLUMNS
-from slq.data.images import IMAGE_SUFFIXES, find_images, image_path
+from slq.data.images import IMAGE_SUFFIXES, find_images
+from slq.data.roots import ImageRoot
 from slq.data.tables import Row, read_rows
 from slq.data.texts import check_text
-from slq.errors import DataError, Failure, ImageError, InputError
+from slq.errors import DataError, Failure, ImageError, InputError, shorten
 from slq.types import Item
+from slq.types.images import as_image
 
 ITEM_KEYS = frozenset({"text", "image"})
 
@@ -36,12 +36,23 @@ class ItemFile:
     metadata: Mapping[str, Mapping[str, str | int | float | bool]] = field(default_factory=dict)
 
 
-def read_items(path: str | os.PathLike[str]) -> ItemFile:
+def read_items(
+    path: str | os.PathLike[str],
+    *,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    allow_outside: bool = False,
+) -> ItemFile:
     """Read items; images are not opened.
 
     Args:
-        path: a folder, whose images' ids are their paths in it, or a table. A row has `text`, `image` (a path relative to the file) or
-            both, and an `_id` or `id`; without one its line is its id.
+        path: a folder, whose images' ids are their paths in it, or a table. A row has `text`, `image` (a path relative to the file, or
+            whatever else `slq.types.images.as_image` takes) or both, and an `_id` or `id`; without one its line is its id.
+        image_column: the column of the images, if it is not `image`.
+        text_column: the column of the texts, if it is not `text`.
+        image_root: where relative image paths start, if that is not the folder of the file.
+        allow_outside: whether images may lie outside of that folder: by absolute paths, `..` or links.
 
     Returns:
         The items. A row that cannot be used, or repeats an id, is a failure.
@@ -50,11 +61,9 @@ def read_items(path: str | os.PathLike[str]) -> ItemFile:
         DataError: if there is nothing to read.
     """
     path = Path(path)
+    root = ImageRoot.of(path, image_root, allow_outside)
     if path.is_dir():
-        images = find_images(path)
-        if not images:
-            raise DataError(f"the folder {path} holds no images; give a folder of images or a table with text or image columns")
-        return ItemFile({image.relative_to(path).as_posix(): Item(image=image) for image in images}, ())
+        return _of_folder(path, root)
     items: dict[str, Item] = {}
     places: dict[str, str] = {}
     failures: list[Failure] = []
@@ -63,23 +72,23 @@ def read_items(path: str | os.PathLike[str]) -> ItemFile:
         if isinstance(row, DataError):
             failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
             continue
-        item_id = str(next((row[name] for name in ID_COLUMNS if row.get(name)), source))
+        item_id = next((str(row[name]) for name in ID_COLUMNS if row.get(name) not in (None, "")), source)
         try:
             if item_id in items:
-                raise DataError(f"repeats the id {item_id!r} of {places[item_id]}; give each row its own id")
-            items[item_id] = _item(row, path.parent)
+                raise DataError(f"repeats the id {shorten(item_id)!r} of {places[item_id]}; give each row its own id")
+            items[item_id] = _item(row, root, text_column or "text", image_column or "image")
             places[item_id] = source
-            metadata[item_id] = _metadata(row)
+            metadata[item_id] = _metadata(row, (text_column or "text", image_column or "image"))
         except InputError as error:
             failures.append(Failure(source, str(error)))
     if not items:
-        raise DataError(f"{path}: no row can be embedded; the first problem is {failures[0]}")
+        raise DataError(f"{shorten(path)}: no row can be embedded; the first problem is {shorten(failures[0], 400)}")
     return ItemFile(items, tuple(failures), {id_: each for id_, each in metadata.items() if each})
 
 
-def _metadata(row: Row) -> dict[str, Any]:
-    """What a row tells beside its item."""
-    known = {*ID_COLUMNS, *ITEM_KEYS, "content_hash"}
+def _metadata(row: Row, columns: Collection[str]) -> dict[str, Any]:
+    """What a row tells beside its item, which stands in these columns."""
+    known = {*ID_COLUMNS, *ITEM_KEYS, *columns, "content_hash"}
     return {name: value for name, value in row.items() if name and name not in known and _is_metadata(value)}
 
 
@@ -90,39 +99,61 @@ def _is_metadata(value: Any) -> bool:
     return isinstance(value, (str, int)) and value != "" and (isinstance(value, str) or abs(value) < 2**63)
 
 
-def _item(row: Row, folder: Path) -> Item:
-    text, image = (row.get(name) if row.get(name) != "" else None for name in ("text", "image"))
+def _of_folder(folder: Path, root: ImageRoot) -> ItemFile:
+    images = find_images(folder)
+    if not images:
+        raise DataError(f"the folder {shorten(folder)} holds no images; give a folder of images or a table with text or image columns")
+    items, failures = {}, []
+    for image in images:
+        name = image.relative_to(folder).as_posix()
+        try:
+            items[name] = Item(image=root.check(image))
+        except InputError as error:
+            failures.append(Failure(name, str(error)))
+    if not items:
+        raise DataError(f"{shorten(folder)}: no image can be embedded; the first problem is {shorten(failures[0], 400)}")
+    return ItemFile(items, tuple(failures))
+
+
+def _item(row: Row, root: ImageRoot, text_column: str, image_column: str) -> Item:
+    text, image = (None if isinstance(row.get(name), str) and not row[name] else row.get(name) for name in (text_column, image_column))
     if text is None and image is None:
-        raise DataError(f"has neither 'text' nor 'image' (its columns: {', '.join(row)}); name a column so")
-    return Item(None if text is None else check_text(text), None if image is None else image_path(image, folder))
+        columns = shorten(", ".join(row))
+        raise DataError(
+            f"has neither {text_column!r} nor {image_column!r} (its columns: {columns}); name the columns with --text-column and "
+            "--image-column"
+        )
+    return Item(None if text is None else check_text(text), None if image is None else root.find(image))
 
 
 def as_item(value: Any) -> Item:
     """What `encode` accepts, as an Item.
 
     Args:
-        value: a string (text, or the path of an image file that is there, as Sentence Transformers takes it), a PIL image or pathlib.Path
-            (an image), or {"text": ..., "image": ...} with one or both, whose image is a PIL image, a Path or the string of a path.
+        value: a string (text, or the path of an image file that is there, as Sentence Transformers takes it, or a data URI of an image), an
+            image in any other form that `slq.types.images.as_image` takes (a pathlib.Path, a PIL image, bytes, an array, ...), or
+            {"text": ..., "image": ...} with one or both, whose image may be the string of any path.
 
     Returns:
-        The item.
+        The item. An image that is none is found when it is opened.
 
     Raises:
-        InputError: for anything else.
+        InputError: for what is neither.
     """
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
-        return Item(image=Path(value)) if _is_image_file(value) else Item(text=value)
-    if isinstance(value, (Path, Image.Image)):
-        return Item(image=value)
+        return Item(image=value) if value[:11].lower() == "data:image/" or _is_image_file(value) else Item(text=value)
     if isinstance(value, dict) and value and set(value) <= ITEM_KEYS:
-        image = value.get("image")
-        return Item(text=value.get("text"), image=Path(image) if isinstance(image, str) else image)
-    raise InputError(
-        f"Cannot encode {type(value).__name__}: give a string, a PIL image, a pathlib.Path to an image, or "
-        '{"text": ..., "image": ...} with one or both.'
-    )
+        return Item(text=value.get("text"), image=value.get("image"))
+    if isinstance(value, dict) and not set(value) & {"bytes", "path"}:
+        keys = shorten(", ".join(map(str, value)), 100) or "none"
+        raise InputError(f'Cannot encode dict with the keys {keys}: give {{"text": ..., "image": ...}} with one or both.')
+    try:
+        return Item(image=as_image(value))
+    except ImageError as error:
+        kind = shorten(type(value).__name__, 60)
+        raise InputError(f'Cannot encode {kind}: give a string, {{"text", "image"}} or an image ({error})') from None
 
 
 def _is_image_file(text: str) -> bool:
@@ -140,9 +171,6 @@ def unique(items: Iterable[Item]) -> list[Item]:
         One of those that are equal, in the order in which each came first.
 
     Raises:
-        ImageError: for an image file that is not there.
+        InputError: for an item that cannot be read.
     """
-    try:
-        return list({item.content_hash: item for item in items}.values())
-    except OSError as error:
-        raise ImageError(f"an image cannot be read ({error})") from error
+    return list({item.content_hash: item for item in items}.values())

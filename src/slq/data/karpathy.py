@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slq.data.images import image_path
-from slq.data.tables import read_json
+from slq.data.roots import ImageRoot
+from slq.data.tables import is_table, read_json
 from slq.data.texts import check_text
-from slq.errors import DataError, Failure, ImageError, InputError
+from slq.errors import DataError, Failure, ImageError, InputError, shorten
 from slq.types import Item, Pair
 
 TRAINING_SPLITS = ("train", "restval")
@@ -45,12 +45,12 @@ class KarpathyImage:
 
 
 def is_karpathy(path: Path) -> bool:
-    """Whether a data file is read as Karpathy splits: tables have other suffixes.
+    """Whether a data file is read as Karpathy splits: it is JSON, and no table.
 
     Args:
         path: the file.
     """
-    return path.suffix.lower() == ".json"
+    return not is_table(path)
 
 
 def read_karpathy(path: Path, splits: tuple[str, ...]) -> Iterator[KarpathyImage | Failure]:
@@ -80,15 +80,16 @@ def read_karpathy(path: Path, splits: tuple[str, ...]) -> Iterator[KarpathyImage
                 yield Failure(source, str(error))
     if found.keys().isdisjoint(splits):
         others = ", ".join(f"{split} ({count})" for split, count in found.items()) or "none"
-        raise DataError(f"{path} has no image of the split {' or '.join(splits)}, only of {others}")
+        raise DataError(f"{shorten(path)} has no image of the split {' or '.join(splits)}, only of {shorten(others)}")
 
 
-def karpathy_pairs(path: Path, splits: tuple[str, ...] = TRAINING_SPLITS) -> Iterator[Pair | Failure]:
+def karpathy_pairs(path: Path, splits: tuple[str, ...] = TRAINING_SPLITS, root: ImageRoot | None = None) -> Iterator[Pair | Failure]:
     """Read each image of some splits with its captions.
 
     Args:
         path: the file.
         splits: which images are wanted.
+        root: where the images are; by default beside the file.
 
     Yields:
         Each image as a query whose positives are its captions, or a failure for one that cannot be used.
@@ -96,12 +97,13 @@ def karpathy_pairs(path: Path, splits: tuple[str, ...] = TRAINING_SPLITS) -> Ite
     Raises:
         DataError: if the file is missing, is not of this layout, or has no image of these splits.
     """
+    root = root or ImageRoot.of(path)
     for entry in read_karpathy(path, splits):
         if isinstance(entry, Failure):
             yield entry
             continue
         try:
-            image = image_path(entry.path, path.parent)
+            image = root.find(entry.path)
         except InputError as error:
             yield Failure(entry.source, str(error))
         else:
@@ -113,7 +115,7 @@ def _entries(path: Path) -> list[Any]:
     content = read_json(path, "check the path", "fetch the file again, or name a .jsonl file with one object per line")
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise DataError(f"{path} has no list 'images' as Karpathy's dataset_coco.json has; write pairs of your own as .jsonl")
+        raise DataError(f"{shorten(path)} has no list 'images' as Karpathy's dataset_coco.json has; write pairs of your own as .jsonl")
     return entries
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from slq.data.pairs import PairFile
+from slq.data.roots import cache_folder
 from slq.errors import DataError, Failure, InputError
 from slq.types import Item, Qrels
 
@@ -50,6 +51,11 @@ class RetrievalSet:
     def encoded_queries(self) -> dict[str, Item | tuple[Item, Item]]:
         """What is encoded of each query: an item, or two whose states are added."""
         return {id_: (item, self.added[id_]) if id_ in self.added else item for id_, item in self.queries.items()}
+
+    @property
+    def num_rows(self) -> int:
+        """Queries and corpus, with those that were skipped."""
+        return len(self.queries) + len(self.corpus) + len(self.failures)
 
 
 def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:
@@ -99,4 +105,6 @@ def from_pairs(pair_file: PairFile, direction: Direction) -> RetrievalSet:
 
 
 def _relative_id(image: Path, folder: Path) -> str:
+    if image.is_relative_to(cache_folder()):
+        return image.name  # what stands inside a table is named by its content
     return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else image.as_posix()

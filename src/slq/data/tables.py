@@ -1,4 +1,4 @@
-"""Reading the rows of JSON lines, CSV, TSV and Parquet files, one at a time.
+"""Reading the rows of JSON lines, JSON, CSV, TSV and Parquet files, one at a time.
 
 A broken line does not stop the reading: it is handed out as a DataError in the place of its row, for the caller to raise or
 to list. Only what is wrong with the whole file is raised.
@@ -6,28 +6,31 @@ to list. Only what is wrong with the whole file is raised.
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from slq.errors import DataError, MissingExtraError
+from slq.data.delimited import read_delimited
+from slq.data.lines import MAX_ROW, NOT_UTF8, TOO_LONG, encoding_of, is_utf8, read_lines
+from slq.errors import DataError, MissingExtraError, shorten
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, "Row | DataError"]]
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+MAX_JSON = 2**30  # bytes of a JSON file, which is read whole; COCO's annotations have 0.2 of it
+MAX_PARQUET_COLUMN = 2**30  # bytes that a column of a row group may have, and how many times its bytes in the file: a bomb has both
+MAX_COMPRESSION = 100
+_BATCH = 64  # rows of Parquet read at once, fewer where they are large
 
 
 def read_rows(path: str | os.PathLike[str]) -> Rows:
     """Read the rows of a table one at a time; blank lines are skipped.
 
     Args:
-        path: a file of JSON lines, CSV, TSV or Parquet, told by its suffix.
+        path: a file of JSON lines, JSON (an array of objects), CSV, TSV or Parquet, told by its suffix. Text may be UTF-8, or begin with
+            the mark of UTF-16; columns may be separated by `,`, `;`, tabs or `|`.
 
     Yields:
         (source, row), where source is like `captions.jsonl line 7`. Values of CSV and TSV are str; those of JSON lines and Parquet are
@@ -41,7 +44,8 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
-            f"{path} has the unknown suffix {path.suffix!r}; use one of {', '.join(TABLE_SUFFIXES)} (.jsonl: one JSON object per line)"
+            f"{shorten(path)} has the unknown suffix {shorten(path.suffix, 30)!r}; use one of {', '.join(TABLE_SUFFIXES)} "
+            "(.jsonl: one JSON object per line)"
         )
     _check_file(path)
     return _at_least_one(path, reader(path))
@@ -58,28 +62,70 @@ def read_json(path: Path, missing: str, damaged: str) -> Any:
     Raises:
         DataError: with what to do.
     """
+    name = shorten(path)
     try:
-        return json.loads(path.read_bytes())
+        if (size := path.stat().st_size) > MAX_JSON:
+            raise DataError(f"{name} has {size:,} bytes, more than the {MAX_JSON:,} of JSON that are read at once; write it as .jsonl")
+        content = path.read_bytes()
+        return json.loads(content.decode(encoding_of(content[:4])), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; {missing}") from None
+        raise DataError(f"{name} does not exist; {missing}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from None
+        raise DataError(f"{name} cannot be read ({error.strerror}); check its path and permissions") from None
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}); {damaged}") from None
+        raise DataError(f"{name} is not valid JSON ({shorten(error)}); {damaged}") from None
+
+
+def is_table(path: Path) -> bool:
+    """Whether a data file is read by `read_rows`: by its suffix, and for JSON by whether it begins with an array, or is JSON lines.
+
+    Args:
+        path: the file; it need not exist.
+    """
+    if path.suffix.lower() != ".json":
+        return True
+    return _json_begins_with(path) != "{" or _is_json_lines(path)
+
+
+def _json_begins_with(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4096)
+    except OSError:
+        return ""  # what is wrong with it is told when it is read
+    return begin.decode(encoding_of(begin), "ignore").lstrip("\ufeff \t\r\n")[:1]
+
+
+def _is_json_lines(path: Path) -> bool:
+    """Whether a file that begins with an object goes on with another one in its next line."""
+    first: Row | DataError | None = None
+    for line in read_lines(path, newline="\n"):
+        if first is not None:
+            return isinstance(first, dict) and line is not None and line.lstrip().startswith("{")
+        if line is None or not line.strip():
+            continue
+        first = _json_object(line, path.name)
+        if isinstance(first, DataError):
+            return False
+    return False
 
 
 def _check_file(path: Path) -> None:
+    name = shorten(path)
     try:
         with path.open("rb") as stream:
             empty = not stream.read(1)
     except FileNotFoundError:
-        raise DataError(f"the data file {path} does not exist; check the path") from None
+        raise DataError(f"the data file {name} does not exist; check the path") from None
     except IsADirectoryError:
-        raise DataError(f"{path} is a folder, not a data file; give the path of the file") from None
+        raise DataError(f"{name} is a folder, not a data file; give the path of the file") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"the data file {str(path)!r} cannot be opened ({error}); check its path and permissions") from None
+        reason = getattr(error, "strerror", None) or shorten(error)
+        raise DataError(f"the data file {name!r} cannot be opened ({reason}); check its path and permissions") from None
     if empty:
-        raise DataError(f"the data file {path} is empty; write at least one row")
+        raise DataError(f"the data file {name} is empty; write at least one row")
 
 
 def _at_least_one(path: Path, rows: Rows) -> Rows:
@@ -87,87 +133,59 @@ def _at_least_one(path: Path, rows: Rows) -> Rows:
     for count, row in enumerate(rows, start=1):  # noqa: B007
         yield row
     if not count:
-        raise DataError(f"the data file {path} holds no rows; write at least one")
+        raise DataError(f"the data file {shorten(path)} holds no rows; write at least one")
 
 
 def _read_json_lines(path: Path) -> Rows:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                source = f"{path.name} line {number}"
-                yield source, _json_object(line, source)
+    for number, line in enumerate(read_lines(path, newline="\n"), start=1):
+        source = f"{path.name} line {number}"
+        if line is None:
+            yield source, DataError(f"{source}: {TOO_LONG}")
+        elif line.strip():
+            yield source, _json_object(line, source)
 
 
-def _json_object(line: bytes, source: str) -> Row | DataError:
+def _read_json_rows(path: Path) -> Rows:
+    """The objects of a JSON array; JSON lines that are called .json are read as such."""
+    if _json_begins_with(path) == "{" and _is_json_lines(path):
+        yield from _read_json_lines(path)
+        return
+    content = read_json(path, "check the path", "correct it, or write one object a line as .jsonl")
+    if not isinstance(content, list):
+        raise DataError(f"{shorten(path)} holds a JSON {_json_name(content)}, not an array of objects; write one object a line as .jsonl")
+    for number, row in enumerate(content, start=1):
+        source = f"{path.name} row {number}"
+        yield source, row if isinstance(row, dict) else _no_object(row, source)
+
+
+def _json_object(line: str, source: str) -> Row | DataError:
+    if not is_utf8(line):
+        return DataError(f"{source}: {NOT_UTF8}")
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return DataError(f"{source}: not valid UTF-8 at byte {error.start + 1}; save the file as UTF-8")
+        row = json.loads(line, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         return DataError(f"{source}: not valid JSON ({error.msg} at column {error.colno}); correct or remove the line")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested brackets
-        return DataError(f"{source}: JSON that cannot be read ({error}); correct or remove the line")
-    if not isinstance(row, dict):
-        return DataError(f"{source}: a JSON {_json_name(row)}, not an object; write the line as {{...}} with column names")
+        return DataError(f"{source}: JSON that cannot be read ({shorten(error)}); correct or remove the line")
+    return row if isinstance(row, dict) else _no_object(row, source)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
+    """An object, if it names nothing twice: of two values one would be lost in silence."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {shorten(next(key for key in row if keys.count(key) > 1))!r} appears twice")
     return row
 
 
+def _no_object(row: object, source: str) -> DataError:
+    return DataError(f"{source}: a JSON {_json_name(row)}, not an object; write the row as {{...}} with column names")
+
+
 def _json_name(value: object) -> str:
-    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
-
-
-def _read_csv(path: Path) -> Rows:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    # Bytes that are not UTF-8 come out as lone surrogates, so that only their rows are lost.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        yield from _csv_rows(path, stream, delimiter)
-
-
-def _csv_rows(path: Path, stream: TextIO, delimiter: str) -> Rows:
-    reader = csv.reader(stream, delimiter=delimiter, strict=True)  # strict: a forgotten quote must not swallow rows in silence
-    columns: list[str] | None = None
-    while True:
-        source = f"{path.name} line {reader.line_num + 1}"
-        row: Row | DataError
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            row = DataError(f"{source}: not valid CSV ({error}, at line {reader.line_num}); correct the quotes of the row")
-        else:
-            if not any(cell.strip() for cell in cells) and len(cells) <= 1:
-                continue
-            if columns is None:
-                columns = _csv_columns(cells, path, source)
-                continue
-            row = _csv_row(columns, cells, source, delimiter)
-        if columns is None and isinstance(row, DataError):
-            raise row  # nothing can be read without the column names
-        yield source, row
-
-
-def _csv_columns(cells: list[str], path: Path, source: str) -> list[str]:
-    if any(_SURROGATE.search(cell) for cell in cells):
-        raise DataError(f"{source}: the column names of {path} are not valid UTF-8; save the file as UTF-8")
-    columns = [cell.strip() for cell in cells]
-    for place, column in enumerate(columns):
-        if column and column in columns[:place]:
-            raise DataError(f"{source}: the column {column!r} of {path} appears twice; rename or remove one")
-    return columns
-
-
-def _csv_row(columns: list[str], cells: list[str], source: str, delimiter: str) -> Row | DataError:
-    if len(cells) != len(columns):
-        return DataError(
-            f"{source}: {len(cells)} field(s) where the header has {len(columns)}; put values that contain {delimiter!r} in double quotes"
-        )
-    if any(_SURROGATE.search(cell) for cell in cells):
-        return DataError(f"{source}: not valid UTF-8; save the file as UTF-8")
-    return dict(zip(columns, cells, strict=True))
 
 
 def _read_parquet(path: Path) -> Rows:
@@ -183,21 +201,46 @@ def _parquet_rows(path: Path, parquet: Any, arrow_error: type[Exception]) -> Row
     number = 0
     try:
         with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=64):  # a row may hold an image of several megabytes
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise DataError(f"the column {shorten(twice)!r} of {shorten(path)} appears twice; rename or remove one")
+            for batch in table.iter_batches(batch_size=_batch_of(table.metadata, path)):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path.name} row {number}", row
-    except (arrow_error, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as Parquet after row {number} ({reason}); write the file again") from None
+    except (arrow_error, OSError, UnicodeDecodeError, OverflowError) as error:
+        reason = shorten(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        raise DataError(f"{shorten(path)} cannot be read as Parquet after row {number} ({reason}); write the file again") from None
+
+
+def _batch_of(metadata: Any, path: Path) -> int:
+    """How many rows are read at once, so that they take a bounded room: a row may hold an image of several megabytes.
+
+    Raises:
+        DataError: for a column that takes next to nothing in the file, and all memory once it is read.
+    """
+    size = 0
+    for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
+        for column in (group.column(number) for number in range(group.num_columns)):
+            unpacked, packed = column.total_uncompressed_size, max(1, column.total_compressed_size)
+            if unpacked > MAX_PARQUET_COLUMN and unpacked > MAX_COMPRESSION * packed:
+                name = shorten(column.path_in_schema, 60)
+                raise DataError(
+                    f"the column {name!r} of {shorten(path)} takes {unpacked:,} bytes once it is read, and {packed:,} in the file"
+                )
+        size = max(size, group.total_byte_size // max(1, group.num_rows))
+    return min(_BATCH, max(1, MAX_ROW // max(1, size)))
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": _read_json_lines,
     ".json-lines": _read_json_lines,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
+    ".ndjson": _read_json_lines,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
     ".parquet": _read_parquet,
+    ".json": _read_json_rows,
 }
 
 TABLE_SUFFIXES = tuple(_READERS)

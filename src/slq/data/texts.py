@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from slq.errors import TextError
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+from slq.data.lines import TOO_LONG, is_utf8, read_lines
+from slq.errors import DataError, TextError, shorten
+
+_LONGEST_LIST = 2**20  # characters of a cell that may be a list of texts
 
 
 def check_text(text: object) -> str:
@@ -28,3 +36,56 @@ def check_text(text: object) -> str:
             "decode it again from its source"
         ) from None
     return text
+
+
+def texts_of_cell(text: Any) -> list[Any]:
+    """The texts of a cell: several where it holds a list of texts as JSON or Python writes it, such as `["a dog", "two dogs"]`.
+
+    Args:
+        text: what the cell holds.
+
+    Example:
+        >>> texts_of_cell('["a dog", "two dogs"]'), texts_of_cell("[a dog]")
+        (['a dog', 'two dogs'], ['[a dog]'])
+    """
+    if not isinstance(text, str) or len(text) > _LONGEST_LIST:
+        return [text]
+    cell = text.strip()
+    if cell == "[]":
+        return []
+    if not (cell.startswith(("['", '["')) and cell.endswith("]")):
+        return [text]
+    try:
+        values = json.loads(cell)
+    except (ValueError, RecursionError):
+        try:
+            values = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return [text]
+        if repr(values) != cell:  # numpy writes ['a' 'b'], which Python reads as one text
+            return [text]
+    return values if isinstance(values, list) and all(isinstance(value, str) for value in values) else [text]
+
+
+def read_captions(path: Path) -> list[str]:
+    """The captions of an image in a text file of its own, one a line.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DataError: if it holds no caption, is not UTF-8, or cannot be read.
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
+    texts = []
+    for number, line in enumerate(read_lines(path, newline="\n"), start=1):  # a vertical tab or the like belongs to a text
+        if line is None:
+            raise DataError(f"line {number}: {TOO_LONG}")
+        if not is_utf8(line):
+            raise DataError(f"not valid UTF-8 in line {number}; save the file as UTF-8")
+        texts += [check_text(line.strip())] if line.strip() else []
+    if not texts:
+        raise DataError(f"the caption file {shorten(path.name)} holds no caption; write one per line")
+    return texts

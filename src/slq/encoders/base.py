@@ -6,21 +6,23 @@ Shapes: B batch, C items, D hidden size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from slq.errors import BadItemsError, Failure, InputError
+from slq.data.items import as_item
+from slq.errors import BadItemsError, Failure, InputError, shorten
 from slq.models import FrozenModel, PreparedBatch, default_num_workers, prefetch_batches
 from slq.models.batching import TEMPLATE_TOKENS, bucketed_batches, estimate_tokens, image_tokens
 from slq.pooling import Pooling, pool, poolings
 from slq.types import Embeddings, Item
 
 BATCH_SIZE = 32
+OnError = Literal["raise", "skip"]
 
 
 class Encoder(ABC):
@@ -105,42 +107,46 @@ class Encoder(ABC):
     @torch.no_grad()
     def encode(
         self,
-        items: Sequence[Item],
+        items: Sequence[Any],
         ids: Sequence[str] | None = None,
         batch_size: int = BATCH_SIZE,
-        skip_bad: bool = False,
+        on_error: OnError = "raise",
         progress: Callable[[int], None] = lambda count: None,
         workers: int | None = None,
     ) -> Embeddings:
         """Embed any number of items, in their order; threads may share an encoder, and the global random numbers are left alone.
 
         Args:
-            items: texts, images and both.
+            items: texts, images and both: Items, or what `slq.data.as_item` takes.
             ids: one a item, all different; by default `0`, `1`, ... .
             batch_size: images at once; of texts, as many as have the tokens of so many images.
-            skip_bad: whether items that cannot be used are skipped, and listed in `failures`.
+            on_error: what becomes of items that cannot be used: `raise` raises one error that lists them all, `skip` leaves them out.
             progress: called with the number of items just done.
             workers: processes that prepare items while the model runs; None: some beside an accelerator, none on the CPU.
 
         Returns:
-            The embeddings of all items that could be used.
+            The embeddings. With `skip` they are of the items that could be used, in their order: `vectors` (C, *vector_shape) has as many
+            rows as `ids`, whose `i`th is the id of the item of row `i`, and `failures` has the id and the reason of each of the others.
 
         Raises:
-            BadItemsError: for items that cannot be used, all of them at once, unless `skip_bad` is given.
-            InputError: if there are not as many different ids as items.
+            BadItemsError: for items that cannot be used, all of them at once, unless they are to be skipped.
+            InputError: if there are not as many different ids as items, or on_error is neither of the two.
         """
+        if on_error not in get_args(OnError):
+            raise InputError(f"on_error must be 'raise' or 'skip', not {shorten(repr(on_error))}.")
+        items, unusable = _as_items(items)
         ids = tuple(str(i) for i in range(len(items))) if ids is None else tuple(ids)
         if not len(set(ids)) == len(ids) == len(items):
             raise InputError(f"{len(items)} items need as many different ids; {len(set(ids))} were given.")
         vectors = np.zeros((len(items), *self.vector_shape), dtype=np.float32)
-        failures: dict[int, Failure] = {}
+        failures = {i: Failure(ids[i], reason) for i, reason in unusable.items()}
         batches = bucketed_batches(items, self.model, batch_size * (TEMPLATE_TOKENS + image_tokens(self.model)), batch_size)
         workers = default_num_workers(self.model.device) if workers is None else workers
         truncated = self.model.item_processor.num_truncated
         embedded = self._encode_batches([[items[i] for i in batch] for batch in batches], workers)
         for batch, found in zip(batches, embedded, strict=True):
             if isinstance(found, InputError):
-                reasons = {i: reason for i in batch if (reason := self._fault(items[i]))}
+                reasons = {i: reason for i in batch if (reason := unusable.get(i) or self._fault(items[i]))}
                 failures |= {i: Failure(ids[i], reason) for i, reason in reasons.items()}
                 good = [i for i in batch if i not in reasons]
                 if good:
@@ -150,7 +156,7 @@ class Encoder(ABC):
             progress(len(batch))
         self.model.item_processor.warn_truncated(since=truncated)
         listed = tuple(failures[i] for i in sorted(failures))
-        if listed and not skip_bad:
+        if listed and on_error == "raise":
             raise BadItemsError(listed)
         usable = [i for i in range(len(items)) if i not in failures]
         return Embeddings(tuple(ids[i] for i in usable), vectors[usable], self.fingerprint, failures=listed)
@@ -196,10 +202,25 @@ class Encoder(ABC):
     def _fault(self, item: Item) -> str:
         """Why an item cannot be used; empty if it can."""
         try:
-            self.model.message(item)
+            self.model.prepare([self.prompted(item)], self.generation_prompt)
         except InputError as error:
             return str(error)
         return ""
+
+
+def _as_items(values: Sequence[Any]) -> tuple[list[Item], dict[int, str]]:
+    """What callers hand in as items; of a value that is none an item without anything, and the reason by its place."""
+    if isinstance(values, (str, bytes, Mapping, Item)):
+        raise InputError(f"encode takes a list of items, not one {type(values).__name__}: put it in a list.")
+    items: list[Item] = []
+    reasons: dict[int, str] = {}
+    for place, value in enumerate(values):
+        try:
+            items.append(as_item(value))
+        except InputError as error:
+            items.append(Item())
+            reasons[place] = str(error)
+    return items, reasons
 
 
 def run_in_mini_batches(

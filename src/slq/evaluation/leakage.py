@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,11 @@ import numpy as np
 
 from slq import console
 from slq.config.evaluate import MAX_HAMMING_DISTANCE
-from slq.data import PairFile, RetrievalSet, open_image, read_beir, read_pairs
+from slq.config.tables import MAX_SKIPPED
+from slq.data import PairFile, RetrievalSet, open_image, read_retrieval_data
 from slq.data.karpathy import HELD_OUT_SPLITS
 from slq.errors import Failure, InputError
-from slq.types import Item
+from slq.types import Item, content_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,6 +76,7 @@ class Leakage:
         by_near_duplicate: images of nearly the same content.
         texts: texts that are in both.
         skipped: images of either set that cannot be read, of which only the names were compared.
+        unread: rows of the test set that cannot be read, which were not compared at all.
         max_hamming_distance: bits in which near-duplicates may differ.
     """
 
@@ -88,6 +90,7 @@ class Leakage:
     texts: tuple[Match, ...]
     skipped: tuple[Failure, ...]
     max_hamming_distance: int
+    unread: tuple[Failure, ...] = ()
 
     @property
     def images(self) -> tuple[Match, ...]:
@@ -119,7 +122,14 @@ class _Images:
     skipped: list[Failure]
 
 
-def compare_files(pairs: PairFile, test: Path, split: str = "test", max_hamming_distance: int = MAX_HAMMING_DISTANCE) -> Leakage:
+def compare_files(
+    pairs: PairFile,
+    test: Path,
+    split: str = "test",
+    max_hamming_distance: int = MAX_HAMMING_DISTANCE,
+    max_skipped: float = MAX_SKIPPED,
+    **reading: Any,
+) -> Leakage:
     """Read a test set and compare it with training pairs; what cannot be read is listed.
 
     Args:
@@ -127,12 +137,21 @@ def compare_files(pairs: PairFile, test: Path, split: str = "test", max_hamming_
         test: pairs, or a folder in BEIR layout; of Karpathy splits val and test are read.
         split: of a BEIR folder.
         max_hamming_distance: see `find_leakage`.
+        max_skipped: the fraction of the test set's rows, and of all images, that may be unusable.
+        **reading: how the test set is read, see `read_pairs`.
+
+    Raises:
+        DataError: if more is.
     """
-    tested = read_beir(test, split) if (test / "corpus.jsonl").is_file() else read_pairs(test, splits=HELD_OUT_SPLITS)
-    with console.progress_bar("comparing images", count_images(pairs, tested)) as advance:
+    tested = read_retrieval_data(test, split, HELD_OUT_SPLITS, **reading)
+    console.list_failures(tested.failures)
+    console.check_skipped(tested.failures, tested.num_rows, max_skipped)
+    count = count_images(pairs, tested)
+    with console.progress_bar("comparing images", count) as advance:
         found = find_leakage(pairs, tested, max_hamming_distance, advance)
-    console.list_failures([*tested.failures, *found.skipped])
-    return found
+    console.list_failures(found.skipped)
+    console.check_skipped(found.skipped, count, max_skipped)
+    return replace(found, unread=tested.failures)
 
 
 def find_leakage(
@@ -208,7 +227,7 @@ def _images(one: PairFile | RetrievalSet) -> dict[Path | str, tuple[str, Path | 
         if isinstance(item.image, Path):
             found.setdefault(item.image, (str(item.image), item.image))
         elif item.image is not None:
-            found.setdefault(Item(image=item.image).content_hash, (place, item.image))
+            found.setdefault(content_hash(Item(image=item.image)) or place, (place, item.image))
     return found
 
 
@@ -297,7 +316,7 @@ def describe_image(image: Path | Image) -> tuple[str, np.ndarray, np.ndarray] | 
     try:
         opened = open_image(image)
         content = Item(image=image).content_hash
-    except (InputError, OSError) as error:
+    except InputError as error:
         return str(error)
     bits = np.packbits(imagehash.phash(opened, HASH_SIZE).hash).view(np.uint64)
     return content, bits, np.asarray(opened.resize((CELLS, CELLS), Resampling.BOX), dtype=np.int16).ravel()

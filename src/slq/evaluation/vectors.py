@@ -79,7 +79,7 @@ def content_of(item: Encoded) -> str:
         return unreadable[0] if unreadable else hashlib.sha256(f"added {' '.join(parts)}".encode()).hexdigest()
     try:
         return item.content_hash
-    except (OSError, InputError):
+    except InputError:
         return f"{_UNREADABLE} {item.image} {item.text}"
 
 
@@ -137,7 +137,7 @@ def _encode(encoder: Encoder, items: Mapping[str, Encoded], batch_size: int, pro
     """Embed items by content, first those that stand alone."""
     alone = {content: item for content, item in items.items() if isinstance(item, Item)}
     added = {content: item for content, item in items.items() if isinstance(item, tuple)}
-    embedded = encoder.encode(list(alone.values()), list(alone), batch_size, skip_bad=True, progress=progress)
+    embedded = encoder.encode(list(alone.values()), list(alone), batch_size, on_error="skip", progress=progress)
     if not added:
         return embedded
     sums = encoder.encode_added(list(added.values()), list(added), max(1, batch_size // 2), progress)

@@ -25,6 +25,7 @@ class Family:
         pad_to_square: for `paper`, pad with this grey level before resizing; None leaves the shape to the processor.
         single_tile_kwargs: for `paper`, what makes its processor give one tile of an image.
         variable_resolution: whether images have as many tokens as their size asks for.
+        max_aspect_ratio: how many times as long as its other side a side of an image may be, where the processor refuses more.
         verified: whether `slq.testing.check_family` holds; another family is tried when it is loaded, and never packed.
 
     Example:
@@ -38,6 +39,7 @@ class Family:
     pad_to_square: int | None = None
     single_tile_kwargs: dict[str, Any] = field(default_factory=dict)
     variable_resolution: bool = False
+    max_aspect_ratio: float | None = None
     verified: bool = True
 
     def image_options(self, preprocessing: Preprocessing, processor: Any) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class Family:
 
 families: Registry[Family] = Registry("slq.families", Family, of="object")
 
-_QWEN = Family(variable_resolution=True)
+_QWEN = Family(variable_resolution=True, max_aspect_ratio=200)
 _IDEFICS = Family(single_tile_kwargs={"do_image_splitting": False})
 
 for _name, _family in {

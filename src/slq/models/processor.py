@@ -16,12 +16,14 @@ from torch import Tensor
 
 from slq.data.images import open_image
 from slq.data.texts import check_text
-from slq.errors import InputError
+from slq.errors import ImageError, InputError, shorten
 from slq.models.families import Family, families
 from slq.models.identity import undated_template
 from slq.models.kv import PreparedBatch
 from slq.models.preprocessing import Preprocessing
 from slq.types import Item
+
+LONGEST_PADDED = 10_000  # pixels of a side of an image that is padded to a square: 300 MB
 
 
 class ItemProcessor:
@@ -50,6 +52,7 @@ class ItemProcessor:
         """
         self.processor, self.preprocessing, self._lock = processor, preprocessing, RLock()
         self._pad_to_square = family.pad_to_square if preprocessing.name == "paper" else None
+        self._max_aspect_ratio = family.max_aspect_ratio
         with families.naming_plugin(family):
             self._image_options = family.image_options(preprocessing, processor)
         self.image_kwargs = {"pad_to_square": self._pad_to_square, **self._image_options}
@@ -91,9 +94,10 @@ class ItemProcessor:
         if item.image is not None:
             parts.append({"type": "image", "image": self._shape_image(open_image(item.image))})
         if item.text is not None:
-            whole = self._escape_control_tokens(check_text(item.text))
+            begin = self._prescreen(check_text(item.text))
+            whole = self._escape_control_tokens(begin)
             text = self._truncate(whole)
-            is_cut = text != whole
+            is_cut = text != whole or len(begin) < len(item.text)
             parts.append({"type": "text", "text": text})
         if not parts:
             raise InputError("An item needs a text, an image, or both: this one has neither.")
@@ -157,24 +161,37 @@ class ItemProcessor:
 
         Returns:
             (B, T) ids and mask, and the pixels of the images.
+
+        Raises:
+            InputError: if the processor refuses an image.
         """
-        with self._lock:
-            inputs = self.processor.apply_chat_template(
-                list(conversations),
-                **self._template,
-                add_generation_prompt=generation_prompt,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True, **self._image_options},
-            )
+        options: dict[str, Any] = {"add_generation_prompt": generation_prompt, "processor_kwargs": {"padding": True, **self._image_options}}
+        try:
+            with self._lock:
+                inputs = self.processor.apply_chat_template(
+                    list(conversations), **self._template, **options, tokenize=True, return_dict=True, return_tensors="pt"
+                )
+        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:
+            if not any(part.get("type") == "image" for turns in conversations for turn in turns for part in _parts_of(turn)):
+                raise
+            raise InputError(f"the model's processor refuses an image ({shorten(error)}); scale or crop it") from error
         return PreparedBatch({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
 
     def _shape_image(self, image: Image.Image) -> Image.Image:
-        """Padded to a centred square where the family asks for it; resizing is the processor's."""
-        grey, side = self._pad_to_square, max(image.size)
+        """Padded to a centred square where the family asks for it; resizing is the processor's.
+
+        Raises:
+            ImageError: for an image longer than the processor takes.
+        """
+        grey, side, most = self._pad_to_square, max(image.size), self._max_aspect_ratio
+        if most is not None and side > most * min(image.size):
+            shape = f"{image.width} x {image.height} pixels, {side / min(image.size):.0f} to 1"
+            raise ImageError(f"the image has {shape}, and the model takes at most {most:g} to 1; crop or pad it")
         if grey is None or image.width == image.height:
             return image
+        if side > LONGEST_PADDED:  # a line of 100,000 x 1 pixels would become a square of 30 GB
+            shrunk = [max(1, round(edge * LONGEST_PADDED / side)) for edge in image.size]
+            return self._shape_image(image.resize((shrunk[0], shrunk[1]), Image.Resampling.BILINEAR))
         square = Image.new("RGB", (side, side), (grey, grey, grey))
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
@@ -191,7 +208,6 @@ class ItemProcessor:
         most = self.preprocessing.max_text_tokens
         if text.isascii() and len(text) < most:  # no tokenizer makes two tokens of one such character; most captions end here
             return text
-        text = self._prescreen(text)
         offsets = self._tokenize(text, return_offsets_mapping=True)["offset_mapping"]
         return text if len(offsets) <= most else text[: offsets[most - 1][1]]
 
@@ -227,3 +243,9 @@ class ItemProcessor:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=RLock())
+
+
+def _parts_of(turn: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The parts of a turn; none where it is plain text."""
+    content = turn.get("content")
+    return content if isinstance(content, list) else []

@@ -154,7 +154,7 @@ def retention(
     second, encoded = None, 0
     if after is not None:
         if encoder is not None:
-            encoded = len(encoder.encode(items, skip_bad=True).ids)
+            encoded = len(encoder.encode(items, on_error="skip").ids)
         second, _ = _ask(after, tasks, cache_dir, batch_size, progress, "" if encoder is None else encoder.fingerprint)
     return Report([_reported(task, first, second) for task in tasks], first, second, parameter_hash(before.model), encoded)
 

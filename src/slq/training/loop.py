@@ -101,9 +101,10 @@ def train(
     accelerator = Accelerator(step_scheduler_with_optimizer=False)  # else the schedule takes as many steps as there are processes
     show = show_progress and accelerator.is_main_process
     OutputFolder.check(out, "train", overwrite=overwrite, resume=resume)
-    pairs, skipped = _screened(pairs, model, show)
+    given, (pairs, skipped) = pairs, _screened(pairs, model, show)
     if accelerator.is_main_process:
         console.list_failures([each.failure for each in skipped])
+    console.check_skipped([each.failure for each in skipped], len(_items(given)), config.max_skipped)
     if validation_pairs is None:
         pairs, validation_pairs = split_validation(pairs, config)
     batches = Batches(pairs, config.batch_size, config.positives_per_query, config.seed)

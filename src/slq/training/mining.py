@@ -15,7 +15,7 @@ import numpy as np
 
 from slq.encoders.base import BATCH_SIZE, Encoder
 from slq.errors import Failure, InputError
-from slq.types import Item, Pair
+from slq.types import Item, Pair, content_hash
 
 CELLS = 2**24  # scores held at once
 
@@ -79,13 +79,13 @@ def mine(
         given = f"{num_negatives}, {range_min} and {absolute_margin}"
         raise InputError(f"Mining needs num_negatives >= 1, range_min >= 0 and an absolute_margin between -2 and 2, not {given}.")
     items, failures = _by_content(pairs)
-    embedded = encoder.encode(list(items.values()), list(items), batch_size, skip_bad=True, progress=progress)
+    embedded = encoder.encode(list(items.values()), list(items), batch_size, on_error="skip", progress=progress)
     found = _Vectors({key: i for i, key in enumerate(embedded.ids)}, [items[key] for key in embedded.ids], embedded.vectors)
     reasons = {failure.item: failure.reason for failure in embedded.failures}
     usable = []
     for number, pair in enumerate(pairs):
         source = pair.source or f"pair {number}"
-        failures += [Failure(source, reasons[item.content_hash]) for item in _parts(pair) if _key(item) in reasons]
+        failures += [Failure(source, reasons[item.content_hash]) for item in _parts(pair) if content_hash(item) in reasons]
         good = _without_bad(pair, found)
         if good is not None:
             usable.append(good)
@@ -143,11 +143,10 @@ def _by_content(pairs: Sequence[Pair]) -> tuple[dict[str, Item], list[Failure]]:
     failures = []
     for number, pair in enumerate(pairs):
         for item in _parts(pair):
-            key = _key(item)
-            if key is None:
-                failures.append(Failure(pair.source or f"pair {number}", f"the image file {item.image} cannot be read; check the path"))
-            else:
-                items.setdefault(key, item)
+            try:
+                items.setdefault(item.content_hash, item)
+            except InputError as error:
+                failures.append(Failure(pair.source or f"pair {number}", str(error)))
     return items, failures
 
 
@@ -155,15 +154,8 @@ def _parts(pair: Pair) -> tuple[Item, ...]:
     return (pair.query, *pair.positives, *pair.negatives)
 
 
-def _key(item: Item) -> str | None:
-    """The item's content, or None if its file cannot be read."""
-    try:
-        return item.content_hash
-    except OSError:
-        return None
-
-
 def _without_bad(pair: Pair, found: _Vectors) -> Pair | None:
     """The pair without what could not be embedded; None if its query or all of its positives could not."""
-    positives, negatives = (tuple(item for item in items if _key(item) in found.position) for items in (pair.positives, pair.negatives))
-    return replace(pair, positives=positives, negatives=negatives) if positives and _key(pair.query) in found.position else None
+    known = found.position
+    positives, negatives = (tuple(item for item in items if content_hash(item) in known) for items in (pair.positives, pair.negatives))
+    return replace(pair, positives=positives, negatives=negatives) if positives and content_hash(pair.query) in known else None

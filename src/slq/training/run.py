@@ -88,9 +88,10 @@ def _train(
     if pairs is None:
         if config.data is None:
             raise ConfigError("data is missing: name a file of pairs, or hand over the pairs.")
-        pairs = read_pairs(config.data)
+        pairs = read_pairs(config.data, **config.reading)
         console.list_failures(pairs.failures)
-    leakages = _warn_of_overlap(pairs, config.test_sets)
+        console.check_skipped(pairs.failures, pairs.num_rows, config.max_skipped)
+    leakages = _warn_of_overlap(pairs, config)
     recorded: list[Any] = []
     start = None
     if isinstance(named, FrozenModel):
@@ -117,14 +118,15 @@ def _train(
     )
 
 
-def _warn_of_overlap(pairs: PairFile, tests: Sequence[Path]) -> dict[str, Leakage]:
+def _warn_of_overlap(pairs: PairFile, config: TrainConfig) -> dict[str, Leakage]:
     """Compare each test set with training pairs, and say which images and how many texts both hold.
 
     Of several processes that train together the first one does it.
     """
     if os.environ.get("RANK", "0") != "0":
         return {}
-    found = {str(test): compare_files(pairs, test) for test in tests}
+    limits: dict[str, Any] = {"allow_outside": config.allow_outside, "max_skipped": config.max_skipped}
+    found = {str(test): compare_files(pairs, test, **limits) for test in config.test_sets}
     for test, one in found.items():
         if one.images:
             console.warn(f"{test}: {one.summary()}. Scores on it will be too high.")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from slq.data import IMAGE_SUFFIXES, find_images, open_image
-from slq.data.images import _quiet_pillow, image_path
+from slq.data.images import _quiet_pillow
 from slq.errors import DataError, ImageError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -41,7 +41,10 @@ def near(pixel: tuple[int, ...], expected: tuple[int, ...], tolerance: int = 4) 
     return all(abs(value - wanted) <= tolerance for value, wanted in zip(pixel, expected, strict=True))
 
 
-@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+HEIF = {".heic", ".heif"}
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - HEIF))
 def test_each_suffix_opens(tmp_path, suffix):
     image = open_image(save(tmp_path / f"a{suffix}", Image.new("RGB", (5, 3), RED)))
     assert (image.mode, image.size) == ("RGB", (5, 3))
@@ -289,10 +292,3 @@ def test_find_images_is_recursive_sorted_and_skips_hidden(folder):
 def test_find_images_works_below_a_hidden_folder(folder):
     folder.images(".cache/a.png")
     assert len(find_images(folder.path / ".cache")) == 1
-
-
-@pytest.mark.parametrize("value", ["no.png", "", "  ", None, 3, {"bytes": b""}, "nul\0.png", "x" * 5000])
-def test_image_path_refuses_what_is_no_file(tmp_path, value):
-    with pytest.raises(ImageError, match=r"does not exist|as the path of its file") as caught:
-        image_path(value, tmp_path)
-    assert len(str(caught.value)) < 500

@@ -19,8 +19,9 @@ def test_what_may_be_encoded_becomes_an_item():
     assert as_item({"text": "words", "image": "a.png"}) == Item("words", path) and as_item({"image": path}) == Item(image=path)
     item = Item("words")
     assert as_item(item) is item
-    for wrong in (3, None, b"bytes", [], {}, {"caption": "words"}, {"text": "words", "year": 2000}):
-        with pytest.raises(InputError, match=r"Cannot encode \w+: give a string, a PIL image"):
+    assert as_item(b"bytes").image == b"bytes"
+    for wrong in (3, None, [], {}, {"caption": "words"}, {"text": "words", "year": 2000}):
+        with pytest.raises(InputError, match=r"Cannot encode \w+.*: give .*\"text\""):
             as_item(wrong)
 
 
@@ -44,5 +45,5 @@ def test_equal_items_are_one(tmp_path):
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     items = [Item("one"), Item(image=tmp_path / "a.png"), Item("two"), Item(image=tmp_path / "b.png"), Item("one")]
     assert [item.content_hash for item in unique(items)] == [item.content_hash for item in items[:3]]
-    with pytest.raises(ImageError, match=r"an image cannot be read \(.*gone\.png"):
+    with pytest.raises(ImageError, match=r"gone\.png does not exist"):
         unique([*items, Item(image=tmp_path / "gone.png")])

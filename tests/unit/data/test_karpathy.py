@@ -87,7 +87,7 @@ def test_bad_entries_are_listed(folder, images):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[1]", "no list 'images'"), ('{"images": 3}', "no list 'images'"), ("{", "not valid JSON"), ('{"images": []}', "only of none")],
+    [("[1]", "not an object"), ('{"images": 3}', "no list 'images'"), ("{", "not valid JSON"), ('{"images": []}', "only of none")],
 )
 def test_other_json_is_refused(folder, content, message):
     with pytest.raises(DataError, match=message):

@@ -58,6 +58,7 @@ def build(
     on_progress: Progress = lambda *_: None,
     backoff: float = 1.0,
     endpoint: str = "",
+    allow_outside: bool = False,
 ) -> Built:
     """Build a set in a folder, or resume it; see docs/karr.md.
 
@@ -72,6 +73,7 @@ def build(
         on_progress: told of every answer.
         backoff: seconds before the first retry of a request; doubled with each further one.
         endpoint: its address, for the record alone.
+        allow_outside: whether the captions file may name images outside of its folder.
 
     Returns:
         All candidates of the set, what was skipped, and what is missing.
@@ -86,7 +88,7 @@ def build(
         raise InputError(f"{out} lies among the images of {images}, and would be taken for some of them: choose a folder beside it.")
     check_reads(out, [images])
     _check_folder(out)
-    source = find_source(images)
+    source = find_source(images, allow_outside)
     settings = {
         "images": str(images),
         "images_fingerprint": source.fingerprint,

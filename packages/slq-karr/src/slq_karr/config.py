@@ -18,6 +18,12 @@ class BuildConfig:
     images: Path | None = option(
         None, help="Captions file, folder with captions, or bare folder of images.", panel=PICTURES, flags=("--images", "-i"), required=True
     )
+    allow_outside: bool = option(
+        False,
+        help="Let the captions file name images outside of its folder, by absolute paths, `..` or links.",
+        panel=PICTURES,
+        explicit=True,
+    )
     output: Path | None = option(
         None,
         help="Folder of the set. The same command again continues with it.",

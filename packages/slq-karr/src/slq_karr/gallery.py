@@ -46,11 +46,12 @@ class Source:
         return hashlib.sha256(json.dumps(listed).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def find_source(source: Path) -> Source:
+def find_source(source: Path, allow_outside: bool = False) -> Source:
     """The images of a captions file (of a Karpathy file the test split), of a folder with captions, or of a bare folder.
 
     Args:
         source: the file or folder.
+        allow_outside: whether images may lie outside of its folder.
 
     Returns:
         The images with their captions, and those that cannot be read.
@@ -63,7 +64,7 @@ def find_source(source: Path) -> Source:
         if not images:
             raise DataError(f"{source} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): give a folder or a captions file")
         return Source(tuple((path, path.relative_to(source).as_posix(), ()) for path in images), ())
-    read = read_pairs(source, splits=("test",))
+    read = read_pairs(source, splits=("test",), allow_outside=allow_outside)
     found = []
     for pair in read.pairs:
         image = pair.query.image

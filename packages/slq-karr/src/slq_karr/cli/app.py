@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slq import console
 from slq.cli.command import command, group
@@ -60,7 +60,8 @@ def build(config: BuildConfig, model: AskedModelConfig) -> None:
         else:
             asked = LocalModel(open_model(model, PreprocessingConfig(max_length=PROMPT_TOKENS)), config.max_tokens)
         on_progress = open_until_built.enter_context(_progress())
-        built = run(config.images, config.output, asked, texts, options, limits, on_progress=on_progress, endpoint=config.endpoint or "")
+        more: dict[str, Any] = {"endpoint": config.endpoint or "", "allow_outside": config.allow_outside}
+        built = run(config.images, config.output, asked, texts, options, limits, on_progress=on_progress, **more)
     document = {
         "output": str(config.output),
         "accepted": len(built.accepted),

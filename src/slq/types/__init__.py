@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slq.errors import Failure
+from slq.errors import Failure, ImageError, InputError, TextError
+from slq.types.images import MAX_PIXELS, as_image, open_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,15 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """What is encoded: a text, an image, or both. Nothing is read until it is needed.
+    """What is encoded: a text, an image, or both. No file is read until it is needed.
 
     Attributes:
         text: the text, if there is one.
-        image: the path of an image file, or an open image, if there is one.
+        image: the image, if there is one: given in any form that `slq.types.images.as_image` takes, held as a Path, as the bytes of an
+            image file, or as an open image. What is no image is held as it was given, and refused where it is used.
     """
 
     text: str | None = None
-    image: Path | Image | None = None
+    image: Any = None
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not isinstance(self.image, Path):
+            with suppress(ImageError):  # one bad item must not keep a list of items from being made
+                object.__setattr__(self, "image", as_image(self.image))
 
     @property
     def content_hash(self) -> str:
@@ -43,7 +50,7 @@ class Item:
             sha256 in hexadecimal.
 
         Raises:
-            OSError: if an image file cannot be read.
+            InputError: if the image cannot be read, or the text is none.
         """
         stamp = _stamp(self.image)
         known = self.__dict__.get("_hashed")
@@ -54,55 +61,73 @@ class Item:
 
 
 def content_hash(item: Item | None) -> str | None:
-    """An item's hash; None for no item, and for one whose image cannot be read.
+    """An item's hash; None for no item, and for one that cannot be read.
 
     Args:
         item: what is encoded, or nothing.
     """
     try:
         return None if item is None else item.content_hash
-    except OSError:
+    except InputError:
         return None
 
 
-def _stamp(image: Path | Image | None) -> tuple[int, ...]:
+def _stamp(image: Any) -> tuple[int, ...]:
     """What tells that a file has changed."""
-    if not isinstance(image, os.PathLike):
+    if not isinstance(image, Path):
         return ()
-    status = os.stat(image)
+    try:
+        status = image.stat()
+    except (OSError, ValueError):
+        return (-1,)  # what is wrong with it is told when it is opened
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _hash(text: str | None, image: Path | Image | None) -> str:
+def _hash(text: Any, image: Any) -> str:
     """Every part with its name and its length before it, so that no two ways of cutting the bytes agree."""
     digest = hashlib.sha256(b"slq item 2")
-    parts: list[tuple[str, bytes]] = []
-    if isinstance(image, os.PathLike):
-        parts.append(("file", Path(image).read_bytes()))
-    elif image is not None:
-        parts += _parts_of_image(image)
-    if text is not None:
-        parts.append(("text", text.encode("utf-8", "surrogatepass")))
-    for name, content in parts:
+
+    def add(name: str, content: bytes) -> None:
         digest.update(f"\0{name} {len(content)}\0".encode())
         digest.update(content)
+
+    if isinstance(image, Path):
+        with open_file(image) as file:
+            add("file", file.read())
+    elif isinstance(image, bytes) and image:
+        add("file", image)
+    elif image is not None:
+        _add_open_image(add, image)
+    if text is not None:
+        if not isinstance(text, str):
+            raise TextError(f"a text must be a str, not {type(text).__name__}; convert it first")
+        add("text", text.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def _parts_of_image(image: Image) -> list[tuple[str, bytes]]:
+def _add_open_image(add: Callable[[str, bytes], None], given: Any) -> None:
     """All of an open image that its pixels as RGB depend on; some of it may make no difference."""
-    image.load()  # a lazily opened one has its mode and its palette only then
-    parts = [("mode", image.mode.encode()), ("size", repr(image.size).encode()), ("pixels", image.tobytes())]
+    image: Image = as_image(given)  # type: ignore[assignment]  # or the reason why it is none
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"the open image has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed; scale it down")
+    try:
+        image.load()  # a lazily opened one has its mode and its palette only then
+        add("mode", image.mode.encode())
+        add("size", repr(image.size).encode())
+        add("pixels", image.tobytes())
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged pixels make the decoders raise anything from struct.error to IndexError
+        raise ImageError(f"the open image is truncated or damaged ({error or type(error).__name__}); replace or remove it") from None
     if image.palette is not None:
-        parts.append(("palette", repr(image.palette.mode).encode() + bytes(image.palette.tobytes())))
+        add("palette", repr(image.palette.mode).encode() + bytes(image.palette.tobytes()))
     for name, value in sorted(image.info.items(), key=lambda entry: str(entry[0])):
         if "transparency" in str(name) or "exif" in str(name).lower() or "xmp" in str(name).lower():
-            parts.append((f"info {name}", repr(value).encode()))
+            add(f"info {name}", repr(value).encode())
     try:
-        parts.append(("exif", image.getexif().tobytes()))
+        add("exif", image.getexif().tobytes())
     except Exception as error:  # EXIF that cannot be read is passed over where the image is opened
-        parts.append(("no exif", type(error).__name__.encode()))
-    return parts
+        add("no exif", type(error).__name__.encode())
 
 
 @dataclass(frozen=True)
