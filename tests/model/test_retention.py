@@ -20,6 +20,7 @@ from slq.models import FrozenModel
 from slq.retention import SUITE_NAMES, Answer, Change, QuestionRunner, Report, load_tasks, result_record, retention
 from slq.retention.ask import content_hash
 from slq.retention.harness_tasks.scoring import ocrbench, realworldqa
+from slq.retention.own import is_right
 from slq.types import Item
 
 QUESTIONS = 8
@@ -258,3 +259,39 @@ def test_ocrbench():
     formula = {"dataset": "HME100k", "answer": ["x ^ 2 + Y"]}
     assert [ocrbench(formula, [given])["acc"] for given in ("$x^2+Y$", "x^2 + y")] == [1, 0]
     assert ocrbench({"dataset": "IAM", "answer": "word"}, ["A Word."])["acc"] == 1
+
+
+def test_questions_of_ones_own(model, folder, tmp_path):
+    folder.images("cat.png")
+    rows = [
+        {"question": "what is this?", "answer": ["cat", "a kitten"], "image": "cat.png", "category": "animals", "id": 7},
+        {"question": "is it red?", "answer": "Yes!"},
+        {"question": "and this?", "answer": "dog", "image": "gone.png"},
+        {"question": "nothing is right", "answer": "?"},
+        {"text": "no question"},
+        "broken",
+    ]
+    (task,) = load_tasks([str(folder.jsonl("mine.jsonl", rows))])
+    assert (task.name, len(task), [failure.item[-6:] for failure in task.failures]) == ("mine", 2, ["line 3", "line 4", "line 5", "line 6"])
+    report = retention(model, None, [task])
+    first, second = report.before.answers["mine"]
+    assert (first.id, first.kind, first.expected, second.id) == ("mine/7", "animals", "cat | a kitten", "mine/mine.jsonl line 2")
+    assert report.tasks[0].questions == 2 and task.metadata["source"] == "mine.jsonl"
+    with pytest.raises(InputError, match="Two tasks have one name"):
+        load_tasks([str(folder.path / "mine.jsonl"), str(folder.text("mine.csv", "question,answer\nwhat,that\n"))])
+    with pytest.raises(InputError, match=r"no row can be asked; the first problem is .*'question'"):
+        load_tasks([str(folder.jsonl("none.jsonl", [{"text": "a"}]))])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "right"),
+    [
+        ("cat", ["Cat"], True),
+        ("It is a cat.", ["dog", "cat"], True),
+        ("a category", ["cat"], False),
+        ("42", ["4"], False),
+        ("", ["a"], False),
+    ],
+)
+def test_an_answer_of_ones_own_is_right_as_whole_words(given, expected, right):
+    assert is_right(given, expected) == right

@@ -42,13 +42,13 @@ COMMANDS = {
     "Measure": {
         "eval": "Score retrieval.",
         "benchmarks": "List the benchmarks, or tell everything about one.",
-        "compare": "Put results beside each other: differences, intervals, p-values.",
+        "compare": "Put results beside each other: two with intervals and p-values, many in a table.",
         "retention": "Ask what the model still answers after adapting.",
         "doctor": "Try a model before building on it.",
     },
     "Use": {
-        "embed": "Encode items to a folder of vectors.",
-        "search": "Search by text, image or both.",
+        "embed": "Encode items: vectors in a folder, or in a file for other tools.",
+        "search": "Search by text, image or both, or by an item that is there.",
     },
     "Manage": {
         "model": "Show an adapter, or upload it to the hub.",

@@ -38,7 +38,7 @@ def info(config: CacheInfoConfig) -> None:
 
 @command("cache clear")
 def clear(config: CacheClearConfig) -> None:
-    """Remove everything that a cache folder holds; a run that uses it meanwhile only computes again.
+    """Remove all cached entries from a cache folder, and nothing else; a run that uses it meanwhile only computes again.
 
     slq cache clear cache
     """

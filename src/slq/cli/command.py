@@ -150,6 +150,8 @@ def describe(option: Option) -> str:
         told.append(f"one of {', '.join(choices)}")
     if (default := default_text(option)) and not option.required:
         told.append(f"default: {default}")
+    if option.environment:
+        told.append(f"variable: {option.environment}")
     return f"{option.help} [{'; '.join(told)}]" if told else option.help
 
 

@@ -23,6 +23,8 @@ def app(config: RetentionConfig, model: ModelConfig, preprocessing: Preprocessin
         slq retention -m my-adapter -o retention.json --per-question
 
         slq retention -m my-lora --task mmmu_val --task realworldqa --cache-dir answers
+
+        slq retention -m my-lora --task questions.jsonl
     """
     from slq.encoders.opening import open_base_and_encoder
     from slq.io.files import write_json
@@ -33,7 +35,10 @@ def app(config: RetentionConfig, model: ModelConfig, preprocessing: Preprocessin
         check_output_file(config.output, [model.model, model.base_model, *config.task_dir], overwrite=config.overwrite)
     with console.waiting("rendering or loading the questions"):
         tasks = load_tasks(config.task, config.num_questions, config.seed, config.limit, config.task_dir)
-    before, encoder = open_base_and_encoder(model, preprocessing)
+    for task in tasks:
+        console.list_failures(getattr(task, "failures", ()), f"question(s) of {task.name} skipped:")
+    with console.waiting("loading the model"):
+        before, encoder = open_base_and_encoder(model, preprocessing)
     after = None if encoder is None else encoder.model
     with console.progress_bar("asking", sum(map(len, tasks)) * (1 if after is None else 2)) as advance:
         report = retention(

@@ -27,7 +27,7 @@ def app(config: TrainConfig, model: ModelConfig, preprocessing: PreprocessingCon
 
         slq train --config my-adapter/config.toml -o again
 
-        slq train shop.csv -o shop-adapter -m my-adapter
+        slq train shop.csv -o second-stage -m my-adapter
     """
     from slq.training.run import train_from_configs
 

@@ -156,8 +156,9 @@ class RetentionConfig:
 
     task: tuple[str, ...] = option(
         RETENTION_SUITES,
-        help="A task (repeat it): knowledge, spatial or reading (the miniature's suites); mmmu_val, realworldqa, ocrbench; or any task of "
-        "lm-evaluation-harness that is answered in text.",
+        help="A task (repeat it): knowledge, spatial or reading (the miniature's suites); mmmu_val, realworldqa, ocrbench; any other "
+        "task of lm-evaluation-harness that is answered in text; or a table of one's own, such as questions.jsonl, with the columns "
+        "question and answer, and image where there is one.",
         panel=DATA,
         flags=("--task", "-t"),
     )

@@ -15,7 +15,7 @@ class CommonConfig:
     """What every command takes."""
 
     config: Path | None = option(
-        None, help="TOML file with options; flags come before it, slq.toml in the working folder after it.", panel=COMMON, recorded=False
+        None, help="TOML file with options; flags win over it, and it over slq.toml in the working folder.", panel=COMMON, recorded=False
     )
     json: bool = option(False, help="Print the result as JSON on stdout.", panel=COMMON, recorded=False)
     quiet: bool = option(False, help="No notes and no progress on stderr.", panel=COMMON, recorded=False, flags=("--quiet", "-q"))

@@ -57,7 +57,8 @@ class AdapterConfig:
     num_latents: int = option(5, help="Number of latent queries.", minimum=1, panel=ADAPTER, flags=("--num-latents", "-n"))
     init: str = option(
         "prompt",
-        help="Their start: `prompt` (the embedding of the generation prompt), `normal` (standard deviation 1/sqrt(D)) or `zeros`.",
+        help="What the latent queries start as: `prompt` (the embedding of the generation prompt), `normal` (standard deviation 1/sqrt(D)) "
+        "or `zeros`.",
         choices=("prompt", "normal", "zeros"),
         panel=ADAPTER,
     )

@@ -1,4 +1,4 @@
-"""Tasks by name: the miniature's three suites here, all others through the evaluation harness."""
+"""Tasks by name: the miniature's three suites and one's own files here, all others through the evaluation harness."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from slq.errors import InputError, MissingExtraError
 from slq.miniature.suites import SUITES, Question
 from slq.retention.ask import Answer, QuestionRunner, RetentionTask
+from slq.retention.own import OwnTask, is_own
 
 SUITE_NAMES = tuple(SUITES)
 MAX_NEW_TOKENS = 12  # as in the suites' own score
@@ -48,7 +49,7 @@ def load_tasks(
     """Load tasks by name.
 
     Args:
-        names: the miniature's suites, or tasks of the harness.
+        names: the miniature's suites, tasks of the harness, or files of questions and answers.
         questions: how many a suite of the miniature picks.
         seed: which it picks.
         limit: of each task, or of each part of one, only the first so many; None for all.
@@ -65,9 +66,13 @@ def load_tasks(
         raise InputError(f"Name tasks, each once: {', '.join(names) or 'none was named'}.")
     if limit is not None and limit < 1:
         raise InputError(f"A limit of {limit} leaves no question to ask: make it 1 or more, or leave it out.")
-    others = [name for name in names if name not in SUITES]
-    found = {name: _suite(name, questions, seed, limit) for name in names if name in SUITES} | _harness(others, seed, limit, folders)
-    return [found[name] for name in names]
+    found: dict[str, RetentionTask] = {name: _suite(name, questions, seed, limit) for name in names if name in SUITES}
+    found |= {name: OwnTask.read(Path(name), limit) for name in names if is_own(name)}
+    found |= _harness([name for name in names if name not in found], seed, limit, folders)
+    tasks = [found[name] for name in names]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise InputError(f"Two tasks have one name: {', '.join(task.name for task in tasks)}; rename a file.")
+    return tasks
 
 
 def _suite(name: str, questions: int, seed: int, limit: int | None) -> RetentionTask:
