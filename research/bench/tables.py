@@ -1,5 +1,4 @@
-"""What README.md, docs/performance.md, docs/claims.md and docs/design/0010-results.md say was measured, written from the result files they
-cite.
+"""What README.md and pages of docs say was measured, written from the result files they cite.
 
     python -m research.bench.tables       fills what stands between `<!-- name -->` and `<!-- end -->`
 
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from research.bench import claims, readme
-from research.bench.claims import ROOT, day, result, table
+from research.bench.claims import ROOT, day, percent, result, table
 
 BLOCK = re.compile(r"<!-- (?P<name>[a-z -]+) -->\n.*?<!-- end -->", re.DOTALL)
 
@@ -106,6 +105,22 @@ def encoding() -> str:
     return table(header, rows) + f"\n{day(found)}\n"
 
 
+def preprocessing() -> str:
+    found = result("preprocessing")
+    rows = [
+        [
+            way,
+            f"{one['pixel_difference']:.1f}",
+            f"{one['cosine']['mean']:.3f} (least {one['cosine']['min']:.3f})",
+            percent(one["hit@1"]),
+            percent(one["hit@5"]),
+        ]
+        for way, one in found["ways"].items()
+    ]
+    header = ["", "mean difference of a pixel", "cosine of an image's embedding", "text to image, hit@1", "hit@5"]
+    return table(header, rows) + f"\n{day(found)}\n"
+
+
 def intervals() -> str:
     found = result("intervals")
     rows = []
@@ -135,6 +150,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "encoding": encoding,
     },
     ROOT / "docs" / "claims.md": claims.TABLES,
+    ROOT / "docs" / "design" / "0007-preprocessing.md": {"preprocessing": preprocessing},
     ROOT / "docs" / "design" / "0010-results.md": {"intervals": intervals},
 }
 

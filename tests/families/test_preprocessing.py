@@ -43,16 +43,34 @@ def text_of(model: FrozenModel, item: Item) -> str:
 # Images
 
 
-def test_internvl_as_in_the_paper_is_one_grey_padded_tile_made_bilinear(folders):
+@pytest.mark.parametrize("size", [(224, 112), (90, 120), (40, 30), (56, 56)])
+def test_internvl_as_in_the_paper_is_one_grey_padded_tile_made_bilinear_without_smoothing(folders, size):
+    """As in SLQ's code: normalised numbers, interpolated; the one difference is that pixels are rounded to 256 steps in between."""
     model = load(folders["internvl"])
-    pixels = model.prepare([Item(image=WIDE)]).inputs["pixel_values"]
-    assert pixels.shape == (1, 3, 56, 56) and image_tokens(model, WIDE) == 4
-    square = Image.new("RGB", (224, 224), (127, 127, 127))
-    square.paste(WIDE, (0, 56))
-    wanted = np.asarray(square.resize((56, 56), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    pixels = model.prepare([Item(image=noise)]).inputs["pixel_values"]
+    assert pixels.shape == (1, 3, 56, 56) and image_tokens(model, noise) == 4
+    side = max(size)
+    square = Image.new("RGB", (side, side), (127, 127, 127))
+    square.paste(noise, ((side - size[0]) // 2, (side - size[1]) // 2))
     processor = model.processor.image_processor
-    wanted = (wanted - np.array(processor.image_mean)) / np.array(processor.image_std)
-    assert np.abs(pixels[0].permute(1, 2, 0).numpy() - wanted).max() <= 0.01  # one step of 256 in the resizing
+    numbers = (torch.from_numpy(np.array(square)).float() / 255 - torch.tensor(processor.image_mean)) / torch.tensor(processor.image_std)
+    wanted = torch.nn.functional.interpolate(numbers.permute(2, 0, 1)[None], size=(56, 56), mode="bilinear")
+    steps = (pixels - wanted).abs() * torch.tensor(processor.image_std)[:, None, None] * 255
+    assert steps.max() <= 0.51
+
+
+def test_what_internvl_as_in_the_paper_does_otherwise_than_its_processor_is_stated(folders):
+    kwargs = load(folders["internvl"]).identity.preprocessing["image_kwargs"]
+    assert (kwargs["antialias"], kwargs["image_newline"]) == (False, False)
+    for other in (load(folders["internvl"], NATIVE), load(folders["qwen3_vl"])):
+        assert not {"antialias", "image_newline"} & other.identity.preprocessing["image_kwargs"].keys()
+
+
+def test_no_line_break_stands_behind_internvls_image_as_in_the_paper(folders):
+    item = Item("but blue", WIDE)
+    assert "</img>but blue<|im_end|>" in text_of(load(folders["internvl"]), item)
+    assert "</img>\nbut blue<|im_end|>" in text_of(load(folders["internvl"], NATIVE), item)
 
 
 def test_internvl_native_is_tiles_of_the_image_as_it_is(folders):
@@ -104,7 +122,7 @@ def test_an_instruction_stands_behind_every_item(folders):
     model = load(folders["internvl"], Preprocessing(instruction="In one word:"))
     assert "a red cat\nIn one word:<|im_end|>" in text_of(model, Item("a red cat"))
     assert "<IMG_CONTEXT></img>\nIn one word:<|im_end|>" in text_of(model, Item(image=WIDE))
-    assert "</img>\nbut blue\nIn one word:<|im_end|>" in text_of(model, Item("but blue", WIDE))
+    assert "</img>but blue\nIn one word:<|im_end|>" in text_of(model, Item("but blue", WIDE))
     assert "In one word" not in text_of(load(folders["internvl"]), Item("a red cat"))
 
 

@@ -49,7 +49,10 @@ def latents() -> torch.Tensor:
 
 
 def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torch.Tensor]:
-    """One user turn an item, and the generation prompt. square: InternVL's images, one tile, on grey as SLQ's code has them."""
+    """One user turn an item, and the generation prompt. square: InternVL's images, one tile, as SLQ's code has them.
+
+    On grey, bilinear without smoothing, no line break behind them; rounded to 256 steps, where SLQ's code rounds to bfloat16.
+    """
     conversations = []
     for item in items:
         parts: list[dict[str, Any]] = []
@@ -59,6 +62,9 @@ def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torc
                 side = max(image.size)
                 image = Image.new("RGB", (side, side), (127, 127, 127))
                 image.paste(item.image, ((side - item.image.width) // 2, (side - item.image.height) // 2))
+                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+                tile = functional.interpolate(pixels, size=(56, 56), mode="bilinear")[0].round().byte()
+                image = Image.fromarray(tile.permute(1, 2, 0).numpy())
             parts.append({"type": "image", "image": image})
         if item.text is not None:
             parts.append({"type": "text", "text": item.text})
@@ -66,10 +72,16 @@ def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torc
     options = {
         "padding": True,
         "padding_side": "left",
-        **({"crop_to_patches": False, "resample": Image.Resampling.BILINEAR} if square else {}),
+        **({"crop_to_patches": False} if square else {}),
     }
     return processor.apply_chat_template(
-        conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options
+        conversations,
+        chat_template=processor.chat_template.replace("<IMG_CONTEXT>\n", "<IMG_CONTEXT>"),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=options,
     )
 
 

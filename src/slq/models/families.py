@@ -23,6 +23,8 @@ class Family:
 
     Attributes:
         pad_to_square: for `paper`, pad with this grey level before resizing; None leaves the shape to the processor.
+        antialias: for `paper`, whether resizing smooths what it makes smaller, as processors do; SLQ's own code for InternVL does not.
+        image_newline: for `paper`, whether a line break of the chat template behind an image stays; SLQ's own prompt for InternVL has none.
         single_tile_kwargs: for `paper`, what makes its processor give one tile of an image.
         variable_resolution: whether images have as many tokens as their size asks for.
         max_aspect_ratio: how many times as long as its other side a side of an image may be, where the processor refuses more.
@@ -37,6 +39,8 @@ class Family:
     """
 
     pad_to_square: int | None = None
+    antialias: bool = True
+    image_newline: bool = True
     single_tile_kwargs: dict[str, Any] = field(default_factory=dict)
     variable_resolution: bool = False
     max_aspect_ratio: float | None = None
@@ -69,7 +73,12 @@ _QWEN = Family(variable_resolution=True, max_aspect_ratio=200)
 _IDEFICS = Family(single_tile_kwargs={"do_image_splitting": False})
 
 for _name, _family in {
-    "internvl": Family(pad_to_square=127, single_tile_kwargs={"crop_to_patches": False, "resample": Image.Resampling.BILINEAR.value}),
+    "internvl": Family(
+        pad_to_square=127,
+        antialias=False,
+        image_newline=False,
+        single_tile_kwargs={"crop_to_patches": False, "resample": Image.Resampling.BILINEAR.value},
+    ),
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "qwen3_5": _QWEN,

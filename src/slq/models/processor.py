@@ -11,14 +11,17 @@ from dataclasses import replace
 from threading import RLock
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from slq.data.images import open_image
 from slq.data.texts import check_text
 from slq.errors import ImageError, InputError, shorten
 from slq.models.families import Family, families
-from slq.models.identity import undated_template
+from slq.models.identity import template_source, undated_template
 from slq.models.kv import PreparedBatch
 from slq.models.preprocessing import Preprocessing
 from slq.types import Item
@@ -55,11 +58,22 @@ class ItemProcessor:
         self._max_aspect_ratio = family.max_aspect_ratio
         with families.naming_plugin(family):
             self._image_options = family.image_options(preprocessing, processor)
-        self.image_kwargs = {"pad_to_square": self._pad_to_square, **self._image_options}
+        paper = preprocessing.name == "paper"
+        self._antialias, newline = (family.antialias, family.image_newline) if paper else (True, True)
+        # What is the processor's own goes without saying, so that the other families' adapters state what they always did.
+        ours = {"antialias": self._antialias, "image_newline": newline}
+        self.image_kwargs = {
+            "pad_to_square": self._pad_to_square,
+            **self._image_options,
+            **{name: on for name, on in ours.items() if not on},
+        }
         self.variable_resolution = family.variable_resolution or not (family.single_tile_kwargs and preprocessing.name == "paper")
         self.tokens_per_tile: int | None = getattr(processor, "image_seq_length", None) or getattr(processor, "image_seq_len", None)
         processor.tokenizer.padding_side = "left"
         self._template = undated_template(processor)
+        self._behind_image = "" if newline else "\n"  # before an instruction, which stands on a line of its own
+        if not newline:
+            self._template |= _without_image_newline(processor, self._template.get("chat_template", template_source(processor)))
         self._truncated: set[int] = set()  # hashes of the texts that were cut
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
 
@@ -84,7 +98,7 @@ class ItemProcessor:
         """The item as one user turn, and whether its text was cut."""
         parts, is_cut = self._parts(item)
         if self.preprocessing.instruction:
-            text = parts.pop()["text"] + "\n" if item.text is not None else ""
+            text = parts.pop()["text"] + "\n" if item.text is not None else self._behind_image
             parts.append({"type": "text", "text": text + self.preprocessing.instruction})
         return {"role": "user", "content": parts}, is_cut
 
@@ -92,7 +106,7 @@ class ItemProcessor:
         parts: list[dict[str, Any]] = []
         is_cut = False
         if item.image is not None:
-            parts.append({"type": "image", "image": self._shape_image(open_image(item.image))})
+            parts.append({"type": "image", "image": self._resize_image(self._shape_image(open_image(item.image)))})
         if item.text is not None:
             begin = self._prescreen(check_text(item.text))
             whole = self._escape_control_tokens(begin)
@@ -178,7 +192,7 @@ class ItemProcessor:
         return PreparedBatch({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
 
     def _shape_image(self, image: Image.Image) -> Image.Image:
-        """Padded to a centred square where the family asks for it; resizing is the processor's.
+        """Padded to a centred square where the family asks for it; see `_resize_image`.
 
         Raises:
             ImageError: for an image longer than the processor takes.
@@ -195,6 +209,17 @@ class ItemProcessor:
         square = Image.new("RGB", (side, side), (grey, grey, grey))
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
+
+    def _resize_image(self, image: Image.Image) -> Image.Image:
+        """Brought to a tile's size without smoothing where the family asks for it; the processor then has nothing left to resize."""
+        if self._antialias:
+            return image
+        tile = self.processor.image_processor.size
+        if image.size == (tile["width"], tile["height"]):
+            return image
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+        pixels = functional.interpolate(pixels, size=(tile["height"], tile["width"]), mode="bilinear")
+        return Image.fromarray(pixels[0].round().to(torch.uint8).permute(1, 2, 0).numpy())
 
     def _escape_control_tokens(self, text: str) -> str:
         """Control tokens that a user's text spells out (`<image>`, `<|im_end|>`), parted by a space so that they stay plain text."""
@@ -249,3 +274,10 @@ def _parts_of(turn: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The parts of a turn; none where it is plain text."""
     content = turn.get("content")
     return content if isinstance(content, list) else []
+
+
+def _without_image_newline(processor: Any, template: str) -> dict[str, str]:
+    """What `apply_chat_template` is told so that no line break stands behind an image; nothing for a template that has none there."""
+    image = getattr(processor, "image_token", "")
+    joined = template.replace(f"{image}\\n", image).replace(f"{image}\n", image) if image else template
+    return {} if joined == template else {"chat_template": joined}
