@@ -164,12 +164,13 @@ def test_a_file_that_merely_lies_there_switches_on_no_remote_code(tmp_path: Path
     found.write_text("[model]\ntrust_remote_code = true\n")
     with pytest.raises(ConfigError, match=r"slq\.toml, \[model\]: trust_remote_code is not taken from a file that merely lies"):
         Sources.read(None, tmp_path, {})
-    assert Sources.read(tmp_path / "slq.toml", tmp_path / "elsewhere", {}).resolve(ModelConfig, {}).trust_remote_code
+    with pytest.raises(ConfigError, match="taken from no config file: give it on the command line"):  # though it was named
+        Sources.read(tmp_path / "slq.toml", tmp_path / "elsewhere", {}).resolve(ModelConfig, {})
 
     found.write_text('[model]\nmodel = "some/model"\ntrust_remote_code = false\n')
-    sources = Sources.read(None, tmp_path, {})
-    with pytest.raises(ConfigError, match=r"slq\.toml in the working folder names this one: name it with --model"):
-        sources.resolve(ModelConfig, {"trust_remote_code": True})
+    for sources in (Sources.read(None, tmp_path, {}), Sources.read(tmp_path / "slq.toml", tmp_path / "elsewhere", {})):
+        with pytest.raises(ConfigError, match=r"a config file names this one: name it with --model"):
+            sources.resolve(ModelConfig, {"trust_remote_code": True})
     assert sources.resolve(ModelConfig, {"trust_remote_code": True, "model": "some/model"}).trust_remote_code
     assert not sources.resolve(ModelConfig, {}).trust_remote_code
 

@@ -8,24 +8,26 @@ Formats 2 and 3 called the second file `adapter_config.json`, which is PEFT's na
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from slq.adapters.latents import LatentQueries
-from slq.errors import AdapterError, FingerprintMismatchError, InputError
-from slq.io.files import write_atomic, write_json
+from slq.errors import AdapterError, FingerprintMismatchError, InputError, ModelError, shorten
+from slq.io.files import load_json, write_atomic, write_json
 from slq.models import FrozenModel, ModelIdentity, Preprocessing, check_identity, load_model
 
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "slq_adapter.json"
 EARLIER_CONFIG_FILE = "adapter_config.json"
 FORMAT_VERSION = 4
+MAX_CONFIG_BYTES = 2**24  # thousands of times what it takes
+_KINDS = {int: "a whole number from 1", bool: "true or false", str: "a text", list: "a list", dict: "an object"}
 PLUGINS = "plugins"  # under which `training` lists what other distributions added
 # What formats 2 and 3 called what is called otherwise now; format 2 knows none of the last three.
 _EARLIER_NAMES = {"backbone": "base_model", "readout": "hidden_state", "per_modality": "modality_specific", "groups": "multi_vector_sizes"}
@@ -83,18 +85,24 @@ class Adapter:
         """
         file = next((file for name in (CONFIG_FILE, EARLIER_CONFIG_FILE) if (file := folder / name).is_file()), folder / CONFIG_FILE)
         try:
-            config = _in_this_format(json.loads(file.read_text(encoding="utf-8")), file)
+            config = _in_this_format(load_json(file, MAX_CONFIG_BYTES), file)
+            _check_types(config)
             tensors = load_file(folder / WEIGHTS_FILE)
+            if config["num_latents"] * config["dim"] > sum(value.numel() for value in tensors.values()):
+                raise ValueError(f"{WEIGHTS_FILE} has fewer values than {config['num_latents']} latent queries of {config['dim']}")
             names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
             queries = LatentQueries(config["num_latents"], config["dim"], **{name: config[name] for name in names})
             base_model, training = config["base_model"], config["training"]
             Preprocessing.from_dict(base_model["preprocessing"])
         except FileNotFoundError as error:
-            raise AdapterError(f"{folder} is not an adapter: it has no {Path(error.filename).name}.") from error
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise AdapterError(f"The adapter in {folder} is corrupt ({error}): save or train it again.") from error
+            missing = WEIGHTS_FILE if file.is_file() else file.name  # safetensors does not say which file it missed
+            raise AdapterError(f"{shorten(folder)} is not an adapter: it has no {missing}.") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError, ModelError) as error:
+            raise AdapterError(f"The adapter in {shorten(folder)} is corrupt ({shorten(error)}): save or train it again.") from error
         if {name: value.shape for name, value in tensors.items()} != {name: value.shape for name, value in queries.state_dict().items()}:
             raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {file.name} do not belong together.")
+        if not all(value.is_floating_point() and bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise AdapterError(f"The adapter in {shorten(folder)} is corrupt ({WEIGHTS_FILE} holds no finite numbers): train it again.")
         queries.load_state_dict(tensors)
         return cls(queries, base_model, training)
 
@@ -154,11 +162,34 @@ def training_in_this_format(training: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _in_this_format(config: dict[str, Any], file: Path) -> dict[str, Any]:
+def _check_types(config: dict[str, Any]) -> None:
+    """Raises ValueError for a value of another type than its own, which anybody may have written."""
+    wanted = {"num_latents": int, "dim": int, "generation_prompt": bool, "pooling": str, "hidden_state": str, "modality_specific": bool}
+    wanted |= {"multi_vector_sizes": list, "base_model": dict, "training": dict}
+    for name, kind in wanted.items():
+        _check_type(name, config[name], kind)
+    for size in config["multi_vector_sizes"]:
+        _check_type("multi_vector_sizes", size, int)
+    for name, kind in {"name": str, "revision": str, "preprocessing": dict}.items():
+        _check_type(f"base_model.{name}", config["base_model"][name], kind)
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or not 1 <= value < 2**31)):  # type: ignore[operator]
+        raise ValueError(f"{name} must be {_KINDS[kind]}, not {shorten(repr(value), 60)}")
+
+
+def _in_this_format(config: Any, file: Path) -> dict[str, Any]:
     """What a file of any readable format says, as format 4 says it."""
+    if not isinstance(config, dict):
+        raise ValueError(f"{file.name} holds no JSON object")
+    if file.name == EARLIER_CONFIG_FILE and "peft_type" in config:
+        raise AdapterError(f"{shorten(file.parent)} is an adapter of PEFT: merge it into its model, and give the folder of the result.")
     version = config["format_version"]
     if version not in ((FORMAT_VERSION,) if file.name == CONFIG_FILE else (2, 3)):
-        raise AdapterError(f"{file} has format {version}; this version of slq reads formats 2 to {FORMAT_VERSION}.")
+        raise AdapterError(
+            f"{shorten(file)} has format {shorten(repr(version), 60)}; this version of slq reads formats 2 to {FORMAT_VERSION}."
+        )
     if version == FORMAT_VERSION:
         return config
     plain = {"readout": "final", "per_modality": False, "groups": []}

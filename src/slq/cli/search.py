@@ -65,6 +65,8 @@ def _encoded(config: SearchConfig, model: SearchModelConfig, about: dict[str, An
     name = model.model or about.get("adapter")
     if name is None:
         raise ConfigError(f"{config.collection} does not say which model encoded it: name it with --model.")
+    if model.model is None and model.trust_remote_code:
+        raise ConfigError(f"trust_remote_code holds for a model that you name, and {config.collection} names this one: use --model.")
     if model.model is None and name.startswith("../"):  # as `slq embed` names a folder beside the collection
         name = os.path.normpath(config.collection.resolve() / name)
     with console.waiting("loading the model"):

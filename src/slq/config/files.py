@@ -103,13 +103,13 @@ class Sources:
         return {name: self.environment[variable] for name, variable in named.items() if self.environment.get(variable)}
 
     def _check_trusted(self, flags: Mapping[str, Any]) -> None:
-        """Whoever trusts remote code must have named the model, not a file that came with a folder."""
-        names = ("model", "base_model")
-        named = [*flags, *self.named.get("model", {})]
-        if any(name in self.found.get("model", {}) and name not in named for name in names):
+        """Whoever trusts remote code says so, and which model it is, on the command line: a file may come from somebody else."""
+        files = {**self.found.get("model", {}), **self.named.get("model", {})}
+        if "trust_remote_code" not in flags:
+            raise ConfigError("trust_remote_code is taken from no config file: give it on the command line, beside --model.")
+        if any(name in files and name not in flags for name in ("model", "base_model")):
             raise ConfigError(
-                f"trust_remote_code holds for a model that you name yourself, and {WORKING_FOLDER_FILE} in the working folder names this "
-                "one: name it with --model or --config."
+                "trust_remote_code holds for a model that you name yourself, and a config file names this one: name it with --model."
             )
 
 

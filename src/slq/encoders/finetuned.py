@@ -27,8 +27,8 @@ from slq.adapters.files import load_learned_on, training_in_this_format
 from slq.encoders.base import run_in_mini_batches
 from slq.encoders.baselines import LastTokenEncoder
 from slq.encoders.latent import content_of
-from slq.errors import AdapterError, MissingExtraError, ModelError
-from slq.io.files import map_os_errors, write_json
+from slq.errors import AdapterError, MissingExtraError, ModelError, shorten
+from slq.io.files import load_json, map_os_errors, write_json
 from slq.models import FrozenModel, PreparedBatch, check_identity
 from slq.models.batching import max_tokens_that_fit
 from slq.types import Item
@@ -76,16 +76,23 @@ class FineTuneRecord:
         if file is None:
             raise AdapterError(f"{folder} is no fine-tuned model: it has no {FINETUNED_FILE}.")
         try:
-            told = json.loads(file.read_text(encoding="utf-8"))
+            told = load_json(file)
+            if not isinstance(told, dict):
+                raise ValueError(f"{file.name} holds no JSON object")
             wanted = FORMAT_VERSION if file.name == FINETUNED_FILE else 1
             if (version := told["format_version"]) != wanted:
                 raise AdapterError(f"{file} has format {version}; this version of slq reads formats 1 and {FORMAT_VERSION}.")
             base_model = told["base_model" if version > 1 else "backbone"]
             training = training_in_this_format(told["training"])
-            FOLDERS[told["method"]], training["lora_rank"], training["lora_alpha"], training["train_vision_encoder"]
+            FOLDERS[told["method"]], base_model["name"], base_model["revision"], base_model["preprocessing"]["name"]
+            for name, kind in {"lora_rank": int, "lora_alpha": int, "train_vision_encoder": bool}.items():
+                if not isinstance(training[name], kind) or (kind is int and not 1 <= training[name] < 2**16):
+                    raise ValueError(f"{name} is {shorten(repr(training[name]), 60)}")
             return cls(told["method"], base_model, training)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AdapterError(f"The fine-tuned model in {folder} is corrupt ({error}): save or train it again.") from error
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise AdapterError(
+                f"The fine-tuned model in {shorten(folder)} is corrupt ({shorten(error)}): save or train it again."
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Write the record into a folder.
@@ -234,8 +241,9 @@ class FineTunedModel(LastTokenEncoder):
         tuned.training = dict(told.training)
         try:
             _load_weights(tuned.model.model, told.method, path / FOLDERS[told.method])
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise AdapterError(f"The fine-tuned model in {path} is corrupt ({error}): save or train it again.") from error
+        except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+            reason = shorten(str(error).split("\n")[0], 200)
+            raise AdapterError(f"The fine-tuned model in {shorten(path)} is corrupt ({reason}): save or train it again.") from error
         return tuned
 
 
@@ -269,5 +277,7 @@ def _load_weights(model: Any, method: str, folder: Path) -> None:
 
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return
-    saved = type(model).from_pretrained(folder, dtype=torch.float32)
+    if (folder / "adapter_config.json").exists():  # in whose place transformers would load the model that it names
+        raise ValueError("adapter_config.json stands beside its weights")
+    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     model.load_state_dict(saved.state_dict())

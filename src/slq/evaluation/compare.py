@@ -5,7 +5,6 @@ Shapes: M metrics, Q queries.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from slq.errors import DataError, InputError
+from slq.errors import DataError, InputError, shorten
 from slq.evaluation.metrics import RelevantRanks, values_by_query
 from slq.evaluation.results import FORMAT, upgraded
 from slq.evaluation.statistics import Bounds, QueryValues, paired_test
+from slq.io.files import load_json
 
+MAX_BYTES = 2**31  # of a results file, which may hold the ranks of every query
 _COUNTED = re.compile(r"hit@(\d+)")
 _AVERAGED = re.compile(r"(hit|recall|map|ndcg)@(\d+|r)|mrr")
 
@@ -63,11 +64,11 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: if the file is missing or something else.
     """
     try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        result = load_json(Path(path), MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); name a file written by slq eval.") from error
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); name a file written by slq eval.") from error
+        raise DataError(f"{path} is not JSON ({shorten(error)}); name a file written by slq eval.") from error
     if not isinstance(result, dict) or "scores" not in result:
         raise DataError(f"{path} holds no scores; name a file written by slq eval.")
     if result.get("format") not in (1, FORMAT):

@@ -240,6 +240,25 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(map(_line, rows)))
 
 
+def load_json(path: Path, most_bytes: int = 2**28) -> Any:
+    """Read a JSON file that slq or somebody else wrote, whatever stands in it.
+
+    Args:
+        path: the file.
+        most_bytes: that it may have.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, is nested too deeply, or is larger.
+    """
+    if (size := path.stat().st_size) > most_bytes:
+        raise ValueError(f"it has {size:,} bytes, more than {most_bytes:,}")
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """Add JSON lines to the end of a file, which is made if it is not there.
 

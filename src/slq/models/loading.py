@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
-from slq.errors import MissingExtraError, ModelError
+from slq.errors import MissingExtraError, ModelError, shorten
 from slq.io.device import choose_device, choose_dtype
 from slq.models import shapes
 from slq.models.families import families, family_of
@@ -33,6 +33,7 @@ from slq.models.identity import UNKNOWN
 from slq.models.invariance import check_invariance
 from slq.models.preprocessing import Preprocessing
 from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
+from slq.models.trust import check_repository
 
 MINIATURE = "miniature"
 # Processors of our own, by the name they are saved under; transformers' AutoProcessor does not know them.
@@ -63,7 +64,7 @@ def load_model(
         attn_implementation: eager, sdpa, flash_attention_2, ...; default, what transformers takes.
         device_map: `auto`, or modules to devices, for a model larger than one device.
         quantization: 8bit or 4bit, with bitsandbytes.
-        trust_remote_code: run the Python files that come with the weights.
+        trust_remote_code: run the Python files that come with the weights; of a hub id at the full commit hash that `revision` is.
         preprocessing: how items become tokens; default, as in the SLQ paper.
 
     Returns:
@@ -121,16 +122,18 @@ def _try_family(model: FrozenModel) -> None:
 def _read(path: str, name: str, origin: dict[str, Any], options: dict[str, Any], device: torch.device) -> tuple[Any, Any]:
     """Model and processor from their files; raises what `load_model` raises."""
     try:
+        if name != MINIATURE:
+            check_repository(path, name, origin.get("revision"), origin["trust_remote_code"])
         config = AutoConfig.from_pretrained(path, **origin)
         _check_kind(config, name)
         processor = _load_processor(path, name, origin)
         given = {key: value for key, value in options.items() if value is not None}
-        network: Any = AutoModelForImageTextToText.from_pretrained(path, **origin, **given)
+        network: Any = AutoModelForImageTextToText.from_pretrained(path, **origin, **given, use_safetensors=True)
         return (network if "device_map" in given else network.to(device)), processor
     except (ModelError, MissingExtraError):
         raise
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise ModelError(f"Cannot load the model {name!r}: {_reason(error)}") from error
+        raise ModelError(f"Cannot load the model {name!r}: {_reason(error, path)}") from error
 
 
 def _path(name: str) -> str:
@@ -197,15 +200,17 @@ def _processor_config(path: str, origin: dict[str, Any]) -> dict[str, Any] | Non
     return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, path: str) -> str:
     """Why a model cannot be loaded, in one sentence."""
     text = str(error).strip()
+    if "file named model.safetensors" in text and any(Path(path).glob("*.bin")):
+        return "its weights are no safetensors files, and pickle files (.bin, .pt) are not read, since they may run code; convert them."
     if "trust_remote_code=True" in text:
-        return "it brings Python code of its own; read that code, and if you trust it pass trust_remote_code=True."
+        return "it brings Python code of its own; read that code, and if you trust it pass trust_remote_code=True with its commit."
     if isinstance(error, OfflineModeIsEnabled) or isinstance(error.__cause__, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
         why = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the hub cannot be reached"
         return f"it is not on this machine, and {why}; connect and try again, or give a folder."
-    return (text.split("\n")[0] or type(error).__name__).rstrip(".") + "."
+    return shorten(text.split("\n")[0] or type(error).__name__, 400).rstrip(".") + "."
 
 
 def _files(path: str, revision: str | None) -> tuple[Path | None, str]:
