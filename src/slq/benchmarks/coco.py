@@ -18,7 +18,7 @@ from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.files import digest, good_rows, tables_of, texts
 from slq.benchmarks.hub import fetch
 from slq.benchmarks.images import ImageFolders, Images, corpus_of, images_of_cells, part_of, prompted
-from slq.data.karpathy import read_karpathy
+from slq.data.karpathy import IMAGE_FOLDERS, read_karpathy
 from slq.data.retrieval import RetrievalSet
 from slq.errors import DataError, Failure
 from slq.types import Item
@@ -34,17 +34,14 @@ class Source:
 
     title: str
     karpathy: str
-    folders: tuple[str, ...]
     hub_id: str
     images: int
     captions: int
 
 
 SOURCES = {
-    "coco": Source("COCO 5K", "dataset_coco.json", ("", "images"), "royokong/coco_test", 5000, 25_010),
-    "flickr30k": Source(
-        "Flickr30K 1K", "dataset_flickr30k.json", ("flickr30k-images", "images", ""), "royokong/flickr30k_test", 1000, 5000
-    ),
+    "coco": Source("COCO 5K", "dataset_coco.json", "royokong/coco_test", 5000, 25_010),
+    "flickr30k": Source("Flickr30K 1K", "dataset_flickr30k.json", "royokong/flickr30k_test", 1000, 5000),
 }
 
 
@@ -158,7 +155,7 @@ def read_captions(name: str, data: Path | None, variant: str, revision: str | No
     tables = [] if karpathy.is_file() else tables_of(data, "test")
     if not karpathy.is_file() and not tables:
         raise DataError(f"{data} holds neither {source.karpathy} nor test-*.parquet; put Karpathy's file there, beside the images")
-    images, found = _from_tables(tables, data) if tables else _from_karpathy(karpathy, source)
+    images, found = _from_tables(tables, data) if tables else _from_karpathy(karpathy)
     if variant == "five":
         for id_, own in found.items():
             if len(own) < 5:
@@ -169,7 +166,7 @@ def read_captions(name: str, data: Path | None, variant: str, revision: str | No
     return Captions(images, found, commit or digest(tables or [karpathy]), note)
 
 
-def _from_karpathy(file: Path, source: Source) -> tuple[Images, dict[str, tuple[str, ...]]]:
+def _from_karpathy(file: Path) -> tuple[Images, dict[str, tuple[str, ...]]]:
     wanted: dict[str, list[str]] = {}
     found: dict[str, tuple[str, ...]] = {}
     for entry in read_karpathy(file, ("test",)):
@@ -177,9 +174,9 @@ def _from_karpathy(file: Path, source: Source) -> tuple[Images, dict[str, tuple[
             raise DataError(f"{file.parent / entry.item}: {entry.reason}; check that the file is the benchmark's own")
         if entry.name in found:
             raise DataError(f"{file.parent / entry.source}: repeats the image {entry.name}; fetch the file again")
-        wanted[entry.name] = list(dict.fromkeys([entry.path, entry.name]))
+        wanted[entry.name] = list(entry.names)
         found[entry.name] = tuple(caption.strip() for caption in entry.captions)
-    folders = ImageFolders(file.parent, source.folders)
+    folders = ImageFolders(file.parent, IMAGE_FOLDERS)
     return folders.locate(wanted).check(f"unpack the images beside {file.name}"), found
 
 

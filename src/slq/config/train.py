@@ -28,7 +28,8 @@ class DataConfig(ReadingConfig):
     data: Path | None = option(
         None,
         help="Training pairs: a JSONL, JSON, CSV, TSV or Parquet file with the columns image + caption, or anchor (or query) + positive "
-        "(+ negative); a folder with captions; or a Karpathy split, of which train and restval are read.",
+        "(+ negative); a folder with captions; or a Karpathy split, of which train and restval are read, or "
+        "COCO's captions_train2014.json.",
         panel=DATA,
         affects_result=False,
         positional=True,

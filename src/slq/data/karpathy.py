@@ -3,10 +3,16 @@
 One JSON object whose `images` each have a `filename`, a `split`, `sentences` with a `raw` text, and in COCO a `filepath`: the folder of the
 image (`train2014`, `val2014`), which stands beside the file. `restval` is what COCO's validation images leave over beyond `val` and `test`;
 training on `train` and `restval` is what the literature calls the COCO training split.
+
+COCO's own `captions_val2014.json` is read too: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`. It knows
+no splits, so all of it is read.
+
+Images are looked for at one set of places, for training and for measuring (`IMAGE_FOLDERS`): beside the file, or in a folder there.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +26,7 @@ from slq.types import Item, Pair
 
 TRAINING_SPLITS = ("train", "restval")
 HELD_OUT_SPLITS = ("val", "test")
+IMAGE_FOLDERS = ("", "images", "flickr30k-images")  # below the folder of the file, in this order
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,28 @@ class KarpathyImage:
     source: str
 
     @property
-    def path(self) -> str:
-        """Its path from the folder of the file."""
-        return f"{self.below}/{self.name}" if self.below else self.name
+    def names(self) -> tuple[str, ...]:
+        """What it may be called in one of the `IMAGE_FOLDERS`: with the folder that the file names, or without."""
+        return tuple(dict.fromkeys((f"{self.below}/{self.name}" if self.below else self.name, self.name)))
+
+    def find(self, root: ImageRoot) -> Path:
+        """Its file.
+
+        Args:
+            root: where the image folders are.
+
+        Raises:
+            ImageError: if it is at none of the places, or outside of the root.
+        """
+        places = [f"{folder}/{name}" if folder else name for folder in IMAGE_FOLDERS for name in self.names]
+        there = next((place for place in places if os.path.isfile(root.folder / place)), None)
+        if there is None:
+            folders = ", ".join(folder or "." for folder in IMAGE_FOLDERS)
+            raise ImageError(
+                f"the image {shorten(self.names[0])} does not exist in {folders} of {shorten(root.folder)}; add it, or name the "
+                "folder that holds it with --image-root"
+            )
+        return root.find(there)
 
 
 def is_karpathy(path: Path) -> bool:
@@ -67,7 +93,11 @@ def read_karpathy(path: Path, splits: tuple[str, ...]) -> Iterator[KarpathyImage
         DataError: if the file is missing, is not of this layout, or has no image of these splits.
     """
     found: dict[str, int] = {}
-    for number, entry in enumerate(_entries(path), start=1):
+    entries, captions = _entries(path)
+    if captions is not None:
+        yield from _coco_images(path, entries, captions)
+        return
+    for number, entry in enumerate(entries, start=1):
         source = f"{path.name} image {number}"
         split = entry.get("split") if isinstance(entry, dict) else None
         found[str(split)] = found.get(str(split), 0) + 1
@@ -103,7 +133,7 @@ def karpathy_pairs(path: Path, splits: tuple[str, ...] = TRAINING_SPLITS, root: 
             yield entry
             continue
         try:
-            image = root.find(entry.path)
+            image = entry.find(root)
         except InputError as error:
             yield Failure(entry.source, str(error))
         else:
@@ -111,12 +141,39 @@ def karpathy_pairs(path: Path, splits: tuple[str, ...] = TRAINING_SPLITS, root: 
             yield Pair(Item(image=image), tuple(captions), source=entry.source)
 
 
-def _entries(path: Path) -> list[Any]:
+def _entries(path: Path) -> tuple[list[Any], list[Any] | None]:
+    """The images of the file, and in COCO's own layout the captions."""
     content = read_json(path, "check the path", "fetch the file again, or name a .jsonl file with one object per line")
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise DataError(f"{shorten(path)} has no list 'images' as Karpathy's dataset_coco.json has; write pairs of your own as .jsonl")
-    return entries
+    captions = content.get("annotations")
+    return entries, captions if isinstance(captions, list) else None
+
+
+def _coco_images(path: Path, entries: list[Any], captions: list[Any]) -> Iterator[KarpathyImage | Failure]:
+    """Images with the captions that stand apart from them; the folder is the end of the file's name, `val2014` of captions_val2014.json."""
+    below = path.stem.rpartition("_")[2]
+    told: dict[Any, list[str]] = {}
+    known = {entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), int | str)}
+    for number, each in enumerate(captions, start=1):
+        source = f"{path.name} annotation {number}"
+        try:
+            image_id = each.get("image_id") if isinstance(each, dict) else None
+            if not isinstance(image_id, int | str) or image_id not in known:
+                raise DataError("is of no image of the file; fetch the file again")
+            caption = check_text(each.get("caption"))
+            told.setdefault(image_id, []).append(caption)
+        except InputError as error:
+            yield Failure(source, str(error))
+    for number, entry in enumerate(entries, start=1):
+        source = f"{path.name} image {number}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+            yield Failure(source, "has no 'file_name'; fetch the file again")
+        elif not isinstance(entry.get("id"), int | str) or entry["id"] not in told:
+            yield Failure(source, "has no caption; give it one or remove it")
+        else:
+            yield KarpathyImage(entry["file_name"], below, tuple(told[entry["id"]]), source)
 
 
 def _image(entry: dict[str, Any], source: str) -> KarpathyImage:

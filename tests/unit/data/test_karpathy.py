@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slq.benchmarks import load_benchmark
 from slq.data import read_pairs
 from slq.data.karpathy import HELD_OUT_SPLITS
 from slq.errors import DataError
@@ -97,3 +98,41 @@ def test_other_json_is_refused(folder, content, message):
 def test_a_missing_file_is_refused(folder):
     with pytest.raises(DataError, match="does not exist"):
         read_pairs(folder.path / "dataset_coco.json")
+
+
+def coco_captions(folder, name="captions_val2014.json", **changed):
+    """COCO's own file, of three images with a caption each and one more for the first."""
+    listed = [{"id": 10 + number, "file_name": f"COCO_val2014_{number:012d}.jpg", "height": 2, "width": 2} for number in range(3)]
+    captions = [{"image_id": image_id, "id": place, "caption": f"caption {place}"} for place, image_id in enumerate((10, 11, 12, 10))]
+    return folder.text(name, json.dumps({"info": {}, "images": listed, "annotations": captions, "licenses": [], **changed}))
+
+
+@pytest.mark.parametrize("splits", [("train", "restval"), ("val", "test"), ("test",)])
+def test_cocos_own_captions_are_read_whole(folder, splits):
+    folder.images(*(f"val2014/COCO_val2014_{number:012d}.jpg" for number in range(3)))
+    found = read_pairs(coco_captions(folder), splits=splits)
+    assert numbers(found) == [0, 1, 2] and found.failures == () and found.num_rows == 3
+    assert found.pairs[0].positives == (Item("caption 0"), Item("caption 3"))
+
+
+def test_what_is_wrong_in_cocos_captions_is_listed(folder):
+    folder.images("val2017/COCO_val2014_000000000000.jpg", "images/COCO_val2014_000000000001.jpg")
+    captions = [{"image_id": 10, "caption": "one"}, {"image_id": 99, "caption": "lost"}, {"image_id": 11, "caption": ""}, 3]
+    captions += [{"image_id": 12, "caption": "of a missing image"}, {"image_id": [], "caption": "of a list"}]
+    found = read_pairs(coco_captions(folder, "captions_val2017.json", annotations=captions))
+    assert numbers(found) == [0]
+    reasons = {failure.item: failure.reason for failure in found.failures}
+    named = [
+        f"captions_val2017.json {place}" for place in ("annotation 2", "annotation 3", "annotation 4", "annotation 6", "image 2", "image 3")
+    ]
+    assert list(reasons) == named
+    assert "has no caption" in reasons[named[-2]] and "does not exist in ., images, flickr30k-images" in reasons[named[-1]]
+
+
+@pytest.mark.parametrize("place", ["{path}", "{name}", "images/{path}", "images/{name}", "flickr30k-images/{name}"])
+def test_images_are_looked_for_alike_for_training_and_for_measuring(folder, place):
+    made = image(0, "test", "val2014")
+    folder.images(place.format(path=f"val2014/{made['filename']}", name=made["filename"]))
+    pairs = read_pairs(coco(folder, [made]), splits=("test",)).pairs
+    scored = load_benchmark("coco", folder.path, "all")
+    assert [pair.query.image.resolve() for pair in pairs] == [item.image.resolve() for item in scored.sets[0].corpus.values()]
