@@ -246,5 +246,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _learned_numbers(encoder: Encoder) -> int:
-    trainable: Any = getattr(encoder, "trainable", None) or list(encoder.queries.parameters())[:1]  # type: ignore[attr-defined]
+    trainable: Any = getattr(encoder, "trainable", None)
+    if trainable is None:
+        trainable = [value for name, value in encoder.queries.named_parameters() if name != "log_temperature"]  # type: ignore[attr-defined]
     return sum(parameter.numel() for parameter in trainable)

@@ -22,16 +22,21 @@ import sys
 from pathlib import Path
 import slq
 from slq.training import TrainConfig, train
+from slq.training.facts import Facts
+from slq.types import Item
 
 world, out, *how = sys.argv[1:]
 options = TrainConfig(
     num_latents=4, epochs=2, batch_size=9, validation_size=6, save_steps=2, learning_rate=5e-3,
-    loss=["info_nce", "orthogonality:weight=0.5"], positives_per_query=2,
+    loss=["info_nce", "orthogonality:weight=0.5"], positives_per_query=2, latent_lora_rank=2, batch_sampler="nearest", neighbors=2,
     mini_batch_tokens=300 if "parts" in how else 10**6, cache_level="vision" if "features" in how else "kv",
 )
+pairs = slq.read_pairs(world).pairs
+shown = {pair.query.content_hash: frozenset({"ab"[number % 2]}) for number, pair in enumerate(pairs)}
 train(
-    slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), options,
+    pairs, slq.load_model(device="cpu"), Path(out), options,
     resume="resume" in how, stop_after=3 if "stop" in how else None, show_progress=False,
+    facts=Facts((Item("purrs"), Item("barks"), Item("meows")), ("a", "b", "a"), shown),
 )
 """
 
@@ -65,7 +70,8 @@ def alone(world, tmp_path_factory) -> dict[str, torch.Tensor]:
 def assert_learned_the_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
     assert found.keys() == wanted.keys() and wanted
     for name in wanted:
-        assert_close(found[name], wanted[name], steps=TRAINING, why=name)
+        # A matrix starts beside one of zeros, so first gradients are near zero; Adam moves by its rate whatever their size, rounded or not.
+        assert_close(found[name], wanted[name], steps=100 * TRAINING if name.startswith("lora.") else TRAINING, why=name)
 
 
 @pytest.mark.parametrize("how", [(), ("parts", "features")], ids=["whole", "in parts, on features"])

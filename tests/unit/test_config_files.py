@@ -194,5 +194,5 @@ def test_a_wrong_flag_is_called_by_its_name(tmp_path: Path) -> None:
         sources.resolve(TrainConfig, {"num_latents": 0, **NAMED})
     with pytest.raises(ConfigError, match="per_query writes ranks to a file: name it with --output"):
         sources.resolve(EvalConfig, {"per_query": True})
-    with pytest.raises(ConfigError, match="give TEXT, --image FILE, or both"):
+    with pytest.raises(ConfigError, match="give TEXT, --image FILE, both, or --like ID"):
         sources.resolve(SearchConfig, {})

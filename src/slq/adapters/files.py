@@ -1,6 +1,6 @@
 """The adapter: latent queries and what they are bound to, as two small files.
 
-    adapter.safetensors    latents (N, D), log_temperature
+    adapter.safetensors    latents (N, D), log_temperature; with latent LoRA also lora.<layer>.lora_A (rank, in) and lora_B (out, rank)
     slq_adapter.json       format version, how the latents are placed and read, identity of the base model, how they were trained
 
 Formats 2 and 3 called the second file `adapter_config.json`, which is PEFT's name; they are still read.
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from slq.adapters.latents import LatentQueries
 from slq.errors import AdapterError, FingerprintMismatchError, InputError, ModelError, shorten
 from slq.io.files import load_json, write_atomic, write_json
-from slq.models import FrozenModel, ModelIdentity, Preprocessing, check_identity, load_model
+from slq.models import FrozenModel, LatentLora, ModelIdentity, Preprocessing, check_identity, load_model
 
 WEIGHTS_FILE = "adapter.safetensors"
 CONFIG_FILE = "slq_adapter.json"
@@ -68,6 +69,7 @@ class Adapter:
             "num_latents": self.queries.num_latents,
             "dim": self.queries.dim,
             **self.queries.config,
+            **({} if self.queries.lora is None else {"latent_lora": self.queries.lora.config}),
             "base_model": dict(self.base_model),
             "training": dict(self.training),
         }
@@ -91,7 +93,8 @@ class Adapter:
             if config["num_latents"] * config["dim"] > sum(value.numel() for value in tensors.values()):
                 raise ValueError(f"{WEIGHTS_FILE} has fewer values than {config['num_latents']} latent queries of {config['dim']}")
             names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
-            queries = LatentQueries(config["num_latents"], config["dim"], **{name: config[name] for name in names})
+            lora = _lora(tensors, config.get("latent_lora"))
+            queries = LatentQueries(config["num_latents"], config["dim"], **{name: config[name] for name in names}, lora=lora)
             base_model, training = config["base_model"], config["training"]
             Preprocessing.from_dict(base_model["preprocessing"])
         except FileNotFoundError as error:
@@ -122,6 +125,16 @@ class Adapter:
     def check(self, identity: ModelIdentity) -> None:
         """Refuse a model that is not the one the adapter was learned on; see `models.check_identity`."""
         check_identity(self.base_model, identity)
+
+
+def _lora(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> LatentLora | None:
+    """The matrices among an adapter's tensors; None for one without."""
+    if config is None:
+        return None
+    own = {name.removeprefix("lora."): value for name, value in tensors.items() if name.startswith("lora.")}
+    if not isinstance(alpha := config["alpha"], int | float) or not 0 < alpha < float("inf"):
+        raise ValueError("the scale of its latent LoRA is no number above 0")
+    return LatentLora.from_tensors(own, alpha)
 
 
 def load_learned_on(learned_on: Mapping[str, Any], loading: Mapping[str, Any]) -> FrozenModel:

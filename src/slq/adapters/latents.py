@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slq.models.latent_lora import LatentLora
+
 INITS = ("normal", "zeros", "prompt")
 HIDDEN_STATES = ("final", "pre_mlp")
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
@@ -29,6 +31,7 @@ class LatentQueries(nn.Module):
         hidden_state: which states are read: `final`, or `pre_mlp`, those before the MLP of the last layer.
         modality_specific: whether items with an image have other latent queries than text alone.
         multi_vector_sizes: how many of the first latent queries are also trained for late interaction, one number a size.
+        lora: matrices that are added to the decoder's linear layers where the latent queries stand.
 
     Raises:
         ValueError: for a config that does not exist.
@@ -51,6 +54,7 @@ class LatentQueries(nn.Module):
         hidden_state: str = "final",
         modality_specific: bool = False,
         multi_vector_sizes: Sequence[int] = (),
+        lora: LatentLora | None = None,
     ):
         super().__init__()
         if num_latents < 1:
@@ -64,6 +68,7 @@ class LatentQueries(nn.Module):
         self.multi_vector_sizes = tuple(sorted(multi_vector_sizes))
         self.latents = nn.Parameter(torch.zeros((2, num_latents, dim) if modality_specific else (num_latents, dim)))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.lora = lora
 
     @classmethod
     def create(
@@ -121,7 +126,7 @@ class LatentQueries(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the constructor takes beside their size and the temperature."""
+        """What the constructor takes beside their size, the temperature and `lora`."""
         names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
         return {name: getattr(self, name) for name in names}
 
@@ -143,7 +148,7 @@ class LatentQueries(nn.Module):
 
     @torch.no_grad()
     def interpolate(self, start: Tensor, alpha: float) -> None:
-        """Move the latent queries between where they started (alpha 0) and where they are (alpha 1).
+        """Move the latent queries, and what `lora` adds, between where they started (alpha 0) and where they are (alpha 1).
 
         Args:
             start: their values before training, of the shape of `latents`.
@@ -152,6 +157,8 @@ class LatentQueries(nn.Module):
         Source: Wortsman et al. 2022 (WiSE-FT).
         """
         self.latents.lerp_(start.to(self.latents), 1 - alpha)
+        if self.lora is not None:
+            self.lora.interpolate(alpha)
 
 
 def temperature_of(log_temperature: Tensor) -> Tensor:

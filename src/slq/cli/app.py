@@ -37,6 +37,7 @@ COMMANDS = {
     "Adapt": {
         "train": "Learn an adapter on pairs.",
         "mine": "Add hard negatives to pairs.",
+        "facts": "Let the model tell facts about its training images.",
         "leakage": "Find what of a test set stands in a training set.",
     },
     "Measure": {

@@ -1,6 +1,7 @@
 """Options as dataclasses; imports no heavy library."""
 
 from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, LeakageConfig, MiningConfig, RetentionConfig
+from slq.config.facts import FactsConfig
 from slq.config.fields import NamedOptions, from_values
 from slq.config.files import Sources, dump_config, read_config
 from slq.config.index import EmbedConfig, SearchConfig, SearchModelConfig
@@ -29,6 +30,7 @@ __all__ = [
     "DoctorConfig",
     "EmbedConfig",
     "EvalConfig",
+    "FactsConfig",
     "LeakageConfig",
     "MiningConfig",
     "ModelConfig",

@@ -17,6 +17,7 @@ from typing import Any, get_args
 import tomli_w
 
 from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, LeakageConfig, MiningConfig, RetentionConfig
+from slq.config.facts import FactsConfig
 from slq.config.fields import Option, check_names, checked, from_values, options_of, to_json
 from slq.config.index import EmbedConfig, SearchConfig
 from slq.config.model import ModelConfig, PreprocessingConfig
@@ -29,6 +30,7 @@ SECTIONS: Mapping[str, type] = {
     "preprocessing": PreprocessingConfig,
     "train": TrainConfig,
     "mine": MiningConfig,
+    "facts": FactsConfig,
     "leakage": LeakageConfig,
     "eval": EvalConfig,
     "compare": CompareConfig,

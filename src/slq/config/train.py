@@ -17,6 +17,8 @@ DATA, ADAPTER, LOSS, METHOD, OPTIMISATION, MEMORY, RUN = "Data", "Adapter", "Los
 DEFAULT_SPLIT = 0.05
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
+    "latent-lora": {"latent_lora_rank": 8, "batch_sampler": "nearest"},
+    "latent-lora-small": {"latent_lora_rank": 2, "batch_sampler": "nearest"},
     "paper": {"num_latents": 20, "init": "normal", "add_generation_prompt": True},  # the latent queries of the SLQ paper and its code
 }
 
@@ -42,6 +44,15 @@ class DataConfig(ReadingConfig):
         None, help="Number of pairs split off for validation, in place of --validation-split.", minimum=1, panel=DATA
     )
     positives_per_query: int = option(1, help="Positives drawn for each query and step, where it has several.", minimum=1, panel=DATA)
+    facts: Path | None = option(
+        None,
+        help="Facts that the model told about the training images, learned beside the pairs: what `slq facts` wrote.",
+        default_text="none",
+        panel=DATA,
+        affects_result=False,
+    )
+    facts_weight: float = option(0.2, help="Weight of the facts' loss beside that of the pairs.", above=0, panel=DATA)
+    facts_per_step: int = option(64, help="Facts drawn for each step, about what its images show.", minimum=1, panel=DATA)
     test_sets: tuple[Path, ...] = option(
         (),
         help="Pairs or a BEIR folder to be tested on later (repeat it): warns of items that are in both, and lists them in leakage.json.",
@@ -86,6 +97,28 @@ class AdapterConfig:
         minimum=1,
         panel=ADAPTER,
         flags=("--multi-vector-size",),
+    )
+    latent_lora_rank: int = option(
+        0,
+        help="Rank of matrices added to the decoder where the latent queries stand, and nowhere else: the model's own weights and every "
+        "prefix stay as they are. 0 is none.",
+        minimum=0,
+        panel=ADAPTER,
+    )
+    latent_lora_alpha: float = option(16.0, help="Scale of those matrices times their rank.", above=0, panel=ADAPTER)
+    latent_lora_targets: tuple[str, ...] = option(
+        ("all-linear",),
+        help="Linear layers that get them, by the last part of their name, such as q_proj (repeat it).",
+        panel=ADAPTER,
+        flags=("--latent-lora-target",),
+    )
+    latent_lora_learning_rate: float | None = option(
+        None,
+        help="Peak learning rate of those matrices.",
+        default_text="2.56 divided by the hidden size",
+        above=0,
+        panel=ADAPTER,
+        flags=("--latent-lora-lr",),
     )
     wise_ft_alpha: float = option(
         1.0,
@@ -140,6 +173,14 @@ class OptimConfig:
     batch_size: int = option(
         128, help="Pairs a step, of all processes together; a batch's other pairs are the negatives.", minimum=2, panel=OPTIMISATION
     )
+    batch_sampler: str = option(
+        "random",
+        help="Which pairs meet in a batch: any (`random`), or from the second epoch on those that the model takes for one another "
+        "(`nearest`), as hard negatives of each other.",
+        choices=("random", "nearest"),
+        panel=OPTIMISATION,
+    )
+    neighbors: int = option(7, help="With --batch-sampler nearest: how many near pairs each takes along.", minimum=1, panel=OPTIMISATION)
     max_steps: int | None = option(None, help="Stop after this many steps.", default_text="all epochs", minimum=1, panel=OPTIMISATION)
     learning_rate: float | None = option(
         None,

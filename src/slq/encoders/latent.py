@@ -23,7 +23,8 @@ from slq.encoders.reuse import Prefetched, PrefixReuse
 from slq.errors import AdapterError, InputError
 from slq.io.hub import snapshot
 from slq.io.outputs import OutputFolder
-from slq.models import FrozenModel, ItemKV, PreparedBatch, stack_kv
+from slq.io.provenance import parameter_hash
+from slq.models import FrozenModel, ItemKV, LatentLora, PreparedBatch, stack_kv
 from slq.models.batching import LONGEST_CACHED_BESIDE_SHORTEST, SMALL_PASS, length_buckets, max_tokens_that_fit
 from slq.pooling import create_pooling, pool, poolings
 from slq.registry import unknown_name
@@ -43,6 +44,7 @@ class LatentEncoder(Encoder):
             a quarter of the device's memory holds.
 
     Raises:
+        AdapterError: if the latent queries bring matrices for layers that the model does not have.
         InputError: if no pooling has the name that the latent queries give.
         PluginError: if it comes from a plugin that cannot be used.
     """
@@ -60,6 +62,8 @@ class LatentEncoder(Encoder):
     ):
         self.model = model
         self.queries = queries.to(model.device)
+        if queries.lora is not None:
+            queries.lora.check(model.model)
         self.pooling = create_pooling(queries.pooling)
         self.prefix_caching = prefix_caching and model.supports_two_pass
         self.cache = cache if self.prefix_caching and model.supports_kv_cache else None
@@ -129,12 +133,15 @@ class LatentEncoder(Encoder):
         """Hash of the latent queries, of how they are read, and of the base model: equal fingerprints, comparable embeddings."""
         digest = hashlib.sha256(self.queries.latents.detach().cpu().numpy().tobytes())
         digest.update(repr(sorted(self.queries.config.items())).encode())
+        if self.queries.lora is not None:
+            digest.update(f"lora {self.queries.lora.scale} {parameter_hash(self.queries.lora)}".encode())
         digest.update(json.dumps(content_of(self.model), sort_keys=True).encode())
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
         """What a result was made with: `kind`, and what the latent queries' states are."""
-        return {"kind": self.kind, "num_latents": self.queries.num_latents, **self.queries.config}
+        lora = {} if self.queries.lora is None else {"latent_lora": self.queries.lora.config}
+        return {"kind": self.kind, "num_latents": self.queries.num_latents, **self.queries.config, **lora}
 
     # --- encoding ---------------------------------------------------------------------------------------------------------
 
@@ -184,14 +191,19 @@ class LatentEncoder(Encoder):
 
     def _decode(self, given: tuple[list[ItemKV], Tensor]) -> Tensor:
         prefixes, has_image_B = given
-        return self.model.decode_latents(stack_kv(prefixes, self.model.device), self.queries.of(has_image_B), self.queries.hidden_state)
+        return self.model.decode_latents(stack_kv(prefixes, self.model.device), self.queries.of(has_image_B), *self._how)
 
     def states_of(self, prepared: PreparedBatch) -> Tensor:
         """States of the latent queries (B, N, D), without the cache: in two passes, or on the reference path; see `Encoder.states_of`."""
         latents = self.queries.of(self.model.has_image(prepared))
         if self.prefix_caching:
-            return self.model.decode_latents(self.model.prefill(prepared), latents, self.queries.hidden_state)
-        return self.model.forward_reference(prepared, latents, self.queries.hidden_state)
+            return self.model.decode_latents(self.model.prefill(prepared), latents, *self._how)
+        return self.model.forward_reference(prepared, latents, *self._how)
+
+    @property
+    def _how(self) -> tuple[str, LatentLora | None]:
+        """Which states are read, and what is added where the latent queries stand."""
+        return self.queries.hidden_state, self.queries.lora
 
     # --- prefixes ---------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from slq import compat  # noqa: F401  (before anything of transformers)
 from slq.models.frozen import FrozenModel
 from slq.models.identity import ModelIdentity, check_identity
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch, stack_kv
+from slq.models.latent_lora import LatentLora
 from slq.models.loading import MINIATURE, load_model
 from slq.models.prefetch import default_num_workers, prefetch_batches
 from slq.models.preprocessing import Preprocessing
@@ -13,6 +14,7 @@ __all__ = [
     "MINIATURE",
     "FrozenModel",
     "ItemKV",
+    "LatentLora",
     "ModelIdentity",
     "PrefixKV",
     "PreparedBatch",

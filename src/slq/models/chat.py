@@ -21,20 +21,24 @@ RERANK_QUESTION = "Query: {query}\nCandidate: {candidate}\nDoes the candidate ma
 
 
 @torch.no_grad()
-def generate(model: FrozenModel, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32) -> list[str]:
-    """Greedy answers to chat conversations.
+def generate(
+    model: FrozenModel, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32, temperature: float = 0.0
+) -> list[str]:
+    """Answers to chat conversations.
 
     Args:
         model: the frozen model.
         conversations: each a list of messages, as transformers' chat templates take them; `FrozenModel.message` makes one of an item.
         max_new_tokens: where an answer ends at the latest.
+        temperature: 0 for the most likely token at each step; above, tokens are drawn with torch's random numbers.
 
     Returns:
         One answer a conversation, without control tokens and surrounding white space.
     """
     inputs = model.prepare_messages(conversations).to(model.device).inputs
     with model.lock:
-        tokens = model.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        drawn = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        tokens = model.model.generate(**inputs, max_new_tokens=max_new_tokens, **drawn)
     answers = tokens[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in model.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -30,12 +29,12 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from slq.errors import ModelError
 from slq.io.provenance import parameter_hash
 from slq.models import attention, chat, packing, vision
 from slq.models.families import Family
 from slq.models.identity import UNKNOWN, identify
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch
+from slq.models.passes import Lora, latents_in_place_of_filler, lora_at_latents, read_states
 from slq.models.preprocessing import Preprocessing
 from slq.models.processor import ItemProcessor
 from slq.models.vision import VisionFeatures
@@ -234,13 +233,15 @@ class FrozenModel:
         return [found[i] for i in range(len(items))]
 
     @_exclusive
-    def decode_latents(self, prefix: PrefixKV, latents: Tensor, hidden_state: str = "final") -> Tensor:
-        """Run the latent queries over a prefix; the gradient flows to the latents alone.
+    def decode_latents(self, prefix: PrefixKV, latents: Tensor, hidden_state: str = "final", lora: Lora = None) -> Tensor:
+        """Run the latent queries over a prefix; the gradient flows to the latents, and to the matrices of `lora`, alone.
 
         Args:
             prefix: read, never changed.
             latents: (N, D), the same for every item, or (B, N, D).
             hidden_state: `final`, or `pre_mlp`: what the last layer's attention gives, its MLP left out (FreeRet).
+            lora: what is added to linear layers at the latent queries' positions: the same for every item, or a list of one for each,
+                None for an item without.
 
         Returns:
             Final-normed states of the latent queries (B, N, D); the values of `forward_reference` (float32: within 1e-5).
@@ -248,7 +249,7 @@ class FrozenModel:
         batch, count = len(prefix), latents.shape[-2]
         mask = torch.cat([prefix.mask, prefix.mask.new_ones(batch, count)], dim=1)  # over the prefix too, (B, T+N)
         positions = prefix.next_position[..., None] + torch.arange(count, device=self.device)
-        with self._reading(hidden_state):
+        with read_states(self.model, hidden_state), lora_at_latents(self.model, lora, count):
             output = self.model.base_model(
                 inputs_embeds=latents.to(self.model.dtype).expand(batch, -1, -1),
                 attention_mask=mask,
@@ -265,6 +266,7 @@ class FrozenModel:
         prepared: PreparedBatch,
         latents: Tensor,
         hidden_state: str = "final",
+        lora: Lora = None,
         images: Sequence[VisionFeatures | None] | None = None,
     ) -> Tensor:
         """Run items and latent queries in one pass: the reference path that the two-pass forward is tested against.
@@ -273,6 +275,7 @@ class FrozenModel:
             prepared: what `prepare` gave.
             latents: (N, D) or (B, N, D), appended to the items' tokens.
             hidden_state: as for `decode_latents`.
+            lora: as for `decode_latents`.
             images: as for `prefill`.
 
         Returns:
@@ -281,8 +284,10 @@ class FrozenModel:
         count = latents.shape[-2]
         inputs = _extend(prepared.to(self.device).inputs, count, self._filler)
         positions = self._positions(inputs)
-        with self._latents_in_place_of_filler(latents), self._reading(hidden_state):
-            output = self.model.base_model(**self._with_features(inputs, images), position_ids=positions, use_cache=False)
+        given = self._with_features(inputs, images)
+        at_latents = lora_at_latents(self.model, lora, count)
+        with latents_in_place_of_filler(self.embedding, latents), read_states(self.model, hidden_state), at_latents:
+            output = self.model.base_model(**given, position_ids=positions, use_cache=False)
         return output.last_hidden_state[:, -count:]
 
     @_exclusive
@@ -324,9 +329,11 @@ class FrozenModel:
 
     # --- chat -------------------------------------------------------------------------------------------------------------
 
-    def generate(self, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32) -> list[str]:
-        """The model's own greedy answers to chat conversations; see `chat.generate`."""
-        return chat.generate(self, conversations, max_new_tokens)
+    def generate(
+        self, conversations: Sequence[Sequence[Mapping[str, Any]]], max_new_tokens: int = 32, temperature: float = 0.0
+    ) -> list[str]:
+        """The model's own answers to chat conversations; see `chat.generate`."""
+        return chat.generate(self, conversations, max_new_tokens, temperature)
 
     def score(self, query: Item, candidates: Sequence[Item], question: str = chat.RERANK_QUESTION, batch_size: int = 8) -> list[float]:
         """How likely the model is to say yes when asked whether each candidate matches the query; see `chat.score`."""
@@ -355,35 +362,6 @@ class FrozenModel:
             return inputs
         others = {name: value for name, value in inputs.items() if name not in vision.PIXELS}
         return others | {"mm_encoder_outputs": vision.as_inputs(given, self.device)}
-
-    @contextmanager
-    def _reading(self, hidden_state: str) -> Iterator[None]:
-        """Leave out the last layer's MLP for `pre_mlp`: it adds nothing then, and the final norm sees what attention gave."""
-        if hidden_state == "final":
-            yield
-            return
-        last = self.model.get_decoder().layers[-1]
-        if not hasattr(last, "mlp"):
-            raise ModelError(f"The last layer of a {self.model.config.model_type} model has no `mlp` to leave out: read `final` states.")
-        handle = last.mlp.register_forward_hook(lambda _module, _inputs, output: torch.zeros_like(output))
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def _latents_in_place_of_filler(self, latents: Tensor) -> Iterator[None]:
-        """Replace the embeddings of the last N tokens, out of place, so that gradients reach the latents."""
-
-        def replace_last(_module: Any, _inputs: Any, embedded_BTD: Tensor) -> Tensor:
-            own = embedded_BTD[:, : -latents.shape[-2]]
-            return torch.cat([own, latents.to(own.dtype).expand(len(own), -1, -1)], dim=1)
-
-        handle = self.embedding.register_forward_hook(replace_last)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 def _extend(inputs: dict[str, Tensor], count: int, filler: int) -> dict[str, Tensor]:

@@ -6,12 +6,13 @@ Shapes: B queries, C candidates.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from slq.training.facts import FactBatch, Facts
 from slq.types import Item, Pair
 
 
@@ -23,20 +24,22 @@ class ContrastiveBatch:
         queries: B items.
         candidates: C items, positives first, then hard negatives; no content twice.
         positives: (B, C) bool.
+        facts: what is learned beside them; None without.
     """
 
     queries: tuple[Item, ...]
     candidates: tuple[Item, ...]
     positives: Tensor
+    facts: FactBatch | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """Queries, then candidates."""
-        return self.queries + self.candidates
+        """Queries, then candidates, then facts."""
+        return self.queries + self.candidates + (self.facts.items if self.facts else ())
 
 
 class Batches:
-    """Every pair once an epoch, in an order that depends on seed and epoch alone.
+    """Every pair once an epoch, in a random order that depends on seed and epoch alone, or by the nearness of pairs at the time.
 
     Items are told apart by content: where two images share a caption, it counts as a positive of both, not as a negative of either.
 
@@ -45,10 +48,28 @@ class Batches:
         batch_size: pairs a step; the last step of an epoch may have fewer, but at least two.
         positives_per_query: positives drawn for each pair and step.
         seed: of the order and of what is drawn.
+        facts: what is learned beside the pairs.
+        facts_per_step: how many of them a step has.
+
+    Attributes:
+        arrange: called at the beginning of every epoch but the first with random numbers for it, gives the order of the pairs; None: the
+            order is random.
+        arranged: the newest order that `arrange` gave, by its epoch.
     """
 
-    def __init__(self, pairs: Sequence[Pair], batch_size: int, positives_per_query: int, seed: int):
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        batch_size: int,
+        positives_per_query: int,
+        seed: int,
+        facts: Facts | None = None,
+        facts_per_step: int = 64,
+    ):
         self.pairs, self.batch_size, self.positives_per_query, self.seed = pairs, batch_size, positives_per_query, seed
+        self.facts, self.facts_per_step = facts, facts_per_step
+        self.arrange: Callable[[random.Random], list[int]] | None = None
+        self.arranged: dict[int, list[int]] = {}
         self.positives_of: dict[str, set[str]] = {}
         for pair in pairs:
             self.positives_of.setdefault(pair.query.content_hash, set()).update(item.content_hash for item in pair.positives)
@@ -72,10 +93,19 @@ class Batches:
         while start < stop:
             epoch, inside = divmod(start, self.steps_per_epoch)
             count = min(self.steps_per_epoch - inside, stop - start)
-            order = list(range(len(self.pairs)))
-            random.Random(f"{self.seed} {epoch}").shuffle(order)
+            order = self._order(epoch)
             yield [self._batch(order, epoch, step) for step in range(inside, inside + count)]
             start += count
+
+    def _order(self, epoch: int) -> list[int]:
+        rng = random.Random(f"{self.seed} {epoch}")
+        if self.arrange is None or epoch == 0:  # what has learned nothing yet knows no neighbours
+            order = list(range(len(self.pairs)))
+            rng.shuffle(order)
+            return order
+        if epoch not in self.arranged:
+            self.arranged = {epoch: self.arrange(rng)}
+        return self.arranged[epoch]
 
     def _batch(self, order: Sequence[int], epoch: int, step: int) -> ContrastiveBatch:
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
@@ -91,4 +121,6 @@ class Batches:
                 candidates.setdefault(item.content_hash, item)
         queries = {pair.query.content_hash: pair.query for pair in pairs}
         positives = torch.tensor([[key in self.positives_of[query] for key in candidates] for query in queries])
-        return ContrastiveBatch(tuple(queries.values()), tuple(candidates.values()), positives)
+        items = (*queries.values(), *candidates.values())
+        facts = self.facts.draw(items, self.facts_per_step, rng) if self.facts else None
+        return ContrastiveBatch(tuple(queries.values()), tuple(candidates.values()), positives, facts)

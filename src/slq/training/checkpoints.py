@@ -16,19 +16,27 @@ from slq.config import TrainConfig
 from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
 from slq.errors import ResumeMismatchError
-from slq.io.files import map_os_errors
+from slq.io.files import map_os_errors, write_json
 from slq.models import FrozenModel
+from slq.training.batches import Batches
+from slq.training.facts import Facts
 from slq.types import Pair
 
 RUN_FILE = "run.json"
 PATTERN = "checkpoint-" + 7 * "[0-9]"
 _NAME = re.compile(PATTERN)
 _LENGTH = ("epochs", "max_steps")  # may grow: a run can be trained for longer
-_DATA = {"pairs_sha256": "training pairs", "validation_sha256": "validation pairs"}
+ORDER_FILE = "order.json"  # of an epoch's pairs, where it follows from weights that later steps have changed
+_DATA = {"pairs_sha256": "training pairs", "validation_sha256": "validation pairs", "facts_sha256": "facts"}
 
 
 def run_record(
-    config: TrainConfig, model: FrozenModel, pairs: Sequence[Pair], validation_pairs: Sequence[Pair], start: Encoder | None = None
+    config: TrainConfig,
+    model: FrozenModel,
+    pairs: Sequence[Pair],
+    validation_pairs: Sequence[Pair],
+    start: Encoder | None = None,
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """What decides the weights of a run, ready for JSON: options, base model, and the content of the pairs.
 
@@ -38,6 +46,7 @@ def run_record(
         pairs: training pairs, in the order in which batches are drawn from them.
         validation_pairs: what the run is validated on.
         start: what it begins with; None begins anew.
+        facts: what is learned beside the pairs.
     """
     hashes = [_pair_sha256(pair) for pair in pairs]
     return {
@@ -48,6 +57,7 @@ def run_record(
         "pairs_sha256": _sha256(sorted(hashes)),
         "pairs_order_sha256": _sha256(hashes),
         "validation_sha256": _sha256(map(_pair_sha256, validation_pairs)),
+        "facts_sha256": None if facts is None else facts.sha256,
     }
 
 
@@ -67,8 +77,8 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
     before = json.loads(file.read_text(encoding="utf-8"))
     plain = json.loads(json.dumps(record))
     for name, value in plain.items():
-        if name in _LENGTH or before.get(name, value) == value:  # an option that the run did not know yet had its default
-            continue
+        if name in _LENGTH or before.get(name, None if name == "facts_sha256" else value) == value:
+            continue  # an option that the run did not know yet had its default, and there were no facts
         if name in _DATA:
             what = f"the {_DATA[name]} are others than before"
         elif name == "start":
@@ -95,22 +105,28 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
 
 
-def load_newest(accelerator: Accelerator, folder: Path) -> int:
-    """Load the newest checkpoint of a run into what the accelerator has prepared; the steps it has done, 0 without one.
+def load_newest(accelerator: Accelerator, folder: Path, batches: Batches) -> int:
+    """Load the newest checkpoint of a run into what the accelerator has prepared, and the order of its epoch into the batches.
 
     Args:
         accelerator: which has prepared what is loaded.
         folder: of the run.
+        batches: of the run.
+
+    Returns:
+        The steps it has done, 0 without one.
     """
     checkpoint = newest(folder)
     if checkpoint is None:
         return 0
     accelerator.load_state(str(checkpoint))
+    if (order := checkpoint / ORDER_FILE).exists():
+        batches.arranged = {int(epoch): pairs for epoch, pairs in json.loads(order.read_text(encoding="utf-8")).items()}
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
-def save(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Save weights, optimiser, schedule and random states as `checkpoint-<step>`; older ones go once this one is whole.
+def save(accelerator: Accelerator, folder: Path, step: int, batches: Batches) -> None:
+    """Save weights, optimiser, schedule, random states and the epoch's order as `checkpoint-<step>`; older ones go once this one is whole.
 
     Every process calls it, since each has random states of its own; the first one does the rest.
 
@@ -118,6 +134,7 @@ def save(accelerator: Accelerator, folder: Path, step: int) -> None:
         accelerator: which has prepared what is saved.
         folder: of the run.
         step: the number of steps done.
+        batches: whose order is saved, where it is not the random one.
 
     Raises:
         DiskFullError: if there is no room for it.
@@ -134,6 +151,8 @@ def save(accelerator: Accelerator, folder: Path, step: int) -> None:
             accelerator.save_state(str(partial))
             accelerator.wait_for_everyone()
             if main:
+                if batches.arranged:
+                    write_json(partial / ORDER_FILE, {str(epoch): pairs for epoch, pairs in batches.arranged.items()})
                 shutil.rmtree(target, ignore_errors=True)
                 partial.rename(target)
     finally:

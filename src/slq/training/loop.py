@@ -28,8 +28,10 @@ from slq.models import FrozenModel, default_num_workers
 from slq.training import checkpoints
 from slq.training.batches import Batches, ContrastiveBatch
 from slq.training.distributed import shard
+from slq.training.facts import Facts
 from slq.training.log import LOG_FILE, TRACKERS, TrainingLog, check_trackers
 from slq.training.methods import Trainable
+from slq.training.neighbors import arrange
 from slq.training.optim import MAX_GRAD_NORM, create_optimizer, refresh_learning_rate, warmup_of
 from slq.training.screening import Skipped, screen_pairs
 from slq.training.start import create_trainable, learning_rate, plugins_of
@@ -61,6 +63,7 @@ def train(
     recorded: Sequence[Any] = (),
     start: Encoder | None = None,
     command: str | None = None,
+    facts: Facts | None = None,
 ) -> Encoder:
     """Learn by `config.method` on pairs and save what was learned, beside `log.jsonl` and the newest checkpoint.
 
@@ -81,6 +84,7 @@ def train(
         recorded: configs that stand in `config.toml` before this one, such as the model's.
         start: what an earlier run has learned on the same model, to begin with; None begins anew.
         command: the command line, for the run's record.
+        facts: what is learned beside the pairs, with the weight that the options say.
 
     Returns:
         The encoder of what was learned: of latent queries, whose adapter `out` then holds, or a fine-tuned copy of the model.
@@ -107,10 +111,10 @@ def train(
     console.check_skipped([each.failure for each in skipped], len(_items(given)), config.max_skipped)
     if validation_pairs is None:
         pairs, validation_pairs = split_validation(pairs, config)
-    batches = Batches(pairs, config.batch_size, config.positives_per_query, config.seed)
+    batches = Batches(pairs, config.batch_size, config.positives_per_query, config.seed, facts, config.facts_per_step)
     if batches.steps_per_epoch == 0:
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
-    record = checkpoints.run_record(config, model, pairs, validation_pairs, start)
+    record = checkpoints.run_record(config, model, pairs, validation_pairs, start, facts)
     made_with = {"data": None if config.data is None else str(config.data), "command": command, "provenance": provenance(config.seed)}
     folder = _open_folder(accelerator, out, record, made_with, [*recorded, config], skipped, resume, overwrite)
     run = Run(accelerator, out, folder, config, batches, validation_pairs, start, record["pairs_sha256"], show)
@@ -198,10 +202,14 @@ def _learn(
         trainable.start_from(run.start)
     num_workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
     truncated = model.item_processor.num_truncated
-    _prefill(trainable, own(_items([*run.batches.pairs, *run.validation_pairs])), num_workers, run.show)
+    facts = run.batches.facts.texts if run.batches.facts else ()
+    _prefill(trainable, own([*_items([*run.batches.pairs, *run.validation_pairs]), *facts]), num_workers, run.show)
+    if config.batch_sampler == "nearest":
+        run.batches.arrange = partial(arrange, trainable, run.batches.pairs, config.neighbors, rank, processes)
     optimizer, schedule = create_optimizer(trainable, config, total)
-    network, optimizer, schedule = accelerator.prepare(ContrastiveStep(trainable, loss, rank, processes), optimizer, schedule)
-    start = checkpoints.load_newest(accelerator, run.out) if resume else 0
+    network = ContrastiveStep(trainable, loss, config.facts_weight, rank, processes)
+    network, optimizer, schedule = accelerator.prepare(network, optimizer, schedule)
+    start = checkpoints.load_newest(accelerator, run.out, run.batches) if resume else 0
     _check_longer(run, start)
     refresh_learning_rate(optimizer, schedule)
     if run.show:
@@ -225,7 +233,7 @@ def _learn(
             log.step(step, batch_loss.item(), trainable.temperature.item(), float(grad_norm), rate, len(batch.items), scores)
             stops = asked_to_stop()
             if stops or run.saves(step, stop_after):
-                checkpoints.save(accelerator, run.out, step)
+                checkpoints.save(accelerator, run.out, step, run.batches)
                 if run.folder:
                     run.folder.keep()
             after_step(step, total, trainable.encoder)

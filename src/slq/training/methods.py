@@ -23,10 +23,13 @@ from slq.encoders.finetuned import FineTunedModel
 from slq.encoders.latent import LatentEncoder
 from slq.encoders.reuse import Prefetched
 from slq.errors import InputError
-from slq.models import FrozenModel
+from slq.models import FrozenModel, LatentLora
 from slq.registry import Registry
 from slq.types import Item
 
+# Beside latent LoRA: of the temperature's logarithm, which has no size that a rate would have to go with; and of the matrices, 0.01 at the
+# miniature's hidden size, chosen on validation images, and less with wider layers.
+TEMPERATURE_LR, LORA_LR_TIMES_DIM = 0.02, 2.56
 LR_FRACTION_OF_INIT_RMS = 0.1  # of latent queries: their learning rate is this fraction of the size of their values at the start
 
 
@@ -150,10 +153,11 @@ class LatentTrainable(Trainable):
 
     encoder: LatentEncoder
 
-    def __init__(self, encoder: LatentEncoder):
+    def __init__(self, encoder: LatentEncoder, lora_learning_rate: float | None = None):
         super().__init__()
         self.encoder = encoder
         self.queries = encoder.queries
+        self._lora_learning_rate = lora_learning_rate or LORA_LR_TIMES_DIM / encoder.model.dim
         self._start = encoder.queries.latents.detach().clone()
 
     @property
@@ -173,8 +177,18 @@ class LatentTrainable(Trainable):
         """Begin with the latent queries and the temperature of an adapter; see `Trainable.start_from`."""
         if not isinstance(learned, LatentEncoder):
             raise InputError(f"Latent queries cannot begin at {learned.kind}: name an adapter of latent queries, or the base model.")
-        self.queries.load_state_dict(learned.queries.state_dict())
+        self.queries.load_state_dict(learned.queries.state_dict(), strict=self.queries.lora is None or learned.queries.lora is not None)
         self._start = self.queries.latents.detach().clone()
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Latent queries and temperature at the chosen rate; beside latent LoRA, each at its own; see `Trainable.parameter_groups`."""
+        if self.queries.lora is None:
+            return super().parameter_groups(learning_rate)
+        return [
+            {"params": [self.queries.latents], "lr": learning_rate},
+            {"params": [self.queries.log_temperature], "lr": TEMPERATURE_LR},
+            {"params": list(self.queries.lora.parameters()), "lr": self._lora_learning_rate},
+        ]
 
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
         """Cache the items' prefixes, and say how many; see `Trainable.prefill`."""
@@ -202,7 +216,8 @@ class LatentMethod:
         """Initialised latent queries with an empty cache; see `Method.create`."""
         cache = kv_cache(config, model.device) if config.prefix_caching else None
         queries = fresh_queries(model, config)
-        return LatentTrainable(LatentEncoder(model, queries, cache, config.prefix_caching, mini_batch_tokens=config.mini_batch_tokens))
+        encoder = LatentEncoder(model, queries, cache, config.prefix_caching, mini_batch_tokens=config.mini_batch_tokens)
+        return LatentTrainable(encoder, config.latent_lora_learning_rate)
 
     def load(self, folder: Path, model: FrozenModel | None = None, **loading: Any) -> LatentEncoder:
         """The adapter in a folder; see `Method.load`."""
@@ -293,17 +308,20 @@ def fresh_queries(model: FrozenModel, config: TrainConfig) -> LatentQueries:
         model: the base model.
         config: the run's options.
     """
+    generator = torch.Generator().manual_seed(config.seed)
+    rank, alpha, targets = config.latent_lora_rank, config.latent_lora_alpha, config.latent_lora_targets
     return LatentQueries.create(
         config.num_latents,
         model.dim,
         config.init,
         model.prompt_embeddings() if config.init == "prompt" else None,
-        torch.Generator().manual_seed(config.seed),
+        generator,
         generation_prompt=config.add_generation_prompt,
         pooling=config.pooling,
         hidden_state=config.hidden_state,
         modality_specific=config.modality_specific,
         multi_vector_sizes=config.multi_vector_sizes,
+        lora=LatentLora.create(model.model, rank, alpha, targets, generator) if rank else None,
     )
 
 

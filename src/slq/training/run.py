@@ -20,6 +20,7 @@ from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel
 from slq.training.loop import train as train_on_pairs
 from slq.training.start import going_on_from
+from slq.training.telling import read_facts
 from slq.types import Pair
 
 LEAKAGE_FILE = "leakage.json"
@@ -91,6 +92,7 @@ def _train(
         pairs = read_pairs(config.data, **config.reading)
         console.list_failures(pairs.failures)
         console.check_skipped(pairs.failures, pairs.num_rows, config.max_skipped)
+    facts = None if config.facts is None else read_facts(config.facts)
     leakages = _warn_of_overlap(pairs, config)
     recorded: list[Any] = []
     start = None
@@ -115,6 +117,7 @@ def _train(
         recorded=recorded,
         start=start,
         command=command,
+        facts=facts,
     )
 
 

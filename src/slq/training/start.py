@@ -85,6 +85,11 @@ def going_on_from(learned: Encoder, name: str, config: TrainConfig) -> TrainConf
         queries = learned.queries
         own = {"method": "latents", "num_latents": queries.num_latents, **queries.config}
         own["add_generation_prompt"] = own.pop("generation_prompt")
+        if queries.lora is not None:
+            own |= {"latent_lora_rank": queries.lora.rank, "latent_lora_alpha": queries.lora.alpha}
+            own["latent_lora_targets"] = tuple(learned.training.get("latent_lora_targets", config.latent_lora_targets))
+            if config.wise_ft_alpha < 1:
+                raise ConfigError(f"wise_ft_alpha goes back to matrices that add nothing, and {name} has some already: leave it out.")
         own["init"] = learned.training.get("init", config.init)  # by which the learning rate is chosen where none is given
     elif isinstance(learned, FineTunedModel):
         own = {"method": learned.method, **{key: learned.training[key] for key in ("lora_rank", "lora_alpha", "train_vision_encoder")}}
