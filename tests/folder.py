@@ -40,6 +40,7 @@ class Folder:
     def parquet(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
         arrow = pytest.importorskip("pyarrow")
         parquet = pytest.importorskip("pyarrow.parquet")
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(arrow.Table.from_pylist(list(rows)), self.path / name)
         return self.path / name
 

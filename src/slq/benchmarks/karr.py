@@ -14,13 +14,13 @@ from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.coco import IMAGE_PROMPT, TEXT_PROMPT
 from slq.benchmarks.files import digest, good_rows
 from slq.benchmarks.images import Images, corpus_of, images_of_cells, prompted
+from slq.data.judgements import QRELS_SUFFIXES, read_qrels, relevance_of
 from slq.data.retrieval import RetrievalSet
 from slq.data.tables import TABLE_SUFFIXES, Row
 from slq.errors import DataError
 from slq.types import Item
 
 NAMES = ("karr", "test", "data", "captions")
-COLUMNS = ("query-id", "corpus-id", "score")
 
 
 @dataclass
@@ -114,7 +114,7 @@ def _add(queries: Queries, row: Row, image_id: str, where: str) -> None:
 
 
 def _qrels_files(data: Path) -> list[Path]:
-    found = sorted((data / "qrels").glob("*.tsv"))
+    found = sorted(file for file in (data / "qrels").glob("*") if file.suffix.lower() in QRELS_SUFFIXES)
     chosen = [file for file in found if file.stem == "test"] or found
     if len(chosen) > 1:
         raise DataError(f"{data / 'qrels'} holds {' and '.join(file.name for file in chosen)}; name the one to read test.tsv")
@@ -124,16 +124,11 @@ def _qrels_files(data: Path) -> list[Path]:
 def _judged(data: Path, queries: Queries, images: Images) -> dict[str, dict[str, int]]:
     judged: dict[str, dict[str, int]] = {}
     for file in _qrels_files(data):
-        for where, row in good_rows(file):
-            if not set(COLUMNS) <= row.keys():
-                raise DataError(f"{file} has the header {', '.join(row)}; its first line must be {' '.join(COLUMNS)}, tab-separated")
-            query_id, image_id, score = (str(row[name]) for name in COLUMNS)
+        for where, query_id, image_id, score in read_qrels(file):
             for id_, known in ((query_id, queries.texts), (image_id, images.paths)):
                 if id_ not in known:
                     raise DataError(f"{where}: the id {id_!r} is not in the table; add it or remove the line")
-            if not score.lstrip("-").isdecimal():
-                raise DataError(f"{where}: the score {score!r} is not a whole number; correct it")
-            judged.setdefault(query_id, {})[image_id] = max(0, int(score))
+            judged.setdefault(query_id, {})[image_id] = relevance_of(score, where)
     if not judged:
         return {id_: {own: 1} for id_, own in queries.images.items()}
     for id_ in queries.texts:

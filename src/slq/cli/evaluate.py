@@ -103,7 +103,7 @@ def _read(config: EvalConfig) -> _Scored:
     if config.benchmark is None:
         if config.data is None:
             raise ConfigError("There is nothing to score: name your own DATA, or a public benchmark with --benchmark.")
-        read = read_retrieval_data(config.data, config.split, **config.reading)
+        read = read_retrieval_data(config.data, config.split, exclude_self=config.exclude_self, **config.reading)
         console.check_skipped(read.failures, read.num_rows, config.max_skipped)
         return _Scored([read] if isinstance(read, RetrievalSet) else bidirectional_sets(read))
     from slq.benchmarks import benchmarks, load_benchmark
@@ -163,6 +163,8 @@ def _show(evaluations: Sequence[Evaluation], averages: Mapping[str, Any], benchm
     shown = [(title, each) for one in evaluations for title, each in ((one.name, one), ("  equal images folded", one.folded)) if each]
     console.table(["set", *names], [[title, *[_with_interval(each, name) for name in names]] for title, each in shown])
     for one in evaluations:
+        for note in one.notes:
+            console.result(f"{one.name}: {note}.")
         if one.equal_images:
             console.result(
                 f"{one.name}: {one.equal_images} candidates or queries show the very image of another, which nothing can tell apart; "

@@ -64,6 +64,13 @@ class EvalConfig(ReadingConfig):
     )
     data_revision: str | None = option(None, help="Commit of the benchmark's data on the hub.", default_text="the newest", panel=DATA)
     split: str = option("test", help="Split of a BEIR folder (qrels/SPLIT.tsv), without --benchmark.", panel=DATA)
+    exclude_self: str = option(
+        "id",
+        help="What a query of a BEIR folder that stands in the corpus itself does not find: the candidate of its `id`, also those of equal "
+        "`content`, or `no`, it does. Answers stay.",
+        choices=("id", "content", "no"),
+        panel=DATA,
+    )
     baseline: str | None = option(
         None,
         help="For a base model, what of its states is the embedding; `one_word` asks for the item in one word first (E5-V).",
@@ -117,6 +124,8 @@ class EvalConfig(ReadingConfig):
             for name in ("variant", "prompts", "data_revision", "submission"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"{name} belongs to a benchmark: name one with --benchmark.")
+        elif self.exclude_self != "id":
+            raise ConfigError("exclude_self is for data of your own: a benchmark's protocol says what a query may find.")
         elif named := [name for name, value in self.reading.items() if value]:
             raise ConfigError(f"{', '.join(named)}: a benchmark's files are read as they are published; leave it out, or --benchmark.")
 

@@ -33,6 +33,7 @@ class RetrievalSet:
         clusters: query id -> the image or whatever else it shares with queries that are found or missed with it, such as the captions of
             one image.
         added: query id -> the same query in other words, whose states are added to its own before they are brought to length 1.
+        notes: what must be told beside the scores.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RetrievalSet:
     depths: tuple[int, ...] = (1, 5, 10)
     clusters: Mapping[str, str] = field(default_factory=dict)
     added: Mapping[str, Item] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def encoded_queries(self) -> dict[str, Item | tuple[Item, Item]]:

@@ -60,13 +60,18 @@ class ImageRoot:
         """The file of an image that a cell holds; the image itself is not opened.
 
         Args:
-            value: what the cell holds, in any form that `slq.types.images.as_image` takes. An image whose content stands in it becomes a
-                file in the user's cache folder, so that no more images than those of one batch are in memory; equal ones share a file.
+            value: what the cell holds, in any form that `slq.types.images.as_image` takes, or a list of one. An image whose content stands
+                in it becomes a file in the user's cache folder, so that no more images than those of one batch are in memory; equal ones
+                share a file.
 
         Raises:
-            ImageError: if it holds no image, no such file exists, or it lies outside of the bound.
+            ImageError: if it holds no image, or several, no such file exists, or it lies outside of the bound.
             OutputError: if the cache folder cannot be written.
         """
+        if isinstance(value, (list, tuple)) and value and all(isinstance(each, (str, bytes, Mapping)) for each in value):
+            if len(value) > 1:
+                raise ImageError(f"an item has {len(value)} images, and one is encoded an item; join them into one, or give each an item")
+            value = value[0]
         image = as_image(value)
         if isinstance(image, Path):
             return self.check(self.folder / image)

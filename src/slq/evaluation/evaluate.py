@@ -67,6 +67,7 @@ class Evaluation:
         depths: the k of hit@k and recall@k.
         equal_images: how many candidates and queries show the very image of another, byte for byte.
         folded: the scores where equal images are one, if there are any.
+        notes: what must be told beside the scores, as the set says.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Evaluation:
     depths: tuple[int, ...] = (1, 5, 10)
     equal_images: int = 0
     folded: Evaluation | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def query_ids(self) -> tuple[str, ...]:
@@ -222,7 +224,8 @@ def _evaluation(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, t
         for category, queries in sorted(categories.items())
         if any(query.ranks for query in queries)  # without any relevant candidate there is nothing to score
     }
-    whole = Evaluation(one.name, scores_over(results, one.depths), tuple(results), one.failures + failures, scored, one.depths)
+    metrics = scores_over(results, one.depths)
+    whole = Evaluation(one.name, metrics, tuple(results), one.failures + failures, scored, one.depths, notes=one.notes)
     if (found := fold_equal_images(one)) is None:
         return whole
     folded, less = found

@@ -175,6 +175,7 @@ def _of_set(one: Evaluation) -> dict[str, Any]:
         "ci95": _listed(one.ci95),
         **({"by_category": categories} if categories else {}),
         **({"equal_images": folded} if folded else {}),
+        **({"notes": list(one.notes)} if one.notes else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
     }
 

@@ -123,7 +123,7 @@ def test_what_is_wrong_with_the_files_is_said(karr):
         load_benchmark("karr", karr)
     (karr / "qrels/extra.tsv").unlink()
     (karr / "qrels/dev.tsv").write_text("a\tb\nc\td\n")
-    with pytest.raises(DataError, match="has the header a, b; its first line must be query-id corpus-id score"):
+    with pytest.raises(DataError, match="begins with 'a b'; a line must be query-id corpus-id score"):
         load_benchmark("karr", karr)
     (karr / "karr.csv").write_text("image,text\n")
     with pytest.raises(DataError, match=r"holds karr.jsonl and karr.csv; keep the one to read"):
