@@ -141,7 +141,7 @@ def list_failures(failures: Sequence[Failure], heading: str = "item(s) skipped:"
 
 
 def check_skipped(failures: Sequence[Failure], total: int, max_skipped: float) -> None:
-    """Stop if too many items were skipped.
+    """Stop if too many items were skipped, or all of them, whatever fraction is allowed.
 
     Args:
         failures: those items, with reasons.
@@ -149,8 +149,10 @@ def check_skipped(failures: Sequence[Failure], total: int, max_skipped: float) -
         max_skipped: the fraction of them that may be skipped.
 
     Raises:
-        DataError: if more were.
+        DataError: if more were, or none is left.
     """
+    if failures and len(failures) >= total:
+        raise DataError(f"None of {total:,} items can be used; the first is {shorten(failures[0], 400)}")
     if len(failures) > max_skipped * total:
         count, first = f"{len(failures):,} of {total:,} items", shorten(failures[0], 400)
         raise DataError(f"{count} cannot be used, more than the fraction {max_skipped:g} of --max-skipped; the first is {first}")

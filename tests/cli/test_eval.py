@@ -218,6 +218,7 @@ def test_a_hidden_split_is_ranked_and_written_for_its_server(tmp_path):
     assert set(subset["7"]) < {f"test1-{number}" for number in range(1, 6)} and len(subset["7"]) == 3
     assert "cirr_recall.json" in shown and "cirr_recall_subset.json" in shown
     assert "--submission" in refused(*command)
+    assert "holds something" in refused(*command, "--submission", tmp_path / "out")
 
 
 def test_there_is_something_to_submit_only_where_judgements_are_hidden(tiny_world, tmp_path):

@@ -19,7 +19,7 @@ from slq.errors import InputError
 from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel
 from slq.training import TrainConfig, train
-from slq.training.mining import items_of, mine
+from slq.training.mining import DIRECTIONS, items_of, mine, reversed_pairs
 from slq.types import Item, Pair
 
 
@@ -171,3 +171,23 @@ def test_command_refuses(mined, world, tmp_path):
     ):
         assert words in refused("mine", world, "--model", adapter, *arguments, "--device", "cpu")
     assert out.read_bytes() == written and list(tmp_path.iterdir()) == []
+
+
+def test_negatives_for_the_other_side(encoder, pairs):
+    """Each caption of an image is a query for images; one that two images share has both as positives."""
+    shared = [replace(pairs[0], positives=(*pairs[0].positives, pairs[1].positives[0])), *pairs[1:10]]
+    turned = reversed_pairs(shared)
+    assert keys(turned[2].positives) == [pairs[0].query.content_hash, pairs[1].query.content_hash]
+    forward, back, both = (mine(encoder, shared, 2, 0, -1, direction=way) for way in DIRECTIONS)
+    assert [pair.query for pair in back.pairs] == [pair.query for pair in turned]
+    assert all(item.image is not None for pair in back.pairs for item in pair.negatives)
+    assert both.pairs == (*forward.pairs, *back.pairs) and both.short == forward.short + back.short
+    for pair, negatives in zip(back.pairs, slow_negatives(encoder, turned, 2, 0, -1), strict=True):
+        assert keys(pair.negatives) == negatives
+    with pytest.raises(InputError, match="Unknown direction"):
+        mine(encoder, shared, direction="sideways")
+
+
+def test_mining_that_finds_nothing_is_a_failure(world, tmp_path):
+    said = invoke("mine", world / "captions.jsonl", "-o", tmp_path / "mined.jsonl", "--absolute-margin", 2, "--device", "cpu", code=1)
+    assert "got a negative, and nothing is written" in said.stderr and not (tmp_path / "mined.jsonl").exists()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slq import console
 from slq.cli.command import command, command_line
 from slq.config import EvalConfig, ModelConfig, PreprocessingConfig
-from slq.errors import ConfigError
+from slq.errors import ConfigError, OutputExistsError
 
 if TYPE_CHECKING:
     from slq.benchmarks.base import Submit
@@ -51,10 +52,8 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
     from slq.encoders.opening import is_adapter, open_encoder, tell_of_miniature
     from slq.evaluation import average_scores, dataset_sha256, evaluate, result_record
     from slq.io.files import write_json
-    from slq.io.outputs import check_output_file
 
-    if config.output:
-        check_output_file(config.output, [config.data, model.model, model.base_model], overwrite=config.overwrite)
+    _check_outputs(config, [config.data, model.model, model.base_model])
     with console.waiting("reading the data; what is rendered, unpacked or fetched is cached for the next time"):
         scored = _read(config)
     _check_submission(config, scored)
@@ -119,6 +118,18 @@ def _read(config: EvalConfig) -> _Scored:
     source = benchmarks.get(config.benchmark)
     depth = getattr(source, "submission_depth", 0)  # a plugin's benchmark need have no more than info and load
     return _Scored(loaded.sets, benchmark, loaded.averages, source.info.max_length, getattr(source, "submit", None), depth)
+
+
+def _check_outputs(config: EvalConfig, reads: Sequence[str | Path | None]) -> None:
+    """Refuse outputs that would replace something, before the work."""
+    from slq.io.outputs import check_output_file, check_reads
+
+    if config.output:
+        check_output_file(config.output, reads, overwrite=config.overwrite)
+    if config.submission is not None:
+        check_reads(config.submission, reads)
+        if config.submission.is_dir() and any(config.submission.iterdir()) and not config.overwrite:
+            raise OutputExistsError(f"{config.submission} holds something: choose another folder, or pass --overwrite to write into it.")
 
 
 def _check_submission(config: EvalConfig, scored: _Scored) -> None:

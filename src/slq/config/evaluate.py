@@ -232,7 +232,13 @@ class MiningConfig(ReadingConfig):
         affects_result=False,
         required=True,
     )
-    num_negatives: int = option(3, help="Negatives a pair, at most.", minimum=1, panel=SCORING)
+    direction: str = option(
+        "query_to_positive",
+        help="For which side negatives are found: the queries, the positives (each is then the query of a pair), or both.",
+        choices=("query_to_positive", "positive_to_query", "both"),
+        panel=SCORING,
+    )
+    num_negatives: int = option(3, help="Negatives of each query, at most.", minimum=1, panel=SCORING)
     range_min: int = option(0, help="How many of the highest-ranked candidates to skip.", minimum=0, panel=SCORING)
     absolute_margin: float = option(
         0.05, help="Skip candidates less than this below the weakest positive: they may well be matches.", panel=SCORING

@@ -18,6 +18,7 @@ from slq.errors import Failure, InputError
 from slq.types import Item, Pair, content_hash
 
 CELLS = 2**24  # scores held at once
+DIRECTIONS = ("query_to_positive", "positive_to_query", "both")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Mined:
     """What mining gave.
 
     Attributes:
-        pairs: with their mined negatives after those they had.
+        pairs: with their mined negatives after those they had; in the direction positive to query each positive is the query of a pair.
         failures: what was skipped.
         short: how many pairs got fewer negatives than were asked for.
     """
@@ -56,6 +57,7 @@ def mine(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] = lambda count: None,
     cells: int = CELLS,
+    direction: str = "query_to_positive",
 ) -> Mined:
     """Add hard negatives: the highest-ranked positives and negatives of all pairs that are not a query's own.
 
@@ -71,10 +73,13 @@ def mine(
         batch_size: see `Encoder.encode`.
         progress: called with the number of items just encoded; `items_of` says how many there are.
         cells: scores held at once.
+        direction: one of `DIRECTIONS`: negatives for the queries, for the positives, or for both, as pairs of their own.
 
     Raises:
         InputError: for options that cannot work.
     """
+    if direction not in DIRECTIONS:
+        raise InputError(f"Unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}.")
     if num_negatives < 1 or range_min < 0 or not -2 <= absolute_margin <= 2:
         given = f"{num_negatives}, {range_min} and {absolute_margin}"
         raise InputError(f"Mining needs num_negatives >= 1, range_min >= 0 and an absolute_margin between -2 and 2, not {given}.")
@@ -89,10 +94,28 @@ def mine(
         good = _without_bad(pair, found)
         if good is not None:
             usable.append(good)
-    mined = list(_mined(usable, found, num_negatives, range_min, absolute_margin, cells))
+    sides = [usable] if direction != "positive_to_query" else []
+    sides += [reversed_pairs(usable)] if direction != "query_to_positive" else []
+    mined = [negatives for side in sides for negatives in _mined(side, found, num_negatives, range_min, absolute_margin, cells)]
     short = sum(len(negatives) < num_negatives for negatives in mined)
-    with_negatives = [replace(pair, negatives=(*pair.negatives, *negatives)) for pair, negatives in zip(usable, mined, strict=True)]
+    both = zip((pair for side in sides for pair in side), mined, strict=True)
+    with_negatives = [replace(pair, negatives=(*pair.negatives, *negatives)) for pair, negatives in both]
     return Mined(tuple(with_negatives), tuple(dict.fromkeys(failures)), short)
+
+
+def reversed_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Each positive as a query, whose positives are all the queries that it answers; negatives are not known in this direction.
+
+    Args:
+        pairs: as they are.
+    """
+    queries: dict[str, dict[str, Item]] = {}
+    positives: dict[str, tuple[Item, str]] = {}
+    for pair in pairs:
+        for positive in pair.positives:
+            positives.setdefault(positive.content_hash, (positive, pair.source))
+            queries.setdefault(positive.content_hash, {}).setdefault(pair.query.content_hash, pair.query)
+    return [Pair(positive, tuple(queries[key].values()), source=source) for key, (positive, source) in positives.items()]
 
 
 def items_of(pairs: Sequence[Pair]) -> int:
