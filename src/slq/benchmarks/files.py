@@ -12,7 +12,6 @@ from typing import Any
 
 from slq.cache.records import RecordStore, bytes_codec
 from slq.data import tables
-from slq.data.images import IMAGE_SUFFIXES
 from slq.data.tables import Row, read_rows
 from slq.errors import DataError, InputError
 
@@ -171,14 +170,3 @@ def cached_file(kind: str, key: str, suffix: str, make: Callable[[], bytes]) -> 
 @lru_cache
 def _store(folder: Path, suffix: str) -> RecordStore[bytes]:
     return RecordStore(folder, bytes_codec(suffix), required=True)
-
-
-def cached_image(content: bytes, name: str = "") -> Path:
-    """The file of an image that came as bytes, encoded as it was; equal bytes share a file.
-
-    Args:
-        content: bytes of an image file.
-        name: what it was called, for its suffix.
-    """
-    suffix = Path(name).suffix.lower()
-    return cached_file("images", hashlib.sha256(content).hexdigest(), suffix if suffix in IMAGE_SUFFIXES else ".image", lambda: content)

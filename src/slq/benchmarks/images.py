@@ -10,14 +10,20 @@ should be: it cannot be embedded, and the query counts as missed.
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from slq.benchmarks.files import cached_file, cached_image
-from slq.errors import DataError, Failure
+from slq.benchmarks.files import cached_file
+from slq.data.roots import ImageRoot, is_file
+from slq.errors import DataError, Failure, ImageError, shorten
 from slq.types import Item
+from slq.types.images import MAX_FILE_BYTES, as_image
+
+NO_IMAGE = "no image"  # a file that is nowhere
 
 
 @dataclass
@@ -86,21 +92,24 @@ class ImageFolders:
         """
         images = Images()
         for id_, names in wanted.items():
-            path = self._find(names)
-            images.paths[id_] = path or self.folders[0] / names[0]
-            if path is None:
-                places = " or ".join(str(folder) for folder in self.folders)
-                images.faults[id_] = f"the image {' or '.join(names)} is not in {places}; add it"
+            try:
+                images.paths[id_] = self._find([within(name) for name in names])
+            except ImageError as error:
+                images.paths[id_] = self.folders[0] / NO_IMAGE
+                images.faults[id_] = str(error)
         return images
 
-    def _find(self, names: Sequence[str]) -> Path | None:
+    def _find(self, names: Sequence[str]) -> Path:
         for folder in self.folders:
             for name in names:
-                if (folder / name).is_file():
+                if is_file(folder / name):
                     self.folders.remove(folder)
                     self.folders.insert(0, folder)  # the next one is probably there too
                     return folder / name
-        return self._archive.find(names) if self._archive else None
+        if self._archive and (path := self._archive.find(names)):
+            return path
+        places = " or ".join(shorten(folder, 100) for folder in self.folders)
+        raise ImageError(f"the image {shorten(' or '.join(names))} is not in {places}; add it")
 
 
 class _Archive:
@@ -122,9 +131,17 @@ class _Archive:
         return None
 
     def _unpack(self, info: zipfile.ZipInfo) -> Path:
+        if info.file_size > MAX_FILE_BYTES:
+            raise ImageError(f"the image {shorten(info.filename)} has {info.file_size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed")
         # Name, size and checksum stand in the archive's directory, so that an image is unpacked once.
         key = hashlib.sha256(f"{info.filename} {info.file_size} {info.CRC}".encode()).hexdigest()
-        return cached_file("unpacked", key, Path(info.filename).suffix.lower(), lambda: self._zip.read(info))
+        return cached_file("unpacked", key, Path(info.filename[-20:]).suffix.lower(), lambda: self._read(info))
+
+    def _read(self, info: zipfile.ZipInfo) -> bytes:
+        try:
+            return self._zip.read(info)
+        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+            raise ImageError(f"the image {shorten(info.filename)} of {shorten(self.path)} cannot be read ({shorten(error)})") from None
 
 
 def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images:
@@ -134,18 +151,32 @@ def images_of_cells(cells: Iterable[tuple[str, object]], folder: Path) -> Images
         cells: image id and cell.
         folder: of images that a cell names.
     """
-    images = Images()
+    images, root = Images(), ImageRoot(folder, None)  # a copy's folders may be links of its owner; `within` holds what a cell says
     for id_, cell in cells:
-        content, name = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, cell)
-        if isinstance(content, bytes) and content:
-            images.paths[id_] = cached_image(content, name if isinstance(name, str) else "")
-            continue
-        path = folder / name if isinstance(name, str) and name else folder / "no image"
-        images.paths[id_] = path
-        if not path.is_file():
-            what = f"the image {path} does not exist" if path.name != "no image" else "the row holds no image"
-            images.faults[id_] = f"{what}; add it"
+        try:
+            if cell is None:
+                raise ImageError("the row holds no image; add it")
+            image = as_image(cell)
+            images.paths[id_] = root.find(within(str(image)) if isinstance(image, Path) else cell)
+        except ImageError as error:
+            images.paths[id_] = folder / NO_IMAGE
+            images.faults[id_] = str(error)
     return images
+
+
+def within(name: str) -> str:
+    """A relative path that stays below the folder it starts in.
+
+    Args:
+        name: what an annotation says.
+
+    Raises:
+        ImageError: if it is absolute, or leaves the folder by `..`.
+    """
+    plain = os.path.normpath(name)
+    if os.path.isabs(plain) or plain.split(os.sep)[0] == "..":
+        raise ImageError(f"the image {shorten(name)} is outside of the benchmark's folder; put it there")
+    return name
 
 
 def prompted(item: Item, template: str | None) -> Item:

@@ -6,13 +6,15 @@ else its image's id, with `#1`, `#2` behind it for an image's further queries. W
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slq.benchmarks.base import Benchmark, BenchmarkData, BenchmarkInfo
 from slq.benchmarks.coco import IMAGE_PROMPT, TEXT_PROMPT
-from slq.benchmarks.files import digest, good_rows
+from slq.benchmarks.files import digest, good_rows, tables_of
 from slq.benchmarks.images import Images, corpus_of, images_of_cells, prompted
 from slq.data.judgements import QRELS_SUFFIXES, read_qrels, relevance_of
 from slq.data.retrieval import RetrievalSet
@@ -36,10 +38,10 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
     """Both ways, scored by category too; see `Load`."""
     if data is None:
         raise DataError("the data of KARR-Bench is not public; give the folder of a copy of your own")
-    table = _table(data)
-    queries, images = _read(table)
+    tables = _tables(data)
+    queries, images = _read(tables)
     judged = _judged(data, queries, images)
-    files = [table, *_qrels_files(data)]
+    files = [*tables, *_qrels_files(data)]
     templates = {"image": IMAGE_PROMPT, "text": TEXT_PROMPT} if prompts else {}
     words = {id_: prompted(Item(text), templates.get("text")) for id_, text in queries.texts.items()}
     gallery = corpus_of(images, images.paths, lambda item: prompted(item, templates.get("image")))
@@ -62,7 +64,7 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
             clusters={id_: id_ for id_ in image_queries},
         ),
     )
-    positives = f"judgements of {files[1].name}" if files[1:] else "a query's one answer is its own image"
+    positives = f"judgements of {files[-1].name}" if len(files) > len(tables) else "a query's one answer is its own image"
     return BenchmarkData(
         sets,
         {},
@@ -73,30 +75,41 @@ def load_karr(data: Path | None, variant: str, prompts: bool, revision: str | No
     )
 
 
-def _table(data: Path) -> Path:
+def _tables(data: Path) -> list[Path]:
+    """The one table by its name, or the shards of `test`, else of `train`, as the hub lays them out."""
     found = [data / f"{name}{suffix}" for name in NAMES for suffix in TABLE_SUFFIXES if (data / f"{name}{suffix}").is_file()]
-    if not found:
-        raise DataError(f"{data} holds no karr.jsonl (.csv, .tsv, .parquet); put the table with the columns image, text, category there")
     if len(found) > 1:
         raise DataError(f"{data} holds {' and '.join(file.name for file in found)}; keep the one to read")
-    return found[0]
+    for split in () if found else ("test", "train"):
+        with suppress(DataError):  # there are shards, but of other splits
+            found = found or tables_of(data, split)
+    if not found:
+        wanted = "karr.jsonl (.csv, .tsv, .parquet) and no data/*.parquet"
+        raise DataError(f"{data} holds no {wanted}; put the table with the columns image, text, category there")
+    return found
 
 
-def _read(table: Path) -> tuple[Queries, Images]:
+def _read(tables: Sequence[Path]) -> tuple[Queries, Images]:
     queries = Queries()
-    cells: dict[str, object] = {}
+    id_of: dict[tuple[str, bytes], str] = {}  # by name and content: two images of one name in other folders are two
+    taken: dict[str, int] = {}
 
     def rows() -> Iterator[tuple[str, object]]:
-        for number, (where, row) in enumerate(good_rows(table)):
+        for number, (where, row) in enumerate(one for table in tables for one in good_rows(table)):
             cell = row.get("image")
             name = cell.get("path") if isinstance(cell, Mapping) else cell
-            image_id = name if isinstance(name, str) and name else str(number)
-            _add(queries, row, image_id, where)
-            if image_id not in cells:
-                cells[image_id] = None
-                yield image_id, cell
+            content = cell.get("bytes") if isinstance(cell, Mapping) else None
+            name = name if isinstance(name, str) and name else str(number)
+            key = (name, hashlib.sha256(content).digest() if isinstance(content, bytes) else b"")
+            is_new = key not in id_of
+            if is_new:
+                taken[name] = taken.get(name, 0) + 1
+                id_of[key] = name if taken[name] == 1 else f"{name} ({taken[name]})"
+            _add(queries, row, id_of[key], where)
+            if is_new:
+                yield id_of[key], cell
 
-    images = images_of_cells(rows(), table.parent).check("put the images where the column 'image' says")
+    images = images_of_cells(rows(), tables[0].parent).check("put the images where the column 'image' says")
     return queries, images
 
 
@@ -150,6 +163,7 @@ KARR = Benchmark(
         variants=("test",),
         layout=(
             "    DIR/karr.jsonl            (or .csv, .tsv, .parquet)   columns image, text (or caption), category, and if you like _id\n"
+            "    DIR/data/train-*.parquet  or instead, as the hub has it: the same columns, images inside\n"
             "    DIR/<image paths as the column image gives them>\n"
             "    DIR/qrels/test.tsv        if several images answer a query: query-id, corpus-id, score"
         ),

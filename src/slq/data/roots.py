@@ -96,7 +96,7 @@ class ImageRoot:
             raise ImageError(
                 f"the image file {shorten(path)} is outside of {bound}; name its folder with --image-root, or allow it with --allow-outside"
             )
-        if not _is_file(path):
+        if not is_file(path):
             raise ImageError(f"the image file {shorten(path)} does not exist; add it or correct the path")
         return path
 
@@ -116,7 +116,12 @@ class ImageRoot:
         return None if self.bound is None else self.bound.resolve()
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a path that no file can have is none.
+
+    Args:
+        path: any.
+    """
     try:
         return path.is_file()
     except (OSError, ValueError):  # as above

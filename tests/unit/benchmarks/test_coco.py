@@ -174,7 +174,7 @@ def test_tables_hold_the_images(tmp_path, own_cache, name):
     to_image, to_text = load_benchmark("coco", tmp_path).sets
     assert list(to_image.corpus) == ["0.png", "1.png", "2.png"] and to_image.failures == ()
     kept = to_image.corpus["2.png"].image
-    assert kept.is_relative_to(own_cache / "slq" / "benchmarks") and kept.read_bytes() == encoded(2), "a file, so that none stays in memory"
+    assert kept.is_relative_to(own_cache / "slq" / "images") and kept.read_bytes() == encoded(2), "a file, so that none stays in memory"
     assert open_image(kept).getpixel((0, 0)) == (2, 0, 0) and to_image.corpus["2.png"].content_hash
     assert hit(to_image, 1) == hit(to_text, 1) == 1.0
     assert load_benchmark("coco", tmp_path).sets[0].corpus == to_image.corpus
@@ -188,7 +188,7 @@ def test_rows_without_their_image(tmp_path):
     write_parquet(tmp_path / "test.parquet", [*rows(), *broken])
     to_image, _ = load_benchmark("coco", tmp_path).sets
     assert [failure.item for failure in to_image.failures] == ["3", "no.png"]
-    assert "the row holds no image" in to_image.failures[0].reason and "no.png does not exist" in to_image.failures[1].reason
+    assert "neither 'bytes' nor 'path'" in to_image.failures[0].reason and "no.png does not exist" in to_image.failures[1].reason
     assert hit(to_image, 1) == 15 / 25
     write_parquet(tmp_path / "test.parquet", broken)
     with pytest.raises(DataError, match="none of the 2 images is there"):

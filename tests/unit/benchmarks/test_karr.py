@@ -149,3 +149,36 @@ def test_the_data_is_not_public(tmp_path):
         load_benchmark("karr")
     with pytest.raises(DataError, match=r"holds no karr.jsonl .*; put the table with the columns image, text, category there"):
         load_benchmark("karr", tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_the_layout_of_the_hub_with_shards(tmp_path, below):
+    (tmp_path / below).mkdir(exist_ok=True)
+    rows = []
+    for number in range(4):
+        rows.append({"image": {"bytes": encoded(number), "path": "0.jpg"}, "text": f"query {number}", "category": "logic"})
+    write_parquet(tmp_path / below / "train-00000-of-00002.parquet", [*rows[:2], {**rows[0], "text": "another query"}])
+    write_parquet(tmp_path / below / "train-00001-of-00002.parquet", rows[2:])
+    to_image, to_text = load_benchmark("karr", tmp_path).sets
+    assert list(to_image.corpus) == ["0.jpg", "0.jpg (2)", "0.jpg (3)", "0.jpg (4)"], "four images of one file name"
+    assert list(to_image.queries) == ["0.jpg", "0.jpg (2)", "0.jpg#1", "0.jpg (3)", "0.jpg (4)"]
+    assert to_image.qrels["0.jpg#1"] == {"0.jpg": 1} and to_text.qrels["0.jpg"] == {"0.jpg": 1, "0.jpg#1": 1}
+    assert len({item.content_hash for item in to_image.corpus.values()}) == 4
+
+
+def test_images_of_one_name_in_other_folders_are_two(tmp_path):
+    write_lines(tmp_path / "karr.jsonl", [{"image": f"{folder}/0.jpg", "text": f"from {folder}"} for folder in "ab"])
+    for number, folder in enumerate("ab"):
+        image(tmp_path / folder / "0.jpg", number)
+    assert list(load_benchmark("karr", tmp_path).sets[0].corpus) == ["a/0.jpg", "b/0.jpg"]
+
+
+def test_a_copy_names_no_image_elsewhere(karr, tmp_path_factory):
+    secret = image(tmp_path_factory.mktemp("elsewhere") / "secret.jpg", 9)
+    rows = [
+        {**ROWS[0], "image": name, "_id": str(number)} for number, name in enumerate([str(secret), f"../{secret.parent.name}/secret.jpg"])
+    ]
+    write_lines(karr / "karr.jsonl", [*ROWS, *rows])
+    to_image, _ = load_benchmark("karr", karr).sets
+    assert len(to_image.corpus) == 3 and all("outside of the benchmark's folder" in each.reason for each in to_image.failures)
+    assert len(to_image.failures) == 2
