@@ -22,6 +22,7 @@ from slq.errors import SlqError
 from slq.index import load_embeddings, save_embeddings
 from slq.adapters.latents import LatentQueries
 from slq.training import checkpoints
+from slq.training.batches import Batches
 from slq.types import Embeddings
 
 disk, told = Path(sys.argv[1]), {}
@@ -52,7 +53,7 @@ def checkpoint(step, width):
     layer(torch.zeros(1, width)).sum().backward()
     layer, optimiser = accelerator.prepare(layer, optimiser)
     optimiser.step()
-    checkpoints.save(accelerator, disk, step)
+    checkpoints.save(accelerator, disk, step, Batches([], 2, 1, 0))
 
 tell("embeddings", lambda: save_embeddings(embeddings(20000), disk / "index"), lambda: len(load_embeddings(disk / "index")[0].ids))
 (disk / "adapter").mkdir()

@@ -95,7 +95,7 @@ def test_each_category_has_the_scores_of_its_queries(compass):
 
 def test_results_files_hold_the_categories_where_there_are_any(compass):
     result = score(compass, asked(ANSWERS, CATEGORIES))
-    sure = {"ci95": {name: list(ends) for name, ends in result.ci95.items()}, "clusters": 6}
+    sure = {"ci95": {name: list(ends) for name, ends in result.ci95.items()}, "clusters": 6, "truncated": 0}
     by_category = {
         name: {**metrics, "ci95": {metric: list(ends) for metric, ends in result.ci95_by_category[name].items()}}
         for name, metrics in result.by_category.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import GotOcr2ImageProcessor
 
 from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
@@ -18,11 +21,15 @@ from slq.models.families import family_of
 from slq.models.identity import (
     REMEMBERED_BYTES,
     TEMPLATE_DAY,
+    code_sha256,
     config_sha256,
     digests_file,
     earlier_revision,
     earlier_template,
     file_sha256,
+    processor_settings,
+    template_sha256,
+    undated_template,
     weight_files,
     weights_sha256,
 )
@@ -95,6 +102,53 @@ def test_two_tokens_that_changed_places(adapter, folder):
     assert "tokenizer_sha256" in refused(adapter, folder)
 
 
+def test_a_token_that_the_template_asks_for_by_name(adapter, folder):
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text(encoding="utf-8") + "{{ eos_token }}", encoding="utf-8")
+    named = load_model(str(folder), device="cpu")
+    assert named.identity.template_tokens == {"eos_token": named.processor.tokenizer.eos_token}
+    LatentEncoder(named, LatentQueries(4, named.dim)).save_pretrained(adapter, overwrite=True)
+    change_json(folder / "tokenizer_config.json", lambda content: content.update(eos_token="<|im_start|>"))
+    assert refused(adapter, folder)
+    assert load_model(str(folder), device="cpu").identity.template_tokens == {"eos_token": "<|im_start|>"}
+
+
+def test_a_tokenizer_that_splits_control_tokens(adapter, folder):
+    change_json(folder / "tokenizer_config.json", lambda content: content.update(split_special_tokens=True))
+    assert "tokenizer_sha256" in refused(adapter, folder)
+
+
+def test_the_library_that_resizes_images(model):
+    pytest.importorskip("torchvision")
+    assert model.identity.processor["backend"] == "pil"
+    other = copy.copy(model.processor)
+    other.image_processor = GotOcr2ImageProcessor(size=model.processor.image_processor.size)
+    assert processor_settings(other)["backend"] == "torchvision"
+
+
+def test_code_that_comes_with_the_weights(folder):
+    foreign = type("Foreign", (), {"__module__": "transformers_modules.copy.modeling"})()
+    (folder / "modeling.py").write_text("scale = 1\n")
+    before = code_sha256(folder, foreign, object())
+    (folder / "modeling.py").write_text("scale = 2\n")
+    assert None is not before != code_sha256(folder, foreign, object())
+    assert code_sha256(folder, object()) is None, "files that nothing runs change nothing"
+
+
+def test_quantised_weights_give_other_embeddings_and_other_dtypes_do_not(model):
+    half, quarter = load_model(device="cpu", dtype="bfloat16"), load_model(device="cpu")
+    quarter.quantization = "4bit"
+    assert half.content == model.content != quarter.content
+    assert len({model.fingerprint, half.fingerprint, quarter.fingerprint}) == 3, "keys and values differ in all of them"
+    assert load_model(device="cpu", attn_implementation="eager").fingerprint != model.fingerprint
+
+
+def test_of_several_templates_the_one_that_is_used_counts(model):
+    other = copy.copy(model.processor)
+    other.chat_template = {"default": model.processor.chat_template, "tools": "{{ strftime_now('%Y') }}"}
+    assert template_sha256(other) == template_sha256(model.processor) and undated_template(other) == {}
+
+
 def test_a_tokenizer_that_was_used_is_the_same(model):
     again = load_model(device="cpu")
     again.prepare([Item("a cat"), Item("a cat on a mat")])
@@ -155,6 +209,27 @@ def test_a_byte_in_the_middle_of_a_big_shard_is_seen_and_an_unchanged_one_is_not
     digests_file().write_text("not JSON")
     os.utime(shard, (long_ago, long_ago + 1))
     assert file_sha256(shard) == json.loads(digests_file().read_text())[str(shard.resolve())][-1]
+
+
+def test_digests_that_cannot_be_read_just_now_are_not_lost(tmp_path, own_cache, monkeypatch):
+    shard = tmp_path / "model.safetensors"
+    with shard.open("wb") as file:
+        file.truncate(REMEMBERED_BYTES)
+    os.utime(shard, (1_700_000_000, 1_700_000_000))
+    digests_file().parent.mkdir(parents=True, exist_ok=True)
+    digests_file().write_text('{"another": [1, 2, 3, "digest"]}')
+    read = Path.read_text
+
+    def refuse(path: Path, *given: object, **options: object) -> str:
+        if path == digests_file():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path, *given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        first = file_sha256(shard)
+    assert json.loads(digests_file().read_text()) == {"another": [1, 2, 3, "digest"]}
+    assert file_sha256(shard) == first and set(json.loads(digests_file().read_text())) == {"another", str(shard.resolve())}
 
 
 def test_what_the_hub_names_by_its_hash_is_not_read(tmp_path):

@@ -244,7 +244,7 @@ def test_weights_without_a_revision_are_told_apart_by_themselves(model):
 
     def of(weights_changed: bool) -> str:
         one = Counting(load_model(device="cpu"))
-        one.identity = replace(one.identity, revision="unknown", weights_sha256=None)
+        one._identity = replace(one.identity, revision="unknown", weights_sha256=None)
         if weights_changed:
             next(one.model.parameters()).data.view(-1)[0] += 1
         return one.fingerprint

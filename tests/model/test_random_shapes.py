@@ -16,7 +16,7 @@ from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
 from slq.models import FrozenModel, load_model
-from slq.models.shapes import REVISION, SHAPES, sample_weights
+from slq.models.shapes import SHAPES, revision, sample_weights
 from slq.pooling import MeanPooling
 from slq.types import Item
 
@@ -141,7 +141,7 @@ def test_attention_can_be_chosen(thin, name, mixed):
 
 def test_an_adapter_finds_its_random_model_again(thin, name, mixed, tmp_path):
     assert thin.identity.name == f"random:{name}"
-    assert thin.identity.revision == REVISION == "random weights, seed 0"
+    assert thin.identity.revision == revision(f"random:{name}")
     encoder = LatentEncoder(thin, LatentQueries.create(4, thin.dim, generator=torch.Generator().manual_seed(3)))
     encoder.save_pretrained(tmp_path / "adapter")
     again = LatentEncoder.from_pretrained(tmp_path / "adapter", device="cpu")

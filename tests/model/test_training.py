@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import random
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -13,13 +15,15 @@ import torch
 from safetensors.torch import load_file
 from tolerance import TRAINING, assert_close
 
-from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries
+from slq.adapters.latents import MAX_TEMPERATURE, MIN_TEMPERATURE, LatentQueries, bound_temperature
 from slq.encoders.baselines import LastTokenEncoder
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ConfigError, InputError, MissingExtraError, NonFiniteLossError, OutputExistsError, ResumeMismatchError
 from slq.io.provenance import parameter_hash
 from slq.training import PRESETS, TrainConfig, train
 from slq.training.batches import Batches
+from slq.training.methods import methods
+from slq.training.optim import create_optimizer
 from slq.training.start import going_on_from, learning_rate
 from slq.training.validation import split_validation
 from slq.types import Item, Pair
@@ -176,7 +180,7 @@ def test_a_loss_that_is_no_number_stops_before_anything_is_saved(pairs, model, t
         if step == 3:
             encoder.queries.latents.data[0, 0] = torch.nan
 
-    with pytest.raises(NonFiniteLossError, match=r"The loss of step 4 is nan .* checkpoint-0000002 is from before it"):
+    with pytest.raises(NonFiniteLossError, match=r"The loss of step 4 is nan .* checkpoint-0000002 is from before it.*: pair \d+, pair "):
         run(pairs, model, tmp_path / "run", after_step=spoil)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-0000002"]
@@ -273,7 +277,8 @@ def test_batches_hold_every_pair_once_and_know_their_positives(pairs):
     (epoch,) = batches.from_step(0, batches.steps_per_epoch)
     assert sorted(item.content_hash for batch in epoch for item in batch.queries) == sorted(pair.query.content_hash for pair in pairs)
     for batch in epoch:
-        wanted = [[item.content_hash in batches.positives_of[query.content_hash] for item in batch.candidates] for query in batch.queries]
+        own = {pair.query.content_hash: {item.content_hash for item in pair.positives} for pair in batch.pairs}
+        wanted = [[item.content_hash in own[query.content_hash] for item in batch.candidates] for query in batch.queries]
         assert batch.positives.tolist() == wanted and batch.positives.any(dim=1).all()
     later, second = batches.from_step(2, batches.steps_per_epoch + 2)
     assert [batch.items for batch in later] == [batch.items for batch in epoch[2:]] and len(second) == 2
@@ -307,11 +312,46 @@ def test_validation_pairs_are_set_aside(pairs):
 
 
 @pytest.mark.parametrize("raw", [-50.0, 50.0])
-def test_temperature_stays_in_bounds(raw):
+def test_temperature_stays_in_bounds_and_comes_back_from_them(raw):
     queries = LatentQueries(2, 4)
     assert queries.temperature.item() == pytest.approx(0.07)
     queries.log_temperature.data.fill_(raw)
     assert MIN_TEMPERATURE - 1e-6 <= queries.temperature.item() <= MAX_TEMPERATURE + 1e-6
+    bound_temperature(queries.log_temperature)
+    (gradient,) = torch.autograd.grad(queries.temperature, queries.log_temperature)
+    assert gradient > 0, "on the bound it can still be learned"
+
+
+@pytest.mark.parametrize("method", ["latents", "lora", "full"])
+def test_a_step_leaves_the_temperature_where_it_has_a_gradient(method, model):
+    trainable = methods.get(method).create(model, TrainConfig(method=method))
+    raw = next(value for name, value in trainable.named_parameters() if name.endswith("log_temperature"))
+    raw.data.fill_(-50.0)
+    trainable.after_step()
+    assert raw.item() == pytest.approx(math.log(MIN_TEMPERATURE)) and trainable.temperature.item() == pytest.approx(MIN_TEMPERATURE)
+
+
+def test_weight_decay_is_for_weights(model):
+    with pytest.raises(ConfigError, match="weight_decay would only draw latent queries to 0"):
+        TrainConfig(weight_decay=0.1)
+    for options in (TrainConfig(), TrainConfig(method="lora", weight_decay=0.1)):
+        trainable = methods.get(options.method).create(model, options)
+        optimizer, _ = create_optimizer(trainable, replace(options, learning_rate=0.1), 10)
+        decays = {parameter: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+        weights = {parameter for parameter in decays if options.method == "lora" and parameter.ndim == 2}
+        assert len(decays) == len(list(trainable.parameters())) and all(decays[each] == 0.1 * (each in weights) for each in decays)
+
+
+def test_matryoshka_widths_beyond_the_model_are_refused(pairs, model, tmp_path):
+    with pytest.raises(ConfigError, match=f"at most the {model.dim} dimensions of the model, not {model.dim + 1}"):
+        run(pairs, model, tmp_path / "run", matryoshka_dims=(8, model.dim + 1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_leaves_global_random_numbers_alone(pairs, model, tmp_path):
+    states = torch.get_rng_state(), random.getstate()
+    run(pairs[:4], model, tmp_path / "run", max_steps=1, validation_size=None, validation_split=0.0)
+    assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
 
 
 def test_latents_start_as_named(model):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slq.benchmarks.published import PUBLISHED, published_rows
+from slq.data import RetrievalSet
 from slq.errors import InputError
-from slq.evaluation import check_comparable, compare, read_result, run_table
+from slq.evaluation import check_comparable, compare, dataset_parts, read_result, run_table
+from slq.types import Item
 
 COCO = {"name": "coco", "variant": "five", "protocol": "Karpathy's", "revision": "abc", "prompts": {}}
 
@@ -122,6 +126,27 @@ def test_averages_without_ranks_or_of_other_sets_are_shown_and_not_tested():
     second["averages"]["mean"]["sets"] = ["text to image"]
     del second["scores"]["text to image"]["ranks"]
     assert all(one.p is None for one in compare(first, second))
+
+
+CHANGES = {
+    "images": {"corpus": {"a": Item(image=Image.new("RGB", (2, 2), "red")), "b": Item("two")}},
+    "texts": {"queries": {"q": Item("another question")}},
+    "judgements": {"qrels": {"q": {"b": 1}}},
+    "protocol": {"depths": (1,)},
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+@pytest.mark.parametrize("benchmark", [None, COCO])
+def test_what_of_the_data_differs_is_named(part, benchmark):
+    corpus = {"a": Item(image=Image.new("RGB", (2, 2), "blue")), "b": Item("two")}
+    one = RetrievalSet("text to image", {"q": Item("a question")}, corpus, {"q": {"a": 1}}, ())
+    first, second = (result([1], benchmark) | {"data_parts": dataset_parts([each])} for each in (one, replace(one, **CHANGES[part])))
+    check_comparable(first, first)
+    with pytest.raises(InputError, match=f"the {part} of 'text to image' are others in the two results"):
+        check_comparable(first, second)
+    if part == "texts" and benchmark:
+        check_comparable(first, second | {"benchmark": COCO | {"prompts": {"query": "an image of {}"}}})
 
 
 @pytest.mark.parametrize("key", ["name", "variant", "protocol", "revision"])

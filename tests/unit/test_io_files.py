@@ -6,28 +6,35 @@ import errno
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from slq.cache.records import JSON, Codec, RecordStore
 from slq.errors import DiskFullError, OutputError
 from slq.io.files import (
     append_jsonl,
     is_abandoned,
     is_sibling,
     map_os_errors,
+    read_jsonl,
     remove,
     sibling_path,
     siblings,
     write_atomic,
+    write_folder,
     write_json,
     write_jsonl,
     write_text,
 )
+from slq.io.outputs import OutputFolder
 
 FULL = Path("/dev/full")  # every write finds the disk full
 full = pytest.mark.skipif(not FULL.is_char_device(), reason="needs /dev/full")
@@ -63,6 +70,78 @@ def test_readers_see_the_old_content_until_the_new_is_whole(tmp_path):
 
     write_atomic(file, write)
     assert seen == ["old"] and file.read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+@pytest.fixture
+def on_disk(monkeypatch) -> list[str]:
+    """What is synced and renamed, in its order."""
+    done: list[str] = []
+    fsync, replace, rename = os.fsync, os.replace, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(f"sync {_kind(os.readlink(f'/proc/self/fd/{file}'))}"), fsync(file))[1])
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), replace(*paths))[1])
+    monkeypatch.setattr(Path, "rename", lambda *paths: (done.append("rename"), rename(*paths))[1])
+    return done
+
+
+def _kind(path: str) -> str:
+    return "folder" if os.path.isdir(path) else "file"
+
+
+def test_a_write_is_on_the_disk_before_it_has_its_name_and_its_name_is_too(on_disk, tmp_path):
+    write_text(tmp_path / "scores.json", "new")
+    assert on_disk == ["sync file", "rename", "sync folder"]
+    on_disk.clear()
+    write_folder(tmp_path / "model", lambda folder: (folder / "weights").write_text("w"))
+    assert on_disk == ["sync file", "sync folder", "rename", "sync folder"]
+    on_disk.clear()
+    append_jsonl(tmp_path / "log.jsonl", {"step": 1})
+    append_jsonl(tmp_path / "log.jsonl", {"step": 2})
+    assert on_disk == ["sync file", "sync folder", "sync file"], "a file that is there has its name already"
+    on_disk.clear()
+    RecordStore(tmp_path / "cache", JSON).put("abcd", 1)
+    assert on_disk == ["sync file", "rename", "sync folder"]
+    on_disk.clear()
+    with OutputFolder.create(tmp_path / "out", "test") as output:
+        (output.path / "image.png").write_text("p")
+    assert on_disk[-4:] == ["sync file", "sync folder", "rename", "sync folder"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_whoever_writes_the_file_has_the_permissions_of_the_umask(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "one.safetensors", lambda path: save_file({"a": np.zeros(2)}, path))  # of its own, 0600
+        write_folder(tmp_path / "model", lambda folder: save_file({"a": np.zeros(2)}, folder / "two.safetensors"))
+        codec = Codec(".safetensors", lambda path, value: save_file(value, path), load_file)
+        record = RecordStore(tmp_path / "cache", codec).put("abcd", {"a": np.zeros(2)})
+    finally:
+        os.umask(before)
+    files = (tmp_path / "one.safetensors", tmp_path / "model" / "two.safetensors", record)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~umask}
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    def fail(folder: Path) -> None:
+        (folder / "weights").write_text("half")
+        raise OSError(errno.ENOSPC, "full")
+
+    write_folder(tmp_path / "model", lambda folder: (folder / "weights").write_text("old"))
+    with pytest.raises(DiskFullError):
+        write_folder(tmp_path / "model", fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and (tmp_path / "model" / "weights").read_text() == "old"
+    write_folder(tmp_path / "model", lambda folder: (folder / "weights").write_text("of another"), replace=False)
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    write_folder(tmp_path / "model", lambda folder: (folder / "weights").write_text("new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and (tmp_path / "model" / "weights").read_text() == "new"
+
+
+def test_torn_lines_are_counted_and_the_others_read(tmp_path):
+    append_jsonl(tmp_path / "log.jsonl", {"step": 1})
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'{"step": 2, "lo')
+    assert read_jsonl(tmp_path / "log.jsonl") == ([{"step": 1}], 1)
+    append_jsonl(tmp_path / "log.jsonl", {"step": 2})
+    assert read_jsonl(tmp_path / "log.jsonl") == ([{"step": 1}, {"step": 2}], 1)
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path):

@@ -56,9 +56,12 @@ class Adapter:
             folder: where to; files of these names are replaced.
 
         Raises:
+            AdapterError: if a value is not finite.
             OutputError: if they cannot be written.
         """
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.queries.state_dict().items()}
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+            raise AdapterError("These latent queries hold values that are not finite, and are not saved: train them again.")
         write_atomic(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
         write_json(folder / CONFIG_FILE, self.to_dict())
 
@@ -105,7 +108,9 @@ class Adapter:
         if {name: value.shape for name, value in tensors.items()} != {name: value.shape for name, value in queries.state_dict().items()}:
             raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {file.name} do not belong together.")
         if not all(value.is_floating_point() and bool(torch.isfinite(value).all()) for value in tensors.values()):
-            raise AdapterError(f"The adapter in {shorten(folder)} is corrupt ({WEIGHTS_FILE} holds no finite numbers): train it again.")
+            raise AdapterError(
+                f"The adapter in {shorten(folder)} is corrupt ({WEIGHTS_FILE} holds values that are not finite): train it again."
+            )
         queries.load_state_dict(tensors)
         return cls(queries, base_model, training)
 

@@ -17,6 +17,7 @@ from slq.models.latent_lora import LatentLora
 INITS = ("normal", "zeros", "prompt")
 HIDDEN_STATES = ("final", "pre_mlp")
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
+_LOG_BOUNDS = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
 
 
 class LatentQueries(nn.Module):
@@ -162,9 +163,19 @@ class LatentQueries(nn.Module):
 
 
 def temperature_of(log_temperature: Tensor) -> Tensor:
-    """The divisor of cosines that a learned logarithm stands for, clamped to [0.01, 1].
+    """The divisor of cosines that a learned logarithm stands for, clamped to [0.01, 1]; on a bound it still has a gradient.
 
     Args:
         log_temperature: scalar.
     """
-    return log_temperature.exp().clamp(MIN_TEMPERATURE, MAX_TEMPERATURE)
+    return log_temperature.clamp(*_LOG_BOUNDS).exp()
+
+
+@torch.no_grad()
+def bound_temperature(log_temperature: Tensor) -> None:
+    """Move a logarithm that an optimiser step led out of bounds onto the bound, from which its gradient leads back; beyond, it has none.
+
+    Args:
+        log_temperature: scalar.
+    """
+    log_temperature.clamp_(*_LOG_BOUNDS)

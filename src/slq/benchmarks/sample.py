@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
-from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -61,17 +58,11 @@ def _cached_sample_data() -> Path:
     total.update((package / "export.py").read_bytes())
     folder = cache_folder() / f"miniature-{total.hexdigest()[:16]}"
     if not folder.is_dir():
-        from slq.io.files import map_os_errors
+        from slq.io.files import map_os_errors, write_folder
 
         with map_os_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix="rendering-"))
-        try:
-            _write(partial)
-            with suppress(FileExistsError), map_os_errors(folder):  # another process may have drawn the same meanwhile
-                partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        write_folder(folder, _write, replace=False)  # another process may have drawn the same meanwhile
     return folder
 
 

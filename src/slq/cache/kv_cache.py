@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from slq.cache.int8 import pack, unpack
@@ -137,9 +138,9 @@ class KVCache:
             features: its vision features, None for an item without an image.
 
         Returns:
-            The level that was stored, `none` where there was no room.
+            The level that was stored, `none` where there was no room, or where values are not finite: in 8 bits they would look as if.
         """
-        if self.closed or self.level == "none":
+        if self.closed or self.level == "none" or not (_is_finite(prefix.keys) and _is_finite(prefix.values)):
             return "none"
         if self.level == "kv" and self._store(f"{key}-kv", _to_tensors(prefix, self.kv_cache_dtype)):
             return "kv"
@@ -177,6 +178,10 @@ class KVCache:
 
     def _store(self, name: str, tensors: Tensors) -> bool:
         return any(tier.put(name, tensors) for tier in self.tiers)
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 def _to_tensors(prefix: ItemKV, dtype: str) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ import os
 import re
 import threading
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from safetensors import SafetensorError
 
 from slq.errors import InputError
+from slq.io.disk import checksum, new_file, sync
 from slq.io.files import crash_point, is_abandoned, map_os_errors, sibling_path
 
 T = TypeVar("T")
@@ -34,7 +34,6 @@ _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of slq; safe to r
 NEARLY_FULL = 0.99  # fraction of a budget past which hardly a record fits
 _RECOUNTS = 100  # times that the folder is counted anew while it fills up, for what other processes put there
 _KEY = re.compile(r"[A-Za-z0-9_-]{2,128}")
-_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class RecordStore(Generic[T]):
             return None
         if path.name not in self._checked:
             try:
-                found = _checksum(path)
+                found = checksum(path)
             except FileNotFoundError:  # another process has removed it since
                 return None
             except OSError as error:
@@ -193,14 +192,18 @@ class RecordStore(Generic[T]):
         partial = sibling_path(shard / key)
         try:
             shard.mkdir(exist_ok=True)
+            mode = new_file(partial)
             self.codec.write(partial, value)
+            partial.chmod(mode)
             size = partial.stat().st_size
             if not self._has_room(size):
                 return None
-            name = f"{key}.{_checksum(partial)}{self.codec.suffix}"
+            name = f"{key}.{checksum(partial)}{self.codec.suffix}"
             crash_point("record.written")
+            sync(partial)
             os.replace(partial, shard / name)
             crash_point("record.replaced")
+            sync(shard)
         except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
             self._stop_writing(error)
             return None
@@ -313,12 +316,3 @@ class RecordStore(Generic[T]):
         if not self._warned:
             self._warned = True
             warnings.warn(f"The cache in {self.folder} cannot be read ({path}: {error}); the run continues without it.", stacklevel=4)
-
-
-def _checksum(path: Path) -> str:
-    """CRC-32 of a file's bytes in hexadecimal."""
-    found = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found = zlib.crc32(block, found)
-    return f"{found:08x}"

@@ -50,7 +50,7 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
         slq eval cirr/ --benchmark cirr --variant test -m my-adapter --submission to-upload
     """
     from slq.encoders.opening import is_adapter, open_encoder, tell_of_miniature
-    from slq.evaluation import average_scores, dataset_sha256, evaluate, result_record
+    from slq.evaluation import average_scores, dataset_parts, dataset_sha256, evaluate, result_record
     from slq.io.files import write_json
 
     _check_outputs(config, [config.data, model.model, model.base_model])
@@ -76,6 +76,7 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
         adapter=model.model if is_adapter(model.model) else None,
         data=None if config.data is None else str(config.data),
         data_sha256=dataset_sha256(scored.sets),
+        data_parts=dataset_parts(scored.sets),
         command=command_line(),
         benchmark=scored.benchmark,
         averages=scored.averages,

@@ -191,7 +191,7 @@ class OptimConfig:
         flags=("--learning-rate", "--lr"),
     )
     warmup_steps: int = option(100, help="Steps of linear warm-up, at most a tenth of the run.", panel=OPTIMISATION)
-    weight_decay: float = option(0.0, help="Weight decay of AdamW.", panel=OPTIMISATION)
+    weight_decay: float = option(0.0, help="Weight decay of AdamW, for --method lora and full.", minimum=0, panel=OPTIMISATION)
     seed: int = option(0, help="Seed of the start, of the order of pairs and of the validation split.", panel=OPTIMISATION)
 
 
@@ -303,6 +303,8 @@ class TrainConfig(LoggingConfig, CacheConfig, OptimConfig, MethodConfig, LossCon
             raise ConfigError(f"validation_split {self.validation_split} and validation_size {self.validation_size}: give one of the two.")
         if self.train_vision_encoder and self.method != "full":
             raise ConfigError(f"train_vision_encoder is for method full: {self.method} leaves the vision encoder as it is.")
+        if self.weight_decay and self.method == "latents" and not self.latent_lora_rank:
+            raise ConfigError("weight_decay would only draw latent queries to 0: leave it out, or use it with method lora or full.")
         if not self.loss:
             raise ConfigError("loss is empty: name at least one, such as info_nce.")
         if all(loss.name == "orthogonality" for loss in self.loss):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from slq.data.images import IMAGE_SUFFIXES
 from slq.errors import ImageError, shorten
-from slq.io.files import write_atomic
+from slq.io.files import map_os_errors, write_atomic
 from slq.io.outputs import MANIFEST
 from slq.types.images import as_image
 
@@ -148,10 +148,7 @@ def unpacked(content: bytes, name: str = "") -> Path:
     key = hashlib.sha256(content).hexdigest()
     path = cache_folder() / key[:2] / f"{key}{suffix if suffix in IMAGE_SUFFIXES else '.image'}"
     if not (path.is_file() and path.read_bytes() == content):
-        write_atomic(path, lambda partial: _write(partial, content), durable=False)  # a torn file is found above, and written again
+        with map_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, lambda partial: partial.write_bytes(content))
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -23,6 +23,7 @@ from slq.encoders.base import Encoder
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate
 from slq.index import save_embeddings, search
+from slq.io.files import read_jsonl
 from slq.io.outputs import OutputFolder
 from slq.io.provenance import parameter_hash
 from slq.miniature.export import write_sample_data
@@ -235,5 +236,4 @@ def _top(evaluation: Evaluation, row: int, captions: dict[str, str]) -> tuple[Re
 
 
 def _curve(log: Path) -> tuple[tuple[int, float], ...]:
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return tuple((line["step"], line["loss"]) for line in lines)
+    return tuple((row["step"], row["loss"]) for row in read_jsonl(log)[0])

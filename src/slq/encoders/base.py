@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from slq.data.items import as_item
-from slq.errors import BadItemsError, Failure, InputError, shorten
+from slq.errors import BadItemsError, Failure, InputError, ModelError, shorten
 from slq.models import FrozenModel, PreparedBatch, default_num_workers, prefetch_batches
 from slq.models.batching import TEMPLATE_TOKENS, bucketed_batches, estimate_tokens, image_tokens
 from slq.pooling import Pooling, pool, poolings
@@ -23,6 +23,7 @@ from slq.types import Embeddings, Item
 
 BATCH_SIZE = 32
 OnError = Literal["raise", "skip"]
+NOT_FINITE = "what the model gives of it is not finite; load the model with dtype float32, or bfloat16 in place of float16"
 
 
 class Encoder(ABC):
@@ -101,7 +102,12 @@ class Encoder(ABC):
 
         Raises:
             InputError: for the first item that is wrong.
+            ModelError: if an embedding is not finite.
         """
+        return check_finite(self._encode_batch(items))
+
+    def _encode_batch(self, items: Sequence[Item]) -> Tensor:
+        """As `encode_batch`, whatever the numbers are."""
         return self.encode_prepared(self.model.prepare([self.prompted(item) for item in items], self.generation_prompt))
 
     @torch.no_grad()
@@ -127,6 +133,7 @@ class Encoder(ABC):
         Returns:
             The embeddings. With `skip` they are of the items that could be used, in their order: `vectors` (C, *vector_shape) has as many
             rows as `ids`, whose `i`th is the id of the item of row `i`, and `failures` has the id and the reason of each of the others.
+            An item whose embedding is not finite could not be used.
 
         Raises:
             BadItemsError: for items that cannot be used, all of them at once, unless they are to be skipped.
@@ -142,7 +149,6 @@ class Encoder(ABC):
         failures = {i: Failure(ids[i], reason) for i, reason in unusable.items()}
         batches = bucketed_batches(items, self.model, batch_size * (TEMPLATE_TOKENS + image_tokens(self.model)), batch_size)
         workers = default_num_workers(self.model.device) if workers is None else workers
-        truncated = self.model.item_processor.num_truncated
         embedded = self._encode_batches([[items[i] for i in batch] for batch in batches], workers)
         for batch, found in zip(batches, embedded, strict=True):
             if isinstance(found, InputError):
@@ -150,16 +156,18 @@ class Encoder(ABC):
                 failures |= {i: Failure(ids[i], reason) for i, reason in reasons.items()}
                 good = [i for i in batch if i not in reasons]
                 if good:
-                    vectors[good] = self.encode_batch([items[i] for i in good]).cpu().numpy()
+                    vectors[good] = self._encode_batch([items[i] for i in good]).cpu().numpy()
             else:
                 vectors[batch] = found.cpu().numpy()
             progress(len(batch))
-        self.model.item_processor.warn_truncated(since=truncated)
+        failures |= {i: Failure(ids[i], NOT_FINITE) for i in np.flatnonzero(~_are_finite(vectors)).tolist()}
         listed = tuple(failures[i] for i in sorted(failures))
         if listed and on_error == "raise":
             raise BadItemsError(listed)
         usable = [i for i in range(len(items)) if i not in failures]
-        return Embeddings(tuple(ids[i] for i in usable), vectors[usable], self.fingerprint, failures=listed)
+        cut = self.model.item_processor.truncated(self.prompted(items[i]) for i in usable)
+        truncated = tuple(ids[i] for i, is_cut in zip(usable, cut, strict=True) if is_cut)
+        return Embeddings(tuple(ids[i] for i in usable), vectors[usable], self.fingerprint, failures=listed, truncated=truncated)
 
     @torch.no_grad()
     def encode_added(
@@ -190,8 +198,14 @@ class Encoder(ABC):
             added = self.pooling(states[: len(batch)] + states[len(batch) :])
             vectors[begin : begin + len(batch)] = added.cpu().numpy()
             progress(len(batch))
+        finite = _are_finite(vectors)
+        for i in np.array(usable, dtype=int)[~finite].tolist():
+            faults[i] = NOT_FINITE
         failures = tuple(Failure(id_, fault) for id_, fault in zip(ids, faults, strict=True) if fault)
-        return Embeddings(tuple(ids[i] for i in usable), vectors, self.fingerprint, failures=failures)
+        good = [i for i in usable if not faults[i]]
+        cut = self.model.item_processor.truncated(self.prompted(item) for i in good for item in pairs[i])
+        truncated = tuple(ids[i] for place, i in enumerate(good) if any(cut[2 * place : 2 * place + 2]))
+        return Embeddings(tuple(ids[i] for i in good), vectors[finite], self.fingerprint, failures=failures, truncated=truncated)
 
     def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
         """Embeddings of each batch, or what was wrong with one of its items."""
@@ -221,6 +235,25 @@ def _as_items(values: Sequence[Any]) -> tuple[list[Item], dict[int, str]]:
             items.append(Item())
             reasons[place] = str(error)
     return items, reasons
+
+
+def check_finite(vectors: Tensor) -> Tensor:
+    """The vectors themselves, if all are finite.
+
+    Args:
+        vectors: embeddings.
+
+    Raises:
+        ModelError: if one is not.
+    """
+    if not bool(torch.isfinite(vectors).all()):
+        raise ModelError(f"An item has no embedding: {NOT_FINITE}.")
+    return vectors
+
+
+def _are_finite(vectors: np.ndarray) -> np.ndarray:
+    """Which rows hold finite numbers alone (C) bool."""
+    return np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim)))
 
 
 def run_in_mini_batches(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slq.adapters.latents import LatentQueries
 from slq.encoders.base import Encoder
-from slq.encoders.latent import LatentEncoder, content_of
+from slq.encoders.latent import LatentEncoder
 from slq.models import FrozenModel, PreparedBatch
 from slq.pooling import LastPooling, MeanPooling, Pooling
 from slq.types import Item
@@ -45,7 +45,7 @@ class LastTokenEncoder(Encoder):
     @property
     def fingerprint(self) -> str:
         """Hash of what is read, of the instruction and of the model."""
-        content = json.dumps([self.kind, self.instruction, content_of(self.model)], sort_keys=True)
+        content = json.dumps([self.kind, self.instruction, self.model.content], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class ZeroTokenEncoder(LatentEncoder):
     @property
     def fingerprint(self) -> str:
         """Hash of the token, of the instruction and of the model."""
-        return hashlib.sha256(f"{super().fingerprint} {self.instruction}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{super().fingerprint} {self.instruction}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
         """What a result was made with: `kind` and `pooling`, and the instruction if there is one."""

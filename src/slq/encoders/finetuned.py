@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from slq.adapters.files import load_learned_on, training_in_this_format
 from slq.encoders.base import run_in_mini_batches
 from slq.encoders.baselines import LastTokenEncoder
-from slq.encoders.latent import content_of
 from slq.errors import AdapterError, MissingExtraError, ModelError, shorten
-from slq.io.files import load_json, map_os_errors, write_json
+from slq.io.files import load_json, write_folder, write_json
 from slq.models import FrozenModel, PreparedBatch, check_identity
 from slq.models.batching import max_tokens_that_fit
+from slq.models.loading import LOADING
 from slq.types import Item
 
 FINETUNED_FILE = "finetuned.json"
@@ -164,7 +164,7 @@ class FineTunedModel(LastTokenEncoder):
     @property
     def fingerprint(self) -> str:
         """Hash of the method, the base model, and every trained weight."""
-        digest = hashlib.sha256(json.dumps([self.method, self.scale, content_of(self.origin)], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([self.method, self.scale, self.origin.content], sort_keys=True).encode())
         for name, parameter in self.model.model.named_parameters():
             if parameter.requires_grad:
                 digest.update(name.encode())
@@ -202,12 +202,18 @@ class FineTunedModel(LastTokenEncoder):
             folder: an existing one.
 
         Raises:
+            AdapterError: if a weight is not finite.
             OutputError: if it cannot be written.
         """
-        with map_os_errors(folder):
-            self.model.model.save_pretrained(folder / FOLDERS[self.method])  # with LoRA, transformers writes its matrices alone
+        if not all(bool(weights.isfinite().all()) for weights in self.trainable):
+            raise AdapterError("This fine-tuned model holds weights that are not finite, and is not saved: train it again.")
+
+        def write(place: Path) -> None:
+            self.model.model.save_pretrained(place)  # with LoRA, transformers writes its matrices alone
             if self.method == "full":
-                self.model.processor.save_pretrained(folder / FOLDERS[self.method])
+                self.model.processor.save_pretrained(place)
+
+        write_folder(folder / FOLDERS[self.method], write)
         FineTuneRecord(self.method, self.learned_on, self.training).write(folder)
 
     @staticmethod
@@ -244,6 +250,8 @@ class FineTunedModel(LastTokenEncoder):
         except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
             reason = shorten(str(error).split("\n")[0], 200)
             raise AdapterError(f"The fine-tuned model in {shorten(path)} is corrupt ({reason}): save or train it again.") from error
+        if not all(bool(weights.isfinite().all()) for weights in tuned.trainable):
+            raise AdapterError(f"The fine-tuned model in {shorten(path)} holds weights that are not finite: train it again.")
         return tuned
 
 
@@ -279,5 +287,6 @@ def _load_weights(model: Any, method: str, folder: Path) -> None:
         return
     if (folder / "adapter_config.json").exists():  # in whose place transformers would load the model that it names
         raise ValueError("adapter_config.json stands beside its weights")
-    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    with LOADING:
+        saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     model.load_state_dict(saved.state_dict())

@@ -130,13 +130,10 @@ class LatentEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the latent queries, of how they are read, and of the base model: equal fingerprints, comparable embeddings."""
-        digest = hashlib.sha256(self.queries.latents.detach().cpu().numpy().tobytes())
-        digest.update(repr(sorted(self.queries.config.items())).encode())
-        if self.queries.lora is not None:
-            digest.update(f"lora {self.queries.lora.scale} {parameter_hash(self.queries.lora)}".encode())
-        digest.update(json.dumps(content_of(self.model), sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        """Hash of all that is learned, of how it is read, and of the base model: equal fingerprints, comparable embeddings."""
+        scale = None if self.queries.lora is None else self.queries.lora.scale
+        parts = [parameter_hash(self.queries), sorted(self.queries.config.items()), scale, self.model.content]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
         """What a result was made with: `kind`, and what the latent queries' states are."""
@@ -145,8 +142,8 @@ class LatentEncoder(Encoder):
 
     # --- encoding ---------------------------------------------------------------------------------------------------------
 
-    def encode_batch(self, items: Sequence[Item]) -> Tensor:
-        """Embeddings of a batch; see `Encoder.encode_batch`. The cache takes part. Source: SLQ section 3."""
+    def _encode_batch(self, items: Sequence[Item]) -> Tensor:
+        """Embeddings of a batch, in which the cache takes part. Source: SLQ section 3."""
         return pool(self.pooling, self.states(items))
 
     def _encode_batches(self, batches: Sequence[Sequence[Item]], workers: int) -> Iterator[Tensor | InputError]:
@@ -155,7 +152,7 @@ class LatentEncoder(Encoder):
             return
         for batch in batches:
             try:
-                yield self.encode_batch(batch)
+                yield self._encode_batch(batch)
             except InputError as error:
                 yield error
 
@@ -231,13 +228,3 @@ class LatentEncoder(Encoder):
             items: what is asked about.
         """
         return "nothing" if self.cache is None else self.reuse.describe(items)
-
-
-def content_of(model: FrozenModel) -> dict[str, Any]:
-    """What decides a model's embeddings; for weights that are in no file a hash of the weights themselves.
-
-    Args:
-        model: that encodes.
-    """
-    unknown = model.identity.weights_sha256 is None and model.identity.revision == "unknown"
-    return model.identity.content() | ({"weights": model.fingerprint} if unknown else {})

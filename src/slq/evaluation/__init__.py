@@ -2,7 +2,7 @@
 
 from slq.evaluation.compare import Difference, check_comparable, compare, read_result
 from slq.evaluation.evaluate import Evaluation, QueryResult, bidirectional_sets, evaluate, first_positions, scores_over
-from slq.evaluation.results import average_scores, dataset_sha256, result_record, to_dict
+from slq.evaluation.results import average_scores, dataset_parts, dataset_sha256, result_record, to_dict
 from slq.evaluation.table import run_table
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "bidirectional_sets",
     "check_comparable",
     "compare",
+    "dataset_parts",
     "dataset_sha256",
     "evaluate",
     "first_positions",

@@ -77,21 +77,29 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Refuse results of different data. Prompts may differ: they are part of what is compared.
+    """Refuse results of different data. Prompts may differ, and the texts with them: they are part of what is compared.
 
     Args:
         first: a result, as `read_result` gives it.
         second: another.
 
     Raises:
-        InputError: naming the first thing that differs: benchmark, variant, protocol or revision; the data's hash without a benchmark.
+        InputError: naming what differs: benchmark, variant, protocol or revision; or of a set both have its images, texts, judgements or
+            protocol. Results of before these were recorded are told apart by the hash of all of them.
     """
     ours, theirs = first.get("benchmark") or {}, second.get("benchmark") or {}
     for key in ("name", "variant", "protocol", "revision"):
         if ours.get(key) != theirs.get(key):
             what = "benchmark" if key == "name" else f"benchmark's {key}"
             raise InputError(f"These scores do not compare: the {what} is {ours.get(key)!r} in one and {theirs.get(key)!r} in the other.")
-    if not ours and first.get("data_sha256") != second.get("data_sha256"):
+    same_prompts = ours.get("prompts") == theirs.get("prompts")
+    parts, others = first.get("data_parts"), second.get("data_parts")
+    if parts and others:
+        for name in (name for name in parts if name in others):
+            differ = [part for part in parts[name] if parts[name][part] != others[name].get(part) and (same_prompts or part != "texts")]
+            if differ:
+                raise InputError(f"These scores do not compare: the {' and '.join(differ)} of {name!r} are others in the two results.")
+    elif same_prompts and first.get("data_sha256") != second.get("data_sha256"):
         raise InputError(
             f"These scores do not compare: the data {first.get('data')!r} and {second.get('data')!r} (or --split) differ in what they hold."
         )

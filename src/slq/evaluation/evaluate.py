@@ -17,7 +17,7 @@ from slq.evaluation.equal_images import fold_equal_images
 from slq.evaluation.metrics import RelevantRanks, from_ranks, values_by_query
 from slq.evaluation.ranking import Ranking, rank
 from slq.evaluation.statistics import Bounds, QueryValues, interval
-from slq.evaluation.vectors import Vectors, encode_once
+from slq.evaluation.vectors import Vectors, content_of, encode_once
 
 SEED = 0  # nothing is drawn: scores and their intervals follow from the vectors
 
@@ -63,6 +63,7 @@ class Evaluation:
         metrics: fractions and counts, as `from_ranks` gives them.
         queries: the result of each query.
         failures: items that could not be used.
+        truncated: how many items there are of whose text only the beginning was read.
         categories: each category's queries, where the set names categories.
         depths: the k of hit@k and recall@k.
         equal_images: how many candidates and queries show the very image of another, byte for byte.
@@ -74,6 +75,7 @@ class Evaluation:
     metrics: Mapping[str, float]
     queries: tuple[QueryResult, ...]
     failures: tuple[Failure, ...] = ()
+    truncated: int = 0
     categories: Mapping[str, tuple[QueryResult, ...]] = field(default_factory=dict)
     depths: tuple[int, ...] = (1, 5, 10)
     equal_images: int = 0
@@ -225,7 +227,8 @@ def _evaluation(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, t
         if any(query.ranks for query in queries)  # without any relevant candidate there is nothing to score
     }
     metrics = scores_over(results, one.depths)
-    whole = Evaluation(one.name, metrics, tuple(results), one.failures + failures, scored, one.depths, notes=one.notes)
+    cut = sum(content_of(item) in vectors.truncated for item in (*one.queries.values(), *one.corpus.values()))
+    whole = Evaluation(one.name, metrics, tuple(results), one.failures + failures, cut, scored, one.depths, notes=one.notes)
     if (found := fold_equal_images(one)) is None:
         return whole
     folded, less = found

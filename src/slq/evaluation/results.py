@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from slq.evaluation.evaluate import SEED, Evaluation
 from slq.evaluation.statistics import Bounds, QueryValues, interval
 from slq.evaluation.vectors import content_of
 from slq.io.provenance import record
+from slq.types import Item
 
 FORMAT = 2
 
@@ -32,6 +34,7 @@ def result_record(
     adapter: str | None,
     data: str | None,
     data_sha256: str,
+    data_parts: Mapping[str, Mapping[str, str]],
     command: str,
     benchmark: Mapping[str, Any] | None = None,
     averages: Mapping[str, Sequence[str]] | None = None,
@@ -46,6 +49,7 @@ def result_record(
         adapter: path or hub id that was given; None for a baseline.
         data: path that was given.
         data_sha256: `dataset_sha256` of the sets.
+        data_parts: `dataset_parts` of the sets.
         command: the command line.
         benchmark: name, variant, protocol, revision and prompts, where the sets are a benchmark's.
         averages: name -> the sets that it is the mean of.
@@ -63,6 +67,7 @@ def result_record(
         "benchmark": None if benchmark is None else dict(benchmark),
         "data": data,
         "data_sha256": data_sha256,
+        "data_parts": {name: dict(parts) for name, parts in data_parts.items()},
         "adapter": adapter,
         "base_model": encoder.model.identity.to_dict(),
         "fingerprint": encoder.fingerprint,
@@ -143,6 +148,36 @@ def dataset_sha256(sets: Sequence[RetrievalSet]) -> str:
     return digest.hexdigest()
 
 
+def dataset_parts(sets: Sequence[RetrievalSet]) -> dict[str, dict[str, str]]:
+    """What the scores depend on, part by part, so that a difference between two results can be named.
+
+    Args:
+        sets: what is scored.
+
+    Returns:
+        Set -> `images`, `texts`, `judgements` and `protocol` (excluded ids, candidates, depths, clusters) -> sha256.
+    """
+    found = {}
+    for one in sets:
+        sides = (("query", one.queries), ("candidate", one.corpus))
+        items = [(side, id_, listed[id_]) for side, listed in sides for id_ in sorted(listed)]
+        excluded, candidates = ({id_: sorted(ids) for id_, ids in each.items()} for each in (one.excluded, one.candidates))
+        parts = {
+            "images": [(side, id_, content_of(_without_text(item))) for side, id_, item in items if item.image is not None],
+            "texts": [(side, id_, item.text) for side, id_, item in items if item.text is not None],
+            "judgements": {query_id: dict(judged) for query_id, judged in one.qrels.items()},
+            "protocol": [excluded, candidates, list(one.depths), dict(one.clusters), dict(one.categories)],
+        }
+        found[one.name] = {
+            part: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() for part, content in parts.items()
+        }
+    return found
+
+
+def _without_text(item: Item) -> Item:
+    return item if item.text is None else replace(item, text=None)
+
+
 def upgraded(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result of format 1 under the names of format 2; one of format 2 as it is.
 
@@ -177,6 +212,7 @@ def _of_set(one: Evaluation) -> dict[str, Any]:
         **({"equal_images": folded} if folded else {}),
         **({"notes": list(one.notes)} if one.notes else {}),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in one.failures],
+        "truncated": one.truncated,
     }
 
 

@@ -36,11 +36,13 @@ class Vectors:
         vectors_ND: one row for each different item.
         row_of: content -> row, of items that could be embedded.
         failures: content -> reason, of those that could not.
+        truncated: the contents of whose text only the beginning was read.
     """
 
     vectors_ND: np.ndarray
     row_of: Mapping[str, int]
     failures: Mapping[str, str]
+    truncated: frozenset[str] = frozenset()
 
     def of(self, items: Iterable[Encoded | None]) -> np.ndarray:
         """The items' vectors, NaN for those that failed; a view where they stand in a row, so that a large corpus is not copied.
@@ -80,7 +82,7 @@ def content_of(item: Encoded) -> str:
     try:
         return item.content_hash
     except InputError:
-        return f"{_UNREADABLE} {item.image} {item.text}"
+        return f"{_UNREADABLE} {(str(item.image), item.text)!r}"
 
 
 def is_readable(content: str) -> bool:
@@ -130,7 +132,11 @@ def encode_once(
             # What could not be read at first and could be a moment later has no content to be cached under.
             readable = [position for position, content in enumerate(embedded.ids) if is_readable(content)]
             _write([embedded.ids[position] for position in readable], embedded.vectors[readable], store)
-    return Vectors(vectors_ND, {content: row for content, row in row_of.items() if content not in failures}, failures)
+    processor = encoder.model.item_processor
+    wordings = [(content, each) for content, item in items.items() for each in (item if isinstance(item, tuple) else (item,))]
+    cut = processor.truncated(encoder.prompted(item) for _, item in wordings)
+    truncated = frozenset(content for (content, _), is_cut in zip(wordings, cut, strict=True) if is_cut)
+    return Vectors(vectors_ND, {content: row for content, row in row_of.items() if content not in failures}, failures, truncated)
 
 
 def _encode(encoder: Encoder, items: Mapping[str, Encoded], batch_size: int, progress: Callable[[int], None]) -> Embeddings:

@@ -25,7 +25,8 @@ from slq.index.filters import Filter, check_filter, matches
 from slq.index.logfile import checksum, checksum_of, from_line, to_line, write_at
 from slq.index.scoring import candidates, score_again
 from slq.index.store import FORMAT, Hit, Row, StoreMetadata, check_queries, check_rows
-from slq.io.files import crash_point, is_sibling, map_os_errors, sync, write_json
+from slq.io.disk import sync
+from slq.io.files import crash_point, is_sibling, map_os_errors, write_json
 
 STORE_FILE, LOCK_FILE = "store.json", "lock"
 _BLOCK = 8192  # rows compared at a time

@@ -3,7 +3,8 @@
 vectors.npz        `vectors` (C, D), and items.jsonl: one line an item, its id and what is known of it (text, image, content_hash, metadata)
 vectors.parquet    or instead: columns id, vector and the same
 vectors.jsonl      or instead: one line an item, id, vector and the same
-embeddings.json    model and fingerprint of the encoder, count, dim, precision, whether the vectors have length 1, failures
+embeddings.json    model and fingerprint of the encoder, count, dim, precision, whether the vectors have length 1, failures,
+                   and ids of items of whose text only the beginning was read
 
 Or one file alone, .npz (arrays ids, vectors, text, image), .parquet or .jsonl, which search does not read. Images below the folder that
 holds the result are named relative to it, so that both can be moved together; others by their whole path.
@@ -112,10 +113,12 @@ def save_embeddings(
     Raises:
         OutputExistsError: if the folder holds something, or with `overwrite` anything that slq did not write there.
         DiskFullError: if there is no room.
-        InputError: for an unknown format or precision.
+        InputError: for an unknown format or precision, or a vector that is not finite.
     """
     if format not in FORMATS:
         raise InputError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
+    if not np.isfinite(embeddings.vectors).all():
+        raise InputError("A vector is not finite, and would be found nowhere: encode the items again, and nothing is saved.")
     lengths_C = np.linalg.norm(embeddings.vectors, axis=-1)
     vectors_CD, rows = _stored(embeddings.vectors, precision), _rows(embeddings, folder)
     description = {
@@ -125,6 +128,7 @@ def save_embeddings(
         "precision": precision,
         "normalized": bool(np.allclose(lengths_C, 1, atol=1e-3)),
         "failures": [{"item": failure.item, "reason": failure.reason} for failure in embeddings.failures],
+        "truncated": list(embeddings.truncated),
         **(metadata or {}),
     }
     with OutputFolder.create(folder, "embed", overwrite=overwrite) as output:
@@ -152,7 +156,7 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
         rows = [_with_whole_path(row, folder) for row in rows]
         ids = tuple(str(row.pop("id")) for row in rows)
         failures = tuple(Failure(failure["item"], failure["reason"]) for failure in metadata.pop("failures"))
-        fingerprint = metadata.pop("fingerprint")
+        fingerprint, truncated = metadata.pop("fingerprint"), tuple(metadata.pop("truncated", ()))
     except FileNotFoundError as error:
         name = Path(error.filename).name if error.filename else "a file"
         raise DataError(f"{folder} holds no embeddings ({name} is missing): make them with `slq embed`.") from error
@@ -162,7 +166,9 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
         vectors_CD = _unit(vectors_CD)
     if vectors_CD.ndim != 2 or len(ids) != len(vectors_CD):
         raise DataError(f"{folder} lists {len(ids)} items but holds {len(vectors_CD)} vectors: make them again with `slq embed`.")
-    return Embeddings(ids, vectors_CD, fingerprint, tuple(rows), failures), metadata
+    if not np.isfinite(vectors_CD).all():
+        raise DataError(f"{folder} holds vectors that are not finite: make them again with `slq embed`.")
+    return Embeddings(ids, vectors_CD, fingerprint, tuple(rows), failures, truncated), metadata
 
 
 def search(corpus: Embeddings, queries: Embeddings, k: int = 10, filter: Filter | None = None) -> list[list[Hit]]:

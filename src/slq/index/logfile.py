@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from slq.io.files import map_os_errors, sync
+from slq.io.disk import sync
+from slq.io.files import map_os_errors
 
 
 def write_at(file: Path, place: int, content: bytes) -> None:

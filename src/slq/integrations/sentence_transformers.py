@@ -7,7 +7,7 @@ One input module over our own core, so that every number equals the command line
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
 from slq.data.items import as_item
+from slq.encoders.base import check_finite
 from slq.encoders.latent import LatentEncoder
 from slq.errors import BadItemsError, Failure, InputError
 from slq.models import PreparedBatch
@@ -60,17 +61,19 @@ class LatentQueryModule(InputModule):
         Raises:
             BadItemsError: that shows every input of the batch that is wrong (not its index: `encode` sorts by length first).
         """
-        messages, failures = [], []
+        messages, items, failures = [], [], []
         for value in inputs:
             try:
                 item = as_item(value)
                 if prompt:
                     item = Item(text=prompt + (item.text or ""), image=item.image)
                 messages.append([self.encoder.model.message(item)])
+                items.append(item)
             except InputError as error:
                 failures.append(Failure(f"input {shorten(repr(value))}", str(error)))
         if failures:
             raise BadItemsError(failures)
+        self.encoder.model.item_processor.truncated(items)  # warns of them
         generation_prompt = self.encoder.queries.generation_prompt
         return dict(self.encoder.model.prepare_messages(messages, generation_prompt).inputs)
 
@@ -79,8 +82,11 @@ class LatentQueryModule(InputModule):
 
         Args:
             features: what `preprocess` gave.
+
+        Raises:
+            ModelError: if an embedding is not finite.
         """
-        return {**features, "sentence_embedding": self.encoder.encode_prepared(PreparedBatch(features))}
+        return {**features, "sentence_embedding": check_finite(self.encoder.encode_prepared(PreparedBatch(features)))}
 
     def get_embedding_dimension(self) -> int:
         """Width D of an embedding."""
@@ -96,14 +102,20 @@ class LatentQueryModule(InputModule):
         self.encoder.adapter.save(Path(output_path))
 
     @classmethod
-    def load(cls, model_name_or_path: str, *_: Any, subfolder: str = "", **__: Any) -> LatentQueryModule:
-        """Read an adapter and load the model it names.
+    def load(
+        cls, model_name_or_path: str, *_: Any, subfolder: str = "", model_kwargs: Mapping[str, Any] | None = None, **__: Any
+    ) -> LatentQueryModule:
+        """Read an adapter and load the model it names; Sentence Transformers puts it on a device.
 
         Args:
             model_name_or_path: folder or hub repository of the model.
             subfolder: of the adapter in it.
+            model_kwargs: see `loading_of`.
+
+        Raises:
+            InputError: for model_kwargs that cannot be passed on.
         """
-        return cls(LatentEncoder.from_pretrained(str(Path(model_name_or_path) / subfolder)))
+        return cls(LatentEncoder.from_pretrained(str(Path(model_name_or_path) / subfolder), **loading_of(model_kwargs)))
 
 
 def as_sentence_transformer(encoder: LatentEncoder) -> SentenceTransformer:
@@ -116,7 +128,25 @@ def as_sentence_transformer(encoder: LatentEncoder) -> SentenceTransformer:
     return model.eval()
 
 
-def load(path: str, device: str | None = None) -> SentenceTransformer:
+def loading_of(model_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What Sentence Transformers and transformers call `model_kwargs`, as `load_model` takes it.
+
+    Args:
+        model_kwargs: `dtype` (or `torch_dtype`; a name, torch's own, or `auto`), `attn_implementation`, `device_map`.
+
+    Raises:
+        InputError: for anything else, which would be dropped without a word.
+    """
+    given = {("dtype" if name == "torch_dtype" else name): value for name, value in (model_kwargs or {}).items()}
+    if unknown := sorted(set(given) - {"dtype", "attn_implementation", "device_map", "quantization"}):
+        raise InputError(
+            f"model_kwargs {', '.join(unknown)} cannot be passed on: slq takes dtype, attn_implementation, device_map and quantization."
+        )
+    dtype = str(given.pop("dtype", "auto")).removeprefix("torch.")
+    return given | ({} if dtype in ("auto", "None") else {"dtype": dtype})
+
+
+def load(path: str, device: str | None = None, model_kwargs: Mapping[str, Any] | None = None) -> SentenceTransformer:
     """Load an adapter as a Sentence Transformers model.
 
     `encode` takes strings, images (PIL or pathlib.Path) and {"text", "image"} dicts, mixed in one batch; `similarity` compares. The
@@ -125,6 +155,7 @@ def load(path: str, device: str | None = None) -> SentenceTransformer:
     Args:
         path: the adapter's folder or hub repository.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None for the first accelerator, or the CPU.
+        model_kwargs: how the base model is loaded, see `loading_of`.
 
     Returns:
         The model, in evaluation mode.
@@ -133,5 +164,6 @@ def load(path: str, device: str | None = None) -> SentenceTransformer:
         AdapterError: if there is no adapter that can be read.
         ModelError: if the model that it names cannot be loaded.
         FingerprintMismatchError: if that model is not the one that the adapter was trained on.
+        InputError: for model_kwargs that cannot be passed on.
     """
-    return as_sentence_transformer(LatentEncoder.from_pretrained(path, device=device))
+    return as_sentence_transformer(LatentEncoder.from_pretrained(path, device=device, **loading_of(model_kwargs)))

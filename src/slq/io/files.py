@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from slq.errors import DiskFullError, OutputError
+from slq.io.disk import new_file, settle, sync, sync_descriptor
 
 STALE_SECONDS = 24 * 3600  # a partial file that nobody has touched for so long has no writer any more, on whichever machine it was
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -160,13 +161,13 @@ def _is_full(path: Path) -> bool:
     return shutil.disk_usage(next(folder for folder in path.resolve().parents if folder.exists())).free < 2**14
 
 
-def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that readers see the old content or the new, never a part, also after a crash or a power cut.
 
     Args:
         path: the file. What is no regular file, such as /dev/stdout, is written directly.
-        write: called with the path to write to, a name beside `path` that is then moved in place.
-        durable: whether to return only when the disk has it; False where a checksum tells a torn file anyway.
+        write: called with the path to write to, a name beside `path` that is then moved in place. Whatever permissions it gives, the file
+            has those of the user's umask.
 
     Raises:
         DiskFullError: if there is no room left; the old content stays.
@@ -178,35 +179,47 @@ def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool =
             return
         partial = sibling_path(path)
         try:
+            mode = new_file(partial)
             write(partial)
             crash_point("file.written")
-            if durable:
-                sync(partial)
+            partial.chmod(mode)
+            sync(partial)
             os.replace(partial, path)
             crash_point("file.replaced")
-            if durable:
-                sync(path.parent)
+            sync(path.parent)
         finally:
             with suppress(OSError):
                 partial.unlink()
 
 
-def sync(path: Path) -> None:
-    """Return when the disk has a file's content, or a folder's list of names.
+def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool = True) -> None:
+    """Write a folder so that it is there whole or not at all, also after a crash or a power cut.
 
     Args:
-        path: of a file or folder.
+        path: the folder.
+        write: called with an empty folder beside `path` that is then moved in place.
+        replace: whether a folder that is there by then is replaced; else it stays, as one that another process wrote alike.
+
+    Raises:
+        DiskFullError: if there is no room left.
+        OutputError: if the folder cannot be written.
     """
-    if os.name == "nt" and path.is_dir():
-        return  # a folder cannot be opened there
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what some network file systems answer for folders
-            raise
-    finally:
-        os.close(descriptor)
+    with map_os_errors(path):
+        for other in filter(is_abandoned, (*siblings(path, "partial"), *siblings(path, "replaced"))):
+            remove(other)
+        partial, old = sibling_path(path), sibling_path(path, "replaced")
+        try:
+            partial.mkdir()
+            write(partial)
+            settle(partial)
+            if path.exists() and replace:
+                path.rename(old)
+            if not path.exists():
+                partial.rename(path)
+            sync(path.parent)
+        finally:
+            remove(partial)
+            remove(old)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -262,8 +275,8 @@ def load_json(path: Path, most_bytes: int = 2**28) -> Any:
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """Add JSON lines to the end of a file, which is made if it is not there.
 
-    A last line that a crash cut off is ended first, so that it alone is lost. Several processes may append at once: a lock keeps one
-    from taking another's line, half in the file, for one that was cut off.
+    They are on the disk afterwards. A last line that a crash cut off is ended first, so that it alone is lost. Several processes may
+    append at once: a lock keeps one from taking another's line, half in the file, for one that was cut off.
 
     Args:
         path: the file.
@@ -274,11 +287,33 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
         OutputError: if the file cannot be written.
     """
     content = "".join(map(_line, rows)).encode("utf-8", "backslashreplace")
+    is_new = not path.exists()
     with map_os_errors(path), path.open("ab+", buffering=0) as file, _locked(file):
         if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
             content = b"\n" + content
         while content:  # a disk that fills up takes a part before it refuses the rest
             content = content[file.write(content) :]
+        sync_descriptor(file.fileno())
+        if is_new:
+            sync(path.parent)
+
+
+def read_jsonl(path: Path) -> tuple[list[Any], int]:
+    """Read what `append_jsonl` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The rows, and how many lines are none: those that a crash cut off.
+    """
+    rows, torn = [], 0
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            rows += [json.loads(line)] if line.strip(b"\0 \r") else []
+        except ValueError:
+            torn += 1
+    return rows, torn
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from slq.errors import OutputError, OutputExistsError
-from slq.io.files import crash_point, is_abandoned, is_sibling, map_os_errors, remove, sibling_path, siblings, sync, write_json
+from slq.io.disk import settle, sync
+from slq.io.files import crash_point, is_abandoned, is_sibling, map_os_errors, remove, sibling_path, siblings, write_json
 
 MANIFEST = ".slq.json"
 FORMAT = 1
@@ -119,6 +120,9 @@ class OutputFolder:
         """
         manifest = _check_resumable(path, command)
         folder = cls(path.resolve(), path.resolve(), command, writes)
+        for _, file in _walk(folder.path):
+            if is_abandoned(file):
+                remove(file)
         folder._write_manifest(complete=False, files=manifest["files"])
         return folder
 
@@ -143,6 +147,8 @@ class OutputFolder:
             self._write_manifest(complete=True, files=files)
         else:
             self._write_manifest(complete=True, files=files)
+            with map_os_errors(self.target):
+                settle(self.path)
             self._move_in_place()
 
     def __enter__(self) -> Self:
@@ -308,7 +314,7 @@ def _sort_out(folder: Path, manifest: dict[str, Any]) -> tuple[list[str], list[s
     files, writes = manifest["files"], manifest.get("writes", ())
     foreign, changed = [], []
     for name, file in _walk(folder):
-        if name == MANIFEST or file.name in _NOBODYS or is_sibling(file.name):
+        if name == MANIFEST or file.name in _NOBODYS or any(map(is_sibling, name.split("/"))):
             continue
         if not manifest.get("complete") and _fits(name, writes) and not file.is_symlink():
             continue  # a run that was stopped may have written it at any time

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slq.errors import InputError
 from slq.losses.base import Loss, LossBatch, loss_of, losses
 from slq.losses.info_nce import InfoNCE
 
@@ -21,6 +22,9 @@ class Matryoshka:
         loss: the loss to wrap; it reads the pooled embeddings.
         dims: how many of the first dimensions, one number for each width that is to be usable.
 
+    Raises:
+        InputError: for more dimensions than embeddings have.
+
     Source: Kusupati et al. 2022.
     """
 
@@ -33,8 +37,8 @@ class Matryoshka:
 
 
 def _truncated(batch: LossBatch, dim: int) -> LossBatch:
-    """The batch with the first dimensions of its embeddings; itself where they have no more."""
-    if dim >= batch.queries_BD.shape[1]:
-        return batch
+    """The batch with the first dimensions of its embeddings."""
+    if dim > batch.queries_BD.shape[1]:
+        raise InputError(f"Matryoshka dims must be at most the {batch.queries_BD.shape[1]} dimensions of an embedding, not {dim}.")
     queries_BD, candidates_CD = (functional.normalize(each[:, :dim], dim=-1) for each in (batch.queries_BD, batch.candidates_CD))
     return replace(batch, queries_BD=queries_BD, candidates_CD=candidates_CD)

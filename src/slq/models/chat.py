@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from slq.errors import InputError, ModelError
 from slq.types import Item
@@ -34,11 +35,14 @@ def generate(
 
     Returns:
         One answer a conversation, without control tokens and surrounding white space.
+
+    Raises:
+        ModelError: if the model's logits are not finite.
     """
     inputs = model.prepare_messages(conversations).to(model.device).inputs
     with model.lock:
         drawn = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-        tokens = model.model.generate(**inputs, max_new_tokens=max_new_tokens, **drawn)
+        tokens = model.model.generate(**inputs, max_new_tokens=max_new_tokens, **drawn, logits_processor=[_check_finite])
     answers = tokens[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in model.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
@@ -59,7 +63,7 @@ def score(model: FrozenModel, query: Item, candidates: Sequence[Item], question:
 
     Raises:
         InputError: for a question without the two places, and what `FrozenModel.message` raises.
-        ModelError: for a model whose tokens do not tell yes from no.
+        ModelError: for a model whose tokens do not tell yes from no, or whose logits are not finite.
     """
     parts = re.split(r"(\{query\}|\{candidate\})", question)
     if sorted(part for part in parts if part.startswith("{")) != ["{candidate}", "{query}"]:
@@ -73,12 +77,21 @@ def score(model: FrozenModel, query: Item, candidates: Sequence[Item], question:
             content = [part for text in parts if text for part in places.get(text, [{"type": "text", "text": text}])]
             conversations.append([{"role": "user", "content": content}])
         inputs = model.prepare_messages(conversations).to(model.device).inputs
+        given = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         with model.lock:
-            output = model.model.generate(**inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True)
+            output = model.model.generate(**inputs, **given, logits_processor=[_check_finite])
         likely_BV = output.logits[0].float().log_softmax(dim=-1)
         margins_B = likely_BV[:, yes].logsumexp(dim=-1) - likely_BV[:, no].logsumexp(dim=-1)
         scores += margins_B.sigmoid().tolist()
     return scores
+
+
+def _check_finite(_tokens: Tensor, logits_BV: Tensor) -> Tensor:
+    """What transformers calls before it takes a token: of logits that are not finite it would take the first, as if it were an answer."""
+    largest_B = logits_BV.amax(dim=-1)  # NaN where any is; -inf is what a token that may not come has
+    if not bool(torch.isfinite(largest_B).all()):
+        raise ModelError("The model answers nothing: its logits are not finite; load it with dtype float32 or bfloat16.")
+    return logits_BV
 
 
 def first_tokens(model: FrozenModel, *words: str) -> list[list[int]]:

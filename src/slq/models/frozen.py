@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, wraps
+from functools import wraps
 from pathlib import Path
 from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -32,7 +32,7 @@ from transformers.cache_utils import DynamicLayer
 from slq.io.provenance import parameter_hash
 from slq.models import attention, chat, packing, vision
 from slq.models.families import Family
-from slq.models.identity import UNKNOWN, identify
+from slq.models.identity import UNKNOWN, ModelIdentity, identify
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch
 from slq.models.passes import Lora, latents_in_place_of_filler, lora_at_latents, read_states
 from slq.models.preprocessing import Preprocessing
@@ -64,7 +64,7 @@ class FrozenModel:
         model: transformers' model.
         processor: transformers' processor.
         item_processor: items to tensors, without the model.
-        identity: what an adapter is bound to.
+        quantization: `8bit` or `4bit`, where the weights are.
         supports_two_pass: whether the two-pass forward holds; false for models with recurrent (linear-attention) layers, which take the
             reference path.
         lock: held during every pass; shared with whatever `with_model` makes, since the two may share weights.
@@ -103,7 +103,9 @@ class FrozenModel:
         self.supports_two_pass = not getattr(model, "_is_stateful", False)
         self.embedding = model.get_input_embeddings()
         settings = self.preprocessing.to_dict() | {"image_kwargs": self.item_processor.image_kwargs}
-        self.identity = identify(model, processor, name, revision, settings, folder)
+        self.quantization: str | None = None
+        self._identity = identify(model, processor, name, revision, settings, folder)
+        self._hashes: dict[str, str] = {}
 
     def with_model(self, model: Any, name: str) -> FrozenModel:
         """The same processor over a model of the same class with other weights, which come from no file; its gradients stay as they are.
@@ -113,12 +115,24 @@ class FrozenModel:
             name: of its identity.
         """
         other = copy.copy(self)
-        other.__dict__.pop("fingerprint", None)
-        other.model, other.embedding = model.eval(), model.get_input_embeddings()
+        other.lock = self.lock
+        other.model, other.embedding, other._hashes = model.eval(), model.get_input_embeddings(), {}
         attention.install(model)
-        dtype = str(model.dtype).removeprefix("torch.")
-        other.identity = replace(self.identity, name=name, revision=UNKNOWN, weights_sha256=None, dtype=dtype, earlier={})
+        other._identity = replace(self._identity, name=name, revision=UNKNOWN, weights_sha256=None, earlier={})
         return other
+
+    # A lock cannot be handed to another process, where nobody else has the model.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=RLock())
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What an adapter is bound to; its dtype is that of the weights as they are now."""
+        return replace(self._identity, dtype=self.quantization or str(self.model.dtype).removeprefix("torch."))
 
     @property
     def device(self) -> torch.device:
@@ -133,7 +147,7 @@ class FrozenModel:
     @property
     def dim(self) -> int:
         """Hidden size D."""
-        return self.identity.dim
+        return self._identity.dim
 
     @property
     def supports_kv_cache(self) -> bool:
@@ -151,13 +165,30 @@ class FrozenModel:
         """Whether items can be read in one row without padding: with torch's attention, in families that the contract test has run."""
         return self.verified and self.supports_kv_cache and self.supports_vision_cache and attention.is_installed(self.model)
 
-    @cached_property
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides embeddings: the identity's, and for weights that came from no file a hash of the weights in memory."""
+        identity = self.identity
+        if identity.weights_sha256 is not None or identity.revision != UNKNOWN:
+            return identity.content()
+        return identity.content() | {"weights": self._once("weights", lambda: parameter_hash(self.model))}
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of all that keys and values depend on beside the item; for weights from no file, of the weights in memory."""
-        known = self.identity.weights_sha256 or self.identity.revision
-        weights = parameter_hash(self.model) if known == UNKNOWN else known
-        content = json.dumps([weights, self.identity.content(), self.identity.dtype], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        """Hash of all that keys and values depend on beside the item, also of what changes their rounding alone."""
+        rounding = (str(self.model.dtype), attention.implementation(self.model), self.device.type)
+
+        def compute() -> str:
+            return hashlib.sha256(json.dumps([self.content, rounding], sort_keys=True).encode()).hexdigest()[:16]
+
+        return self._once(f"fingerprint {rounding}", compute)
+
+    def _once(self, what: str, compute: Callable[[], str]) -> str:
+        """A hash that holds as long as the weights keep their dtype."""
+        key = f"{what} {self.model.dtype}"
+        if key not in self._hashes:
+            self._hashes[key] = compute()
+        return self._hashes[key]
 
     # --- items to tensors -------------------------------------------------------------------------------------------------
 
@@ -198,7 +229,7 @@ class FrozenModel:
             The batch's keys and values.
         """
         inputs = prepared.to(self.device).inputs
-        positions = self._positions(_extend(inputs, 1, self._filler))
+        positions = self._positions(packing.extend(inputs, 1, self._filler))
         given, cache = self._with_features(inputs, images), DynamicCache(config=self.model.config.get_text_config())
         self.model.base_model(**given, position_ids=positions[..., :-1], past_key_values=cache, use_cache=True)
         return PrefixKV(cache, inputs["attention_mask"], positions[..., -1])
@@ -282,7 +313,7 @@ class FrozenModel:
             Final-normed states of the latent queries (B, N, D).
         """
         count = latents.shape[-2]
-        inputs = _extend(prepared.to(self.device).inputs, count, self._filler)
+        inputs = packing.extend(prepared.to(self.device).inputs, count, self._filler)
         positions = self._positions(inputs)
         given = self._with_features(inputs, images)
         at_latents = lora_at_latents(self.model, lora, count)
@@ -352,7 +383,7 @@ class FrozenModel:
 
     def _unpad(self, prepared: PreparedBatch, images: Sequence[VisionFeatures | None]) -> list[packing.UnpaddedItem]:
         inputs = prepared.to(self.device).inputs
-        positions = self._positions(_extend(inputs, 1, self._filler))
+        positions = self._positions(packing.extend(inputs, 1, self._filler))
         return packing.unpad(inputs, positions, images)
 
     def _with_features(self, inputs: dict[str, Tensor], images: Sequence[VisionFeatures | None] | None) -> dict[str, Any]:
@@ -362,14 +393,3 @@ class FrozenModel:
             return inputs
         others = {name: value for name, value in inputs.items() if name not in vision.PIXELS}
         return others | {"mm_encoder_outputs": vision.as_inputs(given, self.device)}
-
-
-def _extend(inputs: dict[str, Tensor], count: int, filler: int) -> dict[str, Tensor]:
-    """Every per-token input (B, T) grown by `count` columns: filler ids, mask 1, token type 0 (text)."""
-    shape = inputs["input_ids"].shape
-    fill = {"input_ids": filler, "attention_mask": 1}
-    extended = dict(inputs)
-    for name, value in inputs.items():
-        if value.shape == shape:
-            extended[name] = torch.cat([value, value.new_full((shape[0], count), fill.get(name, 0))], dim=1)
-    return extended

@@ -31,6 +31,7 @@ SETTLED_SECONDS = 2.0  # a file that changed just now may change again within on
 _NOT_SETTINGS = {"_name_or_path", "_commit_hash", "transformers_version", "torch_dtype", "dtype", "auto_map", "architectures"}
 _NOT_PROCESSING = {"image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "auto_map", "device"}
 _OF_PROCESSOR = ("image_seq_length", "image_seq_len", "patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+_QUANTIZED = ("8bit", "4bit")  # dtypes that change embeddings by more than rounding
 _DIRECTIVES = ("-d", "-m", *"aAbBdHIjmMpSyYxXcFT")  # of strftime
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -44,12 +45,14 @@ class ModelIdentity:
         revision: commit on the hub; `unknown` for what has none.
         weights_sha256: over every byte of the weights' files; None for weights that came from no file.
         config_sha256: over the model's configuration, without what only says how it was written; None as for the weights.
-        processor: what decides an image's tensors: mean, standard deviation, size, and so on.
+        code_sha256: over the Python files that came with the weights, where the model or its processor runs them.
+        processor: what decides an image's tensors: mean, standard deviation, size, the library that resizes, and so on.
         tokenizer_sha256: over vocabulary, merges, added tokens, normaliser and pre-tokeniser.
         chat_template_sha256: over the template's source, so that one which prints the date is the same every day.
+        template_tokens: the tokens that the template asks for by name, such as `bos_token`.
         preprocessing: the settings that were chosen, and under `image_kwargs` what follows from them for the family.
         dim: hidden size.
-        dtype: of the weights in memory; it only changes rounding.
+        dtype: of the weights in memory, which only changes rounding; or `8bit` or `4bit`, which changes embeddings.
         earlier: `revision` and `template` as adapters of formats 2 and 3 state them; not saved.
     """
 
@@ -57,9 +60,11 @@ class ModelIdentity:
     revision: str
     weights_sha256: str | None
     config_sha256: str | None
+    code_sha256: str | None
     processor: dict[str, Any]
     tokenizer_sha256: str
     chat_template_sha256: str
+    template_tokens: dict[str, str]
     preprocessing: dict[str, Any]
     dim: int
     dtype: str
@@ -70,8 +75,10 @@ class ModelIdentity:
         return {name: value for name, value in asdict(self).items() if name != "earlier"}
 
     def content(self) -> dict[str, Any]:
-        """What decides embeddings: name and revision only where weights have no hash, and never the dtype."""
-        left_out = {"dtype"} if self.weights_sha256 is None else {"dtype", "name", "revision"}
+        """What decides embeddings: name and revision only where weights have no hash, and the dtype only where it is a quantisation."""
+        left_out = set() if self.dtype in _QUANTIZED else {"dtype"}
+        if self.weights_sha256 is not None:
+            left_out |= {"name", "revision"}
         return {name: value for name, value in self.to_dict().items() if name not in left_out}
 
 
@@ -96,9 +103,11 @@ def identify(
         revision=revision,
         weights_sha256=None if folder is None else weights_sha256(folder),
         config_sha256=None if folder is None else config_sha256(folder),
+        code_sha256=None if folder is None else code_sha256(folder, model, processor),
         processor=processor_settings(processor),
         tokenizer_sha256=tokenizer_sha256(processor.tokenizer),
         chat_template_sha256=template_sha256(processor),
+        template_tokens=template_tokens(processor),
         preprocessing=dict(preprocessing),
         dim=model.get_input_embeddings().weight.shape[1],
         dtype=str(model.dtype).removeprefix("torch."),
@@ -116,7 +125,7 @@ def check_identity(learned_on: Mapping[str, Any], at_hand: ModelIdentity) -> Non
     Raises:
         FingerprintMismatchError: naming what differs. The dtype may differ, and so may name and revision where the weights are known.
     """
-    stated, found = _flat(learned_on), _flat(at_hand.to_dict())
+    stated, found = flat(learned_on), flat(at_hand.to_dict())
     ignored = {"dtype"}
     if "weights_sha256" not in learned_on:  # formats 2 and 3
         stated = {key.replace("preprocessing pictures ", "preprocessing image_kwargs "): value for key, value in stated.items()}
@@ -135,12 +144,16 @@ def check_identity(learned_on: Mapping[str, Any], at_hand: ModelIdentity) -> Non
             )
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings inside settings as one level, `preprocessing max_pixels`, so that a difference can be named."""
-    flat: dict[str, Any] = {}
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings inside settings as one level, `preprocessing max_pixels`, so that a difference can be named.
+
+    Args:
+        settings: by name.
+    """
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= {f"{key} {inner}": each for inner, each in _flat(value).items()} if isinstance(value, Mapping) else {key: value}
-    return flat
+        found |= {f"{key} {inner}": each for inner, each in flat(value).items()} if isinstance(value, Mapping) else {key: value}
+    return found
 
 
 # --- weights and configuration ----------------------------------------------------------------------------------------------
@@ -181,6 +194,19 @@ def config_sha256(folder: Path) -> str | None:
     return _sha256_of(_settings(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
 
 
+def code_sha256(folder: Path, *parts: Any) -> str | None:
+    """A hash over a folder's Python files where a model runs them; None where all that runs is transformers' own or ours.
+
+    Args:
+        folder: with the weights.
+        *parts: the model and its processor.
+    """
+    parts = (*parts, *(getattr(part, name, None) for part in parts for name in ("config", "tokenizer", "image_processor")))
+    if not any(type(part).__module__.startswith("transformers_modules") for part in parts):
+        return None
+    return _sha256_of({path.relative_to(folder).as_posix(): file_sha256(path) for path in folder.rglob("*.py")})
+
+
 def _settings(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {name: _settings(value) for name, value in config.items() if name not in _NOT_SETTINGS}
@@ -205,7 +231,7 @@ def file_sha256(path: Path) -> str:
     if state.st_size >= REMEMBERED_BYTES and time.time() - state.st_mtime > SETTLED_SECONDS:
         with suppress(OSError, OutputError):  # it is only hashed again next time
             digests_file().parent.mkdir(parents=True, exist_ok=True)
-            write_json(digests_file(), {**_remembered(), str(file): [*known, digest]})
+            write_json(digests_file(), {**_read_digests(), str(file): [*known, digest]})
     return digest
 
 
@@ -215,12 +241,19 @@ def digests_file() -> Path:
 
 
 def _remembered() -> dict[str, list[Any]]:
-    """Size, modification time, inode and digest by path; nothing where the file cannot be read or holds something else."""
-    with suppress(OSError, ValueError):
-        found = json.loads(digests_file().read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return {path: entry for path, entry in found.items() if isinstance(entry, list) and len(entry) == 4}
+    """What `_read_digests` gives; nothing where the file cannot be read just now."""
+    with suppress(OSError):
+        return _read_digests()
     return {}
+
+
+def _read_digests() -> dict[str, list[Any]]:
+    """Size, modification time, inode and digest by path; nothing where there is no such file, or it holds something else."""
+    try:
+        found = json.loads(digests_file().read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {path: entry for path, entry in found.items() if isinstance(entry, list) and len(entry) == 4} if isinstance(found, dict) else {}
 
 
 # --- processor, tokenizer, chat template ------------------------------------------------------------------------------------
@@ -233,6 +266,7 @@ def processor_settings(processor: Any) -> dict[str, Any]:
         processor: transformers' own.
     """
     own = {name: getattr(processor, name, None) for name in _OF_PROCESSOR}
+    own["backend"] = getattr(processor.image_processor, "backend", None)  # torchvision and Pillow resize a little differently
     settings = {name: value for name, value in processor.image_processor.to_dict().items() if name not in _NOT_PROCESSING}
     return {name: _plain(value) for name, value in sorted((own | settings).items()) if value is not None}
 
@@ -245,22 +279,37 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return _sha256_of([type(tokenizer).__name__, tokenizer.get_vocab(), sorted(tokenizer.get_added_vocab())])
+        names = [getattr(tokenizer, name, None) for name in getattr(tokenizer, "vocab_files_names", ())]
+        files = [file_sha256(Path(name)) for name in names if name and Path(name).is_file()]  # merges and all
+        return _sha256_of([type(tokenizer).__name__, tokenizer.get_vocab(), sorted(tokenizer.get_added_vocab()), files])
     whole = json.loads(backend.to_str())
     parts = {name: whole.get(name) for name in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model")}
+    parts["split_special_tokens"] = getattr(tokenizer, "split_special_tokens", False)
     if merges := (parts["model"] or {}).get("merges"):
         parts["model"]["merges"] = [each.split(" ", 1) if isinstance(each, str) else each for each in merges]
     return _sha256_of(_without_what_is_off(parts))
 
 
 def template_source(processor: Any) -> str:
-    """The chat template's source.
+    """The chat template's source; of several by name, the one that is used when none is asked for.
 
     Args:
         processor: transformers' own.
     """
     template = processor.chat_template
+    if isinstance(template, Mapping) and "default" in template:
+        template = template["default"]
     return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+
+
+def template_tokens(processor: Any) -> dict[str, str]:
+    """The special tokens that the chat template prints by their names, which a tokenizer may have changed.
+
+    Args:
+        processor: transformers' own.
+    """
+    source = template_source(processor)
+    return {name: str(token) for name, token in sorted(processor.tokenizer.special_tokens_map.items()) if name in source}
 
 
 def asks_for_the_date(processor: Any) -> bool:

@@ -21,11 +21,9 @@ class PreparedBatch:
 
     Attributes:
         inputs: left-padded input_ids and attention_mask (B, T), pixel values, and what else the model takes.
-        truncated: positions of the items whose text was cut.
     """
 
     inputs: dict[str, Tensor]
-    truncated: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.inputs["input_ids"].shape[0]
@@ -36,7 +34,7 @@ class PreparedBatch:
         Args:
             device: of the model.
         """
-        return PreparedBatch({name: value.to(device) for name, value in self.inputs.items()}, self.truncated)
+        return PreparedBatch({name: value.to(device) for name, value in self.inputs.items()})
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ MINIATURE = "miniature"
 # Processors of our own, by the name they are saved under; transformers' AutoProcessor does not know them.
 OWN_PROCESSORS = {each.__name__: each for each in (InternVLStillProcessor, Qwen3VLStillProcessor)}
 QUANTIZATIONS = ("8bit", "4bit")
+LOADING = RLock()  # transformers makes weights under settings of the whole process: two models loaded at once get one another's
 
 
 def load_model(
@@ -82,6 +83,21 @@ def load_model(
     """
     if device is not None and device_map is not None:
         raise ModelError("Give a device, or a device_map that says where each part goes, not both.")
+    with LOADING:
+        return _load(name, revision, dtype, device, attn_implementation, device_map, quantization, trust_remote_code, preprocessing)
+
+
+def _load(
+    name: str,
+    revision: str | None,
+    dtype: str | None,
+    device: str | None,
+    attn_implementation: str | None,
+    device_map: str | dict[str, Any] | None,
+    quantization: str | None,
+    trust_remote_code: bool,
+    preprocessing: Preprocessing | None,
+) -> FrozenModel:
     on = choose_device(device)
     wanted = choose_dtype(dtype, on)
     quantized = _quantized(quantization, wanted)
@@ -92,7 +108,7 @@ def load_model(
         if quantized or device_map is not None:
             raise ModelError(f"{name!r} is for one device and without quantization: leave out device_map and quantization.")
         network, processor = shapes.build_random(name, wanted, on, attn_implementation)
-        return FrozenModel(network, processor, family_of(network.config.model_type), name, shapes.REVISION, preprocessing)
+        return FrozenModel(network, processor, family_of(network.config.model_type), name, shapes.revision(name), preprocessing)
     origin: dict[str, Any] = {"trust_remote_code": trust_remote_code} | ({} if revision is None else {"revision": revision})
     options = {"attn_implementation": attn_implementation, "device_map": device_map, "quantization_config": quantized}
     if quantized and device_map is None:
@@ -103,8 +119,7 @@ def load_model(
     model = FrozenModel(network, processor, family, name, commit, preprocessing, folder)
     if not family.verified:
         _try_family(model)
-    if quantization is not None:
-        model.identity = replace(model.identity, dtype=quantization)
+    model.quantization = quantization
     return model
 
 

@@ -87,3 +87,20 @@ def unpack(cache: DynamicCache, items: Sequence[UnpaddedItem]) -> list[ItemKV]:
         found.append(ItemKV(keys.cpu(), values.cpu(), item.positions[..., -1].clone().cpu()))
         start = stop
     return found
+
+
+def extend(inputs: dict[str, Tensor], count: int, filler: int) -> dict[str, Tensor]:
+    """Every per-token input (B, T) grown by `count` columns: filler ids, mask 1, token type 0 (text).
+
+    Args:
+        inputs: of a batch.
+        count: how many columns.
+        filler: the id that stands in them.
+    """
+    shape = inputs["input_ids"].shape
+    fill = {"input_ids": filler, "attention_mask": 1}
+    extended = dict(inputs)
+    for name, value in inputs.items():
+        if value.shape == shape:
+            extended[name] = torch.cat([value, value.new_full((shape[0], count), fill.get(name, 0))], dim=1)
+    return extended

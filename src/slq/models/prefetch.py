@@ -51,10 +51,7 @@ def prefetch_batches(
     )
     with _tokenizers_expect_a_fork():
         prepared = iter(loader)
-    for position, batch in enumerate(prepared):
-        if workers and isinstance(batch, PreparedBatch):
-            processor.note_truncated(batches[position], batch)
-        yield batch
+    yield from prepared
 
 
 class _Prepare(Dataset):

@@ -6,8 +6,7 @@ Apart from the model, so that processes of their own can prepare the next batche
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from threading import RLock
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch.nn import functional
 
 from slq.data.images import open_image
 from slq.data.texts import check_text
-from slq.errors import ImageError, InputError, shorten
+from slq.errors import ImageError, InputError, TextError, shorten
 from slq.models.families import Family, families
 from slq.models.identity import template_source, undated_template
 from slq.models.kv import PreparedBatch
@@ -74,7 +73,7 @@ class ItemProcessor:
         self._behind_image = "" if newline else "\n"  # before an instruction, which stands on a line of its own
         if not newline:
             self._template |= _without_image_newline(processor, self._template.get("chat_template", template_source(processor)))
-        self._truncated: set[int] = set()  # hashes of the texts that were cut
+        self._told: set[int] = set()  # hashes of the texts that were cut and warned of
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
 
     def message(self, item: Item) -> dict[str, Any]:
@@ -88,34 +87,36 @@ class ItemProcessor:
             TextError: for a text that is none.
             InputError: for an item without either.
         """
-        return self._turn(item)[0]
-
-    def parts(self, item: Item) -> list[dict[str, Any]]:
-        """An image and a text as parts of a message; see `message`."""
-        return self._parts(item)[0]
-
-    def _turn(self, item: Item) -> tuple[dict[str, Any], bool]:
-        """The item as one user turn, and whether its text was cut."""
-        parts, is_cut = self._parts(item)
+        parts = self.parts(item)
         if self.preprocessing.instruction:
             text = parts.pop()["text"] + "\n" if item.text is not None else self._behind_image
             parts.append({"type": "text", "text": text + self.preprocessing.instruction})
-        return {"role": "user", "content": parts}, is_cut
+        return {"role": "user", "content": parts}
 
-    def _parts(self, item: Item) -> tuple[list[dict[str, Any]], bool]:
+    def parts(self, item: Item) -> list[dict[str, Any]]:
+        """An image and a text as parts of a message; see `message`."""
         parts: list[dict[str, Any]] = []
-        is_cut = False
         if item.image is not None:
             parts.append({"type": "image", "image": self._resize_image(self._shape_image(open_image(item.image)))})
         if item.text is not None:
-            begin = self._prescreen(check_text(item.text))
-            whole = self._escape_control_tokens(begin)
-            text = self._truncate(whole)
-            is_cut = text != whole or len(begin) < len(item.text)
-            parts.append({"type": "text", "text": text})
+            parts.append({"type": "text", "text": self._truncate(self._escape_control_tokens(self._prescreen(check_text(item.text))))})
         if not parts:
             raise InputError("An item needs a text, an image, or both: this one has neither.")
-        return parts, is_cut
+        return parts
+
+    def is_truncated(self, item: Item) -> bool:
+        """Whether only the beginning of an item's text is read; False for what cannot be read at all.
+
+        Args:
+            item: a text, an image, or both.
+        """
+        try:
+            text = "" if item.text is None else check_text(item.text)
+        except TextError:
+            return False
+        begin = self._prescreen(text)
+        whole = self._escape_control_tokens(begin)
+        return len(begin) < len(text) or self._truncate(whole) != whole
 
     def prepare(self, items: Sequence[Item], generation_prompt: bool = True) -> PreparedBatch:
         """Items to left-padded tensors on the CPU: the user's turn, then the generation prompt (SLQ code) if wanted.
@@ -125,46 +126,33 @@ class ItemProcessor:
             generation_prompt: whether the prompt at which the model would answer comes behind each item.
 
         Returns:
-            The batch; it says which of its texts were cut.
+            The batch.
 
         Raises:
             InputError: what `message` raises for the first item that is wrong; callers that must go on check items one by one.
         """
-        turns = [self._turn(item) for item in items]
-        batch = self.prepare_messages([[message] for message, _ in turns], generation_prompt)
-        batch = replace(batch, truncated=tuple(position for position, (_, is_cut) in enumerate(turns) if is_cut))
-        self.note_truncated(items, batch)
-        return batch
+        return self.prepare_messages([[self.message(item)] for item in items], generation_prompt)
 
-    def note_truncated(self, items: Sequence[Item], batch: PreparedBatch) -> None:
-        """Count the texts of a batch that were cut, each once however often it is prepared, here or in another process.
+    def truncated(self, items: Iterable[Item]) -> list[bool]:
+        """Which items' texts are cut, with one warning for those of which none was given yet.
 
         Args:
-            items: of the batch.
-            batch: what was prepared of them.
+            items: of a run.
         """
+        items = list(items)
+        cut = [self.is_truncated(item) for item in items]
+        texts = {hash(item.text) for item, is_cut in zip(items, cut, strict=True) if is_cut}
         with self._lock:
-            self._truncated.update(hash(items[position].text) for position in batch.truncated)
-
-    @property
-    def num_truncated(self) -> int:
-        """How many different texts were cut so far; what a run notes at its start for `warn_truncated`."""
-        with self._lock:
-            return len(self._truncated)
-
-    def warn_truncated(self, since: int) -> None:
-        """Warn, at the end of a run, of the texts that were cut in it.
-
-        Args:
-            since: `num_truncated` at the start of the run.
-        """
-        if count := self.num_truncated - since:
+            count = len(texts - self._told)
+            self._told |= texts
+        if count:
             limit = self.preprocessing.max_text_tokens
             warnings.warn(
                 f"{count} text(s) had more than {limit} tokens; only their first {limit} were read. Train with a larger --max-length "
                 "to read more.",
                 stacklevel=3,
             )
+        return cut
 
     def prepare_messages(self, conversations: Sequence[Sequence[Mapping[str, Any]]], generation_prompt: bool = True) -> PreparedBatch:
         """Chat conversations to left-padded tensors, with the generation prompt ready for an answer.

@@ -8,6 +8,7 @@ miniature's byte-level tokenizer, so a text makes more tokens than under the pub
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -25,7 +26,7 @@ from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
 
 PREFIX = "random:"
 SEED = 0
-REVISION = f"random weights, seed {SEED}"
+GENERATION = 1  # raised when `sample_weights` gives other weights
 
 # --- shapes, as the published config.json has them --------------------------------------------------------------------------
 
@@ -101,6 +102,18 @@ SHAPES = {
     "qwen3-vl-2b": qwen3_vl(hidden_size=2048, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, intermediate_size=6144),
     "qwen3-vl-4b": qwen3_vl(hidden_size=2560, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, intermediate_size=9728),
 }
+
+
+def revision(name: str) -> str:
+    """What stands for the weights of a shape: equal revisions, equal weights.
+
+    Args:
+        name: `random:<shape>`.
+    """
+    shape = json.dumps(SHAPES[name.removeprefix(PREFIX)], sort_keys=True)
+    drawn = torch.randn(8, generator=torch.Generator().manual_seed(SEED)).tolist()  # another torch may draw other numbers
+    return f"random weights, seed {SEED}, {hashlib.sha256(f'{GENERATION} {shape} {drawn}'.encode()).hexdigest()[:16]}"
+
 
 # --- tokens and templates ---------------------------------------------------------------------------------------------------
 

@@ -166,15 +166,15 @@ def content_hash(conversations: Sequence[Conversation], expected: Sequence[str] 
     Returns:
         Sha256 in hexadecimal.
     """
-    digest = hashlib.sha256(json.dumps(list(expected)).encode())
-    for conversation in conversations:
-        for message in conversation:
-            digest.update(f"\0{message['role']}".encode())
-            for part in message["content"]:
-                value = part[part["type"]]
-                content = f"{value.mode} {value.size}".encode() + value.tobytes() if isinstance(value, Image.Image) else str(value).encode()
-                digest.update(b"\0" + part["type"].encode() + b"\0" + content)
-    return digest.hexdigest()
+    asked = [
+        [[message["role"], *([part["type"], _content(part[part["type"]])] for part in message["content"])] for message in conversation]
+        for conversation in conversations
+    ]
+    return hashlib.sha256(json.dumps([list(expected), asked]).encode()).hexdigest()
+
+
+def _content(value: Any) -> str:
+    return Item(image=value).content_hash if isinstance(value, Image.Image) else str(value)
 
 
 def as_item(conversation: Conversation) -> Item:

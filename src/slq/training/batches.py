@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slq.data import Matches
 from slq.training.facts import FactBatch, Facts
 from slq.types import Item, Pair
 
@@ -25,12 +26,16 @@ class ContrastiveBatch:
         candidates: C items, positives first, then hard negatives; no content twice.
         positives: (B, C) bool.
         facts: what is learned beside them; None without.
+        pairs: the pairs that meet.
+        sources: where each was read, or its number.
     """
 
     queries: tuple[Item, ...]
     candidates: tuple[Item, ...]
     positives: Tensor
     facts: FactBatch | None = None
+    pairs: tuple[Pair, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -41,7 +46,8 @@ class ContrastiveBatch:
 class Batches:
     """Every pair once an epoch, in a random order that depends on seed and epoch alone, or by the nearness of pairs at the time.
 
-    Items are told apart by content: where two images share a caption, it counts as a positive of both, not as a negative of either.
+    Where two images share a caption, it counts as a positive of both, not as a negative of either; and so do pairs that repeat or reverse
+    one another, whatever the case, white space and Unicode form of their texts (see `data.Matches`).
 
     Args:
         pairs: training pairs.
@@ -70,9 +76,7 @@ class Batches:
         self.facts, self.facts_per_step = facts, facts_per_step
         self.arrange: Callable[[random.Random], list[int]] | None = None
         self.arranged: dict[int, list[int]] = {}
-        self.positives_of: dict[str, set[str]] = {}
-        for pair in pairs:
-            self.positives_of.setdefault(pair.query.content_hash, set()).update(item.content_hash for item in pair.positives)
+        self.matches = Matches(pairs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -109,9 +113,10 @@ class Batches:
 
     def _batch(self, order: Sequence[int], epoch: int, step: int) -> ContrastiveBatch:
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-        return self._assemble([self.pairs[i] for i in chosen], random.Random(f"{self.seed} {epoch} {step}"))
+        sources = tuple(self.pairs[i].source or f"pair {i}" for i in chosen)
+        return self._assemble([self.pairs[i] for i in chosen], sources, random.Random(f"{self.seed} {epoch} {step}"))
 
-    def _assemble(self, pairs: list[Pair], rng: random.Random) -> ContrastiveBatch:
+    def _assemble(self, pairs: list[Pair], sources: tuple[str, ...], rng: random.Random) -> ContrastiveBatch:
         candidates: dict[str, Item] = {}
         for pair in pairs:
             for item in rng.sample(pair.positives, min(self.positives_per_query, len(pair.positives))):
@@ -120,7 +125,9 @@ class Batches:
             for item in pair.negatives:
                 candidates.setdefault(item.content_hash, item)
         queries = {pair.query.content_hash: pair.query for pair in pairs}
-        positives = torch.tensor([[key in self.positives_of[query] for key in candidates] for query in queries])
+        keys = [self.matches.key(item) for item in candidates.values()]
+        matches = [self.matches.of(query) for query in queries.values()]
+        positives = torch.tensor([[key in own for key in keys] for own in matches])
         items = (*queries.values(), *candidates.values())
         facts = self.facts.draw(items, self.facts_per_step, rng) if self.facts else None
-        return ContrastiveBatch(tuple(queries.values()), tuple(candidates.values()), positives, facts)
+        return ContrastiveBatch(tuple(queries.values()), tuple(candidates.values()), positives, facts, tuple(pairs), sources)

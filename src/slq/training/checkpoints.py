@@ -1,4 +1,7 @@
-"""Checkpoints of a run: written whole, the newest kept, and refused where they belong to another run."""
+"""Checkpoints of a run: written whole, the newest kept, and refused where they belong to another run.
+
+Beside what accelerate saves, `files.json` lists its files with their checksums: a checkpoint is whole if all of them are as listed.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,21 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from slq import console
 from slq.config import TrainConfig
 from slq.config.fields import result_settings
 from slq.encoders.base import Encoder
-from slq.errors import ResumeMismatchError
-from slq.io.files import map_os_errors, write_json
-from slq.models import FrozenModel
+from slq.errors import OutputError, ResumeMismatchError
+from slq.io.disk import checksum, settle, sync
+from slq.io.files import crash_point, map_os_errors, write_json
+from slq.models import FrozenModel, attention
+from slq.models.identity import flat
 from slq.training.batches import Batches
 from slq.training.facts import Facts
 from slq.types import Pair
 
 RUN_FILE = "run.json"
+FILES_FILE = "files.json"
 PATTERN = "checkpoint-" + 7 * "[0-9]"
 _NAME = re.compile(PATTERN)
 _LENGTH = ("epochs", "max_steps")  # may grow: a run can be trained for longer
@@ -53,6 +60,7 @@ def run_record(
         **result_settings(config),
         "base_model": model.identity.to_dict(),
         "start": None if start is None else start.fingerprint,
+        "attn_implementation": attention.implementation(model.model),
         "pairs": len(pairs),
         "pairs_sha256": _sha256(sorted(hashes)),
         "pairs_order_sha256": _sha256(hashes),
@@ -74,8 +82,8 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
     file = folder / RUN_FILE
     if not file.exists():
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    plain = json.loads(json.dumps(record))
+    before = flat(json.loads(file.read_text(encoding="utf-8")))
+    plain = flat(json.loads(json.dumps(record)))
     for name, value in plain.items():
         if name in _LENGTH or before.get(name, None if name == "facts_sha256" else value) == value:
             continue  # an option that the run did not know yet had its default, and there were no facts
@@ -91,13 +99,25 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, if there is one.
+    """The newest whole checkpoint of a run, if there is one.
 
     Args:
         folder: of a run.
     """
-    found = _checkpoints(folder)
-    return found[-1] if found else None
+    return next((path for path in reversed(_checkpoints(folder)) if is_whole(path)), None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the disk has every file of a checkpoint as it was written.
+
+    Args:
+        checkpoint: its folder.
+    """
+    try:
+        listed = json.loads((checkpoint / FILES_FILE).read_bytes())
+        return all(checksum(checkpoint / name, from_disk=True) == found for name, found in listed.items())
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+        return False
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -106,7 +126,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def load_newest(accelerator: Accelerator, folder: Path, batches: Batches) -> int:
-    """Load the newest checkpoint of a run into what the accelerator has prepared, and the order of its epoch into the batches.
+    """Load the newest whole checkpoint of a run into what the accelerator has prepared, and the order of its epoch into the batches.
 
     Args:
         accelerator: which has prepared what is loaded.
@@ -117,6 +137,10 @@ def load_newest(accelerator: Accelerator, folder: Path, batches: Batches) -> int
         The steps it has done, 0 without one.
     """
     checkpoint = newest(folder)
+    passed_over = [path.name for path in _checkpoints(folder) if checkpoint is None or path.name > checkpoint.name]
+    if passed_over and accelerator.is_main_process:
+        instead = f"{checkpoint.name} is taken" if checkpoint else "the run begins anew"
+        console.warn(f"{folder}: {', '.join(passed_over)} is not whole, and {instead}.")
     if checkpoint is None:
         return 0
     accelerator.load_state(str(checkpoint))
@@ -126,7 +150,7 @@ def load_newest(accelerator: Accelerator, folder: Path, batches: Batches) -> int
 
 
 def save(accelerator: Accelerator, folder: Path, step: int, batches: Batches) -> None:
-    """Save weights, optimiser, schedule, random states and the epoch's order as `checkpoint-<step>`; older ones go once this one is whole.
+    """Save weights, optimiser, schedule, random states and the epoch's order as `checkpoint-<step>`; older ones go once it was read back.
 
     Every process calls it, since each has random states of its own; the first one does the rest.
 
@@ -153,8 +177,7 @@ def save(accelerator: Accelerator, folder: Path, step: int, batches: Batches) ->
             if main:
                 if batches.arranged:
                     write_json(partial / ORDER_FILE, {str(epoch): pairs for epoch, pairs in batches.arranged.items()})
-                shutil.rmtree(target, ignore_errors=True)
-                partial.rename(target)
+                _publish(partial, target)
     finally:
         if main:
             shutil.rmtree(partial, ignore_errors=True)  # what is left of one that failed only fills the disk
@@ -162,6 +185,20 @@ def save(accelerator: Accelerator, folder: Path, step: int, batches: Batches) ->
         for older in _checkpoints(folder):
             if older != target:
                 shutil.rmtree(older, ignore_errors=True)
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """See what was saved onto the disk, give it its name, and read it back."""
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    write_json(partial / FILES_FILE, {path.relative_to(partial).as_posix(): checksum(path) for path in files})
+    settle(partial)
+    crash_point("checkpoint.written")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    sync(target.parent)
+    crash_point("checkpoint.published")
+    if not is_whole(target):
+        raise OutputError(f"The disk gives {target} back otherwise than it was written: check the disk; the checkpoint before it is kept.")
 
 
 def _begun(fingerprint: str | None) -> str:

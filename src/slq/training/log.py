@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from slq import console
 from slq.errors import MissingExtraError
-from slq.io.files import append_jsonl, write_text
+from slq.io.files import append_jsonl, read_jsonl, write_jsonl
 
 LOG_FILE = "log.jsonl"
 TRACKERS = ("tensorboard", "wandb")  # also the names of their packages, of the extras that install them, and of their folders
@@ -62,8 +61,10 @@ class TrainingLog:
         self.scores: dict[str, float] = {}
         self.trackers = _trackers(report_to, folder, start) if accelerator.is_main_process else []
         if self.file.exists() and accelerator.is_main_process:
-            lines = [line for line in self.file.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= start]
-            write_text(self.file, "".join(line + "\n" for line in lines))
+            rows, torn = read_jsonl(self.file)
+            if torn:
+                console.warn(f"{self.file}: {torn} line(s) that a crash cut off are dropped.")
+            write_jsonl(self.file, [row for row in rows if row["step"] <= start])
 
     def __enter__(self) -> Self:
         self._bar = self._bar_shown.__enter__()

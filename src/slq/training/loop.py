@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from slq import console
 from slq.adapters.files import CONFIG_FILE, PLUGINS, WEIGHTS_FILE
 from slq.config import TrainConfig, dump_config
 from slq.config.fields import result_settings
+from slq.data import unique
 from slq.encoders.base import Encoder
 from slq.encoders.finetuned import FINETUNED_FILE
 from slq.encoders.reuse import Prefetched
-from slq.errors import InputError, NonFiniteLossError, ResumeMismatchError
+from slq.errors import ConfigError, InputError, NonFiniteLossError, ResumeMismatchError
 from slq.io.files import write_json, write_jsonl, write_text
 from slq.io.outputs import OutputFolder
-from slq.io.provenance import provenance, seed_everything
+from slq.io.provenance import isolated_rng, provenance
 from slq.losses import Loss, compose_loss
 from slq.models import FrozenModel, default_num_workers
 from slq.training import checkpoints
@@ -95,14 +95,17 @@ def train(
         MissingExtraError: for a tracker that is not installed.
         OutputExistsError: if `out` holds something and neither `resume` nor `overwrite` is given.
         ResumeMismatchError: if a run is resumed with other data, another order of it, or other options.
-        NonFiniteLossError: if the loss or its gradient is no finite number; that step is not saved.
+        ConfigError: for more Matryoshka dimensions than the model has.
+        NonFiniteLossError: if the loss, its gradient or what was learned is not finite; that step is not saved.
         DiskFullError: if there is no room for a checkpoint.
     """
     config = config or TrainConfig()
     check_trackers(config.report_to)
+    if config.matryoshka_dims and max(config.matryoshka_dims) > model.dim:
+        raise ConfigError(f"matryoshka_dims must be at most the {model.dim} dimensions of the model, not {max(config.matryoshka_dims)}.")
     loss = compose_loss(config)
     config = replace(config, learning_rate=learning_rate(model, config))
-    accelerator = Accelerator(step_scheduler_with_optimizer=False)  # else the schedule takes as many steps as there are processes
+    accelerator = _accelerator(config)
     show = show_progress and accelerator.is_main_process
     OutputFolder.check(out, "train", overwrite=overwrite, resume=resume)
     given, (pairs, skipped) = pairs, _screened(pairs, model, show)
@@ -118,7 +121,8 @@ def train(
     made_with = {"data": None if config.data is None else str(config.data), "command": command, "provenance": provenance(config.seed)}
     folder = _open_folder(accelerator, out, record, made_with, [*recorded, config], skipped, resume, overwrite)
     run = Run(accelerator, out, folder, config, batches, validation_pairs, start, record["pairs_sha256"], show)
-    return _learn(run, model, loss, resume, stop_after, after_step)
+    with isolated_rng(config.seed):
+        return _learn(run, model, loss, resume, stop_after, after_step)
 
 
 @dataclass(frozen=True)
@@ -170,17 +174,19 @@ class Run:
         """
         return step % self.config.save_steps == 0 or step in (self.total, stop_after)
 
-    def told(self, scores: Mapping[str, float]) -> dict[str, Any]:
+    def told(self, scores: Mapping[str, float], truncated: int) -> dict[str, Any]:
         """What is recorded beside what was learned.
 
         Args:
             scores: of the validation, the last ones.
+            truncated: how many texts were cut.
         """
         begun, added = None if self.start is None else self.start.fingerprint, plugins_of(self.config)
         return {
             **result_settings(self.config),
             "pairs": len(self.batches.pairs),
             "data_sha256": self.data_sha256,
+            "truncated_texts": truncated,
             "steps": self.total,
             "warmup_steps_taken": warmup_of(self.config, self.total),
             "start": begun,
@@ -195,17 +201,17 @@ def _learn(
 ) -> Encoder:
     """From the first step, or the newest checkpoint, to what was learned."""
     accelerator, config, total = run.accelerator, run.config, run.total
-    seed_everything(config.seed)
     rank, processes = accelerator.process_index, accelerator.num_processes
     trainable, own = create_trainable(model, config), partial(shard, rank=rank, processes=processes)
     if run.start is not None:
         trainable.start_from(run.start)
     num_workers = default_num_workers(model.device) if config.num_workers is None else config.num_workers
-    truncated = model.item_processor.num_truncated
     facts = run.batches.facts.texts if run.batches.facts else ()
-    _prefill(trainable, own([*_items([*run.batches.pairs, *run.validation_pairs]), *facts]), num_workers, run.show)
+    items = _items([*run.batches.pairs, *run.validation_pairs])
+    _prefill(trainable, own([*items, *facts]), num_workers, run.show)
     if config.batch_sampler == "nearest":
         run.batches.arrange = partial(arrange, trainable, run.batches.pairs, config.neighbors, rank, processes)
+    encoder = trainable.encoder
     optimizer, schedule = create_optimizer(trainable, config, total)
     network = ContrastiveStep(trainable, loss, config.facts_weight, rank, processes)
     network, optimizer, schedule = accelerator.prepare(network, optimizer, schedule)
@@ -222,30 +228,43 @@ def _learn(
             batch_loss = network(batch, prefetched)
             accelerator.backward(batch_loss)
             grad_norm = accelerator.clip_grad_norm_(network.parameters(), MAX_GRAD_NORM)
-            _check_finite(step, batch_loss, grad_norm, run.out)
             rate = optimizer.param_groups[0]["lr"]
+            if not (torch.isfinite(batch_loss) and torch.isfinite(torch.as_tensor(grad_norm))):
+                raise _not_finite(
+                    f"The loss of step {step} is {batch_loss.item()} and its gradient's norm {float(grad_norm)}", batch, run, encoder
+                )
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            trainable.after_step()
             if step == total and config.wise_ft_alpha < 1:
                 trainable.interpolate(config.wise_ft_alpha)
-            scores = validate(trainable.encoder, run.validation_pairs) if run.is_due(step) else {}
+            if not all(bool(torch.isfinite(weights).all()) for weights in trainable.parameters()):
+                raise _not_finite(f"What step {step} learned is not finite", batch, run, encoder)
+            scores = validate(encoder, run.validation_pairs) if run.is_due(step) else {}
             log.step(step, batch_loss.item(), trainable.temperature.item(), float(grad_norm), rate, len(batch.items), scores)
             stops = asked_to_stop()
             if stops or run.saves(step, stop_after):
                 checkpoints.save(accelerator, run.out, step, run.batches)
                 if run.folder:
                     run.folder.keep()
-            after_step(step, total, trainable.encoder)
+            after_step(step, total, encoder)
             if stops and step < total:
                 raise KeyboardInterrupt
-    model.item_processor.warn_truncated(since=truncated)
+    cut = {item.text for item, is_cut in zip(items, model.item_processor.truncated(items), strict=True) if is_cut}
     if run.folder and (stop_after is None or stop_after >= total):
-        trainable.save(run.out, run.told(log.scores))
+        trainable.save(run.out, run.told(log.scores, len(cut)))
         run.folder.finish()
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    return trainable.encoder
+    return encoder
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    # A process whose part of a batch holds no image leaves the vision encoder without a gradient.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=config.train_vision_encoder)
+    # Else the schedule takes as many steps as there are processes.
+    return Accelerator(step_scheduler_with_optimizer=False, kwargs_handlers=[parallel])
 
 
 def _screened(pairs: Sequence[Pair], model: FrozenModel, show: bool) -> tuple[list[Pair], list[Skipped]]:
@@ -313,13 +332,20 @@ def _check_longer(run: Run, start: int) -> None:
         )
 
 
-def _check_finite(step: int, loss: Tensor, grad_norm: Tensor | float, out: Path) -> None:
-    """Stop before weights change by what is no number."""
-    if torch.isfinite(loss) and torch.isfinite(torch.as_tensor(grad_norm)):
-        return
-    newest = checkpoints.newest(out)
+def _not_finite(what: str, batch: ContrastiveBatch, run: Run, encoder: Encoder) -> NonFiniteLossError:
+    """Why training stops before a step is saved, with the last checkpoint and the pairs at fault: those without embeddings, or else all."""
+    newest = checkpoints.newest(run.out)
     saved = f"{newest.name} is from before it" if newest else "nothing was saved yet"
-    raise NonFiniteLossError(
-        f"The loss of step {step} is {loss.item()} and its gradient's norm {float(grad_norm)}, so training stops; {saved}. "
+    items = unique(batch.items)
+    failures = encoder.encode(items, [item.content_hash for item in items], on_error="skip").failures
+    failed = {failure.item for failure in failures}
+    at_fault = [
+        source
+        for source, pair in zip(batch.sources, batch.pairs, strict=True)
+        if not failed or any(item.content_hash in failed for item in _items([pair]))
+    ]
+    more = f" and {len(at_fault) - 5} more" if len(at_fault) > 5 else ""
+    return NonFiniteLossError(
+        f"{what}, so training stops; {saved}. Its pairs: {', '.join(source[-50:] for source in at_fault[:5])}{more}. "
         "Lower --learning-rate, or use --dtype float32."
     )

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from slq.adapters.latents import LatentQueries, temperature_of
+from slq.adapters.latents import LatentQueries, bound_temperature, temperature_of
 from slq.cache import KVCache
 from slq.config import TrainConfig
 from slq.encoders.base import Encoder
@@ -92,6 +92,9 @@ class Trainable(nn.Module, ABC):
         """
         return [{"params": list(self.parameters()), "lr": learning_rate}]
 
+    def after_step(self) -> None:
+        """Put right what an optimiser step led out of its bounds; by default nothing."""
+
     def prefill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> str:
         """Compute once what never changes, and say what was cached; by default nothing.
 
@@ -165,6 +168,10 @@ class LatentTrainable(Trainable):
         """The divisor of cosines."""
         return self.queries.temperature
 
+    def after_step(self) -> None:
+        """Keep the temperature within its bounds."""
+        bound_temperature(self.queries.log_temperature)
+
     def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
         """States of items (B, N, D) before pooling; see `Trainable.states`."""
         return self.encoder.states(items, prefetched)
@@ -181,12 +188,15 @@ class LatentTrainable(Trainable):
         self._start = self.queries.latents.detach().clone()
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """Latent queries and temperature at the chosen rate; beside latent LoRA, each at its own; see `Trainable.parameter_groups`."""
+        """Latent queries and temperature at the chosen rate; beside latent LoRA, each at its own; see `Trainable.parameter_groups`.
+
+        Weight decay, which would draw latent queries to 0 and the temperature to 1, is for the matrices of LoRA alone.
+        """
         if self.queries.lora is None:
-            return super().parameter_groups(learning_rate)
+            return [{"params": list(self.parameters()), "lr": learning_rate, "weight_decay": 0.0}]
         return [
-            {"params": [self.queries.latents], "lr": learning_rate},
-            {"params": [self.queries.log_temperature], "lr": TEMPERATURE_LR},
+            {"params": [self.queries.latents], "lr": learning_rate, "weight_decay": 0.0},
+            {"params": [self.queries.log_temperature], "lr": TEMPERATURE_LR, "weight_decay": 0.0},
             {"params": list(self.queries.lora.parameters()), "lr": self._lora_learning_rate},
         ]
 
@@ -242,6 +252,10 @@ class FineTuneTrainable(Trainable):
     def temperature(self) -> Tensor:
         """The divisor of cosines."""
         return temperature_of(self.log_temperature)
+
+    def after_step(self) -> None:
+        """Keep the temperature within its bounds."""
+        bound_temperature(self.log_temperature)
 
     def states(self, items: Sequence[Item], prefetched: Prefetched) -> Tensor:
         """States of items (B, N, D) before pooling; see `Trainable.states`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from slq.data import Matches
 from slq.encoders.base import BATCH_SIZE, Encoder
 from slq.errors import Failure, InputError
 from slq.types import Item, Pair, content_hash
@@ -129,22 +130,24 @@ def items_of(pairs: Sequence[Pair]) -> int:
 
 def _mined(pairs: Sequence[Pair], found: _Vectors, count: int, range_min: int, margin: float, cells: int) -> Iterator[list[Item]]:
     """The mined negatives of each pair, hardest first; scores are held for a block of queries at a time."""
-    own: dict[str, set[str]] = {}  # query -> its positives, of whichever pair they are
+    matches = Matches(pairs)
+    positives_of: dict[str, set[str]] = {}  # query -> its positives, of whichever pair they are
     for pair in pairs:
-        own.setdefault(pair.query.content_hash, set()).update(item.content_hash for item in pair.positives)
+        positives_of.setdefault(matches.key(pair.query), set()).update(item.content_hash for item in pair.positives)
     candidates = list(dict.fromkeys(item.content_hash for pair in pairs for item in (*pair.positives, *pair.negatives)))
     column = {key: i for i, key in enumerate(candidates)}
+    columns: dict[str, list[int]] = {}  # of candidates that differ in spelling alone
+    for key, i in column.items():
+        columns.setdefault(matches.key(found.items[found.position[key]]), []).append(i)
     candidates_CD = found.of(candidates)
     rows = max(1, cells // max(1, len(candidates)))
     for start in range(0, len(pairs), rows):
         block = pairs[start : start + rows]
         scores_bC = found.of([pair.query.content_hash for pair in block]) @ candidates_CD.T
         for pair, scores_C in zip(block, scores_bC, strict=True):
-            positives = [column[key] for key in own[pair.query.content_hash]]
-            most = scores_C[positives].min() - margin
-            known = {pair.query.content_hash, *(item.content_hash for item in pair.negatives)}
-            scores_C[positives] = -np.inf
-            scores_C[[column[key] for key in known if key in column]] = -np.inf
+            most = scores_C[[column[key] for key in positives_of[matches.key(pair.query)]]].min() - margin
+            known = matches.of(pair.query).union(map(matches.key, pair.negatives))
+            scores_C[[i for key in known for i in columns.get(key, ())]] = -np.inf
             scores_C[_best(scores_C, range_min)] = -np.inf
             scores_C[scores_C > most] = -np.inf
             yield [found.items[found.position[candidates[i]]] for i in _best(scores_C, count)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from slq.config import TrainConfig
-from slq.data import unique
+from slq.data import Matches, unique
 from slq.encoders.base import Encoder
 from slq.evaluation.metrics import RelevantRanks, from_ranks
 from slq.evaluation.ranking import rank
@@ -40,16 +40,16 @@ def validate(encoder: Encoder, pairs: Sequence[Pair]) -> dict[str, float]:
 
     Args:
         encoder: as it is now.
-        pairs: what else stands among a query's positives counts as found, too.
+        pairs: what else a query matches (see `data.Matches`) counts as found, too.
 
     Returns:
         For each way, `val/query_to_positive/hit@1` and so on, as fractions; `.../random_hit@1`, what a random ranking hits; and
         `.../queries`, how many there are.
     """
     queries, positives = (_encoded(encoder, items) for items in ([pair.query for pair in pairs], [pair.positives[0] for pair in pairs]))
-    accepted = [{positive.content_hash for positive in pair.positives} for pair in pairs]
-    first = [pair.positives[0].content_hash for pair in pairs]
-    relevant_QP = np.array([[content in each for content in first] for each in accepted])
+    matches = Matches(pairs)
+    first = [matches.key(pair.positives[0]) for pair in pairs]
+    relevant_QP = np.array([[key in own for key in first] for own in (matches.of(pair.query) for pair in pairs)])
     found = {
         "query_to_positive": _hits(queries, positives, relevant_QP),
         "positive_to_query": _hits(positives, queries, relevant_QP.T),

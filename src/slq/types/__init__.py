@@ -157,6 +157,7 @@ class Embeddings:
         fingerprint: which encoder made them.
         items: what is known of each id (`{"text": ..., "image": ..., "content_hash": ..., "metadata": {...}}`), in the order of `ids`.
         failures: items that were skipped, with reasons.
+        truncated: ids of items of whose text only the beginning was read.
     """
 
     ids: tuple[str, ...]
@@ -164,6 +165,7 @@ class Embeddings:
     fingerprint: str = ""
     items: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Failure, ...] = field(default=())
+    truncated: tuple[str, ...] = ()
 
 
 Qrels = Mapping[str, Mapping[str, int]]
