@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from slq.registry import Registry
+from slq.errors import PluginError
+from slq.registry import ADVICE, Registry
 
 
 @runtime_checkable
@@ -55,10 +57,15 @@ def pool(pooling: Pooling, states_BND: Tensor) -> Tensor:
         (B, D) or (B, G, D) float32.
 
     Raises:
-        PluginError: if the pooling is a plugin's, and raises an error.
+        PluginError: if the pooling is a plugin's, and raises an error, or gives other embeddings than it says.
     """
     with poolings.naming_plugin(pooling):
-        return pooling(states_BND)
+        found = pooling(states_BND)
+        wanted = (len(states_BND), *pooling.vector_shape(states_BND.shape[-1]))
+    if (plugin := poolings.origin(pooling)) and (not isinstance(found, Tensor) or found.shape != wanted or found.dtype != torch.float32):
+        what = f"{tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise PluginError(f"{plugin} must give float32 embeddings of the shape that its vector_shape says, {wanted}, not {what}. {ADVICE}")
+    return found
 
 
 def create_pooling(name: str) -> Pooling:

@@ -68,6 +68,17 @@ def entry_points(group: str) -> list[metadata.EntryPoint]:
     return [entry for entry in metadata.entry_points(group=group) if _is_let_in(entry)]
 
 
+def all_left_out(groups: Iterable[str]) -> list[str]:
+    """Names and versions of the distributions that add to any of these groups, and that `SLQ_LOAD_PLUGINS` leaves out.
+
+    Args:
+        groups: such as `slq.losses`.
+    """
+    entries = [entry for group in groups for entry in metadata.entry_points(group=group)]
+    owners = [_distribution(entry) for entry in entries if not _is_let_in(entry)]
+    return sorted({" ".join(owner) for owner in owners if _normalised(owner[0]) != OWN_DISTRIBUTION})
+
+
 def plugin_of(group: str, name: str) -> Plugin | None:
     """The plugin that adds a name to a group; None where this package does, or nobody. Imports nothing.
 
@@ -238,7 +249,7 @@ class Registry(Generic[T]):
         Args:
             value: what `get` gave, or an object of the class that it gave.
         """
-        for (name, _), loaded in self._loaded.items():
+        for (name, _), loaded in tuple(self._loaded.items()):  # which another thread may add to
             if loaded is value or loaded is type(value):
                 return next((_plugin(entry, self.group) for entry in self._plugins().get(name, [])), None)
         return None
@@ -278,9 +289,12 @@ class Registry(Generic[T]):
         who = _plugin(entry, self.group)
         try:
             loaded = entry.load()
-            fault = self._fault(name, loaded)
         except (Exception, SystemExit) as error:  # a module that ends the program when it is imported must not end ours
             raise PluginError(f"{who} cannot be imported: {_reason(error)}. {ADVICE}") from error
+        try:
+            fault = self._fault(name, loaded)
+        except Exception as error:  # of a property, such as a benchmark's info
+            raise PluginError(f"{who} cannot be used: it raised {_reason(error)}. {ADVICE}") from error
         if fault:
             raise PluginError(f"{who} {fault}. {ADVICE}")
         return loaded

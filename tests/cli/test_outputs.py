@@ -154,5 +154,5 @@ def test_an_adapter_is_not_replaced_by_what_is_made_with_it(adapter, images, tin
 
 def test_a_cache_is_not_begun_among_other_things(kept, tiny_world, adapter):
     retention = ["retention", "--model", adapter, "--task", "reading", "--num-questions", 2, "--cache-dir", kept]
-    assert "is no cache folder of slq: it holds thesis.txt" in refused(*retention)
+    assert "is not a cache folder of slq: it holds thesis.txt" in refused(*retention)
     assert content(kept) == {"thesis.txt": b"years of work"}

@@ -151,7 +151,7 @@ def test_a_search_under_a_filter(adapter, tmp_path):
     assert texts("price<20") == {"a red cat"} and texts("price<=20") == {"a red cat", "a blue cat"}
     assert texts("colour=red,green", "price>10") == {"a green cat"}
     assert texts("colour!=red") == {"a blue cat", "a green cat", "a cat"}
-    assert "is no filter" in refused("search", "cat", "--collection", tmp_path / "index", "--filter", "cheap", "--device", "cpu")
+    assert "is not a filter" in refused("search", "cat", "--collection", tmp_path / "index", "--filter", "cheap", "--device", "cpu")
     said = refused("search", "--like", "shop.csv line 2", "--collection", tmp_path / "index", "--filter", "price>99")
     assert "No item" in said and "passes price>99" in said
 

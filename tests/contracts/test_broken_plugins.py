@@ -53,6 +53,18 @@ class Detached(InfoNCE):
     def __call__(self, batch):
         return super().__call__(batch).detach()
 
+class Wide(MeanPooling):
+    def __call__(self, states_BND):
+        return states_BND.flatten(1)
+
+class Halves(MeanPooling):
+    def __call__(self, states_BND):
+        return super().__call__(states_BND).half()
+
+class Lists(MeanPooling):
+    def __call__(self, states_BND):
+        return [1.0]
+
 @dataclass(frozen=True)
 class NeedsSize(MeanPooling):
     def __post_init__(self):
@@ -74,6 +86,8 @@ class FailingMethod(LatentMethod):
 class OtherMethod(LatentMethod):
     def create(self, model, config):
         return "nothing"
+    def learning_rate(self, model, config):
+        return -1.0
 
 class FailingFamily(Family):
     def image_options(self, preprocessing, processor):
@@ -82,7 +96,13 @@ class FailingFamily(Family):
 def fails(*asked):
     raise ValueError("no licence")
 
-right = benchmarks.get("beir")
+class RaisingInfo:
+    @property
+    def info(self):
+        raise RuntimeError("no data")
+    def load(self, *asked): ...
+
+right, raising_info = benchmarks.get("beir"), RaisingInfo()
 good_pooling, failing_method, other_method = MeanPooling(), FailingMethod(), OtherMethod()
 info = lambda **changes: replace(right, info=replace(right.info, **changes))
 failing_benchmark, other_benchmark = replace(info(name="added"), load=fails), replace(info(name="added"), load=lambda *asked: 7)
@@ -119,11 +139,12 @@ def install(tmp_path, monkeypatch):
         ("slq.losses", "Bare", "must have a default for every field, and has none for size"),
         ("slq.methods", "FailingMethod", "is a class, and slq.methods asks for an object: make one"),
         ("slq.families", "FailingFamily", "is a class, and slq.families asks for an object"),
-        ("slq.families", "number", "lacks pad_to_square, single_tile_kwargs"),
+        ("slq.families", "number", "lacks pad_to_square"),
         ("slq.benchmarks", "Benchmark", "is a class, and slq.benchmarks asks for an object"),
         ("slq.benchmarks", "number", "lacks info, load"),
         ("slq.benchmarks", "without_info", "must have a BenchmarkInfo as its info, not NoneType"),
         ("slq.benchmarks", "without_name", "must have the name that it is registered under as info.name, 'added', not 'other'"),
+        ("slq.benchmarks", "raising_info", "cannot be used: it raised RuntimeError: no data"),
         ("slq.benchmarks", "with_odd_variants", "must have a tuple of texts as info.variants, with one at least, not 'test'"),
         ("slq.stores", "number", "lacks __call__"),
         ("slq.stores", "gone", "cannot be imported: AttributeError"),
@@ -146,6 +167,10 @@ def trained(config: TrainConfig) -> torch.Tensor:
     return compose_loss(config)(batch())
 
 
+def pooled() -> torch.Tensor:
+    return pool(create_pooling("added"), torch.eye(2)[None])
+
+
 def opened() -> object:
     return open_store("added:folder", StoreMetadata("a", "f", 2))
 
@@ -164,7 +189,10 @@ def opened() -> object:
         ),
         ("slq.losses", "Detached", lambda: trained(TrainConfig(loss=("added",))), "must give a loss with gradient", None),
         ("slq.losses", "NeedsSize", lambda: create_loss(NamedOptions("added")), "raised KeyError: 'size'", KeyError),
-        ("slq.poolings", "Fails", lambda: pool(create_pooling("added"), torch.eye(2)[None]), "raised ValueError: no. ", ValueError),
+        ("slq.poolings", "Fails", pooled, "raised ValueError: no. ", ValueError),
+        ("slq.poolings", "Wide", pooled, "must give float32 embeddings .*\\(1, 2\\), not \\(1, 4\\), torch.float32", None),
+        ("slq.poolings", "Halves", pooled, "must give float32 embeddings .*\\(1, 2\\), not \\(1, 2\\), torch.float16", None),
+        ("slq.poolings", "Lists", pooled, "must give float32 embeddings .*\\(1, 2\\), not list", None),
         ("slq.poolings", "NeedsSize", lambda: create_pooling("added"), "raised KeyError: 'size'", KeyError),
         ("slq.methods", "failing_method", lambda: create_trainable(None, TrainConfig(method="added")), "OSError: disk on fire", OSError),
         ("slq.methods", "failing_method", lambda: learning_rate(None, TrainConfig(method="added")), "ZeroDivision", ZeroDivisionError),
@@ -175,6 +203,7 @@ def opened() -> object:
             "must create a .*Trainable, not str",
             None,
         ),
+        ("slq.methods", "other_method", lambda: learning_rate(None, TrainConfig(method="added")), "learning rate above 0, not -1.0", None),
         ("slq.benchmarks", "failing_benchmark", lambda: load_benchmark("added"), "raised ValueError: no licence", ValueError),
         ("slq.benchmarks", "other_benchmark", lambda: load_benchmark("added"), "must load BenchmarkData, not int", None),
         ("slq.stores", "fails", opened, "raised ValueError: no licence", ValueError),
@@ -234,7 +263,7 @@ def test_a_family_that_is_left_out_is_told(install, monkeypatch):
         assert not family_of("added").verified
 
 
-@pytest.mark.parametrize("value", ["number", "gone", "without_info", "without_name", "with_odd_variants"])
+@pytest.mark.parametrize("value", ["number", "gone", "without_info", "raising_info", "without_name", "with_odd_variants"])
 def test_a_broken_benchmark_hides_no_other(install, value):
     install("slq.benchmarks", value)
     said = invoke("benchmarks", "--json")

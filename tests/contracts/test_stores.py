@@ -28,7 +28,7 @@ def test_a_store_is_opened_by_its_address(tmp_path):
     open_store(f"exact:{tmp_path / 'index'}", metadata).upsert([Row("a", np.array([1, 0], np.float32))])
     assert len(open_store(f"exact:{tmp_path / 'index'}")) == 1 and "exact" in stores.names()
     for address in ("index", "exact:", ""):
-        with pytest.raises(InputError, match="is no address of a store; write its kind and its folder, such as exact:my-index"):
+        with pytest.raises(InputError, match="is not the address of a store; write its kind and its folder, such as exact:my-index"):
             open_store(address)
     with pytest.raises(InputError, match=r"Unknown name 'exat' in slq\.stores: .* Did you mean 'exact'\?"):
         open_store("exat:index")

@@ -191,7 +191,7 @@ def test_what_cannot_be_asked_is_refused(arguments, message):
 
 def test_a_missing_extra_names_its_command(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
-    with pytest.raises(MissingExtraError, match=r"'mmmu_val' is no suite .*pip install \"slq\[retention\]\""):
+    with pytest.raises(MissingExtraError, match=r"'mmmu_val' is not a suite .*pip install \"slq\[retention\]\""):
         load_tasks(["knowledge", "mmmu_val"])
 
 

@@ -230,7 +230,7 @@ def test_from_the_command_line_to_scores(tmp_path, monkeypatch):
     ("arguments", "complaint"),
     [
         ([], "--model is missing"),
-        (["--endpoint", "x/v1", "--model", "m"], "'x/v1' is no address"),
+        (["--endpoint", "x/v1", "--model", "m"], "'x/v1' is not an address"),
         (["--endpoint", "http://x/v1", "--model", "m", "--api-key-env", "NO_SUCH"], "NO_SUCH holds no key"),
         (["--endpoint", "http://x/v1", "--model", "m", "--max-cost", "1"], "--price-in and --price-out"),
         (["--endpoint", "http://x/v1", "--model", "m", "--mix", "wit=1"], "The mix 'wit=1' is wrong"),

@@ -62,7 +62,7 @@ def test_prompts_can_be_replaced_one_by_one(tmp_path):
         ("answerable", "$query?", r"must be a text that fills in \$query, \$category, \$description"),
         ("caption", "what is $this?", "must be a text that fills in no place"),
         ("caption", "costs $1", "write \\$\\$ for a dollar sign"),
-        ("riddle", "x", "riddle.txt is no prompt"),
+        ("riddle", "x", "riddle.txt is not a prompt"),
         ("categories", "functional: x", "must hold a line"),
     ],
 )

@@ -90,7 +90,7 @@ class RecordStore(Generic[T]):
             OutputError: if the folder is `required` and cannot be made.
         """
         if not (folder / TAG_FILE).exists() and folder.is_dir() and (foreign := next(folder.iterdir(), None)) is not None:
-            raise InputError(f"{folder} is no cache folder of slq: it holds {foreign.name}. Name a new or an empty folder.")
+            raise InputError(f"{folder} is not a cache folder of slq: it holds {foreign.name}. Name a new or an empty folder.")
         self.folder, self.codec, self.budget, self.required = folder, codec, budget, required
         self.num_bytes = self.corrupt = self._count = self._written = 0
         self.failure: Exception | None = None

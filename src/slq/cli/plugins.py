@@ -8,7 +8,7 @@ from importlib import import_module
 
 from slq import console
 from slq.cli.command import command
-from slq.registry import LOAD_PLUGINS, Plugin, Registry, entry_points
+from slq.registry import LOAD_PLUGINS, Plugin, Registry, all_left_out, entry_points
 
 # Where the registry of each group is: only that one knows its names and what a value of it must have.
 REGISTRIES = {
@@ -38,12 +38,11 @@ def app() -> int:
         if rows:
             console.table(["group", "name", "distribution", "state"], rows)
         else:
-            chosen = os.environ.get(LOAD_PLUGINS)
-            console.result(
-                "No plugins are installed." if chosen is None else f"{LOAD_PLUGINS}={chosen} lets none of the installed plugins in."
-            )
+            console.result("No plugins are let in." if all_left_out(REGISTRIES) else "No plugins are installed.")
 
     console.show([asdict(plugin) for plugin in found], text)
+    if left := all_left_out(REGISTRIES):
+        console.note(f"{LOAD_PLUGINS}={os.environ.get(LOAD_PLUGINS)!r} leaves out {', '.join(left)}.")
     return 1 if any(plugin.error for plugin in found) else 0
 
 

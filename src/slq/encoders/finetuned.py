@@ -74,7 +74,7 @@ class FineTuneRecord:
         """
         file = cls.file_in(folder)
         if file is None:
-            raise AdapterError(f"{folder} is no fine-tuned model: it has no {FINETUNED_FILE}.")
+            raise AdapterError(f"{folder} is not a fine-tuned model: it has no {FINETUNED_FILE}.")
         try:
             told = load_json(file)
             if not isinstance(told, dict):

@@ -176,13 +176,13 @@ def _lies_between(found: Any, low: Any, high: Any) -> bool:
 
 
 def _refuse(filter: object) -> None:
-    raise InputError(f"{filter!r:.300} is no filter; build one of Eq, In, Range, And and Not, with texts, numbers and bools")
+    raise InputError(f"{filter!r:.300} is not a filter; build one of Eq, In, Range, And and Not, with texts, numbers and bools")
 
 
 def _parts(condition: str) -> tuple[Filter, ...]:
     match = _CONDITION.fullmatch(condition)
     if match is None or not match["value"].strip():
-        raise InputError(f"{condition[:100]!r} is no filter: write a field, one of = != < <= > >=, and a value, such as 'price<20'.")
+        raise InputError(f"{condition[:100]!r} is not a filter: write a field, one of = != < <= > >=, and a value, such as 'price<20'.")
     field, operator, text = match["field"], match["operator"], match["value"].strip()
     if operator in ("=", "!="):
         values = tuple(as_scalar(each.strip()) for each in text.split(","))

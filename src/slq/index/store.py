@@ -236,7 +236,7 @@ def open_store(address: str, metadata: StoreMetadata | None = None) -> Store:
     """
     kind, found, location = address.partition(":")
     if not found or not location:
-        raise InputError(f"{address!r} is no address of a store; write its kind and its folder, such as exact:my-index")
+        raise InputError(f"{address!r} is not the address of a store; write its kind and its folder, such as exact:my-index")
     opens = stores.get(kind)
     with stores.naming_plugin(opens):
         return opens(Path(location), metadata)

@@ -93,7 +93,7 @@ def _harness(names: Sequence[str], seed: int, limit: int | None, folders: Sequen
         import lm_eval  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            f"{names[0]!r} is no suite of the miniature ({', '.join(SUITES)}); tasks of other benchmarks need the evaluation harness, "
+            f"{names[0]!r} is not a suite of the miniature ({', '.join(SUITES)}); tasks of other benchmarks need the evaluation harness, "
             'run: pip install "slq[retention]"'
         ) from error
     from slq.retention.harness import harness_tasks

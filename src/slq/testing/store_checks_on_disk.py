@@ -70,7 +70,7 @@ def there_is_nothing_to_open_without_a_store(factory: OpenStore, folder: Path) -
         assert_raises(StoreError, factory, folder / name)
     assert not (folder / "none").exists(), "opening a store that is not there made something"
     are_kept = (folder / "photos" / "cat.jpg").read_text() == (folder / "file").read_text() == "mine"
-    assert are_kept, "opening what is no store changed it"
+    assert are_kept, "opening what is not a store changed it"
     assert_raises(SlqError, factory, folder / "photos", METADATA)
     assert [path.name for path in (folder / "photos").iterdir()] == ["cat.jpg"], "something was written among other files"
 

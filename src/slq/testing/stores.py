@@ -134,7 +134,7 @@ def check_store(factory: OpenStore, *, durable: bool = True) -> None:
         AssertionError: naming the store, the check that failed, and what is wrong.
     """
     subject = Subject("store", factory)
-    subject.must("be given as its class, or a function that opens one: factory(location, metadata)", callable(factory), "is no such thing")
+    subject.must("be given as its class, or a function that opens one: factory(location, metadata)", callable(factory), "is neither")
     if durable:
         check_importable(factory)
     with tempfile.TemporaryDirectory() as folder:

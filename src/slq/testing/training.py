@@ -144,7 +144,7 @@ def _check_gradient(subject: Subject, loss: Loss) -> None:
         reached = gradient is not None and gradient.any()
         subject.must(f"have a gradient to the states of the {name}", reached, "gave them no gradient, or 0")
     finite = all(gradient is None or bool(gradient.isfinite().all()) for gradient in found)
-    subject.must("have a finite gradient", finite, "gave a gradient that is no finite number")
+    subject.must("have a finite gradient", finite, "gave a gradient that is not finite")
 
 
 def _check_gradient_of_states(subject: Subject, found: Tensor, states_BND: Tensor) -> None:
@@ -155,7 +155,7 @@ def _check_gradient_of_states(subject: Subject, found: Tensor, states_BND: Tenso
         weighed = (found * torch.linspace(-1, 1, found.numel()).view(found.shape)).sum()
         (gradient,) = torch.autograd.grad(weighed, states_BND, allow_unused=True)
     reached = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
-    subject.must(asked, reached, "gave them no gradient, or one that is no finite number")
+    subject.must(asked, reached, "gave them no gradient, or one that is not finite")
 
 
 def _reordered(batch: LossBatch, rows: Tensor, columns: Tensor) -> LossBatch:

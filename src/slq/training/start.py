@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from slq.config import TrainConfig
@@ -44,13 +45,16 @@ def learning_rate(model: FrozenModel, config: TrainConfig) -> float:
 
     Raises:
         InputError: if no method has the name that is chosen.
-        PluginError: if the method of another distribution cannot be used, or raises an error.
+        PluginError: if the method of another distribution cannot be used, raises an error, or gives no such rate.
     """
     if config.learning_rate:
         return config.learning_rate
     method = methods.get(config.method)
     with methods.naming_plugin(method):
-        return method.learning_rate(model, config)
+        rate = method.learning_rate(model, config)
+    if (plugin := methods.origin(method)) and not (isinstance(rate, float) and 0 < rate < math.inf):
+        raise PluginError(f"{plugin} must give a learning rate above 0, not {rate!r:.100}. {ADVICE}")
+    return rate
 
 
 def plugins_of(config: TrainConfig) -> list[dict[str, str]]:

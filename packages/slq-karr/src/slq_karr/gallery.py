@@ -135,7 +135,7 @@ def read_gallery(out: Path) -> tuple[list[GalleryImage], list[Failure]]:
             else:
                 found.append(GalleryImage(row["image"], row["source"], tuple(row["captions"]), row["sha256"]))
     except (KeyError, TypeError):
-        raise DataError(f"{out / IMAGES} holds a line that is no image of a set; build the set in a new folder") from None
+        raise DataError(f"{out / IMAGES} holds a line that is not an image of a set; build the set in a new folder") from None
     return found, failures
 
 

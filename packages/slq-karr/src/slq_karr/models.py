@@ -98,7 +98,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise InputError(f"The endpoint {self.url!r} is no address: give one such as http://localhost:8000/v1.")
+            raise InputError(f"The endpoint {self.url!r} is not an address: give one such as http://localhost:8000/v1.")
         address = self.url.rstrip("/")
         self._address = address if address.endswith("/chat/completions") else f"{address}/chat/completions"
         bounds = [self.fields.get(name) for name in ("max_tokens", "max_completion_tokens")]
@@ -124,7 +124,7 @@ class Endpoint:
         try:
             return _reply(response.json())
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise NoReply(f"an answer that is no chat completion: {response.text[:200]!r}") from None
+            raise NoReply(f"an answer that is not a chat completion: {response.text[:200]!r}") from None
 
     def close(self) -> None:
         """Give its connections back."""

@@ -72,7 +72,7 @@ def load_prompts(folder: Path | None = None) -> Prompts:
             raise InputError(f"There is no folder of prompts {folder}: give one that holds any of {', '.join(PLACES)} as .txt.")
         for file in sorted(folder.glob("*.txt")):
             if file.stem not in PLACES:
-                raise InputError(f"{file} is no prompt: there are {', '.join(f'{name}.txt' for name in PLACES)}.")
+                raise InputError(f"{file} is not a prompt: there are {', '.join(f'{name}.txt' for name in PLACES)}.")
             texts[file.stem] = _read(file)
     prompts = Prompts(texts)
     if set(prompts.descriptions) != set(CATEGORIES):

@@ -128,7 +128,7 @@ class Review:
             raise ImageError(f"The image {path} cannot be read: {error.strerror or error}.") from error
         kind = next((kind for start, kind in IMAGES.items() if data.startswith(start)), None)
         if kind is None:
-            raise ImageError(f"{path} is no image that a browser shows: use PNG, JPEG, GIF, WebP or BMP.")
+            raise ImageError(f"{path} is not an image that a browser shows: use PNG, JPEG, GIF, WebP or BMP.")
         return data, kind
 
     def _candidate(self, name: str) -> QueryCandidate:
