@@ -149,6 +149,16 @@ def test_compare_shows_published_figures_as_such(tmp_path):
     assert "measured" in shown and "published" in shown and "48.5%" in shown and "50.0%" in shown and "image to text" not in shown
 
 
+def test_published_figures_with_other_prompts_are_told(tmp_path):
+    for prompts, told in (({}, True), ({"query": "..."}, False)):
+        about = {"name": "cirr", "variant": "val", "protocol": "p", "revision": "r", "prompts": prompts}
+        scores = {"hit@5": 0.5, "queries": 4, "ci95": {}, "failures": []}
+        result = {"format": 2, "benchmark": about, "data": None, "data_sha256": "", "scores": {"CIRR": scores}, "averages": {}}
+        (tmp_path / "cirr.json").write_text(json.dumps(result))
+        shown = invoke("compare", tmp_path / "cirr.json", "--published").output
+        assert "63.5%" in shown and ("measured without prompts, SLQ's published figures with" in shown) == told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["miniature", "beir"])
 def test_eval_of_a_benchmark_says_what_it_is(name, tiny_world, adapter, tmp_path):

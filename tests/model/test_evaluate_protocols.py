@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noisy import Noisy
 from PIL import Image
 from tolerance import FORWARD, assert_close
 from torch import Tensor
@@ -108,3 +109,16 @@ def test_folding_keeps_to_candidates_and_what_is_excluded(pairs_with_copies):
     assert folded.qrels == {"q": {"0": 2, "3": 0}, "r": {"1": 1, "2": 1}}
     assert folded.candidates == {"q": ("0", "3"), "r": ("1", "2")}
     assert folded.excluded == {"q": {"1"}, "r": {"0"}}, "an answer, or its copy, is never left out"
+
+
+def test_equal_items_tie_whatever_batches_would_round(encoder, items, tmp_path):
+    """The answer stands in the corpus three times: equal content is a tie, and a tie is lost."""
+    corpus = {"right": items[4], "copy": replace(items[4]), "again": replace(items[4]), "other": items[5], "text": items[1]}
+    one = RetrievalSet("set", {"q": items[0], "same": replace(items[0])}, corpus, {"q": {"right": 1}, "same": {"right": 1}}, ())
+    noisy = Noisy(encoder)
+    for cache in (None, tmp_path):
+        (result,) = evaluate(noisy, [one], batch_size=1, cache_dir=cache)
+        first, second = result.queries
+        scores = dict(first.top_k)
+        assert scores["right"] == scores["copy"] == scores["again"] and first.ranks == second.ranks
+        assert first.first_hit >= 3, "its two copies stand before it"

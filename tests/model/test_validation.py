@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
+from noisy import Noisy
 
-from slq.encoders.base import Encoder
 from slq.training.log import _told
 from slq.training.validation import validate
 
@@ -25,25 +24,3 @@ def test_equal_items_tie_in_validation_though_batches_would_round_them_apart(enc
     """One image stands beside twelve captions: whatever a batch does to its last digits, none of the twelve finds its own by luck."""
     few = [replace(pair, query=pairs[0].query) if n < 12 else pair for n, pair in enumerate(pairs)]
     assert validate(Noisy(encoder), few) == validate(encoder, few)
-
-
-class Noisy(Encoder):
-    """An encoder whose every vector differs in its last digits, as if each came from a batch of its own."""
-
-    def __init__(self, inner: Encoder):
-        self.inner, self.model, self.pooling, self.kind = inner, inner.model, inner.pooling, inner.kind
-
-    def states_of(self, prepared):
-        return self.inner.states_of(prepared)
-
-    def describe(self):
-        return self.inner.describe()
-
-    @property
-    def fingerprint(self):
-        return self.inner.fingerprint
-
-    def encode(self, items, *arguments, **keywords):
-        found = self.inner.encode(items, *arguments, **keywords)
-        noise = np.random.default_rng(len(items)).uniform(-1e-7, 1e-7, found.vectors.shape).astype(np.float32)
-        return replace(found, vectors=found.vectors + noise)

@@ -61,11 +61,19 @@ def test_rates_of_0_and_of_1_have_an_interval_of_some_width():
     assert interval([QueryValues(np.ones((1, 9)), ["one image"] * 9)])[0].tolist() == [0, 1], "one image says nothing of the others"
 
 
+def test_the_interval_of_differences_is_students():
+    differences = np.random.default_rng(0).normal(0.1, 0.4, (2, 60)).clip(-1, 1)
+    for (low, high), row in zip(interval([QueryValues(differences)]), differences, strict=True):
+        theirs = stats.ttest_1samp(row, 0).confidence_interval()
+        assert (low, high) == pytest.approx((theirs.low, theirs.high))
+    assert interval([QueryValues(differences[:1], ["one image"] * 60)])[0].tolist() == [-np.inf, np.inf]
+
+
 def test_the_interval_is_the_same_for_each_metric_alone():
     one = outcomes(0)
     assert interval([one])[1:] == pytest.approx(interval([QueryValues(one.values_MQ[1:])]))
     differences = QueryValues(one.values_MQ - 0.6)
-    (bounds, ps), (own, p) = paired_test([differences]), paired_test([QueryValues(differences.values_MQ[1:])])
+    (ps, bounds), (p, own) = paired_test([differences]), paired_test([QueryValues(differences.values_MQ[1:])])
     assert bounds[1:] == pytest.approx(own) and ps[1:] == pytest.approx(p)
     assert not np.array_equal(bounds, paired_test([differences], seed=1).bounds_M2)
 
@@ -121,7 +129,7 @@ def test_p_values_and_bounds_of_independent_queries_are_scipys(shift):
     def mean_of(x, axis):
         return x.mean(axis=axis)
 
-    bounds, ps = paired_test([QueryValues(differences)])
+    ps, bounds = paired_test([QueryValues(differences)])
     for (low, high), p, row in zip(bounds, ps, differences, strict=True):
         theirs = stats.permutation_test((row,), mean_of, permutation_type="samples", n_resamples=9999, rng=generator, vectorized=True)
         assert p == pytest.approx(theirs.pvalue, abs=0.02)
@@ -157,7 +165,7 @@ def test_p_is_below_5_percent_exactly_where_the_interval_leaves_out_0(clusters, 
     for shift in (-0.3, 0.0, 0.1, 0.3, 0.6):
         moved = generator.random(3 * clusters) < density
         differences = np.where(moved, generator.choice([-1.0, 0.5, 1.0], 3 * clusters) + shift, 0).clip(-1, 1)
-        bounds, ps = paired_test([QueryValues(differences[None], [str(number // 3) for number in range(3 * clusters)])])
+        ps, bounds = paired_test([QueryValues(differences[None], [str(number // 3) for number in range(3 * clusters)])])
         assert (ps[0] < 0.05) == (bounds[0, 0] > 0 or bounds[0, 1] < 0), (shift, bounds, ps)
 
 

@@ -50,6 +50,7 @@ def _tell(name: str) -> None:
         "what it is": f"{benchmark.title}: {benchmark.shows}",
         "protocol": benchmark.protocol,
         "variants": ", ".join([f"{default} (default)", *others]),
+        "prompts": "the papers', unless --no-prompts" if benchmark.prompts else "none by default",
         "headline": ", ".join(benchmark.headline),
         "data": benchmark.source,
         "licence": benchmark.licence,

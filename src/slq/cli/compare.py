@@ -76,6 +76,8 @@ def app(config: CompareConfig) -> None:
         results = dict(zip(config.files, [first, *others], strict=True))
         for where in dict.fromkeys(figure.where for figure in figures):
             _show_published(where, [figure for figure in figures if figure.where == where], results)
+        for note in _prompt_notes(results) if figures else []:
+            console.result(note)
 
     console.show(document, text)
 
@@ -110,6 +112,21 @@ def _show(first: Path, second: Path, found: Sequence[Difference]) -> None:
         console.table([where, *names, "points", "95 % interval", "p"], rows)
     if any(one.p is None for one in found):
         console.result("No p: ranks of the same queries are not in both files (slq eval --per-query).")
+
+
+def _prompt_notes(results: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each file that was measured with prompts where SLQ's published figures were not, or the other way round."""
+    from slq.benchmarks import benchmarks
+
+    notes = []
+    for path, result in results.items():
+        about = result["benchmark"]
+        published, ours = (benchmarks.get(about["name"]).info.prompts, bool(about.get("prompts")))
+        if published != ours:
+            notes.append(
+                f"{path}: measured {'with' if ours else 'without'} prompts, SLQ's published figures {'with' if published else 'without'}."
+            )
+    return notes
 
 
 def _show_published(where: str, figures: Sequence[Published], results: Mapping[Path, Mapping[str, Any]]) -> None:

@@ -84,7 +84,7 @@ def read_beir(
     excluded = _known_ids("excluded", folder, queries.excluded, corpus, judged)
     candidates = _known_ids("candidates", folder, queries.candidates, corpus, judged)
     own = _standing_in_corpus(judged, corpus.items, qrels, exclude_self)
-    told = f"{len(own)} queries stand in the corpus themselves and do not find themselves (by {exclude_self})"
+    told = f"queries that stand in the corpus and do not find themselves (by {exclude_self}): {len(own)}"
     return RetrievalSet(
         name=folder.resolve().name,
         queries=judged,

@@ -198,6 +198,7 @@ class Encoder(ABC):
             added = self.pooling(states[: len(batch)] + states[len(batch) :])
             vectors[begin : begin + len(batch)] = added.cpu().numpy()
             progress(len(batch))
+        progress(len(pairs) - len(usable))
         finite = _are_finite(vectors)
         for i in np.array(usable, dtype=int)[~finite].tolist():
             faults[i] = NOT_FINITE

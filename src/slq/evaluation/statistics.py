@@ -37,12 +37,12 @@ class Paired(NamedTuple):
     """Mean differences between two results.
 
     Attributes:
-        bounds_M2: low and high of each 95 % interval.
         p_M: two-sided p-values; below 0.05 where the interval leaves 0 out, and nowhere else.
+        bounds_M2: low and high of each 95 % interval.
     """
 
-    bounds_M2: np.ndarray
     p_M: np.ndarray
+    bounds_M2: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,34 +90,45 @@ def interval(sets: Sequence[QueryValues]) -> np.ndarray:
     """The 95 % interval of the mean over sets of each set's mean over queries: Wilson's, for the variance between clusters.
 
     Args:
-        sets: what the queries of each set scored, fractions, mostly of one set. Sets of the very same clusters, such as both directions of
-            the same image-caption pairs, vary together; others do not.
+        sets: what the queries of each set scored, mostly of one set. Sets of the very same clusters, such as both directions of the same
+            image-caption pairs, vary together; others do not. Of values that are no fractions, such as differences, the interval is
+            Student's.
 
     Returns:
-        Bounds (M, 2), low and high; 0 and 1 where a single cluster says nothing of how much clusters vary.
+        Bounds (M, 2), low and high; of a single cluster, which says nothing of how much clusters vary, 0 and 1 (or no bounds at all).
 
     Example:
         >>> interval([QueryValues(np.array([[1.0, 1.0, 0.0, 1.0]]))]).round(2)
-        array([[0.21, 0.97]])
+        array([[0.13, 0.98]])
 
     Source: Wilson 1927, with the effective number of observations of clustered data as in Korn and Graubard 1998, and quantiles of t.
     """
     mean_M = np.mean([one.values_MQ.mean(axis=1) for one in sets], axis=0)
+    are_fractions = all(one.values_MQ.min() >= 0 and one.values_MQ.max() <= 1 for one in sets)
     parts = list(_by_group(sets))
     if min(len(weights_K) for _, weights_K in parts) < 2:
-        return np.tile([0.0, 1.0], (len(mean_M), 1))
+        return np.tile([0.0, 1.0] if are_fractions else [-np.inf, np.inf], (len(mean_M), 1))
     degrees = np.array([len(weights_K) - 1 for _, weights_K in parts])
     variances_GM = np.array([(residuals_KM**2).sum(axis=0) * (1 + 1 / (len(residuals_KM) - 1)) for residuals_KM, _ in parts])
-    variance_M, spread_M = variances_GM.sum(axis=0), mean_M * (1 - mean_M)
-    some = spread_M > 1e-12
-    # Where every value is 0, or 1, each cluster is an observation; elsewhere as many as would vary as much.
-    observations_M = np.full(len(mean_M), 1 / sum((weights_K**2).sum() for _, weights_K in parts))
-    with np.errstate(divide="ignore"):
-        observations_M[some] = spread_M[some] / variance_M[some]
+    variance_M = variances_GM.sum(axis=0)
     # Of several groups the degrees of freedom are Satterthwaite's.
     squares_M = (variances_GM**2 / degrees[:, None]).sum(axis=0)
     degrees_M = np.divide(variance_M**2, squares_M, out=np.full(len(mean_M), float(degrees.sum())), where=squares_M > 0)
-    ratio_M = stdtrit(degrees_M, (1 + LEVEL) / 2) ** 2 / observations_M
+    quantile_M = stdtrit(degrees_M, (1 + LEVEL) / 2)
+    if not are_fractions:
+        half_M = quantile_M * np.sqrt(variance_M)
+        return np.stack([mean_M - half_M, mean_M + half_M], axis=1)
+    return _wilson(mean_M, variance_M, quantile_M, every_cluster=1 / sum((weights_K**2).sum() for _, weights_K in parts))
+
+
+def _wilson(mean_M: np.ndarray, variance_M: np.ndarray, quantile_M: np.ndarray, every_cluster: float) -> np.ndarray:
+    """Bounds (M, 2) for as many observations as have the variance; for `every_cluster` of them where all values are 0, or 1."""
+    spread_M = mean_M * (1 - mean_M)
+    observations_M = np.full(len(mean_M), every_cluster)
+    some = spread_M > 1e-12
+    with np.errstate(divide="ignore"):
+        observations_M[some] = spread_M[some] / variance_M[some]
+    ratio_M = quantile_M**2 / observations_M
     centre_M, half_M = mean_M + ratio_M / 2, np.sqrt(ratio_M * spread_M + ratio_M**2 / 4)
     low_M, high_M = (centre_M - half_M) / (1 + ratio_M), (centre_M + half_M) / (1 + ratio_M)
     return np.stack([np.minimum(low_M, mean_M), np.maximum(high_M, mean_M)], axis=1).clip(0, 1)  # rounding leaves no mean outside
@@ -157,11 +168,11 @@ def paired_test(sets: Sequence[QueryValues], seed: int = 0, flips: int = FLIPS) 
         means.append(mean_M + (signs_SK[some] @ residuals_KM) / weight_S[some, None])
     # Rounded, since sums of the same values in another order differ in the last digits and are still equal.
     found = [_mid_quantiles(row.round(12), empty) for row in np.concatenate(means).T]
-    return Paired(np.array([bounds for bounds, _ in found]), np.array([p for _, p in found]))
+    return Paired(np.array([p for p, _ in found]), np.array([bounds for _, bounds in found]))
 
 
-def _mid_quantiles(means_S: np.ndarray, empty: int) -> tuple[Bounds, float]:
-    """Bounds and p-value by the distribution of subset means; flips of no cluster at all lie half below and half above any difference."""
+def _mid_quantiles(means_S: np.ndarray, empty: int) -> tuple[float, Bounds]:
+    """p-value and bounds by the distribution of subset means; flips of no cluster at all lie half below and half above any difference."""
     values, counts = np.unique(means_S, return_counts=True)
     total = len(means_S) + empty
     below = (empty / 2 + np.cumsum(counts) - counts / 2) / total
@@ -169,9 +180,9 @@ def _mid_quantiles(means_S: np.ndarray, empty: int) -> tuple[Bounds, float]:
     at_zero = float(np.interp(0.0, values, below, left=least, right=1 - least))
     p = min(1.0, 2 * min(at_zero, 1 - at_zero))
     if least >= tail:  # so few clusters that no difference can be ruled out
-        return Bounds(-1.0, 1.0), p
+        return p, Bounds(-1.0, 1.0)
     low, high = np.interp([tail, 1 - tail], below, values)
-    return Bounds(float(low), float(high)), p
+    return p, Bounds(float(low), float(high))
 
 
 def _by_group(sets: Sequence[QueryValues]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -103,8 +103,8 @@ def arguana(folder, judged="q1\td2\t1\nq2\td3\t1\nq3\tq3\t1\n"):
 @pytest.mark.parametrize(
     ("exclude_self", "excluded", "told"),
     [
-        ("id", {"q1": {"q1", "d3"}}, ("1 queries stand in the corpus", "(by id)")),
-        ("content", {"q1": {"q1", "d3"}, "q2": {"copy"}}, ("2 queries stand in the corpus", "(by content)")),
+        ("id", {"q1": {"q1", "d3"}}, ("do not find themselves (by id): 1",)),
+        ("content", {"q1": {"q1", "d3"}, "q2": {"copy"}}, ("do not find themselves (by content): 2",)),
         ("no", {"q1": {"d3"}}, ()),
     ],
 )  # fmt: skip
