@@ -12,7 +12,7 @@ from slq.cli.app import execute
 from slq.cli.command import command
 from slq.config.fields import option, validate
 
-EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scratch", "scale")
+EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scratch", "scale", "comparison")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class PaperConfig:
         help="pilot: baselines. tuning: latent queries, LoRA and full fine-tuning. cost: their seconds and memory. "
         "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
         "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
-        "scratch: an encoder without pre-training. scale: several models.",
+        "scratch: an encoder without pre-training. scale: several models. comparison: latent LoRA beside LoRA and full "
+        "fine-tuning with the same batches and facts.",
         choices=(*EXPERIMENTS, "all"),
         positional=True,
         required=True,
@@ -67,6 +68,7 @@ def run(config: PaperConfig) -> None:
         "controls": (config.without_facts, config.with_facts),
         "scale": (config.beside,),
         "retention": (list(config.task),),
+        "comparison": (list(config.task),),
     }
     for name in EXPERIMENTS if config.experiment == "all" else (config.experiment,):
         if config.experiment == "all" and name in ("controls", "scratch") and not study.is_miniature:

@@ -32,6 +32,8 @@ from slq.io.provenance import provenance
 from slq.miniature.export import write_sample_data
 from slq.models import FrozenModel, load_model
 from slq.training import TrainConfig, train
+from slq.training.facts import Facts
+from slq.training.telling import read_facts, tell_facts
 from slq.types import Pair
 
 SPLITS = ("train", "validation", "test")
@@ -131,18 +133,30 @@ class Study:
         """Options at the study's size, the same data, batches and epochs for every method."""
         return TrainConfig(**{"epochs": self.size.epochs, "batch_size": self.size.batch_size, "validation_split": 0} | changes)
 
-    def trained(self, name: str, options: TrainConfig) -> Trained:
+    @cached_property
+    def facts(self) -> Facts:
+        """What the model tells about the training images; asked once."""
+        file = self.out / "facts.jsonl"
+        say("facts")
+        tell_facts(self.model, self.pairs("train"), file)
+        return read_facts(file)
+
+    def trained(self, name: str, options: TrainConfig, with_facts: bool = False) -> Trained:
         """What a training with these options learned and scored on validation and test; found where it was done before."""
-        digest = self.digest(options)
+        digest = self.digest(options, with_facts)
         named = self.out / "trainings" / file_name(f"{name}-{digest}")
         # By another name, where two experiments share it.
         folder = next((path.parent for path in sorted(named.parent.glob(f"*-{digest}/measured.json"))), named)
-        return Trained(folder, once(folder / "measured.json", lambda: self._train(name, folder, options)))
+        return Trained(folder, once(folder / "measured.json", lambda: self._train(name, folder, options, with_facts)))
 
-    def _train(self, name: str, folder: Path, options: TrainConfig) -> Scores:
+    def _train(self, name: str, folder: Path, options: TrainConfig, with_facts: bool) -> Scores:
         say(f"training {name}")
-        learned = train(self.pairs("train"), self.model, folder, options, (), resume=folder.exists(), show_progress=shows_progress())
+        facts = self.facts if with_facts else None
+        before = self.model.fingerprint
+        again: dict[str, Any] = {"resume": folder.exists(), "show_progress": shows_progress(), "facts": facts}
+        learned = train(self.pairs("train"), self.model, folder, options, (), **again)
         return {
+            "weights_changed": learned.model.fingerprint != before,
             "learned_numbers": _learned_numbers(learned),
             "validation": scores(learned, self.sets("validation")),
             "test": scores(learned, self.sets("test")),
@@ -150,7 +164,7 @@ class Study:
             **provenance(options.seed),
         }
 
-    def digest(self, options: TrainConfig) -> str:
+    def digest(self, options: TrainConfig, with_facts: bool = False) -> str:
         """Stands for all that a training depends on."""
         plain = result_settings(TrainConfig())
         weights = {
@@ -158,6 +172,7 @@ class Study:
         }
         counts = [self.size.training, self.size.validation, self.size.test]
         about = [weights, self.model.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
+        about += ["facts"] if with_facts else []
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
     def load(self, trained: Trained) -> Encoder:
