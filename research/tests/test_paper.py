@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tolerance import FORWARD, assert_close
 
-from research.paper import ablations, controls, scratch, tuning
+from research.paper import ablations, comparison, controls, scratch, tuning
 from research.paper.command import EXPERIMENTS, main
 from research.paper.gap import gap, joint_plane
 from research.paper.maps import attention_to_images
@@ -168,6 +168,8 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     for name, method in tuning.METHODS.items():
         monkeypatch.setitem(tuning.METHODS, name, replace(method, rates=method.rates[:2]))
     monkeypatch.setattr(scratch, "EPOCHS", 1)
+    compared = {name: comparison.METHODS[name] for name in ("latent LoRA, rank 2", "LoRA, rank 2, nearest, facts")}
+    monkeypatch.setattr(comparison, "METHODS", {name: replace(method, tries=method.tries[:1]) for name, method in compared.items()})
     arguments = ["all", "--output", str(tmp_path / "study"), "--quick", "--device", "cpu"]
     arguments += ["--without-facts", str(WEIGHTS)]  # the miniature itself: it must score as the miniature does
     assert main(arguments) == 0
@@ -187,6 +189,13 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     for path in (tmp_path / "study").glob("*.png"):
         with Image.open(path) as figure:
             assert min(figure.size) > 100
+    rows = {row["name"]: row for row in found["comparison"]["rows"]}
+    assert set(rows) == {"last token", *compared}
+    assert [row["weights_changed"] for row in rows.values()] == [False, False, True]
+    assert [row["parameters"] for row in rows.values()] == [0, 40_192, 38_912]
+    figures = ("t2i_hit1", "i2t_hit1", "knowledge_hit5", "retention")
+    assert all({"mean", "sd"} == set(row[name]) for row in rows.values() for name in figures)
+    assert rows["latent LoRA, rank 2"]["retention"] == rows["last token"]["retention"]
     kept = found["retention"]["methods"]
     assert kept["latents"]["weights_unchanged"] and kept["latents"]["changed"]["mean"] == 0
     assert not kept["full"]["weights_unchanged"] and {"lora, merged", "full, half of the way back"} <= set(kept)
