@@ -171,7 +171,7 @@ class Study:
             name: value for name, value in result_settings(options).items() if value != plain[name] and not name.startswith("cache_")
         }
         counts = [self.size.training, self.size.validation, self.size.test]
-        about = [weights, self.model.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
+        about: list[Any] = [weights, self.model.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
         about += ["facts"] if with_facts else []
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
 
