@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import invoke, refused
 
+from slq.adapters.card import model_card
 from slq.adapters.files import Adapter
 from slq.adapters.latents import LatentQueries
 from slq.benchmarks import benchmarks, load_benchmark
@@ -310,6 +311,7 @@ def test_an_adapter_says_which_distribution_added_its_pooling(saved, model, monk
     with pytest.raises(AdapterError, match=r"^The adapter in \S+adapter: .* It came from added 2\.5: install that distribution\."):
         LatentEncoder.from_pretrained(saved, model)
     assert "added" in invoke("model", "info", saved).stdout, "what an adapter is can be read without its plugins"
+    assert "Its pooling, `added`, comes from added 2.5: install that distribution beside slq." in model_card(Adapter.load(saved))
 
 
 @pytest.mark.parametrize("recorded", [None, {}, [None], [{"group": "slq.poolings"}], "added"])

@@ -144,6 +144,21 @@ class GivesDictionaries(MemoryStore):
         yield from ([vars(row) for row in batch] for batch in super().scan(batch_size))
 
 
+class GivesRows(MemoryStore):
+    def scan(self, batch_size=1024):
+        yield from self._rows.values()
+
+
+class GivesPairs(MemoryStore):
+    def search(self, *asked, **options):
+        return [[(hit.id, hit.score) for hit in hits] for hits in super().search(*asked, **options)]
+
+
+class CountsNothing(MemoryStore):
+    def delete(self, ids):
+        super().delete(ids)
+
+
 class RefusesInItsOwnWords(MemoryStore):
     def upsert(self, rows):
         if any(row.vector.shape != (self.metadata.dim,) for row in rows):
@@ -158,6 +173,9 @@ class RefusesInItsOwnWords(MemoryStore):
         (WithoutSearch, "must have upsert, .*; it lacks search"),
         (TakesNoMetadata, r"must open a new store by factory\(location, metadata\); it raised TypeError"),
         (GivesDictionaries, r"must pass the check rows_come_back_whole .*'dict' object has no attribute 'id'"),
+        (GivesRows, r"must pass the check rows_come_back_whole .*scan\(\) gives Row\(.* where a list of rows is asked for"),
+        (GivesPairs, r"must pass the check .*search\(\) gives \('row \d+', .* where a Hit is asked for"),
+        (CountsNothing, r"must pass the check a_new_store_is_empty .*delete\(\) of a row that was never stored gives None, not 0"),
         (
             RefusesInItsOwnWords,
             r"must pass the check rows_that_are_wrong.* must raise InputError, and raised RuntimeError: odd shape, for",

@@ -41,6 +41,8 @@ def model_card(adapter: Adapter, name: str = "this repository") -> str:
         f'```python\nimport slq\n\nmodel = slq.load("{name}")\nembeddings = model.encode(["a red apple"])\n```',
         _table("Settings", {**queries.config, **{key: base["preprocessing"][key] for key in sorted(base["preprocessing"])}}),
     ]
+    if added := adapter.added_by("slq.poolings", queries.pooling):
+        parts.insert(3, f"Its pooling, `{queries.pooling}`, comes from {added}: install that distribution beside slq.")
     if learned:
         parts.append(_table("Training", learned))
     if scores := adapter.training.get("final_scores"):

@@ -36,7 +36,8 @@ def a_new_store_is_empty(factory: OpenStore, folder: Path) -> None:
     found = store.search(make_queries(3), 5)
     assert found == [[], [], []], f"search() of three queries gives {found!r:.80}"
     assert store.get(["row 1"]) == [], "get() gives a row that was never stored"
-    assert store.delete(["row 1"]) == 0, "delete() counts a row that was never stored"
+    count = store.delete(["row 1"])
+    assert count == 0, f"delete() of a row that was never stored gives {count!r}, not 0"
     assert store.verify() == [], f"verify() finds damage: {store.verify()!r:.80}"
     assert store.metadata == METADATA, f"its metadata are {store.metadata}, not {METADATA}"
     store.upsert([])
@@ -98,12 +99,13 @@ def deleted_rows_are_gone(factory: OpenStore, folder: Path) -> None:
     """From every way of asking, and they can be stored again."""
     store, rows = factory(folder / "store", METADATA), make_rows(10)
     store.upsert(rows)
-    assert store.delete(["row 0", "row 7", "none", "row 0"]) == 2, "delete() counts what was there"
+    count = store.delete(["row 0", "row 7", "none", "row 0"])
+    assert count == 2, f"delete() of two rows that are there, one of them named twice, gives {count!r}, not 2"
     left = [row for row in rows if row.id not in ("row 0", "row 7")]
     assert_holds(store, left)
     assert_finds(store, left, k=20)
     assert store.get(["row 0"]) == [], "get() gives a row that was deleted"
-    assert store.delete([]) == 0, "delete() of no ids counts something"
+    assert store.delete([]) == 0, "delete() of no ids does not give 0"
     store.upsert(rows[:1])
     assert_holds(store, [rows[0], *left])
     store.close()

@@ -29,6 +29,7 @@ from slq.testing.stores import (
     make_queries,
     make_rows,
 )
+from slq.testing.subject import LONGEST
 
 CHECKS: list[Check] = []
 _CHILD = "import sys; from slq.testing.store_checks_on_disk import run_child; run_child(*sys.argv[1:])"
@@ -151,15 +152,13 @@ def readers_beside_a_writer_see_whole_rows(factory: OpenStore, folder: Path) -> 
     readers = [_start("read", factory, folder, "0") for _ in range(2)]
     for reader in readers:
         assert reader.stdout is not None
-        assert reader.stdout.readline(), (
-            f"a reader ended before it had read anything: {reader.communicate()[1].decode(errors='replace')[-2000:]}"
-        )
+        assert reader.stdout.readline(), f"a reader ended before it had read anything: {_last_line(reader.communicate()[1])}"
     for step, operation in zip(range(80), _operations(), strict=False):
         _apply(store, operation, step)
     (folder / "done").touch()
     for reader in readers:
         _, told = reader.communicate(timeout=120)
-        assert reader.returncode == 0, f"a reader failed: {told.decode(errors='replace')[-2000:]}"
+        assert reader.returncode == 0, f"a reader failed: {_last_line(told)}"
     store.close()
 
 
@@ -173,7 +172,7 @@ def what_was_acknowledged_survives_a_kill(factory: OpenStore, folder: Path) -> N
         assert writer.stdout is not None
         for _ in range(chance.randint(1, 25)):
             line = writer.stdout.readline()
-            assert line, f"the writer failed: {writer.communicate()[1].decode(errors='replace')[-2000:]}"
+            assert line, f"the writer failed: {_last_line(writer.communicate()[1])}"
             done = int(line) + 1
         time.sleep(chance.random() / 100)
         writer.kill()
@@ -244,6 +243,11 @@ def _start(task: str, factory: OpenStore, folder: Path, argument: str) -> subpro
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", _CHILD, task, *name, str(folder), argument]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def _last_line(told: bytes) -> str:
+    """What another process said last: of a traceback the error."""
+    return (told.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1][:LONGEST]
 
 
 def run_child(task: str, module: str, name: str, folder: str, argument: str) -> None:

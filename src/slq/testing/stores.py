@@ -227,7 +227,10 @@ def assert_holds(store: Store, rows: Sequence[Row]) -> None:
         rows: what was stored.
     """
     wanted = {row.id: row for row in rows}
-    found = [row for batch in store.scan() for row in batch]
+    batches = list(store.scan())
+    odd = [batch for batch in batches if not isinstance(batch, list)]
+    assert not odd, f"scan() gives {odd[0]!r:.80} where a list of rows is asked for"
+    found = [row for batch in batches for row in batch]
     assert len(found) == len({row.id for row in found}), "scan() gives an id twice"
     assert {row.id for row in found} == set(wanted), f"scan() gives {len(found)} rows, not the {len(wanted)} that were stored"
     assert len(store) == len(wanted), f"len() is {len(store)}, not {len(wanted)}"
@@ -263,6 +266,8 @@ def assert_finds(store: Store, rows: Sequence[Row], filter: Filter | None = None
     oracle = MemoryStore(Path(), store.metadata)
     oracle.upsert(rows)
     wanted, found = (one.search(make_queries(), k, filter=filter, exact=True) for one in (oracle, store))
+    odd = [hit for hits in found for hit in hits if not isinstance(hit, Hit)]
+    assert not odd, f"search() gives {odd[0]!r:.80} where a Hit is asked for"
     assert [[hit.id for hit in hits] for hits in found] == [[hit.id for hit in hits] for hits in wanted], f"other results under {filter}"
     for hits, others in zip(found, wanted, strict=True):
         assert np.allclose([hit.score for hit in hits], [hit.score for hit in others], atol=1e-5), "other scores"
