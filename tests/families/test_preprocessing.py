@@ -15,6 +15,7 @@ from slq.encoders.latent import LatentEncoder
 from slq.errors import FingerprintMismatchError, ModelError
 from slq.models import FrozenModel, Preprocessing, load_model
 from slq.models.preprocessing import MAX_PIXELS
+from slq.models.processor import _interpolated
 from slq.types import Item
 
 NATIVE = Preprocessing("native")
@@ -58,6 +59,14 @@ def test_internvl_as_in_the_paper_is_one_grey_padded_tile_made_bilinear_without_
     wanted = torch.nn.functional.interpolate(numbers.permute(2, 0, 1)[None], size=(56, 56), mode="bilinear")
     steps = (pixels - wanted).abs() * torch.tensor(processor.image_std)[:, None, None] * 255
     assert steps.max() <= 0.51
+
+
+@pytest.mark.parametrize("size", [(640, 640), (224, 224), (97, 97), (3, 3), (1, 1), (448, 448)])
+def test_interpolation_is_torchs(size):
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    wanted = torch.nn.functional.interpolate(torch.from_numpy(pixels).permute(2, 0, 1)[None].double(), size=(448, 448), mode="bilinear")
+    found = np.asarray(_interpolated(Image.fromarray(pixels), 448, 448))
+    assert np.array_equal(found, wanted[0].add(1e-6).round().byte().permute(1, 2, 0).numpy())
 
 
 def test_what_internvl_as_in_the_paper_does_otherwise_than_its_processor_is_stated(folders):

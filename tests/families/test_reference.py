@@ -62,8 +62,8 @@ def tokenized(processor: Any, items: list[Item], square: bool) -> dict[str, torc
                 side = max(image.size)
                 image = Image.new("RGB", (side, side), (127, 127, 127))
                 image.paste(item.image, ((side - item.image.width) // 2, (side - item.image.height) // 2))
-                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-                tile = functional.interpolate(pixels, size=(56, 56), mode="bilinear")[0].round().byte()
+                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
+                tile = functional.interpolate(pixels, size=(56, 56), mode="bilinear")[0].add(1e-6).round().byte()
                 image = Image.fromarray(tile.permute(1, 2, 0).numpy())
             parts.append({"type": "image", "image": image})
         if item.text is not None:

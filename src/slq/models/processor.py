@@ -11,10 +11,8 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from slq.data.images import open_image
 from slq.data.texts import check_text
@@ -205,9 +203,7 @@ class ItemProcessor:
         tile = self.processor.image_processor.size
         if image.size == (tile["width"], tile["height"]):
             return image
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-        pixels = functional.interpolate(pixels, size=(tile["height"], tile["width"]), mode="bilinear")
-        return Image.fromarray(pixels[0].round().to(torch.uint8).permute(1, 2, 0).numpy())
+        return _interpolated(image, tile["width"], tile["height"])
 
     def _escape_control_tokens(self, text: str) -> str:
         """Control tokens that a user's text spells out (`<image>`, `<|im_end|>`), parted by a space so that they stay plain text."""
@@ -262,6 +258,22 @@ def _parts_of(turn: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The parts of a turn; none where it is plain text."""
     content = turn.get("content")
     return content if isinstance(content, list) else []
+
+
+def _interpolated(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Bilinear without smoothing, as torch's `interpolate`: of a large image only the pixels that are read become numbers."""
+    pixels = np.asarray(image)
+    (top, bottom, down), (left, right, across) = _neighbours(image.height, height), _neighbours(image.width, width)
+    upper, lower = (pixels[rows][:, left] * (1 - across)[:, None] + pixels[rows][:, right] * across[:, None] for rows in (top, bottom))
+    mixed = upper * (1 - down)[:, None, None] + lower * down[:, None, None]
+    return Image.fromarray(np.rint(mixed + 1e-6).astype(np.uint8))  # halves up, whatever the order of the sums
+
+
+def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each wanted place of a side the two places that it lies between, and how far it is towards the second."""
+    places = (size / wanted * (np.arange(wanted) + 0.5) - 0.5).clip(min=0)
+    before = places.astype(np.int64)
+    return before, (before + 1).clip(max=size - 1), places - before
 
 
 def _without_image_newline(processor: Any, template: str) -> dict[str, str]:
