@@ -122,3 +122,15 @@ def test_equal_items_tie_whatever_batches_would_round(encoder, items, tmp_path):
         scores = dict(first.top_k)
         assert scores["right"] == scores["copy"] == scores["again"] and first.ranks == second.ranks
         assert first.first_hit >= 3, "its two copies stand before it"
+
+
+@pytest.mark.filterwarnings("ignore:.*text.* had more than 128 tokens")
+def test_texts_that_differ_behind_what_is_read_tie_too(encoder, items):
+    """The model reads 128 tokens: what stands behind them makes no other input."""
+    begin = "a red cat sits beside two small blue boats " * 20
+    corpus = {"right": Item(begin + "on the sea"), "other": Item(begin + "in a wood"), "third": Item(begin), "short": items[1]}
+    one = RetrievalSet("set", {"q": items[0]}, corpus, {"q": {"right": 1}}, ())
+    for each in (encoder, Noisy(encoder)):
+        (query,) = evaluate(each, [one], batch_size=1)[0].queries
+        scores = dict(query.top_k)
+        assert scores["right"] == scores["other"] == scores["third"] != scores["short"] and query.first_hit >= 3

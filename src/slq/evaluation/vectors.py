@@ -112,6 +112,9 @@ def encode_once(
     listed: list[Encoded] = [item for one in sets for item in (*one.encoded_queries.values(), *one.corpus.values())]
     contents = [content_of(item) for item in listed]
     items = dict(zip(contents, listed, strict=True))
+    truncated = _truncated(encoder, items)
+    first_of = _read_alike(encoder, items, truncated)
+    items = {content: item for content, item in items.items() if first_of.get(content, content) == content}
     row_of = {content: row for row, content in enumerate(items)}
     vectors_ND = np.zeros((len(items), *encoder.vector_shape), dtype=np.float32)
     store, cached = None, set[str]()
@@ -132,11 +135,28 @@ def encode_once(
             # What could not be read at first and could be a moment later has no content to be cached under.
             readable = [position for position, content in enumerate(embedded.ids) if is_readable(content)]
             _write([embedded.ids[position] for position in readable], embedded.vectors[readable], store)
-    processor = encoder.model.item_processor
-    wordings = [(content, each) for content, item in items.items() for each in (item if isinstance(item, tuple) else (item,))]
-    cut = processor.truncated(encoder.prompted(item) for _, item in wordings)
-    truncated = frozenset(content for (content, _), is_cut in zip(wordings, cut, strict=True) if is_cut)
+    row_of |= {content: row_of[first] for content, first in first_of.items()}
+    failures |= {content: failures[first] for content, first in first_of.items() if first in failures}
     return Vectors(vectors_ND, {content: row for content, row in row_of.items() if content not in failures}, failures, truncated)
+
+
+def _truncated(encoder: Encoder, items: Mapping[str, Encoded]) -> frozenset[str]:
+    """The contents of whose text only the beginning is read."""
+    wordings = [(content, each) for content, item in items.items() for each in (item if isinstance(item, tuple) else (item,))]
+    cut = encoder.model.item_processor.truncated(encoder.prompted(item) for _, item in wordings)
+    return frozenset(content for (content, _), is_cut in zip(wordings, cut, strict=True) if is_cut)
+
+
+def _read_alike(encoder: Encoder, items: Mapping[str, Encoded], truncated: frozenset[str]) -> dict[str, str]:
+    """Each truncated content to the first of which the very same is read: texts that differ further on are equal input, and tie."""
+    first_of: dict[str, str] = {}
+    firsts: dict[str, str] = {}
+    for content in (content for content in items if content in truncated):
+        item = items[content]
+        read = [encoder.model.item_processor.as_read(encoder.prompted(each)) for each in (item if isinstance(item, tuple) else (item,))]
+        key = " ".join(map(content_of, read))
+        first_of[content] = key if key in items else firsts.setdefault(key, content)
+    return first_of
 
 
 def _encode(encoder: Encoder, items: Mapping[str, Encoded], batch_size: int, progress: Callable[[int], None]) -> Embeddings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 
@@ -101,6 +102,19 @@ class ItemProcessor:
         if not parts:
             raise InputError("An item needs a text, an image, or both: this one has neither.")
         return parts
+
+    def as_read(self, item: Item) -> Item:
+        """The item with what is read of its text: equal ones are equal input, whatever else their texts held.
+
+        Args:
+            item: a text, an image, or both.
+
+        Raises:
+            TextError: for a text that is none.
+        """
+        if item.text is None:
+            return item
+        return replace(item, text=self._truncate(self._escape_control_tokens(self._prescreen(check_text(item.text)))))
 
     def is_truncated(self, item: Item) -> bool:
         """Whether only the beginning of an item's text is read; False for what cannot be read at all.
