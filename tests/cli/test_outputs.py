@@ -156,3 +156,45 @@ def test_a_cache_is_not_begun_among_other_things(kept, tiny_world, adapter):
     retention = ["retention", "--model", adapter, "--task", "reading", "--num-questions", 2, "--cache-dir", kept]
     assert "is not a cache folder of slq: it holds thesis.txt" in refused(*retention)
     assert content(kept) == {"thesis.txt": b"years of work"}
+
+
+@pytest.mark.slow
+def test_every_command_leaves_a_folder_of_ones_own_whole(images, adapter, index, tmp_path, monkeypatch):
+    """Photographs with captions, notes and a link to them: whatever a command is told to write there, nothing of it is lost."""
+    home = tmp_path / "home"
+    shutil.copytree(images, home / "photos")
+    rows = [f'{{"image": "{file.name}", "caption": "a photograph, {file.stem}"}}\n' for file in sorted(images.iterdir())]
+    (home / "photos" / "captions.jsonl").write_text("".join(rows))
+    (home / "photos" / "notes.json").write_text("years of work")
+    (home / "link").symlink_to("photos")
+    before = content(home)
+    monkeypatch.chdir(home)
+    captions = "photos/captions.jsonl"
+    with_model = ["--model", adapter, "--device", "cpu"]
+    folders = [[*arguments, "--output", place] for place in ("photos", "link", ".") for arguments in (
+        ["train", captions, "--max-steps", 1, "--overwrite", *QUICK],
+        ["embed", "photos", *with_model, "--overwrite"],
+        ["embed", captions, *with_model],
+        ["sample-data", "--count", 3, "--overwrite"],
+        ["demo"],
+    )]  # fmt: skip
+    files = [[*arguments, "--output", place] for place in ("photos/notes.json", "link/notes.json") for arguments in (
+        ["eval", captions, *with_model],
+        ["leakage", captions, captions],
+        ["doctor", *with_model],
+        ["retention", *with_model],
+    )]  # fmt: skip
+    others = [
+        ["mine", captions, *with_model, "--output", captions, "--overwrite"],
+        ["facts", captions, "--output", captions],
+        ["facts", captions, "--output", "photos/notes.json"],
+        ["search", "--like", "0003.png", "--collection", index, "--output", "photos/0000.png"],
+        ["sample-data", "--contact-sheet", "--output", "photos/0000.png"],
+        ["retention", *with_model, "--task", "reading", "--num-questions", 2, "--cache-dir", "photos"],
+        ["train", captions, "--max-steps", 1, "--cache-dir", "photos", "--output", "new", *QUICK],
+        ["cache", "clear", "photos"],
+        ["cache", "info", "photos", "--verify"],
+    ]
+    for arguments in (*folders, *files, *others):
+        refused(*arguments)
+        assert {name: found for name, found in content(home).items() if not name.startswith("new/")} == before, arguments

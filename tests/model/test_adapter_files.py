@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from slq.adapters.latents import LatentQueries
 from slq.encoders import BASELINES, FineTunedModel, LatentEncoder, MultiVectorEncoder, load_encoder
 from slq.encoders.finetuned import FineTuneRecord
 from slq.errors import AdapterError, InputError
+from slq.models import load_model
 from slq.types import Item
 
 # What versions before this one wrote, as text, for a model of 4 dimensions.
@@ -191,3 +194,26 @@ def test_adapter_is_pushed_with_its_card(tmp_path):
     assert sorted(files) == ["README.md", "adapter.safetensors", "slq_adapter.json"]
     assert files["adapter.safetensors"] == (tmp_path / "adapter.safetensors").read_bytes()
     assert json.loads(files["slq_adapter.json"])["base_model"] == json.loads(IDENTITY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["latents", "lora"])
+def test_what_was_learned_moves_with_a_base_model_beside_it(kind, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    shutil.copytree(str(files("slq.miniature").joinpath("weights")), here / "models" / "base")
+    monkeypatch.chdir(here)
+    base = load_model("models/base", device="cpu")
+    if kind == "lora":
+        pytest.importorskip("peft")
+        tuned = FineTunedModel(base, "lora")
+        tuned.training = {"lora_rank": 8, "lora_alpha": 16, "train_vision_encoder": False}
+        (here / "learned").mkdir()
+        tuned.save(here / "learned")
+    else:
+        LatentEncoder(base, LatentQueries.create(2, base.dim)).save_pretrained("learned")
+    here.rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    assert load_encoder("there/learned", device="cpu").fingerprint
+    name = "finetuned.json" if kind == "lora" else "slq_adapter.json"
+    told = json.loads((tmp_path / "there" / "learned" / name).read_text())
+    assert told["base_model"]["name"] == "../models/base"

@@ -67,7 +67,7 @@ def push_to_hub(adapter: Adapter, repo_id: str, revision: str | None = None, *, 
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        adapter.save(folder)
+        adapter.save(folder, stays=False)
         write_text(folder / CARD_FILE, model_card(adapter, repo_id))
         return upload(folder, repo_id, revision, message="Adapter of slq", private=private)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from slq.adapters.latents import LatentQueries
 from slq.errors import AdapterError, FingerprintMismatchError, InputError, ModelError, shorten
-from slq.io.files import load_json, write_atomic, write_json
+from slq.io.files import load_json, located, named_from, write_atomic, write_json
 from slq.models import FrozenModel, LatentLora, ModelIdentity, Preprocessing, check_identity, load_model
 
 WEIGHTS_FILE = "adapter.safetensors"
@@ -49,11 +49,12 @@ class Adapter:
     base_model: Mapping[str, Any]
     training: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, stays: bool = True) -> None:
         """Write both files into an existing folder, each whole or not at all.
 
         Args:
             folder: where to; files of these names are replaced.
+            stays: whether the adapter is used on this machine: a base model that is a folder is then named so that both may be moved.
 
         Raises:
             AdapterError: if a value is not finite.
@@ -63,7 +64,8 @@ class Adapter:
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             raise AdapterError("These latent queries hold values that are not finite, and are not saved: train them again.")
         write_atomic(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
-        write_json(folder / CONFIG_FILE, self.to_dict())
+        base_model = model_named_from(self.base_model, folder) if stays else self.base_model
+        write_json(folder / CONFIG_FILE, {**self.to_dict(), "base_model": dict(base_model)})
 
     def to_dict(self) -> dict[str, Any]:
         """All but the tensors, as `slq_adapter.json` holds it."""
@@ -98,7 +100,7 @@ class Adapter:
             names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
             lora = _lora(tensors, config.get("latent_lora"))
             queries = LatentQueries(config["num_latents"], config["dim"], **{name: config[name] for name in names}, lora=lora)
-            base_model, training = config["base_model"], config["training"]
+            base_model, training = {**config["base_model"], "name": located(config["base_model"]["name"], folder)}, config["training"]
             Preprocessing.from_dict(base_model["preprocessing"])
         except FileNotFoundError as error:
             missing = WEIGHTS_FILE if file.is_file() else file.name  # safetensors does not say which file it missed
@@ -140,6 +142,17 @@ def _lora(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> La
     if not isinstance(alpha := config["alpha"], int | float) or not 0 < alpha < float("inf"):
         raise ValueError("the scale of its latent LoRA is no number above 0")
     return LatentLora.from_tensors(own, alpha)
+
+
+def model_named_from(base_model: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """An identity whose name, where it is that of a folder, is written so that a file in another folder can hold it.
+
+    Args:
+        base_model: what `ModelIdentity.to_dict` gave.
+        folder: of the file.
+    """
+    name = base_model["name"]
+    return {**base_model, "name": named_from(Path(name), folder) if "/" in name and Path(name).is_dir() else name}
 
 
 def load_learned_on(learned_on: Mapping[str, Any], loading: Mapping[str, Any]) -> FrozenModel:

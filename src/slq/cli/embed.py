@@ -32,8 +32,8 @@ def app(config: EmbedConfig, model: ModelConfig) -> None:
     from slq.data import read_items
     from slq.encoders.opening import open_encoder, tell_of_miniature
     from slq.index import file_format, save_embeddings, save_vectors
-    from slq.index.export import named_from
     from slq.index.store import check_is_folder
+    from slq.io.files import named_from
     from slq.io.outputs import OutputFolder, check_output_file
 
     assert config.items is not None and config.output is not None

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from slq import console
 from slq.cli.command import command
 from slq.config import FactsConfig, ModelConfig, PreprocessingConfig
-from slq.errors import OutputExistsError
+from slq.errors import InputError, OutputExistsError
 
 
 @command("facts")
@@ -47,6 +47,9 @@ def app(config: FactsConfig, model: ModelConfig, preprocessing: PreprocessingCon
             config.seed,
             progress=lambda what, done, total: bar.update(completed=done, total=total, description=f"asking for {what}"),
         )
+
+    if not told.kept:
+        raise InputError(f"No fact was kept of what the model told; {config.output} has all of it, with the reasons.")
 
     def text() -> None:
         console.result(f"{told.kept} facts about {told.names} things, shown by {told.images} images, kept in {config.output}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +59,7 @@ def app(config: SearchConfig, model: SearchModelConfig) -> None:
 def _encoded(config: SearchConfig, model: SearchModelConfig, about: dict[str, Any]) -> Embeddings:
     """The query by the collection's model."""
     from slq.encoders.opening import open_encoder, tell_of_miniature
+    from slq.io.files import located
     from slq.types import Item
 
     name = model.model or about.get("adapter")
@@ -67,8 +67,8 @@ def _encoded(config: SearchConfig, model: SearchModelConfig, about: dict[str, An
         raise ConfigError(f"{config.collection} does not say which model encoded it: name it with --model.")
     if model.model is None and model.trust_remote_code:
         raise ConfigError(f"trust_remote_code holds for a model that you name, and {config.collection} names this one: use --model.")
-    if model.model is None and name.startswith("../"):  # as `slq embed` names a folder beside the collection
-        name = os.path.normpath(config.collection.resolve() / name)
+    if model.model is None:
+        name = located(name, config.collection)
     with console.waiting("loading the model"):
         encoder = open_encoder(replace(model, model=name))
     query = encoder.encode([Item(config.text, config.image)])

@@ -23,11 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slq.adapters.files import load_learned_on, training_in_this_format
+from slq.adapters.files import load_learned_on, model_named_from, training_in_this_format
 from slq.encoders.base import run_in_mini_batches
 from slq.encoders.baselines import LastTokenEncoder
 from slq.errors import AdapterError, MissingExtraError, ModelError, shorten
-from slq.io.files import load_json, write_folder, write_json
+from slq.io.files import load_json, located, write_folder, write_json
 from slq.models import FrozenModel, PreparedBatch, check_identity
 from slq.models.batching import max_tokens_that_fit
 from slq.models.loading import LOADING
@@ -88,7 +88,7 @@ class FineTuneRecord:
             for name, kind in {"lora_rank": int, "lora_alpha": int, "train_vision_encoder": bool}.items():
                 if not isinstance(training[name], kind) or (kind is int and not 1 <= training[name] < 2**16):
                     raise ValueError(f"{name} is {shorten(repr(training[name]), 60)}")
-            return cls(told["method"], base_model, training)
+            return cls(told["method"], {**base_model, "name": located(base_model["name"], folder)}, training)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise AdapterError(
                 f"The fine-tuned model in {shorten(folder)} is corrupt ({shorten(error)}): save or train it again."
@@ -100,7 +100,7 @@ class FineTuneRecord:
         Args:
             folder: an existing one.
         """
-        told = {"method": self.method, "base_model": dict(self.base_model), "training": dict(self.training)}
+        told = {"method": self.method, "base_model": model_named_from(self.base_model, folder), "training": dict(self.training)}
         write_json(folder / FINETUNED_FILE, {"format_version": FORMAT_VERSION, **told})
 
 

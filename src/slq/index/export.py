@@ -25,7 +25,7 @@ from slq.errors import DataError, Failure, FingerprintMismatchError, InputError,
 from slq.index.filters import Filter, matches
 from slq.index.scoring import candidates, score_again
 from slq.index.store import Hit, Row
-from slq.io.files import map_os_errors, write_atomic, write_json, write_jsonl
+from slq.io.files import map_os_errors, named_from, write_atomic, write_json, write_jsonl
 from slq.io.outputs import OutputFolder, check_output_file
 from slq.types import Embeddings
 
@@ -214,17 +214,6 @@ def _rows(embeddings: Embeddings, folder: Path) -> list[dict[str, Any]]:
     items = embeddings.items or ({},) * len(embeddings.ids)
     named = [{**item, "image": named_from(Path(item["image"]), folder)} if item.get("image") else item for item in items]
     return [{"id": id_, **item} for id_, item in zip(embeddings.ids, named, strict=True)]
-
-
-def named_from(path: Path, folder: Path) -> str:
-    """A path as a result in a folder names it: from there where it lies below what holds the folder, so that both move together.
-
-    Args:
-        path: what is named.
-        folder: of the result.
-    """
-    path, folder = path.resolve(), folder.resolve()
-    return Path(os.path.relpath(path, folder)).as_posix() if path.is_relative_to(folder.parent) else str(path)
 
 
 def _with_whole_path(row: dict[str, Any], folder: Path) -> dict[str, Any]:

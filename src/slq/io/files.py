@@ -222,6 +222,27 @@ def write_folder(path: Path, write: Callable[[Path], object], *, replace: bool =
             remove(old)
 
 
+def named_from(path: Path, folder: Path) -> str:
+    """A path as a result in a folder names it: from there where it lies below what holds the folder, so that both move together.
+
+    Args:
+        path: what is named.
+        folder: of the result.
+    """
+    path, folder = path.resolve(), folder.resolve()
+    return Path(os.path.relpath(path, folder)).as_posix() if path.is_relative_to(folder.parent) else str(path)
+
+
+def located(name: str, folder: Path) -> str:
+    """What a result in a folder calls a model, as this process can find it: the whole path of what `named_from` named from there.
+
+    Args:
+        name: as the result has it, a relative path or any other name.
+        folder: of the result.
+    """
+    return os.path.normpath(folder.resolve() / name) if name.startswith("../") else name
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8 with Unix line ends; see `write_atomic`.
 
