@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from slq.io.provenance import parameter_hash
 from slq.losses import compose_loss
 from slq.losses.info_nce import info_nce
 from slq.losses.late_interaction import late_interaction, late_interaction_nce
+from slq.pooling import Pooling
 from slq.training import TrainConfig, train
 from slq.training.batches import Batches
 from slq.training.methods import fresh_queries, methods
@@ -305,6 +306,20 @@ def test_with_one_vector_it_is_info_nce(pairs, model):
     assert grouped.item() == pytest.approx(2 * plain.item(), rel=1e-5)
 
 
+@dataclass(frozen=True)
+class LeadingDimensions:
+    """The first dimensions of a pooling's embeddings, at length 1 again."""
+
+    pooling: Pooling
+    width: int
+
+    def __call__(self, states_BND: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(self.pooling(states_BND)[:, : self.width], dim=-1)
+
+    def vector_shape(self, dim: int) -> tuple[int, ...]:
+        return (self.width,)
+
+
 @pytest.mark.slow
 def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     ((batch,),) = Batches(pairs, 8, 1, seed=0).from_step(0, 1)
@@ -313,7 +328,7 @@ def test_a_matryoshka_loss_is_the_mean_over_widths(pairs, model):
     original = step.trainable.encoder.pooling
     for width in (model.dim, 16, 64):
         single = step_of(model, OPTIONS)
-        single.trainable.encoder.pooling = lambda states, width=width: torch.nn.functional.normalize(original(states)[:, :width], dim=-1)
+        single.trainable.encoder.pooling = LeadingDimensions(original, width)
         losses.append(single(batch).item())
     assert whole.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert len({round(loss, 3) for loss in losses}) == 3
