@@ -82,6 +82,7 @@ def test_equal_images_are_told_and_the_score_with_each_once_stands_beside(model,
     pairs, number_of = pairs_with_copies
     to_image, to_text = evaluate(Knowing(model, number_of), bidirectional_sets(pairs))
     assert to_image.metrics["hit@1"] == 12 / 20, "captions of four equal images in ten tie with the other's"
+    assert len(set(to_image.clusters)) == len(set(to_text.clusters)) == 8, "a copy of an image is no further observation"
     assert to_image.equal_images == 2 and to_image.folded.metrics["hit@1"] == 1 and to_image.folded.metrics["num_candidates"] == 8
     assert to_text.metrics["hit@1"] == 6 / 10 and to_text.equal_images == 2
     assert to_text.folded.metrics["hit@1"] == to_text.folded.metrics["map@r"] == 1 and to_text.folded.metrics["queries"] == 8

@@ -54,6 +54,18 @@ def fold_equal_images(one: RetrievalSet) -> tuple[RetrievalSet, int] | None:
     return folded, less
 
 
+def clusters_by_image(one: RetrievalSet) -> dict[str, str]:
+    """The clusters of a set's queries, where those of equal images are one: a copy of an image is no further observation.
+
+    Args:
+        one: the set. A cluster is known by its image where its label is the image's id, as in sets of captions and of composed queries.
+    """
+    if not one.clusters:
+        return {}
+    first = {**_first_of_equals(one.encoded_queries), **_first_of_equals(one.corpus)}
+    return {query_id: first.get(label, label) for query_id, label in one.clusters.items()}
+
+
 def _first_of_equals(items: Mapping[str, Encoded]) -> dict[str, str]:
     """Each id to the first whose item is equal and has an image; texts, and what cannot be read, stand for themselves."""
     first: dict[str, str] = {}

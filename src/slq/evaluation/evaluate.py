@@ -13,7 +13,7 @@ import numpy as np
 from slq.data import PairFile, RetrievalSet, from_pairs
 from slq.encoders.base import Encoder
 from slq.errors import Failure
-from slq.evaluation.equal_images import fold_equal_images
+from slq.evaluation.equal_images import clusters_by_image, fold_equal_images
 from slq.evaluation.metrics import RelevantRanks, from_ranks, values_by_query
 from slq.evaluation.ranking import Ranking, rank
 from slq.evaluation.statistics import Bounds, QueryValues, interval
@@ -214,6 +214,7 @@ def bidirectional_sets(pairs: PairFile) -> list[RetrievalSet]:
 
 
 def _evaluation(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, top_k: int) -> Evaluation:
+    one = replace(one, clusters=clusters_by_image(one))
     results = _results(one, vectors, truncate_dim, top_k)
     categories: dict[str, list[QueryResult]] = {}
     for query in results:
