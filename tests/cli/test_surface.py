@@ -123,7 +123,7 @@ def test_version() -> None:
         (["train", "pairs.jsonl", "-o", "out", "--epochs", "0"], 2, "--epochs must be at least 1, not 0."),
         (["train"], 2, "DATA is missing"),
         (["train", "pairs.jsonl"], 2, "--output is missing"),
-        (["train", "pairs.jsonl", "-o", "out", "--pooling", "meen"], 2, 'Did you mean "mean"?'),
+        (["train", "pairs.jsonl", "-o", "out", "--pooling", "meen"], 2, "Did you mean 'mean'?"),
         (["train", "pairs.jsonl", "-o", "out", "--loss", "infonce"], 2, "Did you mean 'info_nce'?"),
         (["search"], 2, "give TEXT, --image FILE, both, or --like ID"),
         (["train", "no-such-file.jsonl", "-o", "out"], 1, "no-such-file.jsonl"),

@@ -256,6 +256,18 @@ def test_a_command_that_is_missing_or_left_out(install, monkeypatch):
     assert "added 2.5 adds it, but SLQ_LOAD_PLUGINS='another' leaves that out" in refused("added")
 
 
+@pytest.mark.parametrize(("flag", "group"), [("--pooling", "slq.poolings"), ("--method", "slq.methods"), ("--loss", "slq.losses")])
+def test_an_option_that_names_a_plugin_says_where_it_would_come_from(install, monkeypatch, flag, group):
+    line = ("train", "pairs.jsonl", "-o", "out", flag, "added")
+    said = refused(*line)
+    assert re.search(rf"{flag} must be one of \w+, .*, not 'added'\. Install the distribution that adds it to {group}\.", said)
+    install(group, "number")
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")
+    assert "not 'added'. added 2.5 adds it, but SLQ_LOAD_PLUGINS='' leaves that out" in refused(
+        "train", "pairs.jsonl", "-o", "out", flag, "added"
+    )
+
+
 def test_a_family_that_is_left_out_is_told(install, monkeypatch):
     install("slq.families", "family")
     assert family_of("added").verified

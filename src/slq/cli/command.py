@@ -128,7 +128,8 @@ def _annotation(option: Option, panel: Group) -> Any:
     repeated = _is_repeated(option)
     read = str if kind is NamedOptions else kind
     switch = kind is bool
-    choices = option.known_choices if read is str and kind is str else ()
+    # Names that plugins may add are left to the config, which says where a missing one would come from.
+    choices = option.choices if kind is str and not option.plugin_group else ()
     parameter = Parameter(
         name=option.flags or None if not option.positional else None,
         help=describe(option),
