@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slq.benchmarks import load_benchmark
 from slq.benchmarks.published import PUBLISHED, published_rows
-from slq.data import RetrievalSet
+from slq.data import RetrievalSet, read_pairs
 from slq.errors import InputError
-from slq.evaluation import check_comparable, compare, dataset_parts, read_result, run_table
+from slq.evaluation import bidirectional_sets, check_comparable, compare, dataset_parts, read_result, run_table
 from slq.types import Item
 
 COCO = {"name": "coco", "variant": "five", "protocol": "Karpathy's", "revision": "abc", "prompts": {}}
@@ -239,3 +240,23 @@ def test_many_runs_stand_in_one_table_with_the_settings_in_which_they_differ():
         "| many | 20 | name=info_nce | 50.0% | 100.0% |",
         "| other | 20 | name=a\\|b,w=1 | 50.0% |  |",
     ]
+
+
+def test_a_set_read_as_a_file_and_as_a_benchmark_is_the_same(folder):
+    """The two readers choose other ids; contents, judgements and depths are what is compared."""
+    folder.images("one.png", "two.png", "three.png")
+    listed = [
+        {"filename": f"{name}.png", "split": "test", "sentences": [{"raw": f"{name} {n}"} for n in range(5)]} for name in ("one", "two")
+    ]
+    path = folder.text("dataset_coco.json", json.dumps({"images": listed}))
+    as_file = dataset_parts(bidirectional_sets(read_pairs(path, splits=("test",))))
+    benchmark = load_benchmark("coco", folder.path, "all")
+    as_benchmark = dataset_parts(benchmark.sets)
+    told = {"name": "coco", "variant": "all", "protocol": benchmark.protocol, "revision": benchmark.revision, "prompts": {}}
+    ours, theirs = {**result([1, 2]), "data_parts": as_file}, {**result([1, 2], told), "data_parts": as_benchmark}
+    check_comparable(ours, theirs)
+    folder.images("two.png", "one.png")  # other pixels under the same names
+    changed = {**ours, "data_parts": dataset_parts(bidirectional_sets(read_pairs(path, splits=("test",))))}
+    for pair in ((changed, theirs), (theirs, changed)):
+        with pytest.raises(InputError, match="the benchmark is"):
+            check_comparable(*pair)

@@ -52,6 +52,8 @@ def app(config: TrainConfig, model: ModelConfig, preprocessing: PreprocessingCon
 
 def _newest_checkpoint(output: Path) -> tuple[Path, int] | None:
     """The newest checkpoint of a run, and when it was written."""
+    if not output.is_dir():
+        return None
     from slq.training.checkpoints import newest
 
     found = newest(output)

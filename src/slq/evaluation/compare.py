@@ -85,8 +85,11 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
 
     Raises:
         InputError: naming what differs: benchmark, variant, protocol or revision; or of a set both have its images, texts, judgements or
-            protocol. Results of before these were recorded are told apart by the hash of all of them.
+            protocol. Results of before these were recorded are told apart by the hash of all of them. A set that is named as a benchmark in
+            one and as a file in the other is the same where its content is.
     """
+    if (first.get("benchmark") is None) != (second.get("benchmark") is None) and _same_content(first, second):
+        return
     ours, theirs = first.get("benchmark") or {}, second.get("benchmark") or {}
     for key in ("name", "variant", "protocol", "revision"):
         if ours.get(key) != theirs.get(key):
@@ -96,13 +99,21 @@ def check_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
     parts, others = first.get("data_parts"), second.get("data_parts")
     if parts and others:
         for name in (name for name in parts if name in others):
-            differ = [part for part in parts[name] if parts[name][part] != others[name].get(part) and (same_prompts or part != "texts")]
+            left_out = ("content",) if same_prompts else ("content", "texts")
+            differ = [part for part in parts[name] if parts[name][part] != others[name].get(part) and part not in left_out]
             if differ:
                 raise InputError(f"These scores do not compare: the {' and '.join(differ)} of {name!r} are others in the two results.")
     elif same_prompts and first.get("data_sha256") != second.get("data_sha256"):
         raise InputError(
             f"These scores do not compare: the data {first.get('data')!r} and {second.get('data')!r} (or --split) differ in what they hold."
         )
+
+
+def _same_content(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether the sets that two results share hold the same items and judgements, whatever their ids."""
+    parts, others = first.get("data_parts") or {}, second.get("data_parts") or {}
+    shared = [name for name in parts if name in others]
+    return bool(shared) and all(parts[name].get("content", 0) == others[name].get("content", 1) for name in shared)
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:

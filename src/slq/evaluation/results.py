@@ -155,7 +155,8 @@ def dataset_parts(sets: Sequence[RetrievalSet]) -> dict[str, dict[str, str]]:
         sets: what is scored.
 
     Returns:
-        Set -> `images`, `texts`, `judgements` and `protocol` (excluded ids, candidates, depths, clusters) -> sha256.
+        Set -> `images`, `texts`, `judgements` and `protocol` (excluded ids, candidates, depths, clusters) -> sha256; beside them
+        `content`, of the same set without its ids, which another reader of the same files may have chosen otherwise.
     """
     found = {}
     for one in sets:
@@ -167,11 +168,26 @@ def dataset_parts(sets: Sequence[RetrievalSet]) -> dict[str, dict[str, str]]:
             "texts": [(side, id_, item.text) for side, id_, item in items if item.text is not None],
             "judgements": {query_id: dict(judged) for query_id, judged in one.qrels.items()},
             "protocol": [excluded, candidates, list(one.depths), dict(one.clusters), dict(one.categories)],
+            "content": _without_ids(one),
         }
         found[one.name] = {
             part: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() for part, content in parts.items()
         }
     return found
+
+
+def _without_ids(one: RetrievalSet) -> list[Any]:
+    """A set by the contents of its items alone."""
+    contents = {id_: content_of(item) for id_, item in one.corpus.items()}
+    queries = [
+        (
+            content_of(item),
+            sorted((contents.get(corpus_id, ""), gain) for corpus_id, gain in one.qrels.get(id_, {}).items()),
+            *(sorted(contents.get(corpus_id, "") for corpus_id in each.get(id_, ())) for each in (one.excluded, one.candidates)),
+        )
+        for id_, item in one.queries.items()
+    ]
+    return [sorted(queries), sorted(contents.values()), list(one.depths)]
 
 
 def _without_text(item: Item) -> Item:

@@ -84,7 +84,7 @@ def _train(
         raise ConfigError("output is missing: name the folder for the adapter.")
     named = ModelConfig(model=model) if isinstance(model, str) else model
     output = config.output
-    reads = [config.data, *config.test_sets, *([] if isinstance(named, FrozenModel) else [named.model, named.base_model])]
+    reads = [config.data, config.facts, *config.test_sets, *([] if isinstance(named, FrozenModel) else [named.model, named.base_model])]
     OutputFolder.check(config.output, "train", overwrite=config.overwrite, keep=reads, resume=config.resume)
     if pairs is None:
         if config.data is None:
