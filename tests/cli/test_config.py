@@ -77,6 +77,6 @@ def test_remote_code_is_for_the_model_that_is_named(adapter, tiny_world):
     assert "is an adapter: name its base model with --base-model" in said
 
 
-def test_an_adapter_is_no_base_model_to_train(adapter, tiny_world, tmp_path):
-    said = refused("train", tiny_world / "train" / "captions.jsonl", "--model", adapter, "-o", tmp_path / "out")
+def test_an_adapter_is_not_a_base_model_that_tells_facts(adapter, tiny_world, tmp_path):
+    said = refused("facts", tiny_world / "train" / "captions.jsonl", "--model", adapter, "-o", tmp_path / "facts.jsonl")
     assert "is an adapter, and a base model is needed here" in said
