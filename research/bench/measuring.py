@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from slq.io.files import write_json
 from slq.io.provenance import provenance
 from slq.types import Item
 
@@ -64,7 +65,7 @@ def write_result(name: str, result: Mapping, argv: Sequence[str], seed: int) -> 
     if not torch.cuda.is_available():
         whole["accelerator"] = "none was available; the same command measures on one"
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    write_json(path, whole)
     console.print_json(json.dumps(whole))
     console.print(f"written to {path}")
 

@@ -64,7 +64,8 @@ class PrefixReuse:
     def fill(self, items: Sequence[Item], progress: Callable[[int], None], num_workers: int) -> None:
         """Compute the items' prefixes into the cache, in their order, until its budget is spent; then close it.
 
-        Closed, the cache holds the same prefixes whenever a run starts again, so a resumed run is bit-identical.
+        Closed, the cache holds the same prefixes whenever a run starts again, so a resumed run is bit-identical: items that are computed
+        together are chosen before the cache is asked, and a group of which something is missing is computed whole.
 
         Args:
             items: what a run will encode again and again.
@@ -76,10 +77,10 @@ class PrefixReuse:
         """
         if not self.cache.full:
             items = unique(items)
-            missing = [item for item in items if self._can_be_cached(item) and not self._is_cached(item)]
-            chunks = [missing[start : start + PREFILL_CHUNK] for start in range(0, len(missing), PREFILL_CHUNK)]
-            groups = [group for chunk in chunks for group in self._groups(chunk)]
-            progress(len(items) - len(missing))
+            possible = [item for item in items if self._can_be_cached(item)]
+            chunks = [possible[start : start + PREFILL_CHUNK] for start in range(0, len(possible), PREFILL_CHUNK)]
+            groups = [group for chunk in chunks for group in self._groups(chunk) if not all(map(self._is_cached, group))]
+            progress(len(items) - sum(map(len, groups)))
             prepared = prefetch_batches(self.model.item_processor, groups, self.generation_prompt, num_workers)
             for group, one in zip(groups, prepared, strict=False):
                 if self.cache.full:

@@ -122,12 +122,14 @@ def encode_once(
         # The encoder's fingerprint leaves out what changes only rounding, and weights that have no revision; the model's does not.
         store = RecordStore(cache_dir / f"{encoder.fingerprint}-{encoder.model.fingerprint}", _CODEC)
         cached = _read_into(vectors_ND, row_of, store)
-    missing = [content for content in items if content not in cached]
-    progress(len(contents) - len(missing))
+    progress(len(contents) - sum(content not in cached for content in items))
     failures: dict[str, str] = {}
-    step = len(missing) if store is None else ITEMS_PER_RECORD
-    for begin in range(0, len(missing), step or 1):
-        part = missing[begin : begin + step]
+    # Cut before the cache is asked: after a kill, items are embedded in the company in which they would have been.
+    step, listed_once = (len(items) if store is None else ITEMS_PER_RECORD) or 1, list(items)
+    for begin in range(0, len(items), step):
+        part = [content for content in listed_once[begin : begin + step] if content not in cached]
+        if not part:
+            continue
         embedded = _encode(encoder, {content: items[content] for content in part}, batch_size, progress)
         vectors_ND[[row_of[content] for content in embedded.ids]] = embedded.vectors
         failures |= {failure.item: failure.reason for failure in embedded.failures}
