@@ -26,7 +26,10 @@ from slq.training.facts import Facts
 from slq.types import Item
 
 world, out, *how = sys.argv[1:]
-options = TrainConfig(
+seeing = TrainConfig(
+    method="full", train_vision_encoder=True, batch_size=2, max_steps=3, validation_split=0, learning_rate=1e-4,
+)
+options = seeing if "seeing" in how else TrainConfig(
     num_latents=4, epochs=2, batch_size=9, validation_size=6, save_steps=2, learning_rate=5e-3,
     loss=["info_nce", "orthogonality:weight=0.5"], positives_per_query=2, latent_lora_rank=2, batch_sampler="nearest", neighbors=2,
     mini_batch_tokens=300 if "parts" in how else 10**6, cache_level="vision" if "features" in how else "kv",
@@ -58,7 +61,7 @@ def run(world: Path, out: Path, processes: int, *how: str) -> dict[str, torch.Te
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
-    file = out / "adapter.safetensors"
+    file = out / ("model/model.safetensors" if "seeing" in how else "adapter.safetensors")
     return load_file(file) if file.exists() else {}
 
 
@@ -77,6 +80,52 @@ def assert_learned_the_same(found: dict[str, torch.Tensor], wanted: dict[str, to
 @pytest.mark.parametrize("how", [(), ("parts", "features")], ids=["whole", "in parts, on features"])
 def test_two_processes_learn_what_one_learns(world, alone, tmp_path, how):
     assert_learned_the_same(run(world, tmp_path / "run", 2, *how), alone)
+
+
+def test_a_vision_encoder_is_trained_although_a_process_may_see_no_image(world, tmp_path):
+    """A batch of two images: on two processes, one of them often has only texts."""
+    wanted, found = run(world, tmp_path / "one", 1, "seeing"), run(world, tmp_path / "two", 2, "seeing")
+    assert found.keys() == wanted.keys() and any("vision" in name for name in wanted)
+    for name, tensor in wanted.items():
+        assert (found[name] - tensor).abs().max() < 1e-4, name  # less than one step of AdamW, which is blind to a gradient's size
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "resumed"])
+def test_the_command_of_the_readme(world, tmp_path, again):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "slq.cli", "train", str(world)]
+    options = ["-n", "2", "--batch-size", "8", "-o", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for more in (["--max-steps", "1"], *([["--max-steps", "2", "--resume"]] if again else [])):
+        result = subprocess.run([*launch, *options, *more], capture_output=True, text=True, timeout=300, env=environment)
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / "run" / "adapter.safetensors").exists() and result.stdout.count("saved in") == 1
+
+
+GUARDLESS = """
+import multiprocessing
+from slq.adapters.latents import LatentQueries
+from slq.encoders import LatentEncoder
+from slq.integrations.sentence_transformers import as_sentence_transformer
+from slq.models import load_model
+
+model = load_model(device="cpu")
+encoder = LatentEncoder(model, LatentQueries.create(2, model.dim))
+"""
+SPAWNING = {
+    "workers": "multiprocessing.set_start_method('spawn', force=True); encoder.encode(['a', 'b'], workers=1, batch_size=1)",
+    "pool": "as_sentence_transformer(encoder).encode(['a', 'b'], device=['cpu', 'cpu'])",
+}
+
+
+@pytest.mark.parametrize("work", SPAWNING.values(), ids=SPAWNING)
+def test_a_script_without_a_guard_is_refused_before_it_starts_itself_again(work, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(GUARDLESS + work)
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)  # it waited forever
+    assert (
+        result.returncode == 1
+        and 'script.py starts processes that run it anew: put its work under `if __name__ == "__main__":`' in result.stderr
+    )
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ def app(config: TrainConfig, model: ModelConfig, preprocessing: PreprocessingCon
         console.note(_stopped(config, before))
         return INTERRUPTED
     document: dict[str, Any] = {"output": str(config.output), "method": encoder.kind, "fingerprint": encoder.fingerprint}
+
+    if os.environ.get("RANK", "0") != "0":
+        return None  # of several processes the first one tells
 
     def text() -> None:
         queries = getattr(encoder, "queries", None)

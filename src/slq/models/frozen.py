@@ -29,6 +29,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from slq.io.processes import check_spawned
 from slq.io.provenance import parameter_hash
 from slq.models import attention, chat, packing, vision
 from slq.models.families import Family
@@ -124,6 +125,7 @@ class FrozenModel:
     # A lock cannot be handed to another process, where nobody else has the model.
 
     def __getstate__(self) -> dict[str, Any]:
+        check_spawned()
         return {name: value for name, value in self.__dict__.items() if name != "lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

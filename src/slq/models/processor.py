@@ -18,6 +18,7 @@ from torch import Tensor
 from slq.data.images import open_image
 from slq.data.texts import check_text
 from slq.errors import ImageError, InputError, TextError, shorten
+from slq.io.processes import check_spawned
 from slq.models.families import Family, families
 from slq.models.identity import template_source, undated_template
 from slq.models.kv import PreparedBatch
@@ -262,6 +263,7 @@ class ItemProcessor:
     # A lock cannot be handed to another process, and one that a thread holds while a process is forked is never free there.
 
     def __getstate__(self) -> dict[str, Any]:
+        check_spawned()
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ def train(
         raise ConfigError(f"matryoshka_dims must be at most the {model.dim} dimensions of the model, not {max(config.matryoshka_dims)}.")
     loss = compose_loss(config)
     config = replace(config, learning_rate=learning_rate(model, config))
-    accelerator = _accelerator(config)
+    accelerator = _accelerator(config, model)
     show = show_progress and accelerator.is_main_process
     OutputFolder.check(out, "train", overwrite=overwrite, resume=resume)
     given, (pairs, skipped) = pairs, _screened(pairs, model, show)
@@ -260,11 +260,11 @@ def _learn(
     return encoder
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
+def _accelerator(config: TrainConfig, model: FrozenModel) -> Accelerator:
     # A process whose part of a batch holds no image leaves the vision encoder without a gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=config.train_vision_encoder)
-    # Else the schedule takes as many steps as there are processes.
-    return Accelerator(step_scheduler_with_optimizer=False, kwargs_handlers=[parallel])
+    # Without `cpu` processes on CPUs would not know of each other. The schedule would take as many steps as there are processes.
+    return Accelerator(cpu=model.device.type == "cpu", step_scheduler_with_optimizer=False, kwargs_handlers=[parallel])
 
 
 def _screened(pairs: Sequence[Pair], model: FrozenModel, show: bool) -> tuple[list[Pair], list[Skipped]]:
