@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -170,3 +171,46 @@ def test_a_hundred_files_of_which_ten_are_bad(encoder, bad, tmp_path):
     assert [failure.item for failure in embedded.failures] == wanted
     assert embedded.ids == tuple(f"{number:04d}.png" for number in range(100) if f"{number:04d}.png" not in wanted)
     assert_close(np.linalg.norm(embedded.vectors, axis=1), 1, steps=ROUNDED)
+
+
+@pytest.mark.parametrize("wrong", ["ignore", None, "x" * 10**6])
+def test_on_error_is_one_of_two(wrong, encoder):
+    for encode in (encoder.encode, as_sentence_transformer(encoder).encode):
+        with pytest.raises(InputError, match="on_error must be 'raise' or 'skip'") as caught:
+            encode(["a cat"], on_error=wrong)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("one", ["a cat", b"bytes", Item("a cat"), {"text": "a cat"}], ids=["text", "bytes", "item", "dict"])
+def test_one_item_is_no_list_of_them(one, encoder):
+    with pytest.raises(InputError, match="takes a list of items"):
+        encoder.encode(one)
+
+
+def test_plain_values_are_items_and_bad_ones_are_skipped(encoder, good, alone, tmp_path):
+    stream = BytesIO()
+    drawn().save(stream, "PNG")
+    pixels = np.asarray(drawn())
+    values = ["a red cat", 3.5, stream.getvalue(), {"image": pixels.tolist()}, {"bytes": stream.getvalue(), "path": None}, b"no image"]
+    values += [{"image": [[1, 2], [3]]}, {"words": "x" * 10**6}, {"image": "https://example.org/a.png"}, pixels.copy(), {"text": 7}, None]
+    model = as_sentence_transformer(encoder)
+    for found in (encoder.encode(values, on_error="skip"), model.encode(values, on_error="skip")):
+        assert found.ids == ("0", "2", "3", "4", "9") and found.vectors.shape == (5, encoder.model.dim)
+        assert [failure.item for failure in found.failures] == ["1", "5", "6", "7", "8", "10", "11"]
+        assert all(0 < len(failure.reason) < 400 for failure in found.failures)
+        assert_close(found.vectors[0], alone(good["words"]), steps=FORWARD)
+        for vector in found.vectors[1:]:
+            assert_close(vector, alone(good["file"]), steps=FORWARD)
+    with pytest.raises(BadItemsError) as caught:
+        encoder.encode(values)
+    assert len(caught.value.failures) == 7 and len(str(caught.value)) < 2000
+    assert model.encode([3.5, None], on_error="skip").vectors.shape == (0, encoder.model.dim)
+    assert model.encode("a red cat", on_error="skip").ids == ("0",)
+
+
+def test_a_path_given_as_text_embeds_and_trains(model, encoder, good, alone, tmp_path):
+    path = str(good["file"].image)
+    assert_close(encoder.encode([Item(image=path)]).vectors[0], alone(good["file"]), steps=FORWARD)
+    pairs = [Pair(Item(image=path), (Item("what is shown"),)), *[Pair(Item(f"number {n}"), (Item(f"image {n}"),)) for n in range(3)]]
+    train(pairs, model, tmp_path / "run", TrainConfig(num_latents=2, batch_size=4, max_steps=1, validation_split=0), show_progress=False)
+    assert Adapter.load(tmp_path / "run").training["pairs"] == 4

@@ -40,8 +40,9 @@ def test_rows_of_batches(items):
     assert list(items_of({"text": ["but blue", " "], "image": [image, image]})) == [Item("but blue", image), Item(image=image)]
     assert list(items_of({"text": ["a", "b"], "image": [image, None]})) == [Item("a", image), Item("b")]
     assert list(items_of({})) == []
-    with pytest.raises(InputError, match="image is of Tensor"):
-        list(items_of({"image": [torch.zeros(3, 8, 8)]}))
+    assert [item.image.size for item in items_of({"image": [torch.zeros(3, 8, 9)]})] == [(9, 8)]
+    with pytest.raises(InputError, match="A row holds 2 images"):
+        list(items_of({"image": [[image, image]]}))
 
 
 def task_of(one: RetrievalSet, name: str) -> Any:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from slq.benchmarks.files import cached_file
-from slq.data.roots import ImageRoot, is_file
+from slq.data.roots import ImageRoot
 from slq.errors import DataError, Failure, ImageError, shorten
 from slq.types import Item
 from slq.types.images import MAX_FILE_BYTES, as_image
@@ -102,7 +102,7 @@ class ImageFolders:
     def _find(self, names: Sequence[str]) -> Path:
         for folder in self.folders:
             for name in names:
-                if is_file(folder / name):
+                if os.path.isfile(folder / name):
                     self.folders.remove(folder)
                     self.folders.insert(0, folder)  # the next one is probably there too
                     return folder / name

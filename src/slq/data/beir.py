@@ -69,7 +69,7 @@ def read_beir(
     if exclude_self not in ("id", "content", "no"):
         raise InputError(f"exclude_self must be 'id', 'content' or 'no', not {shorten(exclude_self)!r}")
     root = ImageRoot.of(folder, image_root, allow_outside)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         find_qrels(folder, split)  # before a large corpus is read in vain
     corpus = _read_items(_tables(folder, "corpus"), root)
     queries = _read_items(_tables(folder, "queries"), root, queries=True)
@@ -124,7 +124,7 @@ def read_retrieval_data(data: Path, split: str = "test", splits: tuple[str, ...]
     Raises:
         DataError: as these two, and for columns that are named where the layout has its own.
     """
-    if not data.is_dir() or not _tables(data, "corpus")[0].is_file():
+    if not os.path.isdir(data) or not _tables(data, "corpus")[0].is_file():
         if reading.pop("exclude_self", "id") != "id":
             raise DataError(f"{shorten(data)} is not in BEIR layout, where a query may stand in the corpus: leave out exclude_self")
         return read_pairs(data, splits=splits, **reading)
@@ -179,11 +179,12 @@ def _tables(folder: Path, name: str) -> list[Path]:
     Raises:
         DataError: if there is one in each of two formats.
     """
-    beside = [folder / f"{name}{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"{name}{suffix}").is_file()]
-    found = beside or sorted((folder / name).glob("*.parquet")) or sorted((folder / name).glob("*.jsonl"))
+    beside = [folder / f"{name}{suffix}" for suffix in TABLE_SUFFIXES if os.path.isfile(folder / f"{name}{suffix}")]
+    below = folder / name
+    found = beside or [file for suffix in ("parquet", "jsonl") if os.path.isdir(below) for file in sorted(below.glob(f"*.{suffix}"))]
     if len(beside) > 1:
         raise DataError(f"{folder} holds {' and '.join(file.name for file in beside)}; keep the one to read")
-    return found or [folder / f"{name}.jsonl"]
+    return [file for file in found if file.suffix == found[0].suffix] or [folder / f"{name}.jsonl"]
 
 
 def _known_ids(

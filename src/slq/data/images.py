@@ -116,7 +116,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
         DataError: if the folder does not exist or is not a folder.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{shorten(folder)} is not a folder; give the folder that holds the images")
     return sorted(
         path

@@ -62,7 +62,7 @@ def read_items(
     """
     path = Path(path)
     root = ImageRoot.of(path, image_root, allow_outside)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _of_folder(path, root)
     items: dict[str, Item] = {}
     places: dict[str, str] = {}

@@ -60,7 +60,7 @@ class PairFile:
     @property
     def folder(self) -> Path:
         """Where relative image paths start."""
-        return self.image_root or (self.path if self.path.is_dir() else self.path.parent)
+        return self.image_root or (self.path if os.path.isdir(self.path) else self.path.parent)
 
 
 def read_pairs(
@@ -90,7 +90,7 @@ def read_pairs(
         DataError: if the file is missing or broken as a whole, no row has the needed columns, or no row is usable.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # as Path.is_dir, without an error for a name that no folder can have
         path = _captions_file(path) or path
     root = ImageRoot.of(path, image_root, allow_outside)
     pairs: list[Pair] = []
@@ -117,7 +117,7 @@ def _examples(
     path: Path, splits: tuple[str, ...], root: ImageRoot, named: tuple[str | None, str | None]
 ) -> Iterator[tuple[Pair | Failure, bool]]:
     """What the file or folder holds, each with whether it is a caption."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder_examples(path, root)
     if is_karpathy(path):
         return ((example, True) for example in karpathy_pairs(path, splits, root))

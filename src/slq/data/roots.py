@@ -51,9 +51,9 @@ class ImageRoot:
         Raises:
             ImageError: if image_root is no folder.
         """
-        if image_root is not None and not Path(image_root).is_dir():
+        if image_root is not None and not os.path.isdir(image_root):
             raise ImageError(f"the folder of images {shorten(image_root)} does not exist; correct --image-root")
-        folder = Path(image_root) if image_root is not None else data if data.is_dir() else data.parent
+        folder = Path(image_root) if image_root is not None else data if os.path.isdir(data) else data.parent
         return cls(folder, None if allow_outside else folder if image_root is not None else _whole_output(folder))
 
     def find(self, value: object) -> Path:
@@ -96,7 +96,7 @@ class ImageRoot:
             raise ImageError(
                 f"the image file {shorten(path)} is outside of {bound}; name its folder with --image-root, or allow it with --allow-outside"
             )
-        if not is_file(path):
+        if not os.path.isfile(path):
             raise ImageError(f"the image file {shorten(path)} does not exist; add it or correct the path")
         return path
 
@@ -116,22 +116,10 @@ class ImageRoot:
         return None if self.bound is None else self.bound.resolve()
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a path that no file can have is none.
-
-    Args:
-        path: any.
-    """
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # as above
-        return False
-
-
 def _whole_output(folder: Path) -> Path:
     """The folder of the output of slq that a folder is part of; itself otherwise."""
     whole = folder.resolve()
-    return next((each for each in (whole, *whole.parents) if (each / MANIFEST).is_file()), folder)
+    return next((each for each in (whole, *whole.parents) if os.path.isfile(each / MANIFEST)), folder)
 
 
 def unpacked(content: bytes, name: str = "") -> Path:

@@ -139,8 +139,7 @@ class Encoder(ABC):
             BadItemsError: for items that cannot be used, all of them at once, unless they are to be skipped.
             InputError: if there are not as many different ids as items, or on_error is neither of the two.
         """
-        if on_error not in get_args(OnError):
-            raise InputError(f"on_error must be 'raise' or 'skip', not {shorten(repr(on_error))}.")
+        check_on_error(on_error)
         items, unusable = _as_items(items)
         ids = tuple(str(i) for i in range(len(items))) if ids is None else tuple(ids)
         if not len(set(ids)) == len(ids) == len(items):
@@ -152,7 +151,7 @@ class Encoder(ABC):
         embedded = self._encode_batches([[items[i] for i in batch] for batch in batches], workers)
         for batch, found in zip(batches, embedded, strict=True):
             if isinstance(found, InputError):
-                reasons = {i: reason for i in batch if (reason := unusable.get(i) or self._fault(items[i]))}
+                reasons = {i: reason for i in batch if (reason := unusable.get(i) or self.fault(items[i]))}
                 failures |= {i: Failure(ids[i], reason) for i, reason in reasons.items()}
                 good = [i for i in batch if i not in reasons]
                 if good:
@@ -188,7 +187,7 @@ class Encoder(ABC):
         Returns:
             One embedding a pair; a pair of which an item cannot be used is a failure.
         """
-        faults = [next((fault for item in pair if (fault := self._fault(item))), "") for pair in pairs]
+        faults = [next((fault for item in pair if (fault := self.fault(item))), "") for pair in pairs]
         usable = [i for i, fault in enumerate(faults) if not fault]
         vectors = np.zeros((len(usable), *self.vector_shape), dtype=np.float32)
         for begin in range(0, len(usable), batch_size):
@@ -214,13 +213,30 @@ class Encoder(ABC):
         for prepared in prefetch_batches(self.model.item_processor, prompted, self.generation_prompt, workers):
             yield prepared if isinstance(prepared, InputError) else self.encode_prepared(prepared)
 
-    def _fault(self, item: Item) -> str:
-        """Why an item cannot be used; empty if it can."""
+    def fault(self, value: Any) -> str:
+        """Why an item cannot be used; empty if it can.
+
+        Args:
+            value: an Item, or what `slq.data.as_item` takes.
+        """
         try:
-            self.model.prepare([self.prompted(item)], self.generation_prompt)
+            self.model.prepare([self.prompted(as_item(value))], self.generation_prompt)
         except InputError as error:
             return str(error)
         return ""
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse what is none of the two.
+
+    Args:
+        on_error: what a caller gave.
+
+    Raises:
+        InputError: unless it is `raise` or `skip`.
+    """
+    if on_error not in get_args(OnError):
+        raise InputError(f"on_error must be 'raise' or 'skip', not {shorten(repr(on_error))}.")
 
 
 def _as_items(values: Sequence[Any]) -> tuple[list[Item], dict[int, str]]:

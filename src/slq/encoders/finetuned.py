@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class FineTuneRecord:
         Args:
             folder: where it is looked for.
         """
-        return next((folder / name for name in (FINETUNED_FILE, EARLIER_FILE) if (folder / name).is_file()), None)
+        return next((folder / name for name in (FINETUNED_FILE, EARLIER_FILE) if os.path.isfile(folder / name)), None)
 
     @classmethod
     def read(cls, folder: Path) -> FineTuneRecord:

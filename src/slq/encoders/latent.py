@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class LatentEncoder(Encoder):
             ModelError: if the base model cannot be loaded.
         """
         folder = Path(path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             files = [WEIGHTS_FILE, CONFIG_FILE, EARLIER_CONFIG_FILE]
             folder = snapshot(str(path), patterns=files, repo_type="model", error=AdapterError)
         adapter = Adapter.load(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ def is_adapter(name: str) -> bool:
         name: a folder, or `owner/name` on the hub.
     """
     folder = Path(name)
-    if folder.is_dir():
-        return FineTunedModel.is_in(folder) or any((folder / name).is_file() for name in (CONFIG_FILE, EARLIER_CONFIG_FILE))
+    if os.path.isdir(folder):
+        return FineTunedModel.is_in(folder) or any(os.path.isfile(folder / name) for name in (CONFIG_FILE, EARLIER_CONFIG_FILE))
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return False
     from huggingface_hub import hf_hub_download
@@ -59,7 +60,7 @@ def open_model(config: ModelConfig, preprocessing: PreprocessingConfig | None = 
         raise ConfigError(f"{config.model} is an adapter, and a base model is needed here: name its base model.")
     if config.base_model is not None:
         raise ConfigError(f"base_model is for adapters, and {config.model} is a base model itself: leave it out.")
-    if Path(config.model).is_dir() and not (Path(config.model) / "config.json").is_file():
+    if os.path.isdir(config.model) and not os.path.isfile(Path(config.model) / "config.json"):
         raise ModelError(f"{config.model} is neither an adapter nor a base model: it has no {CONFIG_FILE} and no config.json.")
     return load_model(config.model, preprocessing=_preprocessing(preprocessing), **_loading(config))
 
@@ -119,7 +120,7 @@ def describe_adapter(name: str) -> dict[str, dict[str, Any]]:
     """
     folder = (
         Path(name)
-        if Path(name).is_dir()
+        if os.path.isdir(name)
         else snapshot(name, patterns=[WEIGHTS_FILE, CONFIG_FILE, EARLIER_CONFIG_FILE], repo_type="model", error=AdapterError)
     )
     if FineTunedModel.is_in(folder):

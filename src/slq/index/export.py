@@ -13,6 +13,7 @@ holds the result are named relative to it, so that both can be moved together; o
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -21,14 +22,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from slq.errors import DataError, Failure, FingerprintMismatchError, InputError, MissingExtraError
+from slq.errors import DataError, Failure, FingerprintMismatchError, InputError, MissingExtraError, shorten
 from slq.index.filters import Filter, matches
 from slq.index.scoring import candidates, score_again
 from slq.index.store import Hit, Row
-from slq.io.files import map_os_errors, named_from, write_atomic, write_json, write_jsonl
+from slq.io.files import load_json, map_os_errors, named_from, write_atomic, write_json, write_jsonl
 from slq.io.outputs import OutputFolder, check_output_file
 from slq.types import Embeddings
 
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RecursionError)
 FORMATS = ("npz", "parquet", "jsonl")
 EMBEDDINGS_FILE, ITEMS_FILE = "embeddings.json", "items.jsonl"
 PRECISIONS = ("float32", "float16", "int8")
@@ -150,7 +152,7 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
         MissingExtraError: if they are Parquet and pyarrow is not installed.
     """
     try:
-        metadata = json.loads((folder / EMBEDDINGS_FILE).read_bytes())
+        metadata = load_json(folder / EMBEDDINGS_FILE)
         format = next((name for name in FORMATS if (folder / f"vectors.{name}").is_file()), "npz")
         rows, vectors_CD = _READERS[format](folder)
         rows = [_with_whole_path(row, folder) for row in rows]
@@ -160,8 +162,19 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
     except FileNotFoundError as error:
         name = Path(error.filename).name if error.filename else "a file"
         raise DataError(f"{folder} holds no embeddings ({name} is missing): make them with `slq embed`.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"The embeddings in {folder} are damaged ({error}): make them again with `slq embed`.") from error
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RecursionError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = shorten(error) or type(error).__name__
+        raise DataError(f"The embeddings in {folder} are damaged ({reason}): make them again with `slq embed`.") from error
     if metadata.get("precision", "float32") != "float32" and metadata.get("normalized") and vectors_CD.ndim == 2:
         vectors_CD = _unit(vectors_CD)
     if vectors_CD.ndim != 2 or len(ids) != len(vectors_CD):
@@ -268,9 +281,24 @@ def _write_parquet(file: Path, rows: list[dict[str, Any]], vectors_CD: np.ndarra
 
 
 def _read_npz(folder: Path) -> tuple[list[dict[str, Any]], np.ndarray]:
+    _check_stored(folder / "vectors.npz")
     with (folder / "vectors.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         vectors_CD = arrays["vectors"].astype(np.float32, copy=False)
     return [json.loads(line) for line in (folder / ITEMS_FILE).read_bytes().split(b"\n") if line], vectors_CD
+
+
+def _check_stored(file: Path) -> None:
+    """Raises ValueError for arrays that take more room than their file: slq compresses none."""
+    with zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its arrays are compressed")
+        for member in archive.infolist():
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(stream)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ValueError(f"an array of shape {shape} has {member.file_size} bytes")
 
 
 def _read_jsonl(folder: Path) -> tuple[list[dict[str, Any]], np.ndarray]:

@@ -14,7 +14,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -154,15 +153,15 @@ def items_of(batch: Mapping[str, Any]) -> Iterator[Item]:
         One item for each row.
 
     Raises:
-        InputError: if an image is not one PIL image.
+        InputError: if a row has several images.
     """
     texts, images = batch.get("text"), batch.get("image")
     count = len(texts if texts is not None else images if images is not None else ())
     for text, image in zip(texts or [None] * count, images or [None] * count, strict=True):
         if isinstance(text, str) and not text.strip() and image is not None:
             text = None  # an image alone, in a set where others have text
-        if image is not None and not isinstance(image, Image.Image):
-            raise InputError(f"A row's image is of {type(image).__name__}: only tasks with one PIL image a row can be run.")
+        if isinstance(image, list):
+            raise InputError(f"A row holds {len(image)} images: only tasks with one image a row can be run.")
         yield as_item({"text": text, "image": image})
 
 

@@ -11,26 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
 from slq.data.items import as_item
-from slq.encoders.base import check_finite
+from slq.encoders.base import OnError, check_finite, check_on_error
 from slq.encoders.latent import LatentEncoder
-from slq.errors import BadItemsError, Failure, InputError
+from slq.errors import BadItemsError, Failure, InputError, shorten
 from slq.models import PreparedBatch
-from slq.types import Item
-
-
-def shorten(text: str, most: int = 60) -> str:
-    """The text, cut to `most` characters.
-
-    Args:
-        text: of any length.
-        most: how many characters are left at most.
-    """
-    return text if len(text) <= most else text[: most - 3] + "..."
+from slq.types import Embeddings, Item
 
 
 class LatentQueryModule(InputModule):
@@ -70,7 +61,7 @@ class LatentQueryModule(InputModule):
                 messages.append([self.encoder.model.message(item)])
                 items.append(item)
             except InputError as error:
-                failures.append(Failure(f"input {shorten(repr(value))}", str(error)))
+                failures.append(Failure(f"input {shorten(repr(value), 60)}", str(error)))
         if failures:
             raise BadItemsError(failures)
         self.encoder.model.item_processor.truncated(items)  # warns of them
@@ -118,13 +109,48 @@ class LatentQueryModule(InputModule):
         return cls(LatentEncoder.from_pretrained(str(Path(model_name_or_path) / subfolder), **loading_of(model_kwargs)))
 
 
+class LatentSentenceTransformer(SentenceTransformer):
+    """A Sentence Transformers model whose `encode` can leave out what cannot be used."""
+
+    def encode(self, inputs: Any, *args: Any, on_error: OnError = "raise", **options: Any) -> Any:
+        """Embed inputs as Sentence Transformers does.
+
+        Args:
+            inputs: one, or a list of them: strings, images in every form that `slq.types.images.as_image` takes, and {"text", "image"}.
+            *args: further arguments of `SentenceTransformer.encode`.
+            on_error: what becomes of inputs that cannot be used: `raise` raises one error that lists them all, `skip` leaves them out; each
+                input is then prepared twice.
+            **options: likewise.
+
+        Returns:
+            With `raise` what Sentence Transformers returns. With `skip` an `Embeddings`: row `i` of `vectors` is that of the input whose
+            place in `inputs` is `ids[i]`, and `failures` has the place and the reason of each of the others.
+
+        Raises:
+            BadItemsError: for inputs that cannot be used, unless they are to be skipped.
+            InputError: if on_error is neither of the two.
+        """
+        if on_error == "raise":
+            return super().encode(inputs, *args, **options)
+        check_on_error(on_error)
+        listed = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        encoder: LatentEncoder = self[0].encoder  # type: ignore[assignment]
+        reasons = {place: reason for place, value in enumerate(listed) if (reason := encoder.fault(value))}
+        good = [place for place in range(len(listed)) if place not in reasons]
+        vectors = (
+            super().encode([listed[place] for place in good], *args, **options) if good else np.zeros((0, encoder.model.dim), np.float32)
+        )
+        failures = tuple(Failure(str(place), reason) for place, reason in reasons.items())
+        return Embeddings(tuple(map(str, good)), vectors, encoder.fingerprint, failures=failures)
+
+
 def as_sentence_transformer(encoder: LatentEncoder) -> SentenceTransformer:
     """The encoder with the methods of Sentence Transformers.
 
     Args:
         encoder: latent queries over a model.
     """
-    model = SentenceTransformer(modules=[LatentQueryModule(encoder)], device=str(encoder.model.device))
+    model = LatentSentenceTransformer(modules=[LatentQueryModule(encoder)], device=str(encoder.model.device))
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,7 +103,7 @@ def _load(
     wanted = choose_dtype(dtype, on)
     quantized = _quantized(quantization, wanted)
     path = _path(name)
-    if revision is not None and (path.startswith(shapes.PREFIX) or Path(path).is_dir()):
+    if revision is not None and (path.startswith(shapes.PREFIX) or os.path.isdir(path)):
         raise ModelError(f"{name!r} has no revisions, only models on the hub have: leave out the revision {revision!r}.")
     if path.startswith(shapes.PREFIX):
         if quantized or device_map is not None:
@@ -156,7 +157,7 @@ def _path(name: str) -> str:
     if name == MINIATURE:
         disable_progress_bar()  # it loads in a blink
     path = str(files("slq.miniature").joinpath("weights")) if name == MINIATURE else name
-    if not Path(path).is_dir() and (name == MINIATURE or path.startswith((".", "/", "~"))):
+    if not os.path.isdir(path) and (name == MINIATURE or path.startswith((".", "/", "~"))):
         raise ModelError(f"There is no model folder {path}: give a folder, a hub id, or '{MINIATURE}'.")
     return path
 
@@ -197,7 +198,7 @@ def _load_processor(path: str, name: str, origin: dict[str, Any]) -> Any:
     except (OSError, ImportError, ValueError) as error:
         if find_spec("torchvision") is None and ("video processor" in str(error) or "torchvision" in str(error).lower()):
             raise MissingExtraError(torchvision) from error
-        if Path(path).is_dir() and isinstance(error, OSError):
+        if os.path.isdir(path) and isinstance(error, OSError):
             raise ModelError(nothing) from error
         raise
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
@@ -230,7 +231,7 @@ def _reason(error: BaseException, path: str) -> str:
 
 def _files(path: str, revision: str | None) -> tuple[Path | None, str]:
     """Where a loaded model's files are, its folder or its snapshot in the hub's cache, and the commit that they are of."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return Path(path), UNKNOWN
     config = try_to_load_from_cache(path, "config.json", revision=revision)
     if not isinstance(config, str):

@@ -24,8 +24,9 @@ from slq.models.identity import template_source, undated_template
 from slq.models.kv import PreparedBatch
 from slq.models.preprocessing import Preprocessing
 from slq.types import Item
+from slq.types.images import MAX_PIXELS
 
-LONGEST_PADDED = 10_000  # pixels of a side of an image that is padded to a square: 300 MB
+LONGEST_PADDED = int(MAX_PIXELS**0.5)  # pixels of a side of an image that is padded to a square: no more in all than an image may have
 
 
 class ItemProcessor:
@@ -204,7 +205,7 @@ class ItemProcessor:
             raise ImageError(f"the image has {shape}, and the model takes at most {most:g} to 1; crop or pad it")
         if grey is None or image.width == image.height:
             return image
-        if side > LONGEST_PADDED:  # a line of 100,000 x 1 pixels would become a square of 30 GB
+        if side > LONGEST_PADDED:  # else a line of 100,000 x 1 pixels becomes a square of 30 GB
             shrunk = [max(1, round(edge * LONGEST_PADDED / side)) for edge in image.size]
             return self._shape_image(image.resize((shrunk[0], shrunk[1]), Image.Resampling.BILINEAR))
         square = Image.new("RGB", (side, side), (grey, grey, grey))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def check_repository(path: str, name: str, revision: str | None, trust_remote_co
         raise ModelError(f"{name!r} is an adapter of PEFT over {base}: merge it into that model, and give the folder of the result.")
     if not trust_remote_code:
         return
-    if not Path(path).is_dir() and not _COMMIT.fullmatch(revision or ""):
+    if not os.path.isdir(path) and not _COMMIT.fullmatch(revision or ""):
         raise ModelError(
             f"trust_remote_code runs the Python files of {name!r}, which change with its branches: name the commit that you read with "
             "--revision, all 40 digits of it."
