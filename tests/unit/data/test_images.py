@@ -16,6 +16,7 @@ from PIL import Image
 from slq.data import IMAGE_SUFFIXES, find_images, open_image
 from slq.data.images import _quiet_pillow
 from slq.errors import DataError, ImageError
+from slq.types import Item
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 ORIENTATION = 0x0112
@@ -292,3 +293,54 @@ def test_find_images_is_recursive_sorted_and_skips_hidden(folder):
 def test_find_images_works_below_a_hidden_folder(folder):
     folder.images(".cache/a.png")
     assert len(find_images(folder.path / ".cache")) == 1
+
+
+def test_what_phones_and_editors_write_opens(tmp_path):
+    frames = [Image.new("RGB", (6, 4), colour) for colour in (RED, BLUE)]
+    for name, options in (
+        ("mpo.jpg", {"format": "MPO", "save_all": True, "append_images": frames[1:]}),
+        ("a.jfif", {"format": "JPEG"}),
+        ("a.jpe", {"format": "JPEG"}),
+        ("lies.png", {"format": "AVIF"}),
+    ):
+        assert near(open_image(save(tmp_path / name, frames[0], **options)).getpixel((3, 2)), RED, 8), name
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"hevc"])
+def test_a_photograph_of_an_iphone_names_the_extra_that_reads_it(tmp_path, brand, monkeypatch):
+    monkeypatch.setattr("slq.data.images._reads_heif", lambda: False)
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
+    assert find_images(tmp_path) == [tmp_path / "IMG_1.HEIC"], "it is listed, and not lost in silence"
+    with pytest.raises(ImageError, match=r'HEIC, which pillow-heif reads; run: pip install "slq\[heif\]"'):
+        open_image(tmp_path / "IMG_1.HEIC")
+
+
+def test_images_of_kinds_that_are_not_read_are_found_and_refused(folder):
+    folder.images("a.png")
+    for name in ("b.svg", "c.jp2", "d.NEF", "e.psd"):
+        folder.text(name, "<svg/>")
+    (folder.path / "f.png").symlink_to(folder.path / "gone.png")
+    found = find_images(folder.path)
+    assert [path.name for path in found] == ["a.png", "b.svg", "c.jp2", "d.NEF", "e.psd", "f.png"]
+    for path in found[1:]:
+        with pytest.raises(ImageError, match=r"not an image of a known kind|does not exist"):
+            open_image(path)
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(600 * 2**20)  # sparse: it takes no room
+    for use in (lambda: open_image(path), lambda: Item(image=path).content_hash):
+        with pytest.raises(ImageError, match="more than the 536,870,912 allowed"):
+            use()
+    with pytest.raises(ImageError, match="a device"):
+        _ = Item(image="/dev/zero").content_hash
+
+
+def test_an_open_bomb_is_not_decoded_to_be_hashed():
+    opened = Image.open(io.BytesIO(png_claiming(9_000, 8_000)))
+    with pytest.raises(ImageError, match="more than the 50,000,000 allowed"):
+        _ = Item(image=opened).content_hash
+    with pytest.raises(ImageError, match="more than the 50,000,000 allowed"):
+        open_image(opened)
