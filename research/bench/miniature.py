@@ -31,6 +31,7 @@ from slq.encoders.baselines import ONE_WORD
 from slq.encoders.latent import LatentEncoder
 from slq.evaluation import Evaluation, bidirectional_sets, evaluate, scores_over
 from slq.evaluation.metrics import RelevantRanks, from_ranks
+from slq.io.files import write_json
 from slq.io.provenance import parameter_hash, provenance
 from slq.miniature.export import write_sample_data
 from slq.miniature.suites import SUITES, score
@@ -58,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         result = run(Path(scratch), options.seeds, options.questions)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, result)
     plot_curve(result, options.curve)
     console.print_json(json.dumps({name: result[name] for name in ("suites", "explicit", "knowledge")}))
     console.print(f"written to {options.out} and {options.curve}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from research.pretraining.objective import Objective
 from research.pretraining.optimisers import build_optimisers
 from research.pretraining.tasks import corpus
 from slq.errors import MissingExtraError
-from slq.io.files import write_atomic
+from slq.io.files import append_jsonl, read_jsonl, write_atomic, write_jsonl
 from slq.models.processors import InternVLStillProcessor
 
 LOG_FILE, CHECKPOINT_FILE, LOG_EVERY = "log.jsonl", "checkpoint.pt", 20
@@ -44,7 +43,7 @@ def plot(log: Path, image: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines, _ = read_jsonl(log)
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2))
     for axis, key in zip(axes, ("loss", "token_accuracy"), strict=True):
         axis.plot([line["step"] for line in lines], [line[key] for line in lines])
@@ -158,8 +157,7 @@ def resume(options: argparse.Namespace, objective: Objective, optimisers: list[t
     for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
         optimiser.load_state_dict(state)
     if log_file.exists():
-        lines = log_file.read_text(encoding="utf-8").splitlines(keepends=True)
-        log_file.write_text("".join(line for line in lines if json.loads(line)["step"] <= saved["step"]), encoding="utf-8")
+        write_jsonl(log_file, [row for row in read_jsonl(log_file)[0] if row["step"] <= saved["step"]])
     return saved["step"]
 
 
@@ -189,8 +187,7 @@ def log(options: argparse.Namespace, step: int, seen: list[dict[str, float]], sp
     """One line with the means since the last one; a loss that is not finite ends the run."""
     means = {name: sum(values[name] for values in seen) / len(seen) for name in seen[0]}
     line = {"step": step, **means, "images_per_second": speed}
-    with (options.out / LOG_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({name: round(value, 4) for name, value in line.items()}) + "\n")
+    append_jsonl(options.out / LOG_FILE, {name: round(value, 4) for name, value in line.items()})
     print(" ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
     if not math.isfinite(means["loss"]):
         raise SystemExit("the loss is not finite: lower --rate and start again from the last checkpoint")

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from slq.io.files import write_atomic
+
 WEIGHTS = "model.safetensors"
 
 
@@ -27,7 +29,7 @@ def average(folders: list[Path], out: Path) -> None:
         name: torch.stack([each[name].float() for each in (first, *others)]).mean(dim=0).to(value.dtype) for name, value in first.items()
     }
     shutil.copytree(folders[0], out)
-    save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
+    write_atomic(out / WEIGHTS, lambda path: save_file(mean, path, metadata={"format": "pt"}))
 
 
 def main() -> None:
