@@ -90,14 +90,12 @@ def test_a_vision_encoder_is_trained_although_a_process_may_see_no_image(world, 
         assert (found[name] - tensor).abs().max() < 1e-4, name  # less than one step of AdamW, which is blind to a gradient's size
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["new", "resumed"])
-def test_the_command_of_the_readme(world, tmp_path, again):
+def test_the_command_of_the_readme(world, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "slq.cli", "train", str(world)]
-    options = ["-n", "2", "--batch-size", "8", "-o", str(tmp_path / "run")]
+    options = ["-n", "2", "--batch-size", "8", "--max-steps", "1", "-o", str(tmp_path / "run")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for more in (["--max-steps", "1"], *([["--max-steps", "2", "--resume"]] if again else [])):
-        result = subprocess.run([*launch, *options, *more], capture_output=True, text=True, timeout=300, env=environment)
-        assert result.returncode == 0, result.stderr[-3000:]
+    result = subprocess.run([*launch, *options], capture_output=True, text=True, timeout=300, env=environment)
+    assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / "run" / "adapter.safetensors").exists() and result.stdout.count("saved in") == 1
 
 
