@@ -119,3 +119,21 @@ def test_a_folder_that_is_no_cache_is_left_alone(tmp_path, command):
 def test_a_cache_level_that_does_not_exist(tiny_world, tmp_path):
     said = refused("train", tiny_world / "train" / "captions.jsonl", "--output", tmp_path / "out", "--cache-level", "all")
     assert 'Invalid value "all" for --cache-level' in said
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_an_adapter_and_is_trained_longer(tiny_world, adapter, tmp_path):
+    captions, out = tiny_world / "train" / "captions.jsonl", tmp_path / "second"
+    second = ["train", captions, "--model", adapter, "--batch-size", 8, "--device", "cpu", "--output", out]
+    said = invoke(*second, "--max-steps", 1).output
+    assert f"Going on from {adapter}" in said and "Adapter of 5 latent queries saved" in said
+    first = json.loads((adapter / "slq_adapter.json").read_text())["training"]
+    training, record = json.loads((out / "slq_adapter.json").read_text())["training"], json.loads((out / "run.json").read_text())
+    assert training["start"] and training["steps"] == 1 and training["data_sha256"] != first["data_sha256"]
+    assert record["command"].startswith("slq train ") and record["data"] == str(captions)
+    invoke(*second, "--max-steps", 2, "--resume")
+    assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()] == [1, 2]
+    assert "has done 2 steps, and 1 are asked for" in invoke(*second, "--max-steps", 1, "--resume", code=1).stderr
+    assert "was learned with 5: leave the option out" in refused(*second[:-1], tmp_path / "other", "--num-latents", 7)
+    invoke("train", "--config", out / "config.toml", "--output", tmp_path / "again")
+    assert (tmp_path / "again" / "adapter.safetensors").is_file()

@@ -123,8 +123,10 @@ def test_a_finished_run_is_trained_longer(unbroken, pairs, model, tmp_path):
     out = tmp_path / "run"
     run(pairs, model, out, max_steps=4)
     before = learned(out)["latents"]
+    options = (out / "config.toml").read_bytes()
     with pytest.raises(ResumeMismatchError, match=r"has done 4 steps, and 3 are asked for: raise --epochs or --max-steps"):
         run(pairs, model, out, max_steps=3, resume=True)
+    assert (out / "config.toml").read_bytes() == options, "it is refused before anything is written"
     run(pairs, model, out, resume=True)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9)) and not torch.equal(learned(out)["latents"], before)

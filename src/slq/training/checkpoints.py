@@ -107,6 +107,16 @@ def newest(folder: Path) -> Path | None:
     return next((path for path in reversed(_checkpoints(folder)) if is_whole(path)), None)
 
 
+def steps_done(folder: Path) -> int:
+    """How many steps the newest whole checkpoint of a run has done; 0 without one.
+
+    Args:
+        folder: of a run.
+    """
+    checkpoint = newest(folder)
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def is_whole(checkpoint: Path) -> bool:
     """Whether the disk has every file of a checkpoint as it was written.
 

@@ -119,8 +119,10 @@ def train(
         raise InputError(f"{len(pairs)} pair(s) are too few to train on: in-batch negatives need at least 2.")
     record = checkpoints.run_record(config, model, pairs, validation_pairs, start, facts)
     made_with = {"data": None if config.data is None else str(config.data), "command": command, "provenance": provenance(config.seed)}
-    folder = _open_folder(accelerator, out, record, made_with, [*recorded, config], skipped, resume, overwrite)
-    run = Run(accelerator, out, folder, config, batches, validation_pairs, start, record["pairs_sha256"], show)
+    run = Run(accelerator, out, None, config, batches, validation_pairs, start, record["pairs_sha256"], show)
+    if resume:
+        _check_longer(run, checkpoints.steps_done(out))
+    run = replace(run, folder=_open_folder(accelerator, out, record, made_with, [*recorded, config], skipped, resume, overwrite))
     with isolated_rng(config.seed):
         return _learn(run, model, loss, resume, stop_after, after_step)
 
@@ -216,7 +218,6 @@ def _learn(
     network = ContrastiveStep(trainable, loss, config.facts_weight, rank, processes)
     network, optimizer, schedule = accelerator.prepare(network, optimizer, schedule)
     start = checkpoints.load_newest(accelerator, run.out, run.batches) if resume else 0
-    _check_longer(run, start)
     refresh_learning_rate(optimizer, schedule)
     if run.show:
         per_epoch = f"{run.batches.steps_per_epoch} steps an epoch, {total} in all"

@@ -18,6 +18,7 @@ from slq.evaluation.leakage import Leakage, compare_files
 from slq.io.files import write_json
 from slq.io.outputs import OutputFolder
 from slq.models import FrozenModel
+from slq.training.log import check_trackers
 from slq.training.loop import train as train_on_pairs
 from slq.training.start import going_on_from
 from slq.training.telling import read_facts
@@ -82,6 +83,7 @@ def _train(
     """Read what is to be read, refuse before anything is loaded what cannot work, and train."""
     if config.output is None:
         raise ConfigError("output is missing: name the folder for the adapter.")
+    check_trackers(config.report_to)
     named = ModelConfig(model=model) if isinstance(model, str) else model
     output = config.output
     reads = [config.data, config.facts, *config.test_sets, *([] if isinstance(named, FrozenModel) else [named.model, named.base_model])]
