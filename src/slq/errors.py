@@ -46,7 +46,7 @@ def shorten(text: object, most: int = MOST_SHOWN) -> str:
 
     Example:
         >>> shorten("a cat " * 1000, most=20)
-        'a cat a ... t a cat '
+        'a cat a  ...  a cat '
     """
     whole = text if isinstance(text, str) else str(text)
     if len(whole) <= most:

@@ -323,7 +323,7 @@ def test_only_images_are_served(server, karr_set):
     (karr_set / "images/0002.png").unlink()
     for candidate in ("q0001", "q0002"):
         assert request(server, "GET", f"/images/{candidate}")[0] == 404
-    with pytest.raises(ImageError, match="no image that a browser shows"):
+    with pytest.raises(ImageError, match="not an image that a browser shows"):
         Review(karr_set).image("q0001")
 
 
