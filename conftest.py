@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-CACHE = tempfile.TemporaryDirectory(prefix="slq-tests-")  # gone with the process
+CACHE = tempfile.TemporaryDirectory(prefix="slq-tests-")
+atexit.register(CACHE.cleanup)  # before it warns that nobody did
 
 # Before torch and the hub's library are imported: they read these once. With one thread small models run as fast as with two, and no sum
 # waits for a core that is busy elsewhere.
