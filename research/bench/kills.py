@@ -94,7 +94,7 @@ def _emptied(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Measure, and write research/results/kills.json."""
+    """Count kills, and what differed after them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of each kind of work")
     parser.add_argument("--work", nargs="+", default=["train", "embed", "cache"], help="kinds of work")
