@@ -14,7 +14,7 @@ PIP := $(IN_VENV) -m pip
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 python)
 # conftest.py sets what tests need: offline, and one thread, with which models this small run as fast as with two.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -ge 2 ] && echo 2 || echo 1)
-PYTEST := $(IN_VENV) -m pytest $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile)
+PYTEST := $(IN_VENV) -m pytest $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder)
 FAST := not slow and not process and not research
 
 .DEFAULT_GOAL := help

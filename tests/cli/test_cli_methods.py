@@ -19,7 +19,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def scores(world: Path, tmp_path: Path, *arguments: object) -> dict:
-    invoke("eval", world, "--output", tmp_path / "scores.json", "--device", "cpu", *arguments)
+    invoke("eval", world, "--output", tmp_path / "scores.json", "--overwrite", "--device", "cpu", *arguments)
     return json.loads((tmp_path / "scores.json").read_text())
 
 

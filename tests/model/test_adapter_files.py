@@ -20,7 +20,7 @@ from slq.adapters.files import Adapter
 from slq.adapters.latents import LatentQueries
 from slq.encoders import BASELINES, FineTunedModel, LatentEncoder, MultiVectorEncoder, load_encoder
 from slq.encoders.finetuned import FineTuneRecord
-from slq.errors import AdapterError, InputError
+from slq.errors import AdapterError, FingerprintMismatchError, InputError
 from slq.models import load_model
 from slq.types import Item
 
@@ -69,6 +69,18 @@ FORMAT_3 = """{
   }
 }
 """
+
+
+def test_files_of_two_trainings_are_no_adapter(tmp_path):
+    """As a crash between the two writes leaves them, or somebody who copies one."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        queries = LatentQueries.create(2, 4, generator=torch.Generator().manual_seed(len(name)))
+        Adapter(queries, json.loads(IDENTITY)).save(tmp_path / name)
+        assert torch.equal(Adapter.load(tmp_path / name).queries.latents, queries.latents)
+    shutil.copy(tmp_path / "other/adapter.safetensors", tmp_path / "one")
+    with pytest.raises(FingerprintMismatchError, match="do not belong together"):
+        Adapter.load(tmp_path / "one")
 
 
 def earlier(folder: Path, config: str, shape: tuple[int, ...]) -> torch.Tensor:

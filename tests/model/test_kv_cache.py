@@ -199,7 +199,8 @@ def test_what_is_damaged_is_read_beforehand(model, queries, items, tmp_path):
     cache.tiers[-1].records.files()[0].write_bytes(b"damaged")
     counting = Counting(model)
     LatentEncoder(counting, queries, cache).prefill(items)
-    assert counting.read == 1 and len(KVCache(budget=0, folder=tmp_path)) == len(items)
+    assert 0 < counting.read < len(items), "those of its batch, so that the bits are those of a first time"
+    assert len(KVCache(budget=0, folder=tmp_path)) == len(items)
 
 
 # Eight bits

@@ -116,6 +116,7 @@ def test_scores_are_ours(name, sets, encoder):
     assert 0 < theirs["ndcg_at_10"] < 1
 
 
+@pytest.mark.slow
 def test_it_is_an_encoder_with_our_embeddings(encoder, items):
     mteb = pytest.importorskip("mteb")
     model = MtebEncoder(encoder, "me/mine")

@@ -211,4 +211,4 @@ def test_other_json_is_refused(copied, content):
 
 def test_more_latents_than_the_file_holds_take_no_memory(copied):
     rewrite(copied / "slq_adapter.json", num_latents=2**30, dim=2**30)
-    assert "fewer values" in unreadable(copied)
+    assert "do not belong together" in unreadable(copied)

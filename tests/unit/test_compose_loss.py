@@ -54,7 +54,6 @@ def with_gradients(loss_of) -> list[torch.Tensor]:
         ({}, {}),
         ({"false_negative_margin": 0.1}, {"margin": 0.1}),
         ({"matryoshka_dims": (4, 8)}, {"dims": (4, 8)}),
-        ({"matryoshka_dims": (99,)}, {"dims": (DIM,)}),
         ({"multi_vector_sizes": (1, 3)}, {"sizes": (1, 3)}),
         ({"loss": ORTHOGONALITY}, {"weight": 0.5}),
         (

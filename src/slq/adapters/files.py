@@ -1,7 +1,8 @@
 """The adapter: latent queries and what they are bound to, as two small files.
 
     adapter.safetensors    latents (N, D), log_temperature; with latent LoRA also lora.<layer>.lora_A (rank, in) and lora_B (out, rank)
-    slq_adapter.json       format version, how the latents are placed and read, identity of the base model, how they were trained
+    slq_adapter.json       format version, hash of the other file's values, how the latents are placed and read, identity of the base
+                           model, how they were trained
 
 Formats 2 and 3 called the second file `adapter_config.json`, which is PEFT's name; they are still read.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 from slq.adapters.latents import LatentQueries
 from slq.errors import AdapterError, FingerprintMismatchError, InputError, ModelError, shorten
 from slq.io.files import load_json, located, named_from, write_atomic, write_json
+from slq.io.provenance import tensors_hash
 from slq.models import FrozenModel, LatentLora, ModelIdentity, Preprocessing, check_identity, load_model
 
 WEIGHTS_FILE = "adapter.safetensors"
@@ -65,7 +67,7 @@ class Adapter:
             raise AdapterError("These latent queries hold values that are not finite, and are not saved: train them again.")
         write_atomic(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
         base_model = model_named_from(self.base_model, folder) if stays else self.base_model
-        write_json(folder / CONFIG_FILE, {**self.to_dict(), "base_model": dict(base_model)})
+        write_json(folder / CONFIG_FILE, {**self.to_dict(), "base_model": dict(base_model), "weights_sha256": tensors_hash(tensors)})
 
     def to_dict(self) -> dict[str, Any]:
         """All but the tensors, as `slq_adapter.json` holds it."""
@@ -96,7 +98,7 @@ class Adapter:
             _check_types(config)
             tensors = load_file(folder / WEIGHTS_FILE)
             if config["num_latents"] * config["dim"] > sum(value.numel() for value in tensors.values()):
-                raise ValueError(f"{WEIGHTS_FILE} has fewer values than {config['num_latents']} latent queries of {config['dim']}")
+                raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {file.name} do not belong together.")
             names = ("generation_prompt", "pooling", "hidden_state", "modality_specific", "multi_vector_sizes")
             lora = _lora(tensors, config.get("latent_lora"))
             queries = LatentQueries(config["num_latents"], config["dim"], **{name: config[name] for name in names}, lora=lora)
@@ -113,6 +115,8 @@ class Adapter:
             raise AdapterError(
                 f"The adapter in {shorten(folder)} is corrupt ({WEIGHTS_FILE} holds values that are not finite): train it again."
             )
+        if config.get("weights_sha256") not in (None, tensors_hash(tensors)):  # a crash came between the two, or somebody changed one
+            raise FingerprintMismatchError(f"{folder}: {WEIGHTS_FILE} and {file.name} do not belong together.")
         queries.load_state_dict(tensors)
         return cls(queries, base_model, training)
 

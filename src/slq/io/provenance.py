@@ -110,10 +110,22 @@ def parameter_hash(module: torch.nn.Module) -> str:
     Returns:
         sha256 in hexadecimal, over the name and the bytes of every parameter and buffer.
     """
+    return tensors_hash(module.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hash named tensors, whatever their order.
+
+    Args:
+        tensors: of any types and shapes.
+
+    Returns:
+        sha256 in hexadecimal, over the name and the bytes of each.
+    """
     import torch
 
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
