@@ -15,7 +15,7 @@ CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14 
 # conftest.py sets what tests need: offline, and one thread, with which models this small run as fast as with two.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -ge 2 ] && echo 2 || echo 1)
 PYTEST := $(IN_VENV) -m pytest $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder)
-FAST := not slow and not process and not research
+FAST := not slow and not process and not research and not beside
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-rest test-research lint bench clean
@@ -33,8 +33,7 @@ test-fast: $(VENV)/.installed-test ## tests and examples of slq itself that take
 	$(PYTEST) -m "$(FAST)" tests src
 
 test-rest: $(VENV)/.installed-test ## what `make test` runs beside lint and test-fast
-	$(PYTEST) -m "not research and (slow or process)" tests src
-	$(PYTEST) -m "not research" packages research/tests
+	$(PYTEST) -m "not research and (slow or process or beside)"
 
 test-research: $(VENV)/.installed-test ## every test of the experiments, the long ones too
 	$(PYTEST) research/tests

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 CACHE = tempfile.TemporaryDirectory(prefix="slq-tests-")
 atexit.register(CACHE.cleanup)  # before it warns that nobody did
 
@@ -22,3 +24,10 @@ os.environ |= {
 }
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is not of slq itself, for `make test-rest`."""
+    for item in items:
+        if item.path.relative_to(config.rootpath).parts[0] in ("packages", "research"):
+            item.add_marker("beside")
