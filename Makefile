@@ -24,7 +24,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-base ## adapt the built-in model, evaluate, index and search; results in demo/
-	$(VENV)/bin/slq demo --out demo
+	$(VENV)/bin/slq demo -o demo
 
 test: lint ## the one test command: lint, types, every test and docstring example, but for long experiments
 	$(PYTEST) -m "not research"

@@ -220,6 +220,7 @@ def cirr_test_split(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_hidden_split_is_ranked_and_written_for_its_server(tmp_path):
     command = ["eval", cirr_test_split(tmp_path / "cirr"), "--benchmark", "cirr", "--variant", "test", "--device", "cpu"]
     shown = invoke(*command, "--submission", tmp_path / "out").stdout

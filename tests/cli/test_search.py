@@ -87,6 +87,7 @@ def test_python_and_the_command_line_give_the_same_vectors(images, adapter, tmp_
     assert_close(model.similarity(encoded, encoded).numpy(), saved.vectors @ saved.vectors.T, steps=FORWARD)
 
 
+@pytest.mark.slow
 def test_an_index_is_brought_up_to_date(images, adapter, other_adapter, tmp_path):
     own, index = tmp_path / "images", tmp_path / "index"
     shutil.copytree(images, own)
@@ -177,6 +178,7 @@ def test_vectors_in_one_file_for_other_tools(ending, images, adapter, index, tmp
     assert (cosines > 0.999).all()
 
 
+@pytest.mark.slow
 def test_vectors_of_less_precision_are_searched(images, adapter, index, tmp_path):
     arguments = ["embed", images, "--model", adapter, "--device", "cpu", "--truncate-dim", 64]
     found = {}

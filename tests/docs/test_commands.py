@@ -46,6 +46,11 @@ def test_commands_exist(page):
     assert [found for command in commands_in(page) if not command.startswith("slq karr") for found in wrong(command)] == []
 
 
+def test_commands_of_the_makefile_exist():
+    commands = re.findall(r"/(slq [a-z].*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert commands and [found for command in commands for found in wrong(command)] == []
+
+
 def test_variables_are_documented():
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "slq").rglob("*.py"))
     read = set(re.findall(r"[\"'](SLQ_[A-Z_]+)[\"']", sources)) - OF_TESTS

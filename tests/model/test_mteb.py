@@ -132,6 +132,7 @@ def test_it_is_an_encoder_with_our_embeddings(encoder, items):
     assert model.encode([]).shape == (0, encoder.model.dim)
 
 
+@pytest.mark.slow
 def test_gallery_sizes_of_the_page_are_mtebs():
     mteb = pytest.importorskip("mteb")
     page = (Path(__file__).parents[2] / "docs" / "mieb.md").read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ def test_validation_tells_of_how_many_pairs_it_is_and_what_chance_gives(encoder,
     assert _told(told) == ["hit@5 75.0% (chance 62.5%)", "8 pairs"] and _told({}) == []
 
 
+@pytest.mark.slow
 def test_equal_items_tie_in_validation_though_batches_would_round_them_apart(encoder, pairs):
     """One image stands beside twelve captions: whatever a batch does to its last digits, none of the twelve finds its own by luck."""
     few = [replace(pair, query=pairs[0].query) if n < 12 else pair for n, pair in enumerate(pairs)]
