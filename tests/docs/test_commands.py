@@ -47,7 +47,7 @@ def test_commands_exist(page):
 
 
 def test_commands_of_the_makefile_exist():
-    commands = re.findall(r"/(slq [a-z].*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    commands = re.findall(r"bin/(slq [a-z].*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert commands and [found for command in commands for found in wrong(command)] == []
 
 
