@@ -188,6 +188,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_file(model, pairs, told, tmp_pa
         tell_facts(model, pairs[:4], file, facts_per_name=2, max_names=2)
         lines = [line for line in file.read_text().splitlines() if line != '{"kind": "fa']
         assert sorted(lines) == sorted(whole.splitlines())
+        assert read_facts(file).sha256 == read_facts(told[0]).sha256
 
 
 @pytest.mark.slow

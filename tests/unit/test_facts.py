@@ -8,6 +8,7 @@ import random
 import pytest
 
 from slq.errors import DataError, InputError
+from slq.io.files import append_jsonl
 from slq.training.facts import Facts
 from slq.training.telling import Questions, names_in, read_facts
 from slq.types import Item
@@ -53,8 +54,17 @@ def test_the_file_gives_what_was_kept(tmp_path):
     assert found.shown == {"a" * 64: frozenset({"cat"})}
 
 
-def test_a_last_line_that_was_cut_off_is_passed_over(tmp_path):
-    assert len(read_facts(write(tmp_path / "facts.jsonl", SETTINGS, IMAGE, KEPT, end='\n{"kind": "fa')).texts) == 1
+@pytest.mark.parametrize("torn", ['{"kind": "fa', '{"kind": "fact", "said": "\u00e4'.encode()[:-1].decode("latin-1")])
+def test_a_line_that_was_cut_off_is_passed_over_at_the_end_and_where_the_file_was_continued(tmp_path, torn):
+    file = write(tmp_path / "facts.jsonl", SETTINGS, IMAGE, KEPT)
+    file.write_bytes(file.read_bytes() + torn.encode("latin-1"))
+    assert [item.text for item in read_facts(file).texts] == ["it purrs"]
+    append_jsonl(file, {**KEPT, "said": "it meows"})
+    assert [item.text for item in read_facts(file).texts] == ["it purrs", "it meows"]
+
+
+def test_what_two_processes_wrote_is_one_fact(tmp_path):
+    assert len(read_facts(write(tmp_path / "facts.jsonl", SETTINGS, SETTINGS, IMAGE, KEPT, IMAGE, KEPT)).texts) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,8 +72,13 @@ def test_a_last_line_that_was_cut_off_is_passed_over(tmp_path):
     [
         ([SETTINGS, IMAGE, REFUSED], "no fact that was kept"),
         ([IMAGE, KEPT], "does not begin with the settings"),
-        ([SETTINGS, {"no": "kind"}, KEPT], "line 2"),
-        ([SETTINGS, [1], KEPT], "line 2"),
+        ([SETTINGS, {"no": "kind"}, KEPT], "does not write, {'no': 'kind'}"),
+        ([SETTINGS, [1], KEPT], r"does not write, \[1\]"),
+        ([SETTINGS, {**IMAGE, "names": "cat"}, KEPT], "does not write"),
+        ([SETTINGS, {**IMAGE, "names": [["cat"]]}, KEPT], "does not write"),
+        ([SETTINGS, IMAGE, {**KEPT, "said": 7}], "does not write"),
+        ([SETTINGS, IMAGE, {**KEPT, "kept": "yes"}], "does not write"),
+        ([[1], KEPT], "does not begin with the settings"),
     ],
 )
 def test_another_file_is_refused(tmp_path, lines, said):

@@ -194,6 +194,11 @@ def test_a_crash_leaves_the_old_content_or_the_new(tmp_path, at, left):
     assert len(partial) == (at == "file.written") and all(map(is_abandoned, partial))
 
 
+def test_a_line_that_is_nested_too_deeply_is_none(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n' + "[" * 10**6 + '\n{"step": 2}\n')
+    assert read_jsonl(tmp_path / "log.jsonl") == ([{"step": 1}, {"step": 2}], 1)
+
+
 def test_the_crash_point_counts(tmp_path):
     script = """
 import sys

@@ -118,9 +118,10 @@ class _Archive:
     def __init__(self, path: Path):
         self.path = path
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip, state = zipfile.ZipFile(path), path.stat()
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a readable zip file ({error}); fetch it again") from None
+        self._identity = (str(path.resolve()), state.st_size, state.st_mtime_ns)
         self._members = {PurePosixPath(info.filename).as_posix(): info for info in self._zip.infolist() if not info.is_dir()}
 
     def find(self, names: Sequence[str]) -> Path | None:
@@ -133,8 +134,10 @@ class _Archive:
     def _unpack(self, info: zipfile.ZipInfo) -> Path:
         if info.file_size > MAX_FILE_BYTES:
             raise ImageError(f"the image {shorten(info.filename)} has {info.file_size:,} bytes, more than the {MAX_FILE_BYTES:,} allowed")
-        # Name, size and checksum stand in the archive's directory, so that an image is unpacked once.
-        key = hashlib.sha256(f"{info.filename} {info.file_size} {info.CRC}".encode()).hexdigest()
+        # What stands in the archive's directory, so that an image is unpacked once; and the archive itself, since a checksum of 32 bits can
+        # be forged, and one archive is not to give another one's images.
+        parts = [*self._identity, info.filename, info.file_size, info.CRC]
+        key = hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
         return cached_file("unpacked", key, Path(info.filename[-20:]).suffix.lower(), lambda: self._read(info))
 
     def _read(self, info: zipfile.ZipInfo) -> bytes:

@@ -332,7 +332,7 @@ def read_jsonl(path: Path) -> tuple[list[Any], int]:
     for line in path.read_bytes().split(b"\n"):
         try:
             rows += [json.loads(line)] if line.strip(b"\0 \r") else []
-        except ValueError:
+        except (ValueError, RecursionError):
             torn += 1
     return rows, torn
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from slq.data.items import unique
-from slq.errors import DataError, InputError, ResumeMismatchError
-from slq.io.files import append_jsonl
+from slq.errors import DataError, InputError, ResumeMismatchError, shorten
+from slq.io.files import append_jsonl, read_jsonl, write_jsonl
 from slq.io.provenance import isolated_rng
 from slq.models import MINIATURE, FrozenModel
 from slq.training.facts import Facts
@@ -148,16 +148,13 @@ def read_facts(file: Path) -> Facts:
     Raises:
         DataError: if it is missing or corrupt, or none was kept.
     """
-    shown, texts, names = {}, [], []
-    for line in _read(file):
-        if line["kind"] == "image":
-            shown[line["image"]] = frozenset(line["names"])
-        elif line["kind"] == "fact" and line["kept"]:
-            texts.append(Item(line["said"]))
-            names.append(line["name"])
-    if not texts:
+    lines = _read(file)
+    shown = {line["image"]: frozenset(line["names"]) for line in lines if line["kind"] == "image"}
+    # Once each, though two processes may have written the same.
+    kept = dict.fromkeys((line["said"], line["name"]) for line in lines if line["kind"] == "fact" and line["kept"])
+    if not kept:
         raise DataError(f"{file} holds no fact that was kept: `slq facts` writes such a file; see the reasons in it.")
-    return Facts(tuple(texts), tuple(names), shown)
+    return Facts(tuple(Item(said) for said, _ in kept), tuple(name for _, name in kept), shown)
 
 
 def names_in(answer: str) -> list[str]:
@@ -233,7 +230,8 @@ def _count(lines: Sequence[dict[str, Any]]) -> Told:
 def _begun(file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of a file that was begun with these settings; a new file gets them as its first line."""
     if not file.exists():
-        return _append(file, iter([settings]))
+        write_jsonl(file, [settings])  # whole or not at all, since a file without them is nobody's
+        return [settings]
     lines = _read(file)
     for name, value in settings.items():
         if lines[0].get(name) != value:
@@ -248,20 +246,27 @@ def _append(file: Path, lines: Iterator[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """Every whole line; the last one may have been cut off by a crash."""
+    """Every line, but for those that a crash cut off; the settings first."""
     try:
-        rows = file.read_text(encoding="utf-8").split("\n")
+        lines, _ = read_jsonl(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): `slq facts` writes such a file.") from error
-    lines = []
-    for number, row in enumerate(rows, 1):
-        try:
-            line = json.loads(row) if row else {"kind": ""}
-            line["kind"], line.get("kept"), line.get("names")
-            lines.append(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number < len(rows) - 1:
-                raise DataError(f"{file} line {number} is not what `slq facts` writes ({error}): remove the line.") from error
-    if not lines or lines[0].get("kind") != "settings":
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("kind") != "settings":
         raise DataError(f"{file} does not begin with the settings that `slq facts` writes: choose another file.")
+    for line in lines[1:]:
+        if not _is_line(line):
+            raise DataError(f"{file} holds a line that `slq facts` does not write, {shorten(repr(line), 60)}: remove it.")
     return lines
+
+
+def _is_line(line: Any) -> bool:
+    """Whether a value of JSON has what is read of a line, each of its type."""
+    kinds: dict[str, dict[str, type]] = {
+        "settings": {},
+        "image": {"image": str, "names": list},
+        "fact": {"name": str, "said": str, "kept": bool, "reason": str},
+    }
+    wanted = kinds.get(str(line.get("kind"))) if isinstance(line, dict) else None
+    if wanted is None or not all(isinstance(line.get(name), kind) for name, kind in wanted.items()):
+        return False
+    return all(isinstance(name, str) for name in line.get("names", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,9 @@ def test_the_archive_is_read_where_images_are_not_unpacked(mmeb, own_cache):
     news = load_benchmark("mmeb", mmeb).sets[1]
     unpacked = [item.image for item in news.corpus.values() if item.image.is_relative_to(own_cache)]
     assert {file.read_bytes() for file in unpacked} == {encoded(99), encoded(98)} and news.failures == ()
+    shutil.copytree(mmeb, mmeb.with_name("copy"))
+    others = [item.image for item in load_benchmark("mmeb", mmeb.with_name("copy")).sets[1].corpus.values()]
+    assert len(unpacked) == 2 and not set(unpacked) & set(others), "an archive's checksums say nothing of another one's images"
     (mmeb / "images.zip").write_bytes(b"no zip")
     with pytest.raises(DataError, match=r"images.zip is not a readable zip file"):
         load_benchmark("mmeb", mmeb)
