@@ -34,7 +34,8 @@ def check_scores(scores: dict, images: int) -> None:
 def test_eval_on_pairs(tiny_world, adapter, tmp_path):
     data = tiny_world / "test" / "captions.jsonl"
     result = scored(tmp_path, data, "--model", adapter)
-    assert set(result["scores"]) == {"text to image", "image to text"}
+    ways = ["text to image", "image to text"]
+    assert list(result["scores"]) == [*ways, *(f"mixed gallery, {way}" for way in ways)]
     for scores in result["scores"].values():
         check_scores(scores, 12)
         assert scores["failures"] == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
 
     A base model is scored by what its own states give, see --baseline. In a BEIR folder's queries.jsonl a `category` is scored apart
     too, and `excluded` lists corpus ids to leave out of that query's ranking. In brackets stand 95 %
-    intervals, by cluster: the captions of one image count as one observation where they are found or missed together.
+    intervals, by cluster: the captions of one image count as one observation where they are found or missed together. Images with
+    captions are also asked for in a mixed gallery, of all images and captions at once.
 
         slq eval data/test/captions.jsonl -m my-adapter -o scores.json --per-query
 
@@ -50,7 +51,7 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
         slq eval cirr/ --benchmark cirr --variant test -m my-adapter --submission to-upload
     """
     from slq.encoders.opening import is_adapter, open_encoder, tell_of_miniature
-    from slq.evaluation import average_scores, dataset_parts, dataset_sha256, evaluate, result_record
+    from slq.evaluation import average_scores, dataset_parts, dataset_sha256, evaluate, mixed_sets, result_record
     from slq.io.files import write_json
 
     _check_outputs(config, [config.data, model.model, model.base_model])
@@ -63,12 +64,12 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
     _warn_of_text_length(scored, encoder)
     if config.submission is not None:
         return _submit(config, scored, encoder)
-    total = sum(len(one.queries) + len(one.corpus) for one in scored.sets)
-    with console.progress_bar("encoding", total) as advance:
-        evaluations = evaluate(encoder, scored.sets, config.batch_size, advance, config.cache_dir, config.truncate_dim)
+    sets = [*scored.sets, *mixed_sets(scored.sets)]
+    with console.progress_bar("encoding", sum(len(one.queries) + len(one.corpus) for one in sets)) as advance:
+        evaluations = evaluate(encoder, sets, config.batch_size, advance, config.cache_dir, config.truncate_dim)
     skipped = tuple(dict.fromkeys(failure for one in evaluations for failure in one.failures))  # a pair's stand in both directions
     console.list_failures(skipped)
-    for one, scored_set in zip(evaluations, scored.sets, strict=True):
+    for one, scored_set in zip(evaluations, scored.sets, strict=False):
         console.check_skipped(one.failures, scored_set.num_rows, config.max_skipped)
     result = result_record(
         evaluations,
@@ -168,13 +169,17 @@ def _warn_of_text_length(scored: _Scored, encoder: Encoder) -> None:
 
 
 def _show(evaluations: Sequence[Evaluation], averages: Mapping[str, Any], benchmark: Mapping[str, Any] | None) -> None:
-    """The scores of each set, then of averages and categories where there are any."""
+    """The scores of each set, then of mixed galleries, averages and categories where there are any."""
     if benchmark:
         console.result(f"{benchmark['name']}: {benchmark['protocol']} Data {benchmark['revision']}.")
-    names = list(dict.fromkeys(name for one in evaluations for name in one.metrics if not name.startswith(_NOT_SHOWN)))
-    shown = [(title, each) for one in evaluations for title, each in ((one.name, one), ("  equal images folded", one.folded)) if each]
+    from slq.evaluation.mixed import MIXED
+
+    alone = [one for one in evaluations if not one.name.startswith(MIXED)]
+    mixed = [replace(one, name=one.name.removeprefix(MIXED)) for one in evaluations if one.name.startswith(MIXED)]
+    names = list(dict.fromkeys(name for one in alone for name in one.metrics if not name.startswith(_NOT_SHOWN)))
+    shown = [(title, each) for one in alone for title, each in ((one.name, one), ("  equal images folded", one.folded)) if each]
     console.table(["set", *names], [[title, *[_with_interval(each, name) for name in names]] for title, each in shown])
-    for one in evaluations:
+    for one in alone:
         for note in one.notes:
             console.result(f"{one.name}: {note}.")
         if one.equal_images:
@@ -182,6 +187,12 @@ def _show(evaluations: Sequence[Evaluation], averages: Mapping[str, Any], benchm
                 f"{one.name}: {one.equal_images} candidates or queries show the very image of another, which nothing can tell apart; "
                 "folded, each image counts once, and what answers one of them answers all."
             )
+    if mixed:
+        console.result("\nIn a gallery of all images and texts together:")
+        names = [*[f"hit@{k}" for k in mixed[0].depths], "mrr"]
+        console.table(["set", *names], [[one.name, *[_with_interval(one, name) for name in names]] for one in mixed])
+    for gap in [one.modality_gap for one in alone if one.modality_gap is not None][:1]:
+        console.result(f"Modality gap: {gap:.2f}, the distance of the mean image from the mean text; 0 is none, 2 the most.")
     if averages:
         left_out = ("sets", "ci95", *_NOT_SHOWN)
         names = list(dict.fromkeys(name for found in averages.values() for name in found if not name.startswith(left_out)))

@@ -15,6 +15,7 @@ from slq.encoders.base import Encoder
 from slq.errors import Failure
 from slq.evaluation.equal_images import clusters_by_image, fold_equal_images
 from slq.evaluation.metrics import RelevantRanks, from_ranks, values_by_query
+from slq.evaluation.mixed import modality_gap
 from slq.evaluation.ranking import Ranking, rank
 from slq.evaluation.statistics import Bounds, QueryValues, interval
 from slq.evaluation.vectors import Vectors, content_of, encode_once
@@ -69,6 +70,7 @@ class Evaluation:
         equal_images: how many candidates and queries show the very image of another, byte for byte.
         folded: the scores where equal images are one, if there are any.
         notes: what must be told beside the scores, as the set says.
+        modality_gap: the distance of the mean image from the mean text, where the queries are of one kind and the corpus of the other.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Evaluation:
     equal_images: int = 0
     folded: Evaluation | None = None
     notes: tuple[str, ...] = ()
+    modality_gap: float | None = None
 
     @property
     def query_ids(self) -> tuple[str, ...]:
@@ -229,7 +232,9 @@ def _evaluation(one: RetrievalSet, vectors: Vectors, truncate_dim: int | None, t
     }
     metrics = scores_over(results, one.depths)
     cut = sum(content_of(item) in vectors.truncated for item in (*one.queries.values(), *one.corpus.values()))
-    whole = Evaluation(one.name, metrics, tuple(results), one.failures + failures, cut, scored, one.depths, notes=one.notes)
+    gap = modality_gap(one, vectors, truncate_dim)
+    told = Evaluation(one.name, metrics, tuple(results), one.failures + failures, cut, scored, one.depths)
+    whole = replace(told, notes=one.notes, modality_gap=gap)
     if (found := fold_equal_images(one)) is None:
         return whole
     folded, less = found

@@ -224,6 +224,7 @@ def _of_set(one: Evaluation) -> dict[str, Any]:
         **one.metrics,
         "clusters": one.metrics["queries"] if one.clusters is None else len(set(one.clusters)),
         "ci95": _listed(one.ci95),
+        **({} if one.modality_gap is None else {"modality_gap": one.modality_gap}),
         **({"by_category": categories} if categories else {}),
         **({"equal_images": folded} if folded else {}),
         **({"notes": list(one.notes)} if one.notes else {}),
