@@ -18,7 +18,7 @@ PYTEST := $(IN_VENV) -m pytest $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOB
 FAST := not slow and not process and not research and not beside
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-rest test-research lint bench clean
+.PHONY: help demo test test-fast test-rest test-research lint style bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -26,22 +26,24 @@ help: ## show this list
 demo: $(VENV)/.installed-base ## adapt the built-in model, evaluate, index and search; results in demo/
 	$(VENV)/bin/slq demo -o demo
 
-test: lint ## the one test command: lint, types, every test and docstring example, but for long experiments
+test: style ## the one test command: lint, types, every test and docstring example, but for long experiments
 	$(PYTEST) -m "not research"
 
 test-fast: $(VENV)/.installed-test ## tests and examples of slq itself that take less than a second each, and no lint
 	$(PYTEST) -m "$(FAST)" tests src
 
-test-rest: $(VENV)/.installed-test ## what `make test` runs beside lint and test-fast
+test-rest: $(VENV)/.installed-test ## what `make test` runs beside style and test-fast
 	$(PYTEST) -m "not research and (slow or process or beside)"
 
 test-research: $(VENV)/.installed-test ## every test of the experiments, the long ones too
 	$(PYTEST) research/tests
 
-lint: $(VENV)/.installed-test ## ruff (check and format) and mypy
+lint: style ## ruff and mypy; tests/lint runs mypy too, which takes one core for a minute
+	$(IN_VENV) -m mypy
+
+style: $(VENV)/.installed-test ## ruff (check and format)
 	$(IN_VENV) -m ruff check
 	$(IN_VENV) -m ruff format --check
-	$(IN_VENV) -m mypy src/slq packages/slq-karr/src/slq_karr research/paper research/pretraining
 
 bench: $(VENV)/.installed-test ## measure the miniature again: research/results/miniature.json
 	$(IN_VENV) -m research.bench.miniature
