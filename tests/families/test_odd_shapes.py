@@ -47,3 +47,7 @@ def test_what_a_processor_refuses_is_the_fault_of_its_item(model, monkeypatch):
     assert embedded.ids == ("0", "2")
     (failure,) = embedded.failures
     assert failure.item == "1" and "the model's processor refuses an image" in failure.reason and len(failure.reason) < 400
+    pairs = [Pair(Item(image=Image.new("RGB", (width, 9), color)), (Item("x"),)) for width in (12, 13, 14) for color in ("red", "blue")]
+    kept, skipped = screen_pairs(pairs, model)
+    assert [pair.query.image.width for pair in kept] == [12, 12, 14, 14], "training leaves out the same, and does not stop half-way"
+    assert [each.id for each in skipped] == ["pair 2, query", "pair 3, query"] and "refuses an image" in skipped[0].reason

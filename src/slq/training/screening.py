@@ -9,6 +9,8 @@ from slq.errors import Failure, InputError
 from slq.models import FrozenModel
 from slq.types import Item, Pair
 
+Shape = tuple[int, int, str]  # width and height in pixels, and mode of an image as the processor gets it
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -46,13 +48,14 @@ def screen_pairs(
         The pairs without their bad items, and each bad item once.
     """
     reasons: dict[str, str] = {}
+    of_shape: dict[Shape, str] = {}
     skipped: list[Skipped] = []
     screened: list[Pair] = []
 
     def is_good(item: Item, called: str, pair: Pair) -> bool:
         key = _key(item)
         if key not in reasons:
-            reasons[key] = _fault(item, model)
+            reasons[key] = _fault(item, model, of_shape)
             if reasons[key]:
                 skipped.append(Skipped(called, reasons[key], pair.source))
         return not reasons[key]
@@ -77,10 +80,21 @@ def _key(item: Item) -> str:
         return repr((item.text, item.image))
 
 
-def _fault(item: Item, model: FrozenModel) -> str:
-    """Why an item cannot be encoded; empty if it can."""
+def _fault(item: Item, model: FrozenModel, of_shape: dict[Shape, str]) -> str:
+    """Why an item cannot be encoded; empty if it can.
+
+    What a processor refuses of an image goes by its shape: it is asked once for each, and its answer noted in `of_shape`.
+    """
     try:
-        model.message(item)
+        message = model.message(item)
     except InputError as error:
         return str(error)
-    return ""
+    shapes = [(*part["image"].size, part["image"].mode) for part in message["content"] if part["type"] == "image"]
+    for shape in shapes:
+        if shape not in of_shape:
+            of_shape[shape] = ""
+            try:
+                model.prepare_messages([[message]])
+            except InputError as error:
+                of_shape[shape] = str(error)
+    return next(filter(None, map(of_shape.__getitem__, shapes)), "")
