@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 Result = dict[str, Any]
 WAYS = ("text to image", "image to text")
+RESULTS = {"comparison": "method-comparison"}  # of experiments that are not the paper's
 SHIPPED_WEIGHTS = 6_307_392  # parameters of the miniature that ships
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     for name in options.experiments:
         facts = {"without_facts": options.without_facts, "with_facts": options.with_facts}
         run(PaperConfig(experiment=name, output=options.study, beside=tuple(options.beside), **facts))
-        shutil.copy(options.study / f"{name}.json", ROOT / "research" / "results" / f"paper-{name}.json")
+        shutil.copy(options.study / f"{name}.json", ROOT / "research" / "results" / f"{RESULTS.get(name, f'paper-{name}')}.json")
         for figure in options.study.glob(f"{name}*.png"):
             shutil.copy(figure, ROOT / "docs" / "images" / f"paper-{figure.name}")
 
@@ -86,6 +87,60 @@ def cost() -> str:
     found = result("paper-cost")
     rows = [[name, f"{one['seconds']:.0f}", f"{one['peak_bytes'] / 2**20:,.0f}"] for name, one in found["trainings"].items()]
     return table(["training", "seconds", "memory beyond the model's, MB"], rows) + f"\n{day(found)}\n"
+
+
+def comparison() -> str:
+    """What each method finds with the same tricks, in percent; frozen models in bold."""
+    found = result("method-comparison")
+    figures = ("t2i_hit1", "i2t_hit1", "knowledge_hit5", "minimal_pairs_hit1", "composed_hit5")
+    header = ["method", "numbers learned", "adapter, KB", "text to image, hit@1", "image to text, hit@1", "knowledge, hit@5"]
+    header += ["minimal pairs", "composed, hit@5", "questions right", "weights changed"]
+    rows = []
+    for row in found["rows"]:
+        size = f"{row['bytes'] / 1000:,.0f}" if "bytes" in row else ""
+        cells = [_points(row[figure]) for figure in (*figures, "retention")]
+        rows.append([row["name"], f"{row['parameters']:,}", size, *cells, "yes" if row["weights_changed"] else "no"])
+    return table(header, rows) + f"\n{found['rows'][-1]['seeds']} seeds. {day(found)}\n"
+
+
+def comparison_elsewhere() -> str:
+    """The same methods in a style that no training saw, and in galleries of images and captions together."""
+    found = result("method-comparison")
+    names = {
+        "unseen_t2i_hit1": "unseen style: text to image",
+        "unseen_i2t_hit1": "image to text",
+        "mixed_t2i_hit1": "mixed gallery: text to image",
+        "mixed_i2t_hit1": "image to text",
+    }
+    rows = [[row["name"], *[_points(row[name]) for name in names], _points(row["modality_gap"], 2)] for row in found["rows"]]
+    return table(["method, hit@1", *names.values(), "modality gap"], rows) + f"\n{day(found)}\n"
+
+
+def comparison_against() -> str:
+    """Differences to LoRA with the same batches and facts, with their intervals."""
+    found = result("method-comparison")
+    names = {
+        "t2i_hit1": "text to image",
+        "i2t_hit1": "image to text",
+        "knowledge_hit5": "knowledge",
+        "minimal_pairs_hit1": "minimal pairs",
+        "composed_hit5": "composed",
+        "unseen_t2i_hit1": "unseen style, text to image",
+        "unseen_i2t_hit1": "unseen style, image to text",
+    }
+
+    def cell(told: Mapping[str, Any]) -> str:
+        low, high = told["ci95"]
+        text = f"{told['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        return f"**{text}**" if low > 0 or high < 0 else text
+
+    rows = [[name, *[cell(told[figure]) for figure in names]] for name, told in found["against"].items()]
+    return table(["points more than LoRA", *names.values()], rows) + f"\n{day(found)}\n"
+
+
+def _points(value: Mapping[str, float], digits: int = 1) -> str:
+    """Mean and standard deviation over seeds, as they stand in the file."""
+    return f"{value['mean']:.{digits}f}" + (f" ± {value['sd']:.{digits}f}" if value["sd"] else "")
 
 
 def categories() -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from research.world_sets import MINIMAL_PAIRS, minimal_pairs
 from slq.cache import KVCache
 from slq.config.fields import result_settings
 from slq.data import RetrievalSet, read_beir, read_pairs
@@ -140,7 +141,7 @@ class Worlds:
         self.lines = [json.loads(line) for line in (scratch / "known" / "captions.jsonl").read_text().splitlines()]
         self.sets = bidirectional_sets(read_pairs(scratch / "known"))
         self.sets += [replace(read_beir(scratch / "known" / name), name=name) for name in ("knowledge", "composed", "rendered")]
-        self.minimal_pairs = self._minimal_pairs()
+        self.minimal_pairs = minimal_pairs(scratch / "known")
         self.held_out = [replace(one, name=f"held out {one.name}") for one in bidirectional_sets(read_pairs(scratch / "held_out"))]
 
     def scores(self, encoder: Encoder) -> Tree:
@@ -153,7 +154,7 @@ class Worlds:
                 "held_out": {way: hits(found[f"held out {name}"].metrics) for way, name in WAYS.items()},
                 "tiers": {tier: {way: self._of_tier(one, groups) for way, one in known.items()} for tier, groups in TIERS.items()},
             },
-            "minimal_pairs": {name: found["minimal_pairs"].by_category[name]["hit@1"] for name in DIFFERENCES},
+            "minimal_pairs": {name: found[MINIMAL_PAIRS].by_category[name]["hit@1"] for name in DIFFERENCES},
             "knowledge": {**hits(knowledge.metrics), "by_category": {name: one["hit@5"] for name, one in knowledge.by_category.items()}},
             "composed": hits(found["composed"].metrics),
             "rendered": hits(found["rendered"].metrics),
@@ -163,21 +164,6 @@ class Worlds:
         """The queries about images of so many groups, against the whole gallery."""
         chosen = [query for query, line in zip(one.queries, self.lines, strict=True) if len(line["concepts"]) == groups]
         return hits(scores_over(chosen, (1, 5)))
-
-    def _minimal_pairs(self) -> RetrievalSet:
-        """Captions of minimal pairs, each against the pair's two images alone, by what the two differ in; chance is half."""
-        whole = self.sets[0]
-        place = {line["image"]: number for number, line in enumerate(self.lines)}
-        captions, images = list(whole.queries), list(whole.corpus)
-        candidates, differences = {}, {}
-        for second, line in enumerate(self.lines):
-            if "pair_of" in line:
-                first = place[line["pair_of"]]
-                for own in (first, second):
-                    candidates[captions[own]], differences[captions[own]] = (images[first], images[second]), line["differs_in"]
-        queries = {caption: whole.queries[caption] for caption in candidates}
-        qrels = {captions[own]: {images[own]: 1} for own in range(len(captions)) if captions[own] in candidates}
-        return RetrievalSet("minimal_pairs", queries, whole.corpus, qrels, (), differences, candidates=candidates)
 
     def chance(self) -> Tree:
         """hit@5 of a random ranking."""

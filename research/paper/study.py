@@ -103,15 +103,15 @@ class Study:
 
     # --- data -------------------------------------------------------------------------------------------------------------
 
-    def folder(self, split: str) -> Path:
-        """Where a split's pairs are; the world's are drawn when they are first asked for."""
+    def folder(self, split: str, held_out_style: bool = False) -> Path:
+        """Where a split's pairs are; the world's are drawn when they are first asked for, if wanted in the style that no training sees."""
         if self._data:
             return self._data[split]
         counts = {"train": self.size.training, "validation": self.size.validation, "test": self.size.test}
-        folder = self.out / "world" / f"{split}-{counts[split]}"
+        folder = self.out / "world" / f"{split}-{counts[split]}{'-held-out' if held_out_style else ''}"
         if not folder.exists():
             partial = folder.with_name(folder.name + ".partial")
-            write_sample_data(partial, split, counts[split], overwrite=partial.exists())
+            write_sample_data(partial, split, counts[split], held_out_style=held_out_style, overwrite=partial.exists())
             partial.rename(folder)
         return folder
 

@@ -73,6 +73,15 @@ def test_training_step_ways_agree(run):
 
 
 @pytest.mark.slow
+def test_latent_lora_is_told_beside_plain_latents(run):
+    result = run("latent_lora", "--texts", 4, "--repeats", 1)
+    for work in ("a query", "a batch of captions", "a training step, prefixes cached"):
+        assert set(result[work]) == set(result["adapters"]) and result[work]["5 latents"]["over_plain"]["median"] == 1
+    assert result["adapters"]["5 latents, rank 2"]["parameters"] == 40_192 and 20 <= result["query_tokens"] <= 28
+    assert 4 * 40_192 < result["adapters"]["5 latents, rank 2"]["bytes"] < 4.2 * 40_192
+
+
+@pytest.mark.slow
 def test_encoding_reads_the_same_last_token(run):
     result = run("encoding", "--images", 4, "--texts", 8, "--repeats", 1, "--workers", 0)
     assert all(cosine > 0.999 for cosine in result["same_last_token"].values())

@@ -174,7 +174,7 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr(blend, "SHARES", (0.0, blend.HALF, 1.0))
     monkeypatch.setattr(cost, "METHODS", {"latents": one_of_each["latents"]})  # each in a process of its own
     monkeypatch.setattr(scratch, "EPOCHS", 1)
-    compared = {name: comparison.METHODS[name] for name in ("latent LoRA, rank 2", "LoRA, rank 2, nearest, facts")}
+    compared = {name: comparison.METHODS[name] for name in ("latent LoRA, rank 2", comparison.RIVAL)}
     monkeypatch.setattr(comparison, "METHODS", {name: replace(method, tries=method.tries[:1]) for name, method in compared.items()})
     arguments = ["all", "--output", str(tmp_path / "study"), "--quick", "--device", "cpu"]
     arguments += ["--without-facts", str(WEIGHTS)]  # the miniature itself: it must score as the miniature does
@@ -198,9 +198,15 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     rows = {row["name"]: row for row in found["comparison"]["rows"]}
     assert set(rows) == {"last token", *compared}
     assert [row["weights_changed"] for row in rows.values()] == [False, False, True]
-    assert [row["parameters"] for row in rows.values()] == [0, 40_192, 38_912]
-    figures = ("t2i_hit1", "i2t_hit1", "knowledge_hit5", "retention")
+    assert [row["parameters"] for row in rows.values()] == [0, 40_192, 155_648]
+    figures = (*comparison.FIGURES, comparison.GAP, "retention")
     assert all({"mean", "sd"} == set(row[name]) for row in rows.values() for name in figures)
+    against = found["comparison"]["against"]
+    assert set(against) == {"last token", "latent LoRA, rank 2"} and all(set(each) == set(comparison.FIGURES) for each in against.values())
+    for name, differences in against.items():
+        for figure, told in differences.items():
+            assert told["difference"] == pytest.approx(rows[name][figure]["mean"] - rows[comparison.RIVAL][figure]["mean"])
+            assert told["ci95"][0] <= told["difference"] + 1e-9 and told["difference"] <= told["ci95"][1] + 1e-9
     assert rows["latent LoRA, rank 2"]["retention"] == rows["last token"]["retention"]
     kept = found["retention"]["methods"]
     assert kept["latents"]["weights_unchanged"] and kept["latents"]["changed"]["mean"] == 0
