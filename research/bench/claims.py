@@ -138,6 +138,29 @@ def comparison_against() -> str:
     return table(["points more than LoRA", *names.values()], rows) + f"\n{day(found)}\n"
 
 
+def comparison_rates() -> str:
+    """Every rate that was tried, with the first seed; the one that validation chose in bold."""
+    found = result("method-comparison")
+    figures = ("validation", "t2i_hit1", "i2t_hit1", "knowledge_hit5", "retention")
+    rows = []
+    for row in found["rows"]:
+        for tried in row.get("tries", ()):
+            rates = [f"{tried[name]:g}" for name in ("learning_rate", "latent_lora_learning_rate") if name in tried]
+            cells = [", ".join(rates), *[f"{tried[figure]:.1f}" for figure in figures]]
+            chosen = all(tried[name] == value for name, value in row["rates"].items())
+            rows.append([row["name"], *[f"**{cell}**" if chosen else cell for cell in cells]])
+    header = [
+        "method",
+        "learning rate",
+        "validation: hit@1",
+        "text to image, hit@1",
+        "image to text, hit@1",
+        "knowledge, hit@5",
+        "questions right",
+    ]
+    return table(header, rows)
+
+
 def _points(value: Mapping[str, float], digits: int = 1) -> str:
     """Mean and standard deviation over seeds, as they stand in the file."""
     return f"{value['mean']:.{digits}f}" + (f" ± {value['sd']:.{digits}f}" if value["sd"] else "")

@@ -12,7 +12,10 @@ from slq.cli.app import execute
 from slq.cli.command import command
 from slq.config.fields import option, validate
 
-EXPERIMENTS = ("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scratch", "scale", "comparison")
+EXPERIMENTS = (
+    *("pilot", "tuning", "cost", "blend", "retention", "gap", "ablations", "maps", "controls", "scratch", "scale"),
+    *("comparison", "sizes", "further"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,8 @@ class PaperConfig:
         "blend: between their start and their end. retention: what each of them leaves of the model. gap: images and captions in "
         "one plane. ablations: every part of the method. maps: what each latent looks at. controls: where knowledge comes from. "
         "scratch: an encoder without pre-training. scale: several models. comparison: latent LoRA beside LoRA and full "
-        "fine-tuning with the same batches and facts.",
+        "fine-tuning with the same batches and facts. sizes: what to take with how many images. further: "
+        "one change at a time to latent LoRA.",
         choices=(*EXPERIMENTS, "all"),
         positional=True,
         required=True,
@@ -71,7 +75,7 @@ def run(config: PaperConfig) -> None:
         "comparison": (list(config.task),),
     }
     for name in EXPERIMENTS if config.experiment == "all" else (config.experiment,):
-        if config.experiment == "all" and name in ("controls", "scratch") and not study.is_miniature:
+        if config.experiment == "all" and name in ("controls", "scratch", "sizes") and not study.is_miniature:
             continue  # they are of the miniature's world alone
         import_module(f"research.paper.{name}").run(study, *own.get(str(name), ()))
 

@@ -3,7 +3,7 @@
 A study's folder holds:
     world/                 images of the miniature's world, where no data of one's own are given
     trainings/<name>/      what each training learned, with `measured.json`
-    costs/                 what each training cost
+    costs/, baselines/     what each training cost, and what is measured without one
     <experiment>.json      results, and beside them their figures
 """
 
@@ -91,6 +91,12 @@ class Study:
         name = hashlib.sha256(str(Path(model).resolve() if Path(model).exists() else model).encode()).hexdigest()[:8]
         data = {split: self.folder(split) for split in SPLITS}
         return Study(self.out / f"beside-{name}", model, self.size, data, **self.loading)
+
+    def with_size(self, name: str, **changes: Any) -> Study:
+        """A study of the same model on other numbers of images of the miniature's world, in a folder of its own inside this one's."""
+        other = Study(self.out / name, self.model_name, replace(self.size, **changes), self._data, **self.loading)
+        other.__dict__["model"] = self.model  # loaded once
+        return other
 
     @cached_property
     def model(self) -> FrozenModel:

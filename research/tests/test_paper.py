@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tolerance import FORWARD, assert_close
 
-from research.paper import ablations, blend, comparison, controls, cost, scale, scratch, tuning
+from research.paper import ablations, blend, comparison, controls, cost, further, scale, scratch, sizes, tuning
 from research.paper.command import EXPERIMENTS, main
 from research.paper.gap import gap, joint_plane
 from research.paper.maps import attention_to_images
@@ -151,6 +151,8 @@ def test_controls_are_of_the_world_alone(study):
         controls.run(study.beside("miniature"), None)
     with pytest.raises(InputError, match="leave out the data"):
         scratch.run(study.beside("miniature"))
+    with pytest.raises(InputError, match="leave out the data"):
+        sizes.run(study.beside("miniature"))
 
 
 def test_an_unknown_experiment(tmp_path, capsys):
@@ -176,6 +178,12 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "EPOCHS", 1)
     compared = {name: comparison.METHODS[name] for name in ("latent LoRA, rank 2", comparison.RIVAL)}
     monkeypatch.setattr(comparison, "METHODS", {name: replace(method, tries=method.tries[:1]) for name, method in compared.items()})
+    monkeypatch.setattr(sizes, "IMAGES", (8,))
+    monkeypatch.setattr(sizes, "EPOCHS", {8: (1, 2)})
+    monkeypatch.setattr(sizes, "METHODS", {"5 latents": ("default", False)})
+    tried = ("the base", "vectors one after the other", further.ONE)
+    monkeypatch.setattr(further, "VARIANTS", {name: further.VARIANTS[name] for name in tried})
+    monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")
     arguments = ["all", "--output", str(tmp_path / "study"), "--quick", "--device", "cpu"]
     arguments += ["--without-facts", str(WEIGHTS)]  # the miniature itself: it must score as the miniature does
     assert main(arguments) == 0
@@ -208,6 +216,10 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
             assert told["difference"] == pytest.approx(rows[name][figure]["mean"] - rows[comparison.RIVAL][figure]["mean"])
             assert told["ci95"][0] <= told["difference"] + 1e-9 and told["difference"] <= told["ci95"][1] + 1e-9
     assert rows["latent LoRA, rank 2"]["retention"] == rows["last token"]["retention"]
+    (row,) = found["sizes"]["rows"]
+    assert row["images"] == 8 and row["parameters"] == 1280 and str(row["epochs"]) in row["validation"] and len(row["validation"]) == 2
+    assert set(found["further"]["variants"]) == set(tried), "one seed makes no ensemble"
+    assert {"hit@1", "knowledge", "mixed gallery, text to image", "modality gap"} <= set(found["further"]["variants"]["the base"])
     kept = found["retention"]["methods"]
     assert kept["latents"]["weights_unchanged"] and kept["latents"]["changed"]["mean"] == 0
     assert not kept["full"]["weights_unchanged"] and {"lora, merged", "full, half of the way back"} <= set(kept)

@@ -1,0 +1,132 @@
+"""One change at a time to rank-2 latent LoRA with its own facts, scored on validation images alone: what else could help?
+
+Also two trainings of rank 1 over one prefix, as an ensemble whose vectors stand one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from research import variants
+from research.paper.study import Study, Trained, once, say, spread
+from slq.config.fields import NamedOptions
+from slq.encoders.base import Encoder
+from slq.evaluation import evaluate, mixed_sets
+from slq.models import PreparedBatch
+from slq.registry import LOAD_PLUGINS
+from slq.types import Embeddings
+
+VALIDATION_IMAGES = 1000
+WAYS = ("text to image", "image to text")
+ONE = "rank 1"
+BASE: Mapping[str, Any] = {
+    "batch_sampler": "nearest",
+    "latent_lora_rank": 2,
+    "learning_rate": 0.08,
+    "latent_lora_learning_rate": 0.01,
+}
+
+
+def _loss(*names: str) -> dict[str, Any]:
+    return {"loss": tuple(NamedOptions.parse(name) for name in names)}
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "the base": {},
+    "vectors one after the other": {"pooling": "concatenated"},
+    "also late interaction": {"multi_vector_sizes": (5,)},
+    "distilled from late interaction": {"multi_vector_sizes": (5,), **_loss("info_nce", "distilled")},
+    "hard negatives weigh more": _loss("hard_negatives"),
+    "negatives of the same kind": _loss("info_nce", "same_modality"),
+    "temperature 0.03": _loss("fixed_temperature:temperature=0.03"),
+    "temperature 0.06": _loss("fixed_temperature:temperature=0.06"),
+    "false negatives left out": {"false_negative_margin": 0.1},
+    "batches of 512": {"batch_size": 512, "epochs": 16},
+    "15 neighbours": {"neighbors": 15},
+    "3 neighbours": {"neighbors": 3},
+    "both captions in a step": {"positives_per_query": 2},
+    "Matryoshka 128": {"matryoshka_dims": (128,)},
+    "latents per modality": {"modality_specific": True},
+    "10 latents": {"num_latents": 10},
+    "twice the epochs": {"epochs": 8},
+    ONE: {"latent_lora_rank": 1},
+}
+
+
+def run(study: Study) -> dict[str, Any]:
+    """Validation scores of each variant, mean and spread over seeds; written after each."""
+    variants.add_to_path()
+    os.environ[LOAD_PLUGINS] = ",".join(filter(None, [os.environ.get(LOAD_PLUGINS), "slq-research"]))
+    further = study.with_size("further", validation=min(VALIDATION_IMAGES, 4 * study.size.validation))
+    found: dict[str, Any] = {}
+    for name, changes in VARIANTS.items():
+        say(name)
+        found[name] = spread([_scored(further, _trained(further, name, changes, seed)) for seed in study.size.seeds])
+        study.write("further", {"variants": found})
+    pairs = itertools.combinations(study.size.seeds, 2)
+    ensembles = [
+        _measured(further, Ensemble([further.load(_trained(further, ONE, VARIANTS[ONE], seed)) for seed in pair])) for pair in pairs
+    ]
+    if ensembles:
+        found["two of rank 1, one after the other"] = spread(ensembles)
+    return study.write("further", {"variants": found})
+
+
+class Ensemble(Encoder):
+    """Several adapters over one model, whose vectors stand one after the other: the mean of their cosines.
+
+    Only their own parts run twice: a prefix is the same for all of them.
+    """
+
+    def __init__(self, parts: Sequence[Encoder]):
+        self.parts, self.model, self.pooling = parts, parts[0].model, parts[0].pooling
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Of one embedding."""
+        return (sum(part.vector_shape[0] for part in self.parts),)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all parts."""
+        return "-".join(part.fingerprint for part in self.parts)
+
+    def describe(self) -> dict[str, Any]:
+        """The parts, as results tell of them."""
+        return {"kind": "ensemble", "parts": [dict(part.describe()) for part in self.parts]}
+
+    def states_of(self, prepared: PreparedBatch) -> Tensor:
+        """Each part has states of its own, which are pooled apart."""
+        raise NotImplementedError("an ensemble is scored, not trained")
+
+    def encode(self, items: Sequence[Any], ids: Sequence[str] | None = None, *options: Any, **more: Any) -> Embeddings:
+        """The parts' vectors, one after the other, at length 1."""
+        found = [part.encode(items, ids, *options, **more) for part in self.parts]
+        joined = np.concatenate([each.vectors for each in found], axis=1) / len(found) ** 0.5
+        return replace(found[0], vectors=joined.astype(np.float32), fingerprint=self.fingerprint)
+
+
+def _trained(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> Trained:
+    options = study.options(**{**BASE, **changes}, seed=seed, cache_dir=study.out / "prefixes")
+    return study.trained(f"{name}-seed{seed}", options, with_facts=True)
+
+
+def _scored(study: Study, trained: Trained) -> dict[str, float]:
+    return once(trained.folder / "further.json", lambda: _measured(study, study.load(trained)))
+
+
+def _measured(study: Study, encoder: Encoder) -> dict[str, float]:
+    """hit@1 of both ways, alone and in a mixed gallery, knowledge, and the modality gap, on validation images."""
+    sets = study.sets("validation")
+    of_set = {one.name: one for one in evaluate(encoder, [*sets, *mixed_sets(sets)])}
+    figures = {name: one.metrics["hit@5" if name == "knowledge" else "hit@1"] for name, one in of_set.items()}
+    gap = of_set["text to image"].modality_gap
+    return {**figures, "hit@1": statistics.mean(figures[way] for way in WAYS), **({} if gap is None else {"modality gap": gap})}
