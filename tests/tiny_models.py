@@ -162,6 +162,13 @@ def llava_next(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
+def fast_vlm(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    # A convolutional encoder of timm, with batch norms, whose counters have no dimension.
+    vision = {"model_type": "timm_wrapper", "architecture": "test_efficientnet", "do_pooling": False, "hidden_size": 256}
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    return {"vision_config": vision, "text_config": {"model_type": "llama", **decoder(tokenizer)}, "image_token_index": image}
+
+
 def gemma3(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     # A window shorter than the test's prompts, so that sliding layers drop tokens.
     layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
@@ -296,6 +303,18 @@ FAMILIES: dict[str, FamilyCase] = {
         control=("<unk>", "<image>"),
         processor_options={"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1},
     ),
+    "fast_vlm": FamilyCase(
+        model="FastVlmForConditionalGeneration",
+        config=fast_vlm,
+        processor="LlavaProcessor",
+        image_processor="CLIPImageProcessor",
+        images={"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}},
+        template=chat_ml("<image>\n"),
+        pad="<|endoftext|>",
+        eos="<|im_end|>",
+        control=(*CHAT_ML, "<image>"),
+        processor_options={"patch_size": 32, "vision_feature_select_strategy": "full", "num_additional_image_tokens": 0},
+    ),
     "gemma3": FamilyCase(
         model="Gemma3ForConditionalGeneration",
         config=gemma3,
@@ -326,6 +345,7 @@ def build(name: str, folder: Path) -> Path:
         torch.manual_seed(0)
         model = model_class(model_class.config_class(**case.config(tokenizer), tie_word_embeddings=False))
         _scale(model)
+        _settle_batch_norms(model)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -340,3 +360,16 @@ def _scale(model: torch.nn.Module) -> None:
             parameter.normal_(std=parameter[0].numel() ** -0.5)
         else:
             parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+@torch.no_grad()
+def _settle_batch_norms(model: torch.nn.Module) -> None:
+    """Means and variances of what comes in, as training leaves them; without them a random convolutional encoder sees nothing."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    if norms:
+        for norm in norms:
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        encoder = model.base_model.vision_tower
+        encoder(torch.nn.functional.interpolate(torch.randn(32, 3, 4, 4), size=(64, 64)))
+        model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,21 @@ from tolerance import FORWARD, GRADIENT, TRAINING, assert_close
 
 from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
+from slq.errors import MissingExtraError
 from slq.io.provenance import parameter_hash
 from slq.models import PrefixKV, VisionFeatures, load_model, stack_kv
 from slq.pooling import MeanPooling
 from slq.testing import check_family
 from slq.training import TrainConfig, train
 from slq.types import Item, Pair
+
+
+@families(["fast_vlm"])
+def test_an_encoder_of_timm_without_timm_says_so(folder, monkeypatch):
+    monkeypatch.setattr("slq.models.loading.find_spec", lambda name: None if name == "timm" else importlib.util.find_spec(name))
+    with pytest.raises(MissingExtraError, match="needs timm: pip install"):
+        load_model(str(folder))
+
 
 # The fast path
 

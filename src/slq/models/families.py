@@ -85,6 +85,7 @@ for _name, _family in {
     **{name: replace(_QWEN, verified=False) for name in ("qwen2_vl", "qwen3_vl_moe", "qwen3_5_moe")},
     "idefics3": _IDEFICS,
     "smolvlm": replace(_IDEFICS, verified=False),
+    "fast_vlm": Family(),
     "llava_next": Family(),  # its processor has no setting without tiles
     "gemma3": Family(single_tile_kwargs={"do_pan_and_scan": False}),
 }.items():

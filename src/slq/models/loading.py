@@ -184,6 +184,9 @@ def _check_kind(config: Any, name: str) -> None:
             f"{name!r} is a {config.model_type} model, which does not take images and text together: an image-text-to-text model "
             "is needed, such as OpenGVLab/InternVL3-1B-hf."
         )
+    vision = getattr(config, "vision_config", None)
+    if getattr(vision, "model_type", "") == "timm_wrapper" and find_spec("timm") is None:
+        raise MissingExtraError(f'The image encoder of {name!r} needs timm: pip install -e ".[vision]" (or pip install timm).')
 
 
 def _load_processor(path: str, name: str, origin: dict[str, Any]) -> Any:
