@@ -12,6 +12,7 @@ top.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 from functools import partial
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research.bench.measuring import agreed_items, statistics_of, timed_in_turns, write_result
+from research.bench.roofline import Machine
 from slq.adapters.latents import LatentQueries
 from slq.encoders import LastTokenEncoder
 from slq.encoders.latent import LatentEncoder
@@ -54,10 +56,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         peer = sentence_transformer(model, Path(scratch))
         images, texts = agreed_items(options.images, options.texts, options.seed, size=(512, 512))
+        machine = Machine(model.device)
         result = {
             "same_last_token": same_last_token(model, peer, images[:4], texts[:16]),
-            "images": rates(encoders, peer, images, options),
-            "texts": rates(encoders, peer, texts, options),
+            "images": rates(encoders, peer, images, options, machine),
+            "texts": rates(encoders, peer, texts, options, machine),
             "batch_size": options.batch_size,
         }
     name = f"encoding-{options.model.removeprefix('random:')}-{model.device.type}-{model.identity.dtype}"
@@ -101,8 +104,10 @@ def given(items: list) -> list:
     return [item.text if item.image is None else item.image for item in items]
 
 
-def rates(encoders: dict[str, LatentEncoder], peer: SentenceTransformer, items: list, options: argparse.Namespace) -> dict:
-    """Items a second of theirs and of each of ours, and ours as a multiple of theirs (median of the ratios of each turn)."""
+def rates(
+    encoders: dict[str, LatentEncoder], peer: SentenceTransformer, items: list, options: argparse.Namespace, machine: Machine
+) -> dict:
+    """Items a second of theirs and of each of ours, ours as a multiple of theirs (median of the ratios of each turn), of the machine."""
     theirs = "sentence-transformers"
     ways = {theirs: lambda: peer.encode(given(items), batch_size=options.batch_size)}
     for name, encoder in encoders.items():
@@ -110,7 +115,12 @@ def rates(encoders: dict[str, LatentEncoder], peer: SentenceTransformer, items: 
     seconds = timed_in_turns(ways, next(iter(encoders.values())).model.device, options.repeats)
     per_second = {way: statistics_of([len(items) / each for each in its]) for way, its in seconds.items()}
     ratios = {name: [its / ours for its, ours in zip(seconds[theirs], seconds[name], strict=True)] for name in encoders}
-    return {"count": len(items), "per_second": per_second, "over_theirs": {name: statistics_of(each) for name, each in ratios.items()}}
+    return {
+        "count": len(items),
+        "per_second": per_second,
+        "over_theirs": {name: statistics_of(each) for name, each in ratios.items()},
+        "roofline": {way: machine.used(run, statistics.median(seconds[way])) for way, run in ways.items()},
+    }
 
 
 if __name__ == "__main__":

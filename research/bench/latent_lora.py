@@ -10,6 +10,7 @@ plain latent queries.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from research.bench.measuring import agreed_items, statistics_of, timed_in_turns, write_result
+from research.bench.roofline import Machine
 from slq.cache import KVCache
 from slq.encoders.latent import LatentEncoder
 from slq.io.provenance import seed_everything
@@ -95,11 +97,12 @@ def step(encoder: LatentEncoder, texts: list[Item]) -> None:
 
 def ratios(ways: Mapping[str, Any], repeats: int, model: FrozenModel) -> dict[str, Any]:
     """Seconds of each way, and as a multiple of five plain latent queries."""
-    seconds = timed_in_turns(ways, model.device, repeats)
+    seconds, machine = timed_in_turns(ways, model.device, repeats), Machine(model.device)
     return {
         name: {
             "seconds": statistics_of(its),
             "over_plain": statistics_of([one / plain for one, plain in zip(its, seconds[PLAIN], strict=True)]),
+            "roofline": machine.used(ways[name], statistics.median(its)),
         }
         for name, its in seconds.items()
     }

@@ -22,6 +22,7 @@ from rich.table import Table
 from torch import Tensor
 
 from research.bench.measuring import agreed_items, console, statistics_of, timed_in_turns, write_result
+from research.bench.roofline import Machine
 from slq.adapters.latents import LatentQueries
 from slq.cache import KVCache
 from slq.encoders.latent import LatentEncoder
@@ -72,7 +73,7 @@ def run(model: FrozenModel, options: argparse.Namespace) -> dict:
     turns = timed_in_turns(calls, model.device, options.repeats)
     of_decoders = timed_in_turns({way: step.gradient for way, step in decoders.items()}, model.device, 2 * options.repeats)
     seconds = {way: statistics.median(its) for way, its in turns.items()}
-    held = {way: step.held_bytes() for way, step in ways.items()}
+    held, machine = {way: step.held_bytes() for way, step in ways.items()}, Machine(model.device)
     return {
         "ways": {
             way: {"seconds": round(seconds[way], 3), "held_bytes": held[way], "cached_bytes": step.cached_bytes, **step.peak()}
@@ -83,6 +84,7 @@ def run(model: FrozenModel, options: argparse.Namespace) -> dict:
         "speed_up": {way: ratio(turns["naive"], turns[way]) for way in ways},
         "decoder_speed_up_nothing_cached": ratio(of_decoders["naive decoder"], of_decoders["vision features cached"]),
         "held_memory_fraction_nothing_cached": round(held["nothing cached"] / held["naive"], 4),
+        "roofline": {way: machine.used(call, seconds[way]) for way, call in calls.items()},
         "agreement": agreement,
         "batch": {"images": len(images), "captions": len(captions), "num_latents": options.num_latents},
         "projection": projection(model, {way: seconds[way] for way in ways}, seconds["vision encoder"], options.images),

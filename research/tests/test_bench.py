@@ -69,6 +69,8 @@ def test_karr_world_judges_as_people_do(run):
 @pytest.mark.slow
 def test_training_step_ways_agree(run):
     result = run("training_step", "--model", "miniature", "--images", 2, "--image-size", 96, 96, "--num-latents", 2, "--repeats", 1)
+    flops = [result["roofline"][way]["flops"] for way in ("prefixes cached", "vision features cached", "nothing cached", "naive")]
+    assert flops == sorted(flops) and len(set(flops)) == 4
     assert all(difference <= 1e-4 for way in result["agreement"].values() for difference in way.values())
 
 
@@ -85,6 +87,8 @@ def test_latent_lora_is_told_beside_plain_latents(run):
 def test_encoding_reads_the_same_last_token(run):
     result = run("encoding", "--images", 4, "--texts", 8, "--repeats", 1, "--workers", 0)
     assert all(cosine > 0.999 for cosine in result["same_last_token"].values())
+    for way in ("20 latents, as in the paper", "5 latents in the prompt's place", "sentence-transformers"):
+        assert 0 < result["images"]["roofline"][way]["of_machine"] < 2
 
 
 @pytest.mark.slow
