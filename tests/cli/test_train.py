@@ -137,3 +137,18 @@ def test_a_run_goes_on_from_an_adapter_and_is_trained_longer(tiny_world, adapter
     assert "was learned with 5: leave the option out" in refused(*second[:-1], tmp_path / "other", "--num-latents", 7)
     invoke("train", "--config", out / "config.toml", "--output", tmp_path / "again")
     assert (tmp_path / "again" / "adapter.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_learns_facts_that_the_model_told(tiny_world, tmp_path):
+    data, facts = tiny_world / "train" / "captions.jsonl", tmp_path / "facts.jsonl"
+    told = invoke("facts", data, "-o", facts, "--facts-per-name", 2, "--max-names", 6)
+    assert f"kept in {facts}" in told.output and f"--facts {facts}" in told.output, "the next command is said"
+    kept = [json.loads(line) for line in facts.read_text().splitlines()]
+    assert sum(line["kind"] == "fact" and line["kept"] for line in kept) >= 2
+    without = invoke("train", data, "-o", tmp_path / "without", "--preset", "latent-lora-small", "--max-steps", 3, *QUICK)
+    assert "--facts" in without.output and "slq facts" in without.output, "what is lost without them is said"
+    learned = invoke("train", data, "-o", tmp_path / "with", "--preset", "latent-lora-small", "--facts", facts, "--max-steps", 3, *QUICK)
+    assert "slq facts" not in learned.output
+    of_both = [load_file(tmp_path / name / "adapter.safetensors") for name in ("without", "with")]
+    assert any(name.startswith("lora.") for name in of_both[0]) and (of_both[0]["latents"] != of_both[1]["latents"]).any()

@@ -95,6 +95,11 @@ def _train(
         console.list_failures(pairs.failures)
         console.check_skipped(pairs.failures, pairs.num_rows, config.max_skipped)
     facts = None if config.facts is None else read_facts(config.facts)
+    if config.latent_lora_rank and facts is None:
+        console.note(
+            "Latent LoRA on captions alone finds more, and forgets facts that the model knows: `slq facts` lets it tell them, and --facts "
+            "keeps them (docs/claims.md)."
+        )
     leakages = _warn_of_overlap(pairs, config)
     recorded: list[Any] = []
     start = None
