@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from research.paper.command import PaperConfig
+from research.paper.command import PaperConfig, main
 from slq.config.fields import options_of
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +47,9 @@ def test_commands_exist(page):
         assert source_of(module), f"there is no {module}"
         unknown = set(re.findall(r"(?<![\w-])(--?[a-z][a-z0-9-]*)", rest)) - flags_of(module)
         assert not unknown, f"python -m {module} {rest.strip()}: no {', '.join(sorted(unknown))}"
+
+
+def test_help_of_a_program_of_its_own_is_words(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Repeat an experiment of the paper" in shown and "what is there is not done again" in " ".join(shown.split())

@@ -70,6 +70,7 @@ def command(name: str, program: str = "slq") -> Callable[[Callable[..., int | No
             help=(function.__doc__ or "").partition("\n\n")[0],
             help_flags=("--help", "-h"),
             version_flags=(),
+            help_format="plaintext",
             help_formatter=HelpFormatter(f"{program} {name}".strip(), function.__doc__ or "", _arguments(configs), off),
         )
 
