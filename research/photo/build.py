@@ -76,8 +76,8 @@ def build(config: BuildConfig, command: str) -> dict[str, Any]:
     features = FeatureCache(work / "features", model, processor)
     features.fill([each.image for each in (*training, *validation)])
     tokens = CaptionTokens(processor)
-    batches = CaptionBatches(training, tokens, config.batch_size, config.seed)
-    scored = [tokens.row(each, 0) for each in validation]
+    batches = CaptionBatches(training, tokens, config.batch_size, config.captions_per_image, config.seed)
+    scored = [tokens.row(each) for each in validation]
     every, half = config.checkpoint_every, dtype == torch.bfloat16
     done = pretrain(Run(model, batches, features, scored, _phases(config), work, every, half))
 

@@ -27,14 +27,19 @@ SORTED_TOGETHER = (
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """A photograph and a caption of it as tokens."""
+    """A photograph and some captions of it as tokens."""
 
     image: Path
-    caption: tuple[int, ...]
+    captions: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.captions))
 
 
 class CaptionTokens:
-    """Makes rows for a model: the prompt is a user's turn with the image alone, which the model answers with the caption.
+    """Makes rows for a model: the prompt is a user's turn with the image alone, which the model answers with a caption.
+
+    Captions of one image share its tokens and do not see each other: a row is a small tree, the prompt and a branch for each caption.
 
     Attributes:
         prompt: tokens of the turn, the image's among them, and of the generation prompt.
@@ -49,55 +54,73 @@ class CaptionTokens:
         self.pad: int = processor.tokenizer.pad_token_id
         self._tokenizer = processor.tokenizer
 
-    def row(self, photograph: Photograph, number: int) -> CaptionRow:
-        """One caption of a photograph; the numbers begin anew where there are no more.
+    def row(self, photograph: Photograph, number: int = 0, count: int = 1) -> CaptionRow:
+        """Captions of a photograph; the numbers begin anew where there are no more.
 
         Args:
             photograph: with its captions.
-            number: of the caption.
+            number: of the first caption.
+            count: how many.
         """
-        text = written(photograph.captions[number % len(photograph.captions)])
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return CaptionRow(photograph.image, (*ids, self._tokenizer.eos_token_id))
+        told = [photograph.captions[each % len(photograph.captions)] for each in range(number, number + count)]
+        ids = self._tokenizer([written(each) for each in told], add_special_tokens=False)["input_ids"]
+        return CaptionRow(photograph.image, tuple((*each, self._tokenizer.eos_token_id) for each in ids))
 
     def collate(self, rows: Sequence[CaptionRow]) -> dict[str, Tensor]:
-        """Right-padded tensors (B, T): input_ids, attention_mask, and labels, which stand where they are predicted and are -100 elsewhere.
+        """Right-padded tensors.
 
         Args:
             rows: of a batch.
+
+        Returns:
+            input_ids, position_ids and labels (B, T), labels at the tokens that predict them and -100 elsewhere; attention_mask
+            (B, 1, T, T) bool.
         """
-        length = len(self.prompt) + max(len(row.caption) for row in rows)
-        filled = {"input_ids": self.pad, "attention_mask": 0, "labels": -100}
+        # Every branch begins with a copy of the prompt's last token, which predicts the first one of its caption.
+        shared = self.prompt[:-1]
+        length = len(shared) + max(map(len, rows))
+        filled = {"input_ids": self.pad, "position_ids": 0, "labels": -100, "branch": -1}
         batch = {name: torch.full((len(rows), length), value) for name, value in filled.items()}
-        begin = len(self.prompt)
         for place, row in enumerate(rows):
-            end = begin + len(row.caption)
-            batch["input_ids"][place, :end] = torch.tensor([*self.prompt, *row.caption])
-            batch["attention_mask"][place, :end] = 1
-            batch["labels"][place, begin - 1 : end - 1] = torch.tensor(row.caption)
-        return batch
+            begin = end = len(shared)
+            tokens = {"input_ids": [*shared], "position_ids": [*range(begin)], "labels": begin * [-100], "branch": begin * [0]}
+            for number, caption in enumerate(row.captions, 1):
+                tokens["input_ids"] += [self.prompt[-1], *caption[:-1]]
+                tokens["position_ids"] += range(begin, begin + len(caption))
+                tokens["labels"] += caption
+                tokens["branch"] += len(caption) * [number]
+                end += len(caption)
+            for name, values in tokens.items():
+                batch[name][place, :end] = torch.tensor(values)
+        branch_BT = batch.pop("branch")
+        same = branch_BT[:, :, None] == branch_BT[:, None, :]  # what fills a row sees itself, or nothing would be left to attend to
+        of_prompt = (branch_BT[:, :, None] > 0) & (branch_BT[:, None, :] == 0)
+        mask = (same | of_prompt) & torch.ones(length, length, dtype=torch.bool).tril()
+        return {**batch, "attention_mask": mask[:, None]}
 
 
 class CaptionBatches:
-    """The batches of every pass over the photographs: one caption of each, another one in each pass. They follow from the seed alone.
+    """The batches of every pass over the photographs: some captions of each, others in each pass. They follow from the seed alone.
 
     Args:
         photographs: to train on.
         tokens: of the model.
         batch_size: captions a batch; the last of a pass may have fewer.
+        captions: of a photograph, in one row.
         seed: of the order.
     """
 
-    def __init__(self, photographs: Sequence[Photograph], tokens: CaptionTokens, batch_size: int, seed: int):
-        self.photographs, self.tokens, self.batch_size, self.seed = list(photographs), tokens, batch_size, seed
+    def __init__(self, photographs: Sequence[Photograph], tokens: CaptionTokens, batch_size: int, captions: int, seed: int):
+        self.photographs, self.tokens, self.captions, self.seed = list(photographs), tokens, captions, seed
+        self.rows = max(1, batch_size // captions)
         draw = random.Random(f"{seed} first captions")
         self._first = [draw.randrange(len(each.captions)) for each in self.photographs]
-        self.of_pass = lru_cache(maxsize=1)(self._of_pass)
+        self._pass = lru_cache(maxsize=1)(self._of_pass)
 
     @property
     def steps(self) -> int:
         """Batches of one pass."""
-        return -(-len(self.photographs) // self.batch_size)
+        return -(-len(self.photographs) // self.rows)
 
     def batch(self, step: int) -> list[CaptionRow]:
         """The batch of a step, whichever were asked for before.
@@ -105,16 +128,17 @@ class CaptionBatches:
         Args:
             step: from 0, over all passes.
         """
-        return self.of_pass(step // self.steps)[step % self.steps]
+        return self._pass(step // self.steps)[step % self.steps]
 
     def _of_pass(self, number: int) -> list[list[CaptionRow]]:
-        draw = random.Random(f"{self.seed} pass {number}")
-        rows = [self.tokens.row(each, first + number) for each, first in zip(self.photographs, self._first, strict=True)]
+        draw, skipped = random.Random(f"{self.seed} pass {number}"), number * self.captions
+        pairs = zip(self.photographs, self._first, strict=True)
+        rows = [self.tokens.row(each, first + skipped, self.captions) for each, first in pairs]
         draw.shuffle(rows)
-        batches, together = [], self.batch_size * SORTED_TOGETHER
+        batches, together = [], self.rows * SORTED_TOGETHER
         for start in range(0, len(rows), together):
-            part = sorted(rows[start : start + together], key=lambda row: len(row.caption))
-            batches += [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+            part = sorted(rows[start : start + together], key=len)
+            batches += [part[i : i + self.rows] for i in range(0, len(part), self.rows)]
         draw.shuffle(batches)
         return batches
 
@@ -132,8 +156,7 @@ def caption_losses(model: Any, features_BPD: Tensor, batch: dict[str, Tensor]) -
     """
     projected = model.model.multi_modal_projector(features_BPD.to(model.device, model.dtype))
     states_BTD = model.model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
+        **{name: value for name, value in batch.items() if name != "labels"},
         mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=projected)},
         use_cache=False,
     ).last_hidden_state

@@ -47,7 +47,10 @@ class BuildConfig:
         affects_result=False,
     )
     size: int = option(160, help="Pixels of an image's side, a multiple of 32: an image has a token for every 32 x 32.", minimum=32)
-    epochs: int = option(3, help="Passes over the photographs for the projector; each takes another caption of them.", minimum=1)
+    epochs: int = option(3, help="Passes over the photographs for the projector; each takes other captions of them.", minimum=1)
+    captions_per_image: int = option(
+        1, help="Captions of a photograph in one pass; they share its tokens, so that five cost as much as two apart.", minimum=1
+    )
     learning_rate: float = option(1e-3, help="Of the projector.", above=0)
     tune_decoder: int = option(0, help="Then also train so many of the decoder's layers, the last ones.", minimum=0)
     tune_epochs: int = option(1, help="Passes over the photographs for that.", minimum=1)
@@ -65,7 +68,7 @@ class BuildConfig:
     device: str | None = option(None, help=DEVICE, default_text="an accelerator if there is one", affects_result=False)
     dtype: str | None = option(
         None,
-        help="What products are computed in; weights are trained and saved in float32.",
+        help="What products are computed in; weights are trained and saved in float32. A CPU needs AMX for bfloat16.",
         choices=("float32", "bfloat16"),
         default_text="float32 on the CPU, else bfloat16",
     )

@@ -20,8 +20,16 @@ _SPACED = re.compile(r"\s+(?=[.,;:!?']|n't\b)")
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image with its captions, as the file has them."""
+    """One image with its captions.
 
+    Attributes:
+        name: of the image, as the data have it.
+        image: its file.
+        split: `train`, `validation`, `test` or another.
+        captions: one at least.
+    """
+
+    name: str
     image: Path
     split: str
     captions: tuple[str, ...]
@@ -112,4 +120,4 @@ def _photograph(line: str, place: str, folder: Path) -> Photograph:
     captions = row["captions"]
     if not all(isinstance(each, str) and each.strip() for each in captions):
         raise DataError(f"{place}: 'captions' must be a list of texts, none of them empty.")
-    return Photograph(folder / row["image"], row["split"], tuple(captions))
+    return Photograph(row["image"], folder / row["image"], row["split"], tuple(captions))

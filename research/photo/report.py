@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
+
+from transformers.utils.logging import disable_progress_bar
 
 from research.photo.build import BUILD_FILE, work_folder
 from research.photo.captions import CaptionTokens
@@ -46,6 +48,7 @@ def report(config: ReportConfig, command: str) -> dict[str, Any]:
     test = fixed_sample(of_split(photographs, TEST), SHOWN)
     device = choose_device(config.device)
     dtype = str(choose_dtype(config.dtype, device)).removeprefix("torch.")
+    disable_progress_bar()  # it loads in a blink
     model = load_model(str(config.model.resolve()), dtype=dtype, device=str(device))
     if model.model.config.model_type != "fast_vlm":
         raise DataError(f"{config.model} is a {model.model.config.model_type} model: name a folder that `build` wrote.")
@@ -54,7 +57,7 @@ def report(config: ReportConfig, command: str) -> dict[str, Any]:
     content = {
         "model": config.model.name,
         "validation": caption_loss(model, features, validation),
-        "captions": describe(model, test, config.data.parent),
+        "captions": describe(model, test),
         "build": load_json(config.model / BUILD_FILE) if (config.model / BUILD_FILE).is_file() else None,
     }
     found = record(content, command=command, device=str(device))
@@ -77,12 +80,8 @@ def caption_loss(model: FrozenModel, features: FeatureCache, photographs: Sequen
     """
     tokens = CaptionTokens(model.processor)
     features.fill([each.image for each in photographs])
-    rows = {
-        "own": [tokens.row(each, 0) for each in photographs],
-        "another": [
-            tokens.row(Photograph(photographs[other].image, each.split, each.captions), 0) for each, other in deranged(photographs)
-        ],
-    }
+    strangers = [replace(each, image=photographs[other].image) for each, other in deranged(photographs)]
+    rows = {"own": [tokens.row(each) for each in photographs], "another": [tokens.row(each) for each in strangers]}
     found: dict[str, Any] = {}
     sums = {}
     for name, given in rows.items():
@@ -111,23 +110,19 @@ def fixed_sample(photographs: Sequence[Photograph], count: int) -> list[Photogra
         photographs: of a split.
         count: how many, at most.
     """
-    ordered = sorted(photographs, key=lambda each: each.image.name)
+    ordered = sorted(photographs, key=lambda each: each.name)
     return random.Random(0).sample(ordered, min(count, len(ordered)))
 
 
-def describe(model: FrozenModel, photographs: Sequence[Photograph], folder: Path) -> list[dict[str, str]]:
+def describe(model: FrozenModel, photographs: Sequence[Photograph]) -> list[dict[str, str]]:
     """What the model says of photographs, the most likely token at each step, beside one of their captions.
 
     Args:
         model: that speaks.
         photographs: which.
-        folder: that their names are relative to.
     """
     answers = model.generate([[model.message(Item(image=each.image))] for each in photographs], max_new_tokens=LONGEST)
-    return [
-        {"image": each.image.relative_to(folder).as_posix(), "model": answer, "reference": each.captions[0]}
-        for each, answer in zip(photographs, answers, strict=True)
-    ]
+    return [{"image": each.name, "model": answer, "reference": each.captions[0]} for each, answer in zip(photographs, answers, strict=True)]
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from research.paper.command import PaperConfig, main
+from research.photo.command import BuildConfig, ReportConfig
 from slq.config.fields import options_of
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,9 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "research").glob("*.md")),
 ]
+
+
+CONFIGS: dict[str, tuple[type, ...]] = {"research.paper": (PaperConfig,), "research.photo": (BuildConfig, ReportConfig)}
 
 
 def commands_in(page: Path) -> Iterator[tuple[str, str]]:
@@ -35,9 +39,9 @@ def source_of(module: str) -> str:
 
 
 def flags_of(module: str) -> set[str]:
-    if module == "research.paper":
-        options = options_of(PaperConfig)
-        return {flag for name, each in options.items() for flag in each.flags or (f"--{name.replace('_', '-')}",)} | {"--help"}
+    if module in CONFIGS:
+        options = [each for config in CONFIGS[module] for each in options_of(config).values()]
+        return {flag for each in options for flag in each.flags or (each.flag,)} | {"--help"}
     return set(re.findall(r'"(--?[a-z][a-z0-9-]*)"', source_of(module))) | {"--help"}
 
 

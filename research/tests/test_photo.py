@@ -25,7 +25,7 @@ from research.photo.captions import CaptionBatches, CaptionTokens, caption_losse
 from research.photo.command import main
 from research.photo.features import FeatureCache
 from research.photo.photographs import Photograph, read_photographs, written
-from research.photo.pretrain import rate_factor
+from research.photo.pretrain import mean_loss, rate_factor
 from slq.errors import ConfigError, DataError, ModelError
 from slq.io.files import read_jsonl
 from slq.miniature.world.language import caption
@@ -161,16 +161,29 @@ def test_training_asks_as_slq_does(parts, built, model):
     kept = FeatureCache(built.with_name("model-work") / "features", model.model, model.processor)
     assert kept.fill([photograph.image]) == 0, "it was kept for another encoder"
     features = kept.get([photograph.image])
-    row = tokens.row(photograph, 1)
-    ids = torch.tensor([[*tokens.prompt, *row.caption]])
-    labels = torch.tensor([[*len(tokens.prompt) * [-100], *row.caption]])
+    row = tokens.row(photograph, 1, count=2)
     with torch.no_grad():
         wanted = model.model.get_image_features(pixel_values=prepared.inputs["pixel_values"], return_dict=True).pooler_output
         assert (model.model.model.multi_modal_projector(features.float()) - wanted).abs().max() < 2e-3 * wanted.abs().max()
         losses, rows = caption_losses(model.model, features, tokens.collate([row]))
-        stock = model.model(input_ids=ids, pixel_values=prepared.inputs["pixel_values"], labels=labels).loss
-    assert len(losses) == len(row.caption) and set(rows.tolist()) == {0}
-    assert losses.mean().item() == pytest.approx(stock.item(), rel=1e-3)
+    assert len(losses) == len(row) and set(rows.tolist()) == {0}
+    for begin, words in ((0, row.captions[0]), (len(row.captions[0]), row.captions[1])):
+        ids, labels = torch.tensor([[*tokens.prompt, *words]]), torch.tensor([[*len(tokens.prompt) * [-100], *words]])
+        with torch.no_grad():
+            stock = model.model(input_ids=ids, pixel_values=prepared.inputs["pixel_values"], labels=labels).loss
+        assert losses[begin : begin + len(words)].mean().item() == pytest.approx(stock.item(), rel=1e-3), "captions see one another"
+
+
+def test_a_batch_changes_no_loss(parts, built, model):
+    """Rows of different length and number of captions, beside one another and alone."""
+    photographs = read_photographs(parts / "captions.jsonl")[:4]
+    tokens = CaptionTokens(model.processor)
+    kept = FeatureCache(built.with_name("model-work") / "features", model.model, model.processor)
+    kept.fill([each.image for each in photographs])
+    rows = [tokens.row(each, number, count=1 + number % 2) for number, each in enumerate(photographs)]
+    sums, counts = mean_loss(model.model, tokens, kept, rows)
+    assert counts == [len(row) for row in rows] and len(set(counts)) > 2
+    assert sums == pytest.approx([mean_loss(model.model, tokens, kept, [row])[0][0] for row in rows], rel=1e-5)
 
 
 def test_a_finished_model_is_not_built_again_and_another_not_in_its_place(parts, built, capsys):
@@ -267,18 +280,22 @@ def test_features_are_computed_once_and_again_where_an_image_changed(parts, mode
 def test_batches_follow_from_the_seed_and_every_pass_takes_another_caption(parts, model):
     tokens = CaptionTokens(model.processor)
     photographs = [each for each in read_photographs(parts / "captions.jsonl") if each.split == "test"]
-    batches = CaptionBatches(photographs, tokens, 4, seed=3)
-    assert batches.steps == 6
-    passes = [[batches.batch(step) for step in range(start, start + 6)] for start in (0, 6)]
+
+    def batches(seed: int, captions: int = 1) -> CaptionBatches:
+        return CaptionBatches(photographs, tokens, 4, captions, seed)
+
+    assert batches(3).steps == 6 and batches(3, captions=2).steps == 11
+    passes = [[batches(3).batch(step) for step in range(start, start + 6)] for start in (0, 6)]
     assert sorted(len(batch) for batch in passes[0]) == [2, 4, 4, 4, 4, 4]
-    first, second = ({row.image: row.caption for batch in batches for row in batch} for batches in passes)
+    first, second = ({row.image: row.captions for batch in part for row in batch} for part in passes)
     assert first.keys() == second.keys() == {each.image for each in photographs}
     assert all(first[image] != second[image] for image in first)
-    lengths = [len(row.caption) for batch in passes[0] for row in batch]
-    padded = [max(len(row.caption) for row in batch) - len(row.caption) for batch in passes[0] for row in batch]
-    assert sum(padded) < 0.15 * sum(lengths)
-    assert CaptionBatches(photographs, tokens, 4, seed=3).batch(9) == passes[1][3], "whichever were asked for before"
-    assert CaptionBatches(photographs, tokens, 4, seed=4).batch(0) != passes[0][0]
+    both = {row.image: row.captions for step in range(11) for row in batches(3, captions=2).batch(step)}
+    assert {image: set(captions) for image, captions in both.items()} == {image: {*first[image], *second[image]} for image in first}
+    lengths = [[len(row) for row in batch] for batch in passes[0]]
+    assert sum(len(each) * max(each) for each in lengths) < 1.15 * sum(map(sum, lengths)), "little is padded"
+    assert batches(3).batch(9) == passes[1][3], "whichever were asked for before"
+    assert batches(4).batch(0) != passes[0][0]
 
 
 def test_the_rate_by_hand():
@@ -407,7 +424,7 @@ def test_the_report(parts, built, model, tmp_path, capsys):
 
 
 def test_every_photograph_gets_another_one():
-    photographs = [Photograph(Path(f"{number}.png"), "validation", ("x",)) for number in range(7)]
+    photographs = [Photograph(f"{number}.png", Path(f"{number}.png"), "validation", ("x",)) for number in range(7)]
     pairs = report.deranged(photographs)
     assert [each for each, _ in pairs] == photographs
     assert sorted(other for _, other in pairs) == list(range(7)) and all(photographs[other] != each for each, other in pairs)
