@@ -147,7 +147,7 @@ def command_line() -> str:
 def make_app() -> App:
     """Both commands."""
     formatter = HelpFormatter(PROGRAM, SUMMARY, "COMMAND")
-    app = App(name=PROGRAM, help=SUMMARY, version_flags=(), help_formatter=formatter)
+    app = App(name=PROGRAM, help=SUMMARY, version_flags=(), help_format="plaintext", help_formatter=formatter)
     app.command(build)
     app.command(report)
     return app

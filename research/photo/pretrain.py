@@ -112,7 +112,9 @@ def rate_factor(step: int, steps: int, progress: float) -> float:
 
 
 @torch.no_grad()
-def mean_loss(model: Any, tokens: CaptionTokens, features: FeatureCache, rows: Sequence[CaptionRow]) -> tuple[list[float], list[int]]:
+def caption_sums(
+    model: Any, tokens: CaptionTokens, features: FeatureCache, rows: Sequence[CaptionRow], show_progress: bool = False
+) -> tuple[list[float], list[int]]:
     """The loss of captions, each with the image of its row.
 
     Args:
@@ -120,16 +122,17 @@ def mean_loss(model: Any, tokens: CaptionTokens, features: FeatureCache, rows: S
         tokens: of the model.
         features: of the images.
         rows: captions with an image each.
+        show_progress: whether there is a progress bar, which nothing else may show at the same time.
 
     Returns:
         For each row the sum over its tokens, in nats, and how many these are.
     """
     sums, counts = [], []
-    with console.progress_bar("scoring captions", len(rows)) as advance:
+    with console.progress_bar("scoring captions", len(rows), show=show_progress) as advance:
         for start in range(0, len(rows), SCORED_TOGETHER):
             part = rows[start : start + SCORED_TOGETHER]
             losses_N, row_N = _losses(model, tokens, features, part)
-            sums += torch.zeros(len(part)).index_add(0, row_N, losses_N).tolist()
+            sums += torch.zeros(len(part)).index_add(0, row_N.cpu(), losses_N.cpu()).tolist()
             counts += torch.bincount(row_N, minlength=len(part)).tolist()
             advance(len(part))
     return sums, counts
@@ -209,7 +212,7 @@ def _before(run: Run, number: int) -> int:
 def _validate(run: Run) -> dict[str, float]:
     if not run.validation:
         return {}
-    sums, counts = mean_loss(run.model, run.batches.tokens, run.features, run.validation)
+    sums, counts = caption_sums(run.model, run.batches.tokens, run.features, run.validation)
     return {"validation_loss": sum(sums) / sum(counts)}
 
 

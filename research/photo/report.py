@@ -14,7 +14,7 @@ from research.photo.captions import CaptionTokens
 from research.photo.command import ReportConfig
 from research.photo.features import FeatureCache
 from research.photo.photographs import TEST, VALIDATION, Photograph, of_split, read_photographs
-from research.photo.pretrain import mean_loss
+from research.photo.pretrain import caption_sums
 from slq.errors import DataError
 from slq.io.device import choose_device, choose_dtype
 from slq.io.files import load_json, write_json, write_text
@@ -85,7 +85,7 @@ def caption_loss(model: FrozenModel, features: FeatureCache, photographs: Sequen
     found: dict[str, Any] = {}
     sums = {}
     for name, given in rows.items():
-        sums[name], counts = mean_loss(model.model, tokens, features, given)
+        sums[name], counts = caption_sums(model.model, tokens, features, given, show_progress=True)
         found[name] = sum(sums[name]) / sum(counts)
     lower = [own < another for own, another in zip(sums["own"], sums["another"], strict=True)]
     return {**found, "own_is_lower": sum(lower) / len(lower), "photographs": len(photographs), "tokens": sum(counts)}

@@ -19,7 +19,7 @@ from research.photo.captions import CaptionTokens, caption_losses
 from research.photo.command import main
 from research.photo.features import FeatureCache
 from research.photo.photographs import Photograph, read_photographs
-from research.photo.pretrain import mean_loss
+from research.photo.pretrain import caption_sums
 from research.tests.photo_stand_ins import SPLITS, arguments
 from slq.io.files import read_jsonl
 from slq.models import FrozenModel, load_model
@@ -114,9 +114,9 @@ def test_a_batch_changes_no_loss(parts, built, model):
     kept = FeatureCache(built.with_name("model-work") / "features", model.model, model.processor)
     kept.fill([each.image for each in photographs])
     rows = [tokens.row(each, number, count=1 + number % 2) for number, each in enumerate(photographs)]
-    sums, counts = mean_loss(model.model, tokens, kept, rows)
+    sums, counts = caption_sums(model.model, tokens, kept, rows)
     assert counts == [len(row) for row in rows] and len(set(counts)) > 2
-    assert sums == pytest.approx([mean_loss(model.model, tokens, kept, [row])[0][0] for row in rows], rel=1e-5)
+    assert sums == pytest.approx([caption_sums(model.model, tokens, kept, [row])[0][0] for row in rows], rel=1e-5)
 
 
 def test_a_finished_model_is_not_built_again_and_another_not_in_its_place(parts, built, capsys):
