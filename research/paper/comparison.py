@@ -52,11 +52,11 @@ class Method:
     with_facts: bool = True
 
 
-def latent_lora(rank: int, num_latents: int = 5) -> Method:
+def latent_lora(rank: int) -> Method:
     """Latent queries with matrices where they stand."""
     rates = ((0.08, 0.01), (0.02, 0.01), (0.08, 0.003))
     tries = tuple({"learning_rate": latents, "latent_lora_learning_rate": matrices} for latents, matrices in rates)
-    return Method({**NEAREST, "latent_lora_rank": rank, "num_latents": num_latents}, tries)
+    return Method({**NEAREST, "latent_lora_rank": rank}, tries)
 
 
 def tuned(options: Mapping[str, Any], rates: Sequence[float]) -> Method:
@@ -66,10 +66,8 @@ def tuned(options: Mapping[str, Any], rates: Sequence[float]) -> Method:
 
 METHODS = {
     "5 latents": Method({}, tuple({"learning_rate": rate} for rate in (0.04, 0.08, 0.16)), with_facts=False),
-    "5 latents, nearest, facts": Method(NEAREST, tuple({"learning_rate": rate} for rate in (0.04, 0.08, 0.16))),
     "latent LoRA, rank 8": latent_lora(8),
     "latent LoRA, rank 2": latent_lora(2),
-    "latent LoRA, rank 8, 2 latents": latent_lora(8, num_latents=2),
     "LoRA, rank 8, nearest, facts": tuned({"method": "lora"}, (1e-3, 3e-3, 1e-2)),
     "LoRA, rank 2, nearest, facts": tuned({"method": "lora", "lora_rank": 2, "lora_alpha": 4}, (1e-3, 3e-3, 1e-2)),
     "full, nearest, facts": tuned({"method": "full"}, (1e-4, 3e-4, 1e-3)),

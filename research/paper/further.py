@@ -51,6 +51,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "15 neighbours": {"neighbors": 15},
     "both captions in a step": {"positives_per_query": 2},
     "twice the epochs": {"epochs": 8},
+    "no matrices": {"latent_lora_rank": 0},
+    "rank 8, 2 latents": {"latent_lora_rank": 8, "num_latents": 2},
     ONE: {"latent_lora_rank": 1},
 }
 
