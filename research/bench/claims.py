@@ -98,7 +98,7 @@ def comparison() -> str:
     rows = []
     for row in found["rows"]:
         size = f"{row['bytes'] / 1000:,.0f}" if "bytes" in row else ""
-        cells = [_points(row[figure]) for figure in (*figures, "retention")]
+        cells = [points(row[figure]) for figure in (*figures, "retention")]
         rows.append([row["name"], f"{row['parameters']:,}", size, *cells, "yes" if row["weights_changed"] else "no"])
     return table(header, rows) + f"\n{found['rows'][-1]['seeds']} seeds. {day(found)}\n"
 
@@ -112,7 +112,7 @@ def comparison_elsewhere() -> str:
         "mixed_t2i_hit1": "mixed gallery: text to image",
         "mixed_i2t_hit1": "image to text",
     }
-    rows = [[row["name"], *[_points(row[name]) for name in names], _points(row["modality_gap"], 2)] for row in found["rows"]]
+    rows = [[row["name"], *[points(row[name]) for name in names], points(row["modality_gap"], 2)] for row in found["rows"]]
     return table(["method, hit@1", *names.values(), "modality gap"], rows) + f"\n{day(found)}\n"
 
 
@@ -161,7 +161,7 @@ def comparison_rates() -> str:
     return table(header, rows)
 
 
-def _points(value: Mapping[str, float], digits: int = 1) -> str:
+def points(value: Mapping[str, float], digits: int = 1) -> str:
     """Mean and standard deviation over seeds, as they stand in the file."""
     return f"{value['mean']:.{digits}f}" + (f" ± {value['sd']:.{digits}f}" if value["sd"] else "")
 
@@ -265,6 +265,10 @@ def scale() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "pilot": pilot,
     "tuning": tuning,
+    "comparison": comparison,
+    "comparison against": comparison_against,
+    "comparison elsewhere": comparison_elsewhere,
+    "comparison rates": comparison_rates,
     "cost": cost,
     "categories": categories,
     "rates": rates,

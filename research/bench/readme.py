@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
-from research.bench.claims import WAYS, result
+from research.bench.claims import WAYS, points, result, table
 
 ROWS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "text to image, hit@1": (None, ("explicit.known.t2i.hit@1",)),
@@ -58,6 +58,21 @@ def methods() -> str:
     )
 
 
+def comparison() -> str:
+    """Every method with the same batches and facts, in a few columns."""
+    found = result("method-comparison")
+    figures = ("t2i_hit1", "i2t_hit1", "knowledge_hit5", "minimal_pairs_hit1", "retention")
+    header = ["on the miniature, in percent", "numbers learned", "text to image, hit@1", "image to text, hit@1", "knowledge, hit@5"]
+    header += ["minimal pairs", "questions still right", "weights"]
+    rows = []
+    for row in found["rows"]:
+        cells = [points(row[figure]) for figure in figures]
+        weights = "changed" if row["weights_changed"] else "identical"
+        rows.append([row["name"].removesuffix(", nearest, facts"), f"{row['parameters']:,}", *cells, weights])
+    made = f"`{found['command']}`, {found['hardware'].partition(' (')[0]}, {found['date'][:10]}"
+    return table(header, rows) + f"\n{made}: [method-comparison.json](research/results/method-comparison.json).\n"
+
+
 def training_step() -> str:
     found = result("training-step-internvl3-1b-4-images-cpu-float32")
     times = {way: found["speed_up"][way]["median"] for way in ("prefixes cached", "nothing cached")}
@@ -87,4 +102,9 @@ def _rounded(number: float) -> int:
     return round(float(f"{number:.1e}"))
 
 
-TABLES: dict[str, Callable[[], str]] = {"miniature": miniature, "methods": methods, "training step": training_step}
+TABLES: dict[str, Callable[[], str]] = {
+    "miniature": miniature,
+    "methods": methods,
+    "comparison": comparison,
+    "training step": training_step,
+}

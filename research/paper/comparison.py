@@ -46,11 +46,10 @@ NEAREST: Mapping[str, Any] = {"batch_sampler": "nearest"}
 
 @dataclass(frozen=True)
 class Method:
-    """A way of adapting, the rates that are tried for it, and whether it learns the model's own facts beside the pairs."""
+    """A way of adapting, on nearest-neighbour batches and the model's own facts, and the rates that are tried for it."""
 
     options: Mapping[str, Any]
     tries: tuple[Mapping[str, float], ...]
-    with_facts: bool = True
 
 
 def latent_lora(rank: int) -> Method:
@@ -66,7 +65,6 @@ def tuned(options: Mapping[str, Any], rates: Sequence[float]) -> Method:
 
 
 METHODS = {
-    "5 latents": Method({}, tuple({"learning_rate": rate} for rate in (0.04, 0.08, 0.16)), with_facts=False),
     "latent LoRA, rank 8": latent_lora(8),
     "latent LoRA, rank 2": latent_lora(2),
     "LoRA, rank 8, nearest, facts": tuned({"method": "lora"}, (1e-3, 3e-3, 1e-2)),
@@ -153,7 +151,7 @@ def _trained(study: Study, name: str, method: Method, rates: Mapping[str, float]
     options = study.options(
         **method.options, **rates, seed=seed, cache_dir=study.out / "prefixes"
     )  # the same ones for all that can use them
-    return study.trained(f"{name}-{rate}-seed{seed}", options, method.with_facts)
+    return study.trained(f"{name}-{rate}-seed{seed}", options, with_facts=True)
 
 
 def _right(study: Study, trained: Trained | None, tasks: Sequence[RetentionTask]) -> float:

@@ -204,7 +204,7 @@ class Study:
             "base_model": self.model.identity.to_dict(),
             "size": asdict(self.size),
             "data": {name: str(path) for name, path in self._data.items()} or "the miniature's world",
-            "command": f"python -m research.paper {experiment}",
+            "command": f"python -m research.paper {experiment} --seeds {len(self.size.seeds)} -o STUDY",
             **provenance(),
         }
         path = self.out / f"{experiment}.json"
