@@ -37,7 +37,8 @@ def batch() -> LossBatch:
 
 def test_every_variant_is_an_option(plugins):
     for changes in VARIANTS.values():
-        TrainConfig(**changes)
+        config = TrainConfig(**changes)
+        assert {name: getattr(config, name) for name in changes} == dict(changes)
 
 
 @pytest.mark.parametrize("loss", [Distilled, FixedTemperature, HardNegatives, SameModality], ids=lambda kind: kind.__name__)
