@@ -51,3 +51,18 @@ def test_what_a_processor_refuses_is_the_fault_of_its_item(model, monkeypatch):
     kept, skipped = screen_pairs(pairs, model)
     assert [pair.query.image.width for pair in kept] == [12, 12, 14, 14], "training leaves out the same, and does not stop half-way"
     assert [each.id for each in skipped] == ["pair 2, query", "pair 3, query"] and "refuses an image" in skipped[0].reason
+
+
+@pytest.mark.parametrize("folder", ["llava_next"], indirect=True)
+def test_a_text_that_a_processor_refuses_costs_no_other_image(model, monkeypatch):
+    own = model.processor.apply_chat_template
+
+    def refuses(conversations, **options):
+        if any("odd" in part.get("text", "") for [turn] in conversations for part in turn["content"]):
+            raise ValueError("an odd text")
+        return own(conversations, **options)
+
+    monkeypatch.setattr(model.processor, "apply_chat_template", refuses)
+    image = Image.new("RGB", (12, 9))
+    kept, skipped = screen_pairs([Pair(Item("an odd text", image), (Item("x"),)), Pair(Item(image=image), (Item("y"),))], model)
+    assert len(kept) == 2 and not skipped

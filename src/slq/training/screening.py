@@ -83,7 +83,8 @@ def _key(item: Item) -> str:
 def _fault(item: Item, model: FrozenModel, of_shape: dict[Shape, str]) -> str:
     """Why an item cannot be encoded; empty if it can.
 
-    What a processor refuses of an image goes by its shape: it is asked once for each, and its answer noted in `of_shape`.
+    What a processor refuses of an image goes by its shape: it is asked once for each, and its answer noted in `of_shape`. It is asked
+    about the image alone, so that no other image is left out for a text.
     """
     try:
         message = model.message(item)
@@ -94,7 +95,7 @@ def _fault(item: Item, model: FrozenModel, of_shape: dict[Shape, str]) -> str:
         if shape not in of_shape:
             of_shape[shape] = ""
             try:
-                model.prepare_messages([[message]])
+                model.prepare([replace(item, text=None)])
             except InputError as error:
                 of_shape[shape] = str(error)
     return next(filter(None, map(of_shape.__getitem__, shapes)), "")
