@@ -24,7 +24,7 @@ from slq.models import PreparedBatch
 from slq.registry import LOAD_PLUGINS
 from slq.types import Embeddings
 
-VALIDATION_IMAGES = 1000
+VALIDATION_IMAGES, TEST_IMAGES = 1000, 24  # nothing is chosen or told by test images
 WAYS = ("text to image", "image to text")
 ONE = "rank 1"
 BASE: Mapping[str, Any] = {
@@ -61,7 +61,8 @@ def run(study: Study) -> dict[str, Any]:
     """Validation scores of each variant, mean and spread over seeds; written after each."""
     variants.add_to_path()
     os.environ[LOAD_PLUGINS] = ",".join(filter(None, [os.environ.get(LOAD_PLUGINS), "slq-research"]))
-    further = study.with_size("further", validation=min(VALIDATION_IMAGES, 4 * study.size.validation))
+    validation = min(VALIDATION_IMAGES, 4 * study.size.validation)
+    further = study.with_size("further", validation=validation, test=TEST_IMAGES)
     found: dict[str, Any] = {}
     for name, changes in VARIANTS.items():
         say(name)
