@@ -47,7 +47,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "hard negatives weigh more": _loss("hard_negatives"),
     "negatives of the same kind": _loss("info_nce", "same_modality"),
     "temperature 0.03": _loss("fixed_temperature:temperature=0.03"),
-    "batches of 512": {"batch_size": 512, "epochs": 16},
+    "batches of 512": {"batch_size": 512, "epochs": 8},
     "15 neighbours": {"neighbors": 15},
     "both captions in a step": {"positives_per_query": 2},
     "twice the epochs": {"epochs": 8},

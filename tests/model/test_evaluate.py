@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from slq.encoders.base import Encoder
 from slq.evaluation import Evaluation, evaluate, first_positions, to_dict
 from slq.models import FrozenModel, PreparedBatch
 from slq.pooling import MeanPooling
-from slq.types import Item
+from slq.training.mining import mine
+from slq.types import Item, Pair
 
 CORPUS = tuple(str(degrees) for degrees in range(0, 120, 10))
 QUERY = "-1"  # ranks the corpus in its order: "0" first, "110" last
@@ -222,6 +224,22 @@ def test_queries_of_one_cluster_are_resampled_together(compass):
 def test_sets_without_judgements_are_ranked(compass):
     one = replace(asked({"saw": "10", "cat": "0"}, excluded={"cat": ["0"]}), qrels={"saw": {}, "cat": {}})
     assert first_positions(compass, [one], top_k=2) == {"degrees": {"saw": ["0", "10"], "cat": ["10", "20"]}}
+
+
+def test_images_are_prepared_by_as_many_processes_as_asked(model):
+    class Counting(Compass):
+        asked: ClassVar[list[int | None]] = []
+
+        def encode(self, *given, workers=None, **more):
+            self.asked.append(workers)
+            return super().encode(*given, workers=0, **more)
+
+    one, counting = asked({"saw": "10"}), Counting(model)
+    evaluate(counting, [one], workers=3)
+    first_positions(counting, [one], top_k=2, workers=2)
+    pairs = [Pair(Item(QUERY), (Item("10"),)), Pair(Item("90"), (Item("80"),))]
+    mine(counting, pairs, absolute_margin=-2, workers=1)
+    assert counting.asked == [3, 2, 1]
 
 
 def test_results_files_hold_ranks_where_asked(compass):

@@ -66,7 +66,8 @@ def app(config: EvalConfig, model: ModelConfig, preprocessing: PreprocessingConf
         return _submit(config, scored, encoder)
     sets = [*scored.sets, *mixed_sets(scored.sets)]
     with console.progress_bar("encoding", sum(len(one.queries) + len(one.corpus) for one in sets)) as advance:
-        evaluations = evaluate(encoder, sets, config.batch_size, advance, config.cache_dir, config.truncate_dim)
+        options = (config.batch_size, advance, config.cache_dir, config.truncate_dim)
+        evaluations = evaluate(encoder, sets, *options, workers=config.num_workers)
     skipped = tuple(dict.fromkeys(failure for one in evaluations for failure in one.failures))  # a pair's stand in both directions
     console.list_failures(skipped)
     for one, scored_set in zip(evaluations, scored.sets, strict=False):
@@ -150,7 +151,8 @@ def _submit(config: EvalConfig, scored: _Scored, encoder: Encoder) -> None:
     assert config.submission and scored.submit
     total = sum(len(one.queries) + len(one.corpus) for one in scored.sets)
     with console.progress_bar("encoding", total) as advance:
-        ranked = first_positions(encoder, scored.sets, scored.submission_depth, config.batch_size, advance, config.cache_dir)
+        options = (scored.submission_depth, config.batch_size, advance, config.cache_dir, config.num_workers)
+        ranked = first_positions(encoder, scored.sets, *options)
     for one in scored.sets:
         console.list_failures(one.failures)
     files = scored.submit(config.submission, ranked)

@@ -40,7 +40,7 @@ def app(config: MiningConfig, model: ModelConfig) -> None:
     tell_of_miniature(encoder.model)
     with console.progress_bar("encoding", items_of(read.pairs)) as advance:
         options = (config.num_negatives, config.range_min, config.absolute_margin, config.batch_size)
-        mined = mine(encoder, read.pairs, *options, advance, direction=config.direction)
+        mined = mine(encoder, read.pairs, *options, advance, direction=config.direction, workers=config.num_workers)
     console.list_failures(mined.failures)
     console.check_skipped(mined.failures, items_of(read.pairs), config.max_skipped)
     skipped = len(read.failures) + len(mined.failures)

@@ -26,6 +26,22 @@ def batch_size(default: int, what: str = "Items encoded at once") -> Any:
     return option(default, help=f"{what}; lower it if memory is short.", minimum=1, panel=RUN, affects_result=False)
 
 
+def num_workers(panel: str = RUN) -> Any:
+    """The option of processes that prepare images.
+
+    Args:
+        panel: of `--help`.
+    """
+    return option(
+        None,
+        help="Processes that open and resize images while the model runs.",
+        default_text="0 on the CPU, else up to 4",
+        minimum=0,
+        panel=panel,
+        affects_result=False,
+    )
+
+
 def result_file(what: str) -> Any:
     """The option of a file that also receives the result.
 
@@ -113,6 +129,7 @@ class EvalConfig(ReadingConfig):
         affects_result=False,
     )
     batch_size: int = batch_size(32)
+    num_workers: int | None = num_workers()
     output: Path | None = result_file("the scores, with all that they depend on,")
     overwrite: bool = overwrite()
 
@@ -244,6 +261,7 @@ class MiningConfig(ReadingConfig):
         0.05, help="Skip candidates less than this below the weakest positive: they may well be matches.", panel=SCORING
     )
     batch_size: int = batch_size(32)
+    num_workers: int | None = num_workers()
     overwrite: bool = overwrite()
 
     def __post_init__(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slq.config.evaluate import batch_size
+from slq.config.evaluate import batch_size, num_workers
 from slq.config.fields import option, validate
 from slq.config.model import MODEL, ModelConfig
 from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
 SEARCH_OUTPUTS = (".jsonl", ".png", ".jpg", ".jpeg")
-INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
+INPUT, OUTPUT = "Input", "Output"  # panels of --help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,7 @@ class EmbedConfig(ReadingConfig):
         panel=OUTPUT,
     )
     batch_size: int = batch_size(32)
-    num_workers: int | None = option(
-        None,
-        help="Processes that open and resize images while the model runs.",
-        default_text="0 on the CPU, else up to 4",
-        minimum=0,
-        panel=RUN,
-        affects_result=False,
-    )
+    num_workers: int | None = num_workers()
     overwrite: bool = option(
         False,
         help="Replace what an earlier run wrote there, and encode everything again.",

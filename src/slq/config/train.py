@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from slq.config.evaluate import num_workers
 from slq.config.fields import NamedOptions, option, options_of, validate
 from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
@@ -241,14 +242,7 @@ class CacheConfig:
     cache_disk_gb: float | None = option(
         None, help="The most that --cache-dir may hold.", default_text="what the disk holds", minimum=0, panel=MEMORY, affects_result=False
     )
-    num_workers: int | None = option(
-        None,
-        help="Processes that open and resize images while the model runs.",
-        default_text="0 on the CPU, else up to 4",
-        minimum=0,
-        panel=MEMORY,
-        affects_result=False,
-    )
+    num_workers: int | None = num_workers(MEMORY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,7 @@ def evaluate(
     cache_dir: Path | None = None,
     truncate_dim: int | None = None,
     top_k: int = 10,
+    workers: int | None = None,
 ) -> list[Evaluation]:
     """Score retrieval sets one after the other; equal items are embedded once.
 
@@ -139,6 +140,7 @@ def evaluate(
         cache_dir: folder in which embeddings are cached: a run that was stopped, or one over more sets, embeds only what is missing.
         truncate_dim: score by so many leading dimensions of each vector, at length 1 again (Matryoshka).
         top_k: how many first positions of each query are noted.
+        workers: see `Encoder.encode`.
 
     Returns:
         One Evaluation a set. Items that cannot be used are listed in `failures` and stay in: as candidates they are never found, as queries
@@ -147,7 +149,7 @@ def evaluate(
     Raises:
         InputError: if a set has no query with a relevant candidate, or truncate_dim does not fit.
     """
-    vectors = encode_once(encoder, sets, batch_size, progress, cache_dir)
+    vectors = encode_once(encoder, sets, batch_size, progress, cache_dir, workers)
     return [_evaluation(one, vectors, truncate_dim, top_k) for one in sets]
 
 
@@ -158,6 +160,7 @@ def first_positions(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda count: None,
     cache_dir: Path | None = None,
+    workers: int | None = None,
 ) -> dict[str, dict[str, list[str]]]:
     """Rank sets whose judgements are hidden, such as the test split of CIRR.
 
@@ -168,11 +171,12 @@ def first_positions(
         batch_size: images embedded at once.
         progress: called with the number of items just done, of all that the sets hold.
         cache_dir: folder in which embeddings are cached.
+        workers: see `Encoder.encode`.
 
     Returns:
         Set -> query id -> corpus ids, best first.
     """
-    vectors = encode_once(encoder, sets, batch_size, progress, cache_dir)
+    vectors = encode_once(encoder, sets, batch_size, progress, cache_dir, workers)
     found = {}
     for one in sets:
         corpus_ids = tuple(one.corpus)

@@ -95,7 +95,12 @@ def is_readable(content: str) -> bool:
 
 
 def encode_once(
-    encoder: Encoder, sets: Sequence[RetrievalSet], batch_size: int, progress: Callable[[int], None], cache_dir: Path | None = None
+    encoder: Encoder,
+    sets: Sequence[RetrievalSet],
+    batch_size: int,
+    progress: Callable[[int], None],
+    cache_dir: Path | None = None,
+    workers: int | None = None,
 ) -> Vectors:
     """Embed all items of the sets, equal ones once.
 
@@ -105,6 +110,7 @@ def encode_once(
         batch_size: images embedded at once.
         progress: called with the number of items just done, of all that the sets hold.
         cache_dir: folder for vectors; those that it lacks are embedded and written as they are made.
+        workers: see `Encoder.encode`.
 
     Returns:
         The vectors, and reasons of failure.
@@ -130,7 +136,7 @@ def encode_once(
         part = [content for content in listed_once[begin : begin + step] if content not in cached]
         if not part:
             continue
-        embedded = _encode(encoder, {content: items[content] for content in part}, batch_size, progress)
+        embedded = _encode(encoder, {content: items[content] for content in part}, batch_size, progress, workers)
         vectors_ND[[row_of[content] for content in embedded.ids]] = embedded.vectors
         failures |= {failure.item: failure.reason for failure in embedded.failures}
         if store is not None:
@@ -161,11 +167,13 @@ def _read_alike(encoder: Encoder, items: Mapping[str, Encoded], truncated: froze
     return first_of
 
 
-def _encode(encoder: Encoder, items: Mapping[str, Encoded], batch_size: int, progress: Callable[[int], None]) -> Embeddings:
+def _encode(
+    encoder: Encoder, items: Mapping[str, Encoded], batch_size: int, progress: Callable[[int], None], workers: int | None
+) -> Embeddings:
     """Embed items by content, first those that stand alone."""
     alone = {content: item for content, item in items.items() if isinstance(item, Item)}
     added = {content: item for content, item in items.items() if isinstance(item, tuple)}
-    embedded = encoder.encode(list(alone.values()), list(alone), batch_size, on_error="skip", progress=progress)
+    embedded = encoder.encode(list(alone.values()), list(alone), batch_size, on_error="skip", progress=progress, workers=workers)
     if not added:
         return embedded
     sums = encoder.encode_added(list(added.values()), list(added), max(1, batch_size // 2), progress)

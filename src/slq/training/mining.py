@@ -59,6 +59,7 @@ def mine(
     progress: Callable[[int], None] = lambda count: None,
     cells: int = CELLS,
     direction: str = "query_to_positive",
+    workers: int | None = None,
 ) -> Mined:
     """Add hard negatives: the highest-ranked positives and negatives of all pairs that are not a query's own.
 
@@ -75,6 +76,7 @@ def mine(
         progress: called with the number of items just encoded; `items_of` says how many there are.
         cells: scores held at once.
         direction: one of `DIRECTIONS`: negatives for the queries, for the positives, or for both, as pairs of their own.
+        workers: see `Encoder.encode`.
 
     Raises:
         InputError: for options that cannot work.
@@ -85,7 +87,7 @@ def mine(
         given = f"{num_negatives}, {range_min} and {absolute_margin}"
         raise InputError(f"Mining needs num_negatives >= 1, range_min >= 0 and an absolute_margin between -2 and 2, not {given}.")
     items, failures = _by_content(pairs)
-    embedded = encoder.encode(list(items.values()), list(items), batch_size, on_error="skip", progress=progress)
+    embedded = encoder.encode(list(items.values()), list(items), batch_size, on_error="skip", progress=progress, workers=workers)
     found = _Vectors({key: i for i, key in enumerate(embedded.ids)}, [items[key] for key in embedded.ids], embedded.vectors)
     reasons = {failure.item: failure.reason for failure in embedded.failures}
     usable = []
