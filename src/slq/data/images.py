@@ -237,4 +237,5 @@ def _grey_of_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _damaged(place: str, error: Exception) -> ImageError:
-    return ImageError(f"the image {place} is truncated or damaged ({shorten(error) or type(error).__name__}); replace or remove it")
+    reason = shorten(" ".join(str(error).split())) or type(error).__name__  # on one line, whatever the decoder wrote
+    return ImageError(f"the image {place} is truncated or damaged ({reason}); replace or remove it")

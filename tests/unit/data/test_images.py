@@ -306,6 +306,22 @@ def test_what_phones_and_editors_write_opens(tmp_path):
         assert near(open_image(save(tmp_path / name, frames[0], **options)).getpixel((3, 2)), RED, 8), name
 
 
+@pytest.mark.parametrize("suffix", sorted(HEIF))
+def test_a_photograph_of_an_iphone_opens_the_right_way_up(tmp_path, suffix):
+    pytest.importorskip("pillow_heif", reason="HEIC is read by an extra: pip install 'slq[heif]'").register_heif_opener()
+    image = Image.new("RGB", (64, 32), RED)
+    image.paste(BLUE, (0, 0, 32, 16))  # top left
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # held upright: a quarter turn to the right
+    turned = open_image(save(tmp_path / f"a{suffix}", image, exif=exif.tobytes()))
+    assert (turned.mode, turned.size) == ("RGB", (32, 64))
+    assert near(turned.getpixel((29, 2)), BLUE) and near(turned.getpixel((2, 2)), RED) and near(turned.getpixel((29, 61)), RED)
+    cut = tmp_path / "cut.heic"
+    cut.write_bytes(save(tmp_path / f"noise{suffix}", noise()).read_bytes()[:-1000])
+    with pytest.raises(ImageError, match=r"^the image .*cut\.heic is truncated or damaged \([^\n]+\); replace or remove it$"):
+        open_image(cut)
+
+
 @pytest.mark.parametrize("brand", [b"heic", b"mif1", b"hevc"])
 def test_a_photograph_of_an_iphone_names_the_extra_that_reads_it(tmp_path, brand, monkeypatch):
     monkeypatch.setattr("slq.data.images._reads_heif", lambda: False)
