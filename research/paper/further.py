@@ -27,6 +27,7 @@ from slq.types import Embeddings
 VALIDATION_IMAGES, TEST_IMAGES = 1000, 24  # nothing is chosen or told by test images
 WAYS = ("text to image", "image to text")
 ONE = "rank 1"
+HARD = "info_nce:hardness=0.5"
 BASE: Mapping[str, Any] = {
     "batch_sampler": "nearest",
     "latent_lora_rank": 2,
@@ -44,8 +45,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "vectors one after the other": {"pooling": "concatenated"},
     "also late interaction": {"multi_vector_sizes": (5,)},
     "distilled from late interaction": {"multi_vector_sizes": (5,), **_loss("info_nce", "distilled")},
-    "hard negatives weigh more": _loss("hard_negatives"),
+    "hard negatives weigh more": _loss(HARD),
     "negatives of the same kind": _loss("info_nce", "same_modality"),
+    "hard negatives, and of the same kind": _loss(HARD, "same_modality"),
+    "hard negatives, one after the other": {"pooling": "concatenated", **_loss(HARD)},
+    "hard negatives, facts at 0.4": {"facts_weight": 0.4, **_loss(HARD)},
+    "hard negatives at 1": _loss("info_nce:hardness=1.0"),
     "temperature 0.03": _loss("fixed_temperature:temperature=0.03"),
     "batches of 512": {"batch_size": 512, "epochs": 8},
     "15 neighbours": {"neighbors": 15},

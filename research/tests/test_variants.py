@@ -11,7 +11,7 @@ from tolerance import FORWARD, assert_close
 
 from research import variants
 from research.paper.further import VARIANTS, Ensemble
-from research.variants.losses import Distilled, FixedTemperature, HardNegatives, SameModality
+from research.variants.losses import Distilled, FixedTemperature, SameModality
 from research.variants.poolings import Concatenated
 from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
@@ -41,7 +41,7 @@ def test_every_variant_is_an_option(plugins):
         assert {name: getattr(config, name) for name in changes} == dict(changes)
 
 
-@pytest.mark.parametrize("loss", [Distilled, FixedTemperature, HardNegatives, SameModality], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("loss", [Distilled, FixedTemperature, SameModality], ids=lambda kind: kind.__name__)
 def test_losses_keep_the_contract(loss):
     check_loss(loss)
 
@@ -56,8 +56,6 @@ def test_the_pooling_keeps_the_contract():
 
 def test_losses_by_hand():
     one = batch()
-    assert_close(HardNegatives(beta=0.0)(one), InfoNCE()(one), steps=FORWARD)
-    assert HardNegatives(beta=1.0)(one) > InfoNCE()(one), "near negatives weigh more, and they are what the loss is made of"
     assert_close(FixedTemperature(0.07)(one), InfoNCE()(one), steps=FORWARD)
     alike = replace(one, queries_BND=one.queries_BND[:, :1], candidates_CND=one.candidates_CND[:, :1])
     pooled = [MeanPooling()(each) for each in (alike.queries_BND, alike.candidates_CND)]

@@ -27,25 +27,6 @@ class FixedTemperature:
 
 
 @dataclass(frozen=True)
-class HardNegatives:
-    """InfoNCE in which a negative weighs the more the nearer it is (Robinson et al. 2021)."""
-
-    beta: float = 0.5
-
-    def __call__(self, batch: LossBatch) -> Tensor:
-        logits_BC = batch.queries_BD @ batch.candidates_CD.T / batch.temperature
-        matched_C = batch.positives_BC.any(dim=0)
-        return (self._one_way(logits_BC, batch.positives_BC) + self._one_way(logits_BC.T[matched_C], batch.positives_BC.T[matched_C])) / 2
-
-    def _one_way(self, logits_BC: Tensor, positives_BC: Tensor) -> Tensor:
-        nearness_BC = (self.beta * logits_BC.detach()).masked_fill(positives_BC, -torch.inf)
-        weights_BC = nearness_BC.log_softmax(dim=1) + (~positives_BC).sum(dim=1, keepdim=True).log()  # 1 on average
-        against_B1 = (logits_BC + weights_BC).logsumexp(dim=1, keepdim=True)
-        losses_BC = -functional.logsigmoid(logits_BC - against_B1)
-        return (losses_BC.masked_fill(~positives_BC, 0.0).sum(dim=1) / positives_BC.sum(dim=1)).mean()
-
-
-@dataclass(frozen=True)
 class SameModality:
     """Other queries as negatives of a query, and other candidates of a candidate, so that kinds are not told apart by where they lie."""
 

@@ -10,7 +10,8 @@ from tolerance import FORWARD, assert_close
 from torch import Tensor
 from torch.nn import functional
 
-from slq.losses.info_nce import info_nce
+from slq.errors import InputError
+from slq.losses.info_nce import InfoNCE, info_nce
 from slq.losses.orthogonality import orthogonality_penalty
 
 MARGIN = 0.1
@@ -21,7 +22,7 @@ def unit(rows: int, width: int, seed: int, dtype: torch.dtype = torch.float32) -
     return functional.normalize(torch.randn(rows, width, generator=generator, dtype=torch.float64), dim=-1).to(dtype)
 
 
-def twin_direction(cosines: Tensor, positives: Tensor, temperature: float | Tensor, margin: float | None) -> Tensor:
+def twin_direction(cosines: Tensor, positives: Tensor, temperature: float | Tensor, margin: float | None, hardness: float = 0.0) -> Tensor:
     """One direction of InfoNCE as its definition says it, one exponential at a time."""
     losses = []
     for row in range(cosines.shape[0]):
@@ -34,20 +35,28 @@ def twin_direction(cosines: Tensor, positives: Tensor, temperature: float | Tens
         if margin is not None:
             negatives = [column for column in negatives if cosines[row, column].item() <= lowest + margin]
         terms = []
+        hard = {other: math.exp(hardness * cosines[row, other].item() / torch.as_tensor(temperature).item()) for other in negatives}
+        weights = {other: each * len(hard) / sum(hard.values()) for other, each in hard.items()}
         for column in mine:
             top = torch.exp(cosines[row, column] / temperature)
-            bottom = top + sum(torch.exp(cosines[row, other] / temperature) for other in negatives)
+            bottom = top + sum(weights[other] * torch.exp(cosines[row, other] / temperature) for other in negatives)
             terms.append(-torch.log(top / bottom))
         losses.append(sum(terms) / len(terms))
     return sum(losses) / len(losses)  # type: ignore[return-value]
 
 
 def twin(
-    queries: Tensor, candidates: Tensor, positives: Tensor, temperature: float | Tensor, symmetric: bool, margin: float | None
+    queries: Tensor,
+    candidates: Tensor,
+    positives: Tensor,
+    temperature: float | Tensor,
+    symmetric: bool,
+    margin: float | None,
+    hardness: float = 0.0,
 ) -> Tensor:
     cosines = queries @ candidates.T
-    loss = twin_direction(cosines, positives, temperature, margin)
-    return (loss + twin_direction(cosines.T, positives.T, temperature, margin)) / 2 if symmetric else loss
+    loss = twin_direction(cosines, positives, temperature, margin, hardness)
+    return (loss + twin_direction(cosines.T, positives.T, temperature, margin, hardness)) / 2 if symmetric else loss
 
 
 def several_positives() -> Tensor:
@@ -110,23 +119,34 @@ def test_one_positive_each_equals_cross_entropy(symmetric: bool, hard_negatives:
 @pytest.mark.numeric
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("margin", [None, MARGIN])
-def test_equals_the_slow_twin(symmetric: bool, margin: float | None) -> None:
+@pytest.mark.parametrize("hardness", [0.0, 0.5])
+def test_equals_the_slow_twin(symmetric: bool, margin: float | None, hardness: float) -> None:
     results = []
     for ours in (True, False):
         queries = unit(4, 5, 3, torch.float64).requires_grad_()
         candidates = unit(7, 5, 4, torch.float64).requires_grad_()
         temperature = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
         if ours:
-            loss = info_nce(queries, candidates, several_positives(), temperature, symmetric=symmetric, false_negative_margin=margin)
+            options = {"symmetric": symmetric, "false_negative_margin": margin, "hardness": hardness}
+            loss = info_nce(queries, candidates, several_positives(), temperature, **options)
         else:
-            loss = twin(queries, candidates, several_positives(), temperature, symmetric, margin)
+            loss = twin(queries, candidates, several_positives(), temperature, symmetric, margin, hardness)
         loss.backward()
         results.append((loss.detach(), queries.grad, candidates.grad, temperature.grad))
     for found, wanted in zip(*results, strict=True):
         assert_close(found, wanted, steps=FORWARD)
     if margin is not None:
-        unmasked = twin(unit(4, 5, 3, torch.float64), unit(7, 5, 4, torch.float64), several_positives(), 0.2, symmetric, None)
+        unmasked = twin(unit(4, 5, 3, torch.float64), unit(7, 5, 4, torch.float64), several_positives(), 0.2, symmetric, None, hardness)
         assert unmasked > results[0][0] + 1e-3, "the margin must matter on this data"
+
+
+def test_a_query_without_negatives_learns_nothing_however_hard_they_weigh() -> None:
+    queries, candidates = unit(1, 4, 7).requires_grad_(), unit(2, 4, 8)
+    loss = info_nce(queries, candidates, torch.ones(1, 2, dtype=torch.bool), 0.1, symmetric=False, hardness=0.5)
+    loss.backward()
+    assert loss.item() == 0 and queries.grad is not None and not queries.grad.any()
+    with pytest.raises(InputError, match="at least 0"):
+        InfoNCE(hardness=-1)
 
 
 @pytest.mark.parametrize("margin", [None, MARGIN])

@@ -137,7 +137,8 @@ class LossConfig:
 
     loss: tuple[NamedOptions, ...] = option(
         (NamedOptions("info_nce"),),
-        help="Loss as NAME or NAME:key=value,... (repeat it to add several): `info_nce`, or beside it `orthogonality:weight=0.01`.",
+        help="Loss as NAME or NAME:key=value,... (repeat it to add several): `info_nce`, in which near negatives weigh more by "
+        "`info_nce:hardness=0.5`; or beside it `orthogonality:weight=0.01`.",
         choices=("info_nce", "orthogonality"),
         plugin_group="slq.losses",
         panel=LOSS,

@@ -23,10 +23,16 @@ class InfoNCE:
     Args:
         symmetric: whether candidates are matched against queries too.
         false_negative_margin: leaves out negatives more similar than the lowest positive by this margin; None for all negatives.
+        hardness: how much more a negative weighs the more similar it is; 0 for all alike.
     """
 
     symmetric: bool = True
     false_negative_margin: float | None = None
+    hardness: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hardness < float("inf"):
+            raise InputError(f"The hardness of info_nce must be at least 0, not {self.hardness}.")
 
     def __call__(self, batch: LossBatch) -> Tensor:
         """The loss of a batch; see `Loss`."""
@@ -37,6 +43,7 @@ class InfoNCE:
             batch.temperature,
             symmetric=self.symmetric,
             false_negative_margin=self.false_negative_margin,
+            hardness=self.hardness,
         )
 
 
@@ -48,6 +55,7 @@ def info_nce(
     *,
     symmetric: bool = True,
     false_negative_margin: float | None = None,
+    hardness: float = 0.0,
 ) -> Tensor:
     """InfoNCE: each positive against the negatives of its query, the query's other positives left out.
 
@@ -59,6 +67,8 @@ def info_nce(
         symmetric: whether to average with the other direction, in which each candidate that has a positive query is matched against all
             queries.
         false_negative_margin: leaves out negatives whose cosine exceeds that of the lowest positive by more than this.
+        hardness: a negative of cosine s weighs as exp(hardness * s / temperature), with a mean of 1 over those of its query; no gradient
+            goes through the weights. 0 for all alike.
 
     Returns:
         A scalar, float32 (float64 for float64 embeddings): the mean over queries of the mean over their positives.
@@ -66,22 +76,25 @@ def info_nce(
     Raises:
         InputError: if shapes or dtypes do not fit, the temperature is not above 0 or a query has no positive.
 
-    Source: van den Oord et al. 2018 (InfoNCE); Qwen3-VL-Embedding technical report (false negatives, margin 0.1).
+    Source: van den Oord et al. 2018 (InfoNCE); Qwen3-VL-Embedding technical report (false negatives, margin 0.1); Robinson et al. 2021
+    (hardness, there beta).
     """
     check_shapes(queries_BD, candidates_CD, positives_BC, temperature)
     # bfloat16 cosines divided by a small temperature would be off by whole units, also under autocast.
     dtype = torch.promote_types(torch.promote_types(queries_BD.dtype, candidates_CD.dtype), torch.float32)
     with torch.autocast(queries_BD.device.type, enabled=False):
         cosines_BC = queries_BD.to(dtype) @ candidates_CD.to(dtype).T
-        loss = one_direction(cosines_BC, positives_BC, temperature, false_negative_margin)
+        loss = one_direction(cosines_BC, positives_BC, temperature, false_negative_margin, hardness)
         if not symmetric:
             return loss
         matched_C = positives_BC.any(dim=0)
-        backward = one_direction(cosines_BC.T[matched_C], positives_BC.T[matched_C], temperature, false_negative_margin)
+        backward = one_direction(cosines_BC.T[matched_C], positives_BC.T[matched_C], temperature, false_negative_margin, hardness)
         return (loss + backward) / 2
 
 
-def one_direction(cosines_BC: Tensor, positives_BC: Tensor, temperature: float | Tensor, margin: float | None) -> Tensor:
+def one_direction(
+    cosines_BC: Tensor, positives_BC: Tensor, temperature: float | Tensor, margin: float | None, hardness: float = 0.0
+) -> Tensor:
     """InfoNCE of the rows over the columns; every row has a positive.
 
     Args:
@@ -89,6 +102,7 @@ def one_direction(cosines_BC: Tensor, positives_BC: Tensor, temperature: float |
         positives_BC: (B, C) bool.
         temperature: scalar, the divisor of cosines.
         margin: leave out negatives that are more similar than the positive by this much; None for all.
+        hardness: see `info_nce`.
 
     Returns:
         A scalar.
@@ -101,6 +115,9 @@ def one_direction(cosines_BC: Tensor, positives_BC: Tensor, temperature: float |
     # nothing is NaN, which masking hides in the result but not from torch's anomaly detection.
     alone_B1 = ~negatives_BC.any(dim=1, keepdim=True)
     kept_BC = logits_BC.masked_fill(~(negatives_BC | alone_B1), -torch.inf)
+    if hardness:
+        counts_B1 = negatives_BC.sum(dim=1, keepdim=True).clamp(min=1).to(kept_BC.dtype)
+        kept_BC = kept_BC + (hardness * kept_BC.detach()).log_softmax(dim=1) + counts_B1.log()
     against_B1 = kept_BC.logsumexp(dim=1, keepdim=True).masked_fill(alone_B1, -torch.inf)
     # -log(exp(l) / (exp(l) + exp(n))) = -logsigmoid(l - n), which cannot overflow.
     losses_BC = -functional.logsigmoid(logits_BC - against_B1)
