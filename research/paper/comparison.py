@@ -18,6 +18,7 @@ import numpy as np
 
 from research.paper.study import Study, Trained, once, quality, say, scores, spread
 from research.world_sets import MINIMAL_PAIRS, composed, minimal_pairs, unseen_style
+from slq.config.fields import NamedOptions
 from slq.data import RetrievalSet
 from slq.encoders import LastTokenEncoder
 from slq.encoders.base import Encoder
@@ -52,6 +53,11 @@ class Method:
     tries: tuple[Mapping[str, float], ...]
 
 
+def harder(method: Method, rates: Mapping[str, float]) -> Method:
+    """A method whose near negatives weigh more, at the rates that were chosen for it without that."""
+    return Method({**method.options, "loss": (NamedOptions.parse("info_nce:hardness=0.5"),)}, (rates,))
+
+
 def latent_lora(rank: int) -> Method:
     """Latent queries with matrices where they stand."""
     rates = ((0.08, 0.01), (0.02, 0.01), (0.08, 0.003))
@@ -71,6 +77,10 @@ METHODS = {
     "LoRA, rank 2, nearest, facts": tuned({"method": "lora", "lora_rank": 2, "lora_alpha": 4}, (1e-3, 3e-3, 1e-2)),
     "full, nearest, facts": tuned({"method": "full"}, (1e-4, 3e-4, 1e-3)),
 }
+METHODS["latent LoRA, rank 8, hard negatives"] = harder(
+    METHODS["latent LoRA, rank 8"], {"learning_rate": 0.08, "latent_lora_learning_rate": 0.01}
+)
+METHODS["LoRA, rank 8, nearest, facts, hard negatives"] = harder(METHODS[RIVAL], {"learning_rate": 0.01})
 
 
 def run(study: Study, names: Sequence[str]) -> dict[str, Any]:

@@ -50,14 +50,15 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "hard negatives, and of the same kind": _loss(HARD, "same_modality"),
     "hard negatives, one after the other": {"pooling": "concatenated", **_loss(HARD)},
     "hard negatives, facts at 0.4": {"facts_weight": 0.4, **_loss(HARD)},
-    "hard negatives at 1": _loss("info_nce:hardness=1.0"),
+    "hard negatives, rank 8": {"latent_lora_rank": 8, **_loss(HARD)},
     "temperature 0.03": _loss("fixed_temperature:temperature=0.03"),
     "batches of 512": {"batch_size": 512, "epochs": 8},
-    "15 neighbours": {"neighbors": 15},
     "both captions in a step": {"positives_per_query": 2},
-    "twice the epochs": {"epochs": 8},
+    "15 neighbours": {"neighbors": 15},
     "no matrices": {"latent_lora_rank": 0},
     "rank 8, 2 latents": {"latent_lora_rank": 8, "num_latents": 2},
+    "twice the epochs": {"epochs": 8},
+    "hard negatives at 1": _loss("info_nce:hardness=1.0"),
     ONE: {"latent_lora_rank": 1},
 }
 
