@@ -1,6 +1,7 @@
 """One change at a time to rank-2 latent LoRA with its own facts, scored on validation images alone: what else could help?
 
-Also two trainings of rank 1 over one prefix, as an ensemble whose vectors stand one after the other.
+Also what can be done with trained adapters: two of rank 1 over one prefix as an ensemble whose vectors stand one after the other, and
+vectors of images and texts moved to the same mean.
 """
 
 from __future__ import annotations
@@ -8,24 +9,20 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from torch import Tensor
 
 from research import variants
 from research.paper.study import Study, Trained, once, say, spread
+from research.variants.encoders import Centred, Ensemble
 from slq.config.fields import NamedOptions
 from slq.encoders.base import Encoder
 from slq.evaluation import evaluate, mixed_sets
-from slq.models import PreparedBatch
 from slq.registry import LOAD_PLUGINS
-from slq.types import Embeddings
 
 VALIDATION_IMAGES, TEST_IMAGES = 1000, 24  # nothing is chosen or told by test images
 WAYS = ("text to image", "image to text")
+CENTRED_BY = 400  # training pairs
 ONE = "rank 1"
 HARD = "info_nce:hardness=0.5"
 BASE: Mapping[str, Any] = {
@@ -74,6 +71,10 @@ def run(study: Study) -> dict[str, Any]:
         say(name)
         found[name] = spread([_scored(further, _trained(further, name, changes, seed)) for seed in study.size.seeds])
         study.write("further", {"variants": found})
+    for name in ("the base", "hard negatives weigh more"):
+        runs = [_trained(further, name, VARIANTS[name], seed) for seed in study.size.seeds]
+        found[f"{name}, centred by modality"] = spread([_centred(further, one) for one in runs])
+        study.write("further", {"variants": found})
     pairs = itertools.combinations(study.size.seeds, 2)
     ensembles = [
         _measured(further, Ensemble([further.load(_trained(further, ONE, VARIANTS[ONE], seed)) for seed in pair])) for pair in pairs
@@ -83,40 +84,6 @@ def run(study: Study) -> dict[str, Any]:
     return study.write("further", {"variants": found})
 
 
-class Ensemble(Encoder):
-    """Several adapters over one model, whose vectors stand one after the other: the mean of their cosines.
-
-    Only their own parts run twice: a prefix is the same for all of them.
-    """
-
-    def __init__(self, parts: Sequence[Encoder]):
-        self.parts, self.model, self.pooling = parts, parts[0].model, parts[0].pooling
-
-    @property
-    def vector_shape(self) -> tuple[int, ...]:
-        """Of one embedding."""
-        return (sum(part.vector_shape[0] for part in self.parts),)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all parts."""
-        return "-".join(part.fingerprint for part in self.parts)
-
-    def describe(self) -> dict[str, Any]:
-        """The parts, as results tell of them."""
-        return {"kind": "ensemble", "parts": [dict(part.describe()) for part in self.parts]}
-
-    def states_of(self, prepared: PreparedBatch) -> Tensor:
-        """Each part has states of its own, which are pooled apart."""
-        raise NotImplementedError("an ensemble is scored, not trained")
-
-    def encode(self, items: Sequence[Any], ids: Sequence[str] | None = None, *options: Any, **more: Any) -> Embeddings:
-        """The parts' vectors, one after the other, at length 1."""
-        found = [part.encode(items, ids, *options, **more) for part in self.parts]
-        joined = np.concatenate([each.vectors for each in found], axis=1) / len(found) ** 0.5
-        return replace(found[0], vectors=joined.astype(np.float32), fingerprint=self.fingerprint)
-
-
 def _trained(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> Trained:
     options = study.options(**{**BASE, **changes}, seed=seed, cache_dir=study.out / "prefixes")
     return study.trained(f"{name}-seed{seed}", options, with_facts=True)
@@ -124,6 +91,12 @@ def _trained(study: Study, name: str, changes: Mapping[str, Any], seed: int) -> 
 
 def _scored(study: Study, trained: Trained) -> dict[str, float]:
     return once(trained.folder / "further.json", lambda: _measured(study, study.load(trained)))
+
+
+def _centred(study: Study, trained: Trained) -> dict[str, float]:
+    """The figures of an adapter whose vectors are moved by the means of training items."""
+    items = [item for pair in study.pairs("train")[:CENTRED_BY] for item in (pair.query, pair.positives[0])]
+    return once(trained.folder / "further-centred.json", lambda: _measured(study, Centred(study.load(trained), items)))
 
 
 def _measured(study: Study, encoder: Encoder) -> dict[str, float]:

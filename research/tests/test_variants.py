@@ -10,7 +10,8 @@ import torch
 from tolerance import FORWARD, assert_close
 
 from research import variants
-from research.paper.further import VARIANTS, Ensemble
+from research.paper.further import VARIANTS
+from research.variants.encoders import Centred, Ensemble
 from research.variants.losses import Distilled, FixedTemperature, SameModality
 from research.variants.poolings import Concatenated
 from slq.adapters.latents import LatentQueries
@@ -72,3 +73,19 @@ def test_an_ensemble_averages_cosines(model, items):
     found, each = Ensemble(parts).encode(items).vectors, [part.encode(items).vectors for part in parts]
     assert found.shape == (len(items), 2 * model.dim)
     np.testing.assert_allclose(found @ found.T, np.mean([one @ one.T for one in each], axis=0), atol=1e-5)
+
+
+def test_centred_kinds_have_one_mean(model, items):
+    queries = LatentQueries.create(3, model.dim, generator=torch.Generator().manual_seed(0), generation_prompt=False)
+    plain = LatentEncoder(model, queries)
+    assert {item.image is None for item in items} == {True, False}
+    centred = Centred(plain, items)
+    found, before = centred.encode(items, [f"item {i}" for i in range(len(items))]), plain.encode(items)
+    assert centred.fingerprint != plain.fingerprint and found.ids[0] == "item 0"
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
+
+    def distance(vectors: np.ndarray) -> float:
+        kinds = np.array([item.image is not None for item in items])
+        return float(np.linalg.norm(vectors[kinds].mean(axis=0) - vectors[~kinds].mean(axis=0)))
+
+    assert distance(found.vectors) < distance(before.vectors) / 4
