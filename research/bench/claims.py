@@ -116,7 +116,7 @@ def comparison_elsewhere() -> str:
     return table(["method, hit@1", *names.values(), "modality gap"], rows) + f"\n{day(found)}\n"
 
 
-def comparison_against() -> str:
+def comparison_against(key: str = "against") -> str:
     """Differences to LoRA with the same batches and facts, with their intervals."""
     found = result("method-comparison")
     names = {
@@ -127,6 +127,8 @@ def comparison_against() -> str:
         "composed_hit5": "composed",
         "unseen_t2i_hit1": "unseen style, text to image",
         "unseen_i2t_hit1": "unseen style, image to text",
+        "mixed_t2i_hit1": "mixed gallery, text to image",
+        "mixed_i2t_hit1": "mixed gallery, image to text",
     }
 
     def cell(told: Mapping[str, Any]) -> str:
@@ -134,8 +136,13 @@ def comparison_against() -> str:
         text = f"{told['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
         return f"**{text}**" if low > 0 or high < 0 else text
 
-    rows = [[name, *[cell(told[figure]) for figure in names]] for name, told in found["against"].items()]
+    rows = [[name, *[cell(told[figure]) for figure in names]] for name, told in found[key].items()]
     return table(["points more than LoRA", *names.values()], rows) + f"\n{day(found)}\n"
+
+
+def comparison_against_harder() -> str:
+    """The same where near negatives weigh more, for LoRA too."""
+    return comparison_against("against_harder")
 
 
 def comparison_rates() -> str:

@@ -117,8 +117,8 @@ def _flags_class(called: str, function: Callable[..., int | None], configs: Mapp
 def _preset(config: type) -> list[Option]:
     presets = getattr(config, "presets", {})
     help = (
-        "A set of options to start from: `latent-lora` finds most (matrices where the latent queries stand, and batches of near pairs), "
-        "`latent-lora-small` nearly as much with a quarter of the parameters, `paper` is the SLQ paper's."
+        "A set of options to start from: `latent-lora` finds most (matrices where the latent queries stand; batches of near pairs, the "
+        "nearest of which weigh most), `latent-lora-small` nearly as much with a quarter of the parameters, `paper` is the SLQ paper's."
     )
     return [Option(help, choices=tuple(presets), panel="Adapter", name="preset", type=str, default="default")] if presets else []
 

@@ -16,10 +16,11 @@ from slq.errors import ConfigError
 DATA, ADAPTER, LOSS, METHOD, OPTIMISATION, MEMORY, RUN = "Data", "Adapter", "Loss", "Method", "Optimisation", "Memory", "Run"
 
 DEFAULT_SPLIT = 0.05
+NEAR_PAIRS: Mapping[str, Any] = {"batch_sampler": "nearest", "loss": (NamedOptions("info_nce", {"hardness": 0.5}),)}  # told apart first
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "latent-lora": {"latent_lora_rank": 8, "batch_sampler": "nearest"},
-    "latent-lora-small": {"latent_lora_rank": 2, "batch_sampler": "nearest"},
+    "latent-lora": {"latent_lora_rank": 8, **NEAR_PAIRS},
+    "latent-lora-small": {"latent_lora_rank": 2, **NEAR_PAIRS},
     "paper": {"num_latents": 20, "init": "normal", "add_generation_prompt": True},  # the latent queries of the SLQ paper and its code
 }
 
