@@ -20,18 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from slq.errors import Failure, OutputError, StoreCorruptError, StoreError, StoreLockedError
+from slq.errors import Failure, OutputError, StoreCorruptError, StoreError
 from slq.index.filters import Filter, check_filter, matches
+from slq.index.lock import take_lock
 from slq.index.logfile import checksum, checksum_of, from_line, to_line, write_at
-from slq.index.scoring import candidates, score_again
+from slq.index.scoring import search_rows
 from slq.index.store import FORMAT, Hit, Row, StoreMetadata, check_queries, check_rows
 from slq.io.disk import sync
 from slq.io.files import crash_point, is_sibling, map_os_errors, write_json
 
-STORE_FILE, LOCK_FILE = "store.json", "lock"
-_BLOCK = 8192  # rows compared at a time
-
-
+STORE_FILE = "store.json"
 _NO_VECTOR = np.zeros(0, dtype=np.float32)
 
 
@@ -134,10 +132,7 @@ class ExactStore:
         self._refresh()
         entries = [entry for entry in self._entries.values() if filter is None or matches(filter, entry.row)]
         slots_C = np.array([entry.slot for entry in entries], dtype=np.int64)
-        scores_QC = np.empty((len(queries_QD), len(entries)), dtype=np.float32)
-        for start in range(0, len(entries), _BLOCK):
-            scores_QC[:, start : start + _BLOCK] = queries_QD @ self._take(slots_C[start : start + _BLOCK]).T
-        return [_best(scores_C, entries, k, query_D, self._vectors) for scores_C, query_D in zip(scores_QC, queries_QD, strict=True)]
+        return search_rows(queries_QD, k, [entry.row for entry in entries], slots_C, self._vectors)
 
     def verify(self) -> list[Failure]:
         """Lines of the log and vectors whose checksum is wrong, read anew from the disk; repairs nothing."""
@@ -147,13 +142,6 @@ class ExactStore:
             return [Failure(str(self.location), str(error))]
         bad = [entry for entry in found._entries.values() if checksum(found._vectors[entry.slot].tobytes()) != entry.checksum]
         return [*found._damaged, *(Failure(entry.row.id, "its vector is damaged; store the item again") for entry in bad)]
-
-    def _take(self, slots_B: np.ndarray) -> np.ndarray:
-        """The vectors in these slots; a view where they stand in a row."""
-        first, last = slots_B[0], slots_B[-1]
-        if last - first == len(slots_B) - 1 and np.array_equal(slots_B, np.arange(first, last + 1)):
-            return self._vectors[first : last + 1]
-        return self._vectors[slots_B]
 
     def _row(self, entry: _Entry) -> Row:
         return replace(entry.row, vector=np.array(self._vectors[entry.slot]))
@@ -350,15 +338,7 @@ class ExactStore:
         """Become the one process that writes, and take in what the last one wrote."""
         if self._lock is not None:
             return
-        import fcntl
-
-        with map_os_errors(self.location):
-            lock = os.open(self.location / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise StoreLockedError(f"{self.location} is written by another process: wait until it has ended.") from error
+        lock = take_lock(self.location)
         self._refresh()
         self._lock = lock
         self._remove_other_generations()
@@ -368,15 +348,3 @@ class ExactStore:
         for file in (*self.location.glob("rows-*.log"), *self.location.glob("vectors-*.f32")):
             if file not in (self._rows_file, self._vectors_file):
                 file.unlink(missing_ok=True)
-
-
-def _best(scores_C: np.ndarray, entries: list[_Entry], k: int, query_D: np.ndarray, vectors: np.ndarray) -> list[Hit]:
-    """The k best of one query's scores, equal ones by id."""
-    places = candidates(scores_C, k, query_D)
-    scores = score_again(vectors[[entries[place].slot for place in places]], query_D)
-    scored = sorted((-float(score), entries[place].row.id, place) for score, place in zip(scores, places, strict=True))
-    hits = []
-    for score, _, place in scored[:k]:
-        row = entries[place].row
-        hits.append(Hit(row.id, -score, row.text, row.image, dict(row.metadata)))
-    return hits
