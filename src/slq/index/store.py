@@ -216,7 +216,9 @@ class OpenStore(Protocol):
         ...
 
 
-stores: Registry[OpenStore] = Registry("slq.stores", OpenStore, builtins={"exact": "slq.index.exact:ExactStore"})
+stores: Registry[OpenStore] = Registry(
+    "slq.stores", OpenStore, builtins={"exact": "slq.index.exact:ExactStore", "lance": "slq.index.lance:LanceStore"}
+)
 
 
 def open_store(address: str, metadata: StoreMetadata | None = None) -> Store:
