@@ -198,7 +198,7 @@ class Journal:
 
     # --- writing ----------------------------------------------------------------------------------------------------------
 
-    def add(self, commit: Commit, ids: Sequence[str], files: Mapping[str, FileRecord], *, lost: Iterable[Failure] = ()) -> None:
+    def add(self, commit: Commit, ids: Sequence[str], files: Mapping[str, FileRecord], *, lost: Sequence[Failure] = ()) -> None:
         """Make a commit count, and return when the disk has it.
 
         Args:
@@ -211,7 +211,17 @@ class Journal:
             _insert_commit(connection, commit, ids)
             _insert_files(connection, files)
             self._set_lost(connection, found_again=ids, lost=lost)
-            _write_state(connection, replace(before, head=commit))
+            _write_state(connection, replace(before, head=commit, rollbacks=before.rollbacks + bool(lost)))
+
+    def forget_lost(self, ids: Sequence[str]) -> None:
+        """No longer tell of rows that were lost, since nobody wants them back.
+
+        Args:
+            ids: of any rows.
+        """
+        if self.lost():
+            with self._writing() as (connection, _):
+                self._set_lost(connection, found_again=ids, lost=())
 
     def begin_anew(self, commit: Commit, ids: Sequence[str], files: Mapping[str, FileRecord]) -> None:
         """Make a commit the only one that counts, so that what the others were made of can go.

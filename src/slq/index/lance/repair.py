@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -65,6 +66,8 @@ def recover(location: Path, journal: Journal, *, by_checksum: bool = False) -> N
     if damage and (damage := damage_of(head, files)):
         _take_out(location, journal, head, known, damage, state.metadata.dim)
     journal.begin_writer()
+    if damage.index:
+        warnings.warn(f"The index of {location} was damaged and is gone ({damage.index}): optimize() makes it anew.", stacklevel=3)
 
 
 def _choose(journal: Journal, files: Files, damage: Damage) -> Commit:

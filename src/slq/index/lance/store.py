@@ -82,19 +82,10 @@ class LanceStore:
                 self.metadata.check(metadata, str(location))
             self._memory = RowsInMemory(self.metadata.dim)
             self._state, self._table = self._open()
-            lost = self._journal.lost()
+            self._warn_of_lost()
         except BaseException:
             self._journal.close()
             raise
-        if lost:
-            try:
-                warnings.warn(
-                    f"{location} was damaged: {len(lost)} row(s) are lost or came back, such as {lost[0]}. `verify()` lists them.",
-                    stacklevel=2,
-                )
-            except UserWarning:
-                self.close()
-                raise
 
     def _make(self, metadata: StoreMetadata | None) -> None:
         """Make the table and then its journal, without which there is no store."""
@@ -207,7 +198,10 @@ class LanceStore:
             if self._lock is None:  # else nobody else writes
                 state = self._journal.state()
                 if (state.writers, state.rollbacks) != (self._state.writers, self._state.rollbacks):
+                    before = self._state.rollbacks
                     self._state, self._table = self._open()
+                    if self._state.rollbacks != before:
+                        self._warn_of_lost()
                 elif state != self._state:
                     self._state, self._table = state, self._table.at(state.head.version)
             return self._state
@@ -235,6 +229,11 @@ class LanceStore:
                 finally:
                     os.close(lock)
         raise StoreCorruptError(f"{self.location} is replaced faster than it can be read.")
+
+    def _warn_of_lost(self) -> None:
+        if lost := self._journal.lost():
+            told = f"{len(lost)} row(s) are lost or came back, such as {lost[0]}. `verify()` lists them."
+            warnings.warn(f"{self.location} was damaged: {told}", stacklevel=3)
 
     # --- writing ----------------------------------------------------------------------------------------------------------
 
@@ -274,6 +273,7 @@ class LanceStore:
             if there:
                 table.delete(there)
                 self._commit(table, "delete", there)
+            self._journal.forget_lost(ids)
             return len(there)
 
     def optimize(self) -> None:
@@ -330,9 +330,12 @@ class LanceStore:
         load_lancedb(self.location)  # `LANCE_IO_THREADS` may have been set since
         self._lock = take_lock(self.location)
         try:
+            before = self._state.rollbacks
             recover(self.location, self._journal, by_checksum=by_checksum)
             self._known = self._journal.files()
             self._state = self._journal.state()
+            if self._state.rollbacks != before:
+                self._warn_of_lost()
             self._newest = Table(self.location, self.metadata.dim)
             self._table = self._newest.at(self._state.head.version)
         except BaseException:
