@@ -20,75 +20,33 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from slq.errors import DiskFullError, Failure, OutputError, StoreCorruptError, StoreError
+from slq.index.lance.lines import (
+    HEAD,
+    TABLES,
+    Commit,
+    FileRecord,
+    State,
+    insert_commit,
+    insert_files,
+    line_checksum,
+    read_commit,
+    read_state,
+    write_state,
+)
 from slq.index.lance.rows import decode_text, encode_text
-from slq.index.logfile import checksum
 from slq.index.store import FORMAT, StoreMetadata
 from slq.io.files import write_atomic
 
 JOURNAL_FILE = "journal.sqlite"
-_TABLES = """
-create table state (one integer primary key check (one = 1), head integer not null, content text not null, checksum text not null);
-create table commits (number integer primary key, content text not null, checksum text not null, ids blob not null);
-create table files (path text primary key, size integer not null, checksum text not null, line_checksum text not null);
-create table lost (id text primary key, reason text not null);
-"""
-_HEAD = "select s.content, s.checksum, c.content, c.checksum from state s join commits c on c.number = s.head"
 _PATIENCE = 60  # seconds that another process may hold the journal
 
 
-@dataclass(frozen=True)
-class Commit:
-    """A version of the table that counts.
-
-    Attributes:
-        number: counts commits from 1.
-        version: of the table.
-        rows: how many there are then.
-        kind: `create`, `upsert`, `delete`, `optimize` or `repair`.
-        manifest_size: in bytes.
-        manifest_checksum: CRC-32 in hexadecimal.
-    """
-
-    number: int
-    version: int
-    rows: int
-    kind: str
-    manifest_size: int
-    manifest_checksum: str
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """A file as it was when the disk had it: bytes, and CRC-32 in hexadecimal."""
-
-    size: int
-    checksum: str
-
-
-@dataclass(frozen=True)
-class State:
-    """What a process that reads must know.
-
-    Attributes:
-        metadata: what the vectors are.
-        writers: how many processes have begun to write; another number, and files may have been replaced.
-        rollbacks: how often commits were given up; another number, and rows that were read may be gone.
-        head: the newest commit.
-    """
-
-    metadata: StoreMetadata
-    writers: int
-    rollbacks: int
-    head: Commit
-
-
 class Journal:
-    """The journal of one store. In a folder that cannot be written it is a copy, taken anew when the file has changed."""
+    """The journal of one store. Where nothing can be written it is a copy, taken anew when the file has changed."""
 
     def __init__(self, location: Path):
         """Open a journal.
@@ -120,9 +78,9 @@ class Journal:
             OutputError: if it cannot be written.
         """
         with closing(sqlite3.connect(":memory:")) as connection:
-            connection.executescript(_TABLES)
-            _write_state(connection, State(metadata, 0, 0, commit), insert=True)
-            _insert_commit(connection, commit, ())
+            connection.executescript(TABLES)
+            write_state(connection, State(metadata, 0, 0, commit), is_new=True)
+            insert_commit(connection, commit, ())
             connection.commit()
             content = connection.serialize()
         write_atomic(location / JOURNAL_FILE, lambda partial: partial.write_bytes(content))
@@ -137,23 +95,18 @@ class Journal:
             StoreError: if it is of another format.
         """
         with self._reading() as connection:
-            lines = connection.execute(_HEAD).fetchall()
+            lines = connection.execute(HEAD).fetchall()
             if len(lines) != 1:
                 raise self._damaged("its newest commit is not in it")
-            told, commit = _checked(lines[0][0], lines[0][1]), _commit(lines[0][2], lines[0][3])
-            if told["head"] != commit.number:
-                raise self._damaged("its newest commit is another one")
-            metadata = StoreMetadata.from_dict(told)
-            if metadata.format != FORMAT:
-                raise StoreError(
-                    f"{self.file.parent} has the format {metadata.format}, but this slq reads {FORMAT}: use another version of slq."
-                )
-            return State(metadata, told["writers"], told["rollbacks"], commit)
+            state = read_state(*lines[0])
+        if (found := state.metadata.format) != FORMAT:
+            raise StoreError(f"{self.file.parent} has the format {found}, but this slq reads {FORMAT}: use another version of slq.")
+        return state
 
     def commits(self) -> list[Commit]:
         """All commits, the newest first."""
         with self._reading() as connection:
-            return [_commit(*line) for line in connection.execute("select content, checksum from commits order by number desc")]
+            return [read_commit(*line) for line in connection.execute("select content, checksum from commits order by number desc")]
 
     def changes(self, after: int = 0) -> Iterator[tuple[Commit, list[str]]]:
         """Commits with the ids that they changed, the oldest first.
@@ -164,15 +117,15 @@ class Journal:
         with self._reading() as connection:
             wanted = "select content, checksum, ids from commits where number > ? order by number"
             lines = connection.execute(wanted, (after,)).fetchall()
-            changes = [(_commit(content, found), json.loads(zlib.decompress(ids))) for content, found, ids in lines]
+            changes = [(read_commit(content, found), json.loads(zlib.decompress(ids))) for content, found, ids in lines]
         yield from changes
 
     def files(self) -> dict[str, FileRecord]:
         """Files of the table by their paths."""
         with self._reading() as connection:
             records = {}
-            for path, size, found, line_checksum in connection.execute("select path, size, checksum, line_checksum from files"):
-                if line_checksum != _line_checksum(path, size, found):
+            for path, size, found, of_line in connection.execute("select path, size, checksum, line_checksum from files"):
+                if of_line != line_checksum(path, size, found):
                     raise self._damaged(f"what it says of {path} is not what was written")
                 records[path] = FileRecord(size, found)
             return records
@@ -208,10 +161,10 @@ class Journal:
             lost: ids whose rows are found to be lost.
         """
         with self._writing() as (connection, before):
-            _insert_commit(connection, commit, ids)
-            _insert_files(connection, files)
+            insert_commit(connection, commit, ids)
+            insert_files(connection, files)
             self._set_lost(connection, found_again=ids, lost=lost)
-            _write_state(connection, replace(before, head=commit, rollbacks=before.rollbacks + bool(lost)))
+            write_state(connection, replace(before, head=commit, rollbacks=before.rollbacks + bool(lost)))
 
     def forget_lost(self, ids: Sequence[str]) -> None:
         """No longer tell of rows that were lost, since nobody wants them back.
@@ -234,9 +187,9 @@ class Journal:
         with self._writing() as (connection, before):
             connection.execute("delete from commits")
             connection.execute("delete from files")
-            _insert_commit(connection, commit, ids)
-            _insert_files(connection, files)
-            _write_state(connection, replace(before, head=commit))
+            insert_commit(connection, commit, ids)
+            insert_files(connection, files)
+            write_state(connection, replace(before, head=commit))
 
     def roll_back(self, head: Commit, lost: Iterable[Failure]) -> None:
         """Give up all commits behind one.
@@ -248,12 +201,12 @@ class Journal:
         with self._writing() as (connection, before):
             connection.execute("delete from commits where number > ?", (head.number,))
             self._set_lost(connection, found_again=(), lost=lost)
-            _write_state(connection, replace(before, head=head, rollbacks=before.rollbacks + 1))
+            write_state(connection, replace(before, head=head, rollbacks=before.rollbacks + 1))
 
     def begin_writer(self) -> None:
         """Tell readers that another process writes now."""
         with self._writing() as (connection, before):
-            _write_state(connection, replace(before, writers=before.writers + 1))
+            write_state(connection, replace(before, writers=before.writers + 1))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -271,15 +224,20 @@ class Journal:
     # --- the file ---------------------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
+        self._copied = []
+        if self.file.stat().st_size == 0:
+            raise self._damaged("it is empty")
         if not os.access(self.file.parent, os.W_OK):
             self._connect_to_copy()
             return
-        if self.file.stat().st_size == 0:
-            raise self._damaged("it is empty")
-        self._use(sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None, check_same_thread=False))
-        assert self._connection is not None
-        self._connection.execute("pragma journal_mode=wal")
-        self._connection.execute("pragma synchronous=full")
+        connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        self._use(connection)
+        try:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=full")
+            connection.execute(HEAD).fetchall()
+        except sqlite3.OperationalError:  # no room for the files beside it; a real fault shows in the copy as well
+            self._connect_to_copy()
 
     def _connect_to_copy(self) -> None:
         """Where nobody can make the files that SQLite reads beside the journal, it reads a copy, with what was written ahead."""
@@ -319,15 +277,18 @@ class Journal:
             raise StoreError(f"{self.file} cannot be read ({error}): check its permissions, and whether its disk is there.") from error
         except OSError as error:
             raise StoreError(f"{self.file} cannot be read ({error.strerror}): check its path and permissions.") from error
-        except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.Error, zlib.error, ValueError) as error:
             raise self._damaged(str(error)) from error
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, State]]:
         """One transaction, which the disk has afterwards, in the journal's own file; with the state before it."""
+        if self._copied:
+            with self._reading():
+                self._connect()  # there may be room by now
         connection = self._connection
         if connection is None or self._copied:
-            raise OutputError(f"Cannot write {self.file}: its folder is read-only.")
+            raise OutputError(f"Cannot write {self.file}: there was no room, or no permission, to open it for more than reading.")
         try:
             connection.execute("begin immediate")
             try:
@@ -346,41 +307,3 @@ class Journal:
 
     def _damaged(self, reason: str) -> StoreCorruptError:
         return StoreCorruptError(f"{self.file} is damaged ({reason}): encode the items again into another store.")
-
-
-def _write_state(connection: sqlite3.Connection, state: State, insert: bool = False) -> None:
-    told = {**state.metadata.to_dict(), "writers": state.writers, "rollbacks": state.rollbacks, "head": state.head.number}
-    content = json.dumps(told)
-    values = (state.head.number, content, checksum(content.encode()))
-    if insert:
-        connection.execute("insert into state values (1, ?, ?, ?)", values)
-    else:
-        connection.execute("update state set head = ?, content = ?, checksum = ?", values)
-
-
-def _insert_commit(connection: sqlite3.Connection, commit: Commit, ids: Sequence[str]) -> None:
-    content = json.dumps(asdict(commit))
-    packed = zlib.compress(json.dumps(list(ids)).encode(), level=1)  # which has a checksum of its own
-    connection.execute("insert into commits values (?, ?, ?, ?)", (commit.number, content, checksum(content.encode()), packed))
-
-
-def _insert_files(connection: sqlite3.Connection, files: Mapping[str, FileRecord]) -> None:
-    lines = [(path, file.size, file.checksum, _line_checksum(path, file.size, file.checksum)) for path, file in files.items()]
-    connection.executemany("insert or replace into files values (?, ?, ?, ?)", lines)
-
-
-def _line_checksum(path: str, size: int, found: str) -> str:
-    return checksum(json.dumps([path, size, found]).encode())
-
-
-def _commit(content: str, found: str) -> Commit:
-    return Commit(**_checked(content, found))
-
-
-def _checked(content: str, found: str) -> dict[str, Any]:
-    if checksum(content.encode()) != found:
-        raise ValueError("one of its lines is not what was written")
-    told = json.loads(content)
-    if not isinstance(told, dict):
-        raise ValueError("one of its lines is no object")
-    return told

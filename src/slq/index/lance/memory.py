@@ -8,7 +8,7 @@ import numpy as np
 
 from slq.errors import StoreCorruptError
 from slq.index.filters import Filter, matches
-from slq.index.lance.journal import State
+from slq.index.lance.lines import State
 from slq.index.lance.rows import READ, ids, to_rows, vectors
 from slq.index.lance.table import Table
 from slq.index.scoring import search_rows

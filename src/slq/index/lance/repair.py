@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from slq.errors import Failure, StoreCorruptError, StoreError
-from slq.index.lance.journal import Commit, FileRecord, Journal
+from slq.index.lance.journal import Journal
+from slq.index.lance.lines import Commit, FileRecord
 from slq.index.lance.rows import ids
 from slq.index.lance.table import Table, addresses
 from slq.index.lance.versions import Damage, Files, damage_of, remove_uncounted, settle

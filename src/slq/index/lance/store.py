@@ -16,7 +16,8 @@ import numpy as np
 
 from slq.errors import Failure, OutputError, StoreCorruptError, StoreError, StoreLockedError
 from slq.index.filters import Filter, check_filter
-from slq.index.lance.journal import JOURNAL_FILE, FileRecord, Journal, State
+from slq.index.lance.journal import JOURNAL_FILE, Journal
+from slq.index.lance.lines import FileRecord, State
 from slq.index.lance.memory import RowsInMemory
 from slq.index.lance.repair import recover, verify
 from slq.index.lance.rows import READ, ids, to_rows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slq.errors import StoreError
-from slq.index.lance.journal import Commit, FileRecord
+from slq.index.lance.lines import Commit, FileRecord
 from slq.index.lance.manifest import Manifest, manifest_name, read_manifest, version_of
 from slq.index.lance.table import TABLE_FOLDER
 from slq.index.logfile import checksum as checksum_of_bytes
