@@ -7,20 +7,35 @@ import pytest
 
 from slq.errors import InputError, StoreError
 from slq.index.exact import ExactStore
+from slq.index.lance import LanceStore
 from slq.index.store import Row, StoreMetadata, open_store, stores
 from slq.testing import MemoryStore, contract_of_stores
 
 PROCESS, LIGHT = pytest.mark.process, contract_of_stores(durable=False)
+NAMES = [pytest.param(name, marks=() if name in LIGHT else PROCESS) for name in contract_of_stores()]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in LIGHT else PROCESS) for name in contract_of_stores()])
+@pytest.mark.parametrize("name", NAMES)
 def test_exact(name, tmp_path):
     contract_of_stores()[name](ExactStore, tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lance(name, tmp_path):
+    contract_of_stores()[name](LanceStore, tmp_path)
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_memory(name, tmp_path):
     LIGHT[name](MemoryStore, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["exact", "lance"])
+def test_a_kind_of_store_is_found_by_its_name(kind, tmp_path):
+    store = open_store(f"{kind}:{tmp_path / 'index'}", StoreMetadata("adapter", "f", 2))
+    store.upsert([Row("a", np.array([1, 0], np.float32))])
+    assert len(open_store(f"{kind}:{tmp_path / 'index'}")) == 1 and kind in stores.names()
+    store.close()
 
 
 def test_a_store_is_opened_by_its_address(tmp_path):

@@ -153,8 +153,8 @@ def readers_beside_a_writer_see_whole_rows(factory: OpenStore, folder: Path) -> 
     for reader in readers:
         assert reader.stdout is not None
         assert reader.stdout.readline(), f"a reader ended before it had read anything: {_last_line(reader.communicate()[1])}"
-    for step, operation in zip(range(80), _operations(), strict=False):
-        _apply(store, operation, step)
+    for step, operation in zip(range(80), operations(), strict=False):
+        apply_operation(store, operation)
     (folder / "done").touch()
     for reader in readers:
         _, told = reader.communicate(timeout=120)
@@ -179,7 +179,7 @@ def what_was_acknowledged_survives_a_kill(factory: OpenStore, folder: Path) -> N
         rest, _ = writer.communicate()
         done = max([done, *(int(line) + 1 for line in rest.split(b"\n")[:-1])])
         store = factory(folder / "store")
-        _assert_holds_operations(store, done)
+        assert_holds_operations(store, done)
         assert store.verify() == [], f"after a kill: {store.verify()[0]}"
         store.close()
 
@@ -263,9 +263,9 @@ def run_child(task: str, module: str, name: str, folder: str, argument: str) -> 
     factory = attrgetter(name)(import_module(module))
     store = factory(Path(folder) / "store")
     if task == "write":
-        for step, operation in enumerate(_operations()):
+        for step, operation in enumerate(operations()):
             if step >= int(argument):
-                _apply(store, operation, step)
+                apply_operation(store, operation)
                 print(step, flush=True)
     while True:
         is_done = (Path(folder) / "done").exists()
@@ -276,8 +276,8 @@ def run_child(task: str, module: str, name: str, folder: str, argument: str) -> 
             return
 
 
-def _operations() -> Iterator[Operation]:
-    """Upserts of new rows and of new content for old ids, deletions, and optimisations, without end."""
+def operations() -> Iterator[Operation]:
+    """Upserts of new rows and of new content for old ids, deletions, and optimisations, without end, always the same."""
     for step in range(10**9):
         kind = step % 5
         if kind == 3:
@@ -288,7 +288,13 @@ def _operations() -> Iterator[Operation]:
             yield "upsert", make_rows(4, start=4 * step)
 
 
-def _apply(store: Store, operation: Operation, step: int) -> None:
+def apply_operation(store: Store, operation: Operation) -> None:
+    """Change a store.
+
+    Args:
+        store: what is tried.
+        operation: one of `operations()`.
+    """
     kind, rows = operation
     if kind == "upsert":
         store.upsert(rows)
@@ -298,11 +304,16 @@ def _apply(store: Store, operation: Operation, step: int) -> None:
         store.optimize()
 
 
-def _assert_holds_operations(store: Store, done: int) -> None:
-    """Whether a store holds what so many operations leave, the next one done for any of its rows, or not."""
+def assert_holds_operations(store: Store, done: int) -> None:
+    """Whether a store holds what so many operations leave, the next one done for any of its rows, or not.
+
+    Args:
+        store: what is tried.
+        done: how many operations were acknowledged.
+    """
     wanted: dict[str, Row] = {}
     touched: dict[str, Row | None] = {}
-    for step, (kind, rows) in zip(range(done + 1), _operations(), strict=False):
+    for step, (kind, rows) in zip(range(done + 1), operations(), strict=False):
         if kind == "optimize":
             continue
         change = {row.id: row if kind == "upsert" else None for row in rows}
