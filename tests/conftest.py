@@ -37,7 +37,7 @@ def pytest_report_header() -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Import what tests import lazily before any is measured."""
     if len(session.items) > MANY and not session.config.option.collectonly:
-        for name in ("accelerate", "peft", "sentence_transformers"):
+        for name in ("accelerate", "lancedb", "peft", "sentence_transformers"):
             if importlib.util.find_spec(name) is not None:
                 importlib.import_module(name)
 

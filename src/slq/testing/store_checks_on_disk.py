@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def readers_beside_a_writer_see_whole_rows(factory: OpenStore, folder: Path) -> 
     for reader in readers:
         assert reader.stdout is not None
         assert reader.stdout.readline(), f"a reader ended before it had read anything: {_last_line(reader.communicate()[1])}"
-    for step, operation in zip(range(80), operations(), strict=False):
+    for operation in islice(operations(), 80):
         apply_operation(store, operation)
     (folder / "done").touch()
     for reader in readers:

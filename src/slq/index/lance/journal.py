@@ -298,8 +298,10 @@ class Journal:
                 if connection.in_transaction:
                     connection.execute("rollback")
                 raise
-            with suppress(sqlite3.OperationalError):  # what is left written ahead, since somebody reads just now, counts as well
+            with suppress(sqlite3.OperationalError):  # what stays written ahead, since somebody reads just now, counts as well
+                connection.execute("pragma busy_timeout = 0")
                 connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+            connection.execute(f"pragma busy_timeout = {_PATIENCE * 1000}")
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise DiskFullError(f"No room left on the disk while writing {self.file}: free some space and run again.") from error

@@ -317,6 +317,7 @@ class LanceStore:
     @contextmanager
     def _changing(self) -> Iterator[Table]:
         """The table at its newest version, to be changed. After an error the next change begins with removing what it left."""
+        load_lancedb(self.location)  # `LANCE_IO_THREADS` may have been set since
         with self._mutex:
             if self._lock is None:
                 self._begin_writing()
@@ -328,7 +329,6 @@ class LanceStore:
 
     def _begin_writing(self, *, by_checksum: bool = False) -> None:
         """Become the one process that writes, and take in what the last one wrote."""
-        load_lancedb(self.location)  # `LANCE_IO_THREADS` may have been set since
         self._lock = take_lock(self.location)
         try:
             before = self._state.rollbacks
