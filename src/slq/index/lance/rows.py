@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from slq.errors import StoreCorruptError
 from slq.index.filters import COLUMNS, Scalar
 from slq.index.store import Row
 
@@ -77,13 +78,19 @@ def to_rows(batch: Any) -> list[Row]:
 
     Args:
         batch: of a table of `schema`.
+
+    Raises:
+        StoreCorruptError: if a row is not what was written, as far as that shows.
     """
     vectors_CD = vectors(batch)
     columns = [batch.column(name).to_pylist() for name in ("id", "text", "image", "metadata", "content_hash")]
-    return [
-        Row(_text(id_), np.array(vector), decode_text(text), decode_text(image), json.loads(metadata), _text(content_hash))
-        for vector, id_, text, image, metadata, content_hash in zip(vectors_CD, *columns, strict=True)
-    ]
+    try:
+        return [
+            Row(_text(id_), np.array(vector), decode_text(text), decode_text(image), json.loads(metadata), _text(content_hash))
+            for vector, id_, text, image, metadata, content_hash in zip(vectors_CD, *columns, strict=True)
+        ]
+    except ValueError as error:
+        raise StoreCorruptError(f"A row of the table is damaged ({error}): see what `verify()` says.") from error
 
 
 def vectors(batch: Any) -> np.ndarray:
