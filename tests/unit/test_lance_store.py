@@ -192,6 +192,24 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
         LanceStore(tmp_path, METADATA)
 
 
+@pytest.mark.parametrize("name", ["a b#c?d%20é 日本", "file:", "s3:", "~x", "x'\"y", "with.lance"])
+def test_a_folder_may_have_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = LanceStore(Path(name), METADATA)
+    store.upsert(make_rows(3))
+    store.close()
+    assert (tmp_path / name / "rows.lance/data").is_dir() and [path.name for path in tmp_path.iterdir()] == [name]
+    store = LanceStore(Path(name))
+    assert_holds(store, make_rows(3))
+    store.close()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"LanceDB cannot use '\S+udcff', which is not UTF-8: choose another folder"):
+        LanceStore(tmp_path / "\udcff", METADATA)
+    assert not list(tmp_path.iterdir())
+
+
 # --- processes --------------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ class Journal:
         with self._reading() as connection:
             return [read_commit(*line) for line in connection.execute("select content, checksum from commits order by number desc")]
 
-    def changes(self, after: int = 0) -> Iterator[tuple[Commit, list[str]]]:
+    def changes(self, after: int = 0) -> list[tuple[Commit, list[str]]]:
         """Commits with the ids that they changed, the oldest first.
 
         Args:
@@ -117,8 +117,7 @@ class Journal:
         with self._reading() as connection:
             wanted = "select content, checksum, ids from commits where number > ? order by number"
             lines = connection.execute(wanted, (after,)).fetchall()
-            changes = [(read_commit(content, found), json.loads(zlib.decompress(ids))) for content, found, ids in lines]
-        yield from changes
+            return [(read_commit(content, found), json.loads(zlib.decompress(ids))) for content, found, ids in lines]
 
     def files(self) -> dict[str, FileRecord]:
         """Files of the table by their paths."""
@@ -147,7 +146,8 @@ class Journal:
             (answer,) = connection.execute("pragma integrity_check(1)").fetchone()
             if answer != "ok":
                 raise self._damaged(answer)
-        self.state(), self.files(), self.lost(), list(self.changes())
+        for read in (self.state, self.files, self.lost, self.changes):
+            read()
 
     # --- writing ----------------------------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Journal:
         if not os.access(self.file.parent, os.W_OK):
             self._connect_to_copy()
             return
-        connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.file.absolute(), timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         self._use(connection)
         try:
             connection.execute("pragma journal_mode=wal")

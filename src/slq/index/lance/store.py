@@ -288,11 +288,12 @@ class LanceStore:
         with self._changing() as table:
             if damage := damage_of(self._state.head, Files(self.location, self._known, by_checksum=True)):
                 raise StoreCorruptError(f"{self.location} is damaged ({damage}): call repair() before it is optimised.")
-            table.compact(train_from=self.exact_rows + 1)
+            is_done = table.compact(train_from=self.exact_rows + 1)
             everything = [id_ for batch in table.batches(["id"]) for id_ in ids(batch)]
             self._commit(table, "optimize", everything)
             crash_point("lance.optimized")
-            table.remove_old_versions()
+            if is_done:
+                table.remove_old_versions()
             crash_point("lance.cleaned")
 
     def repair(self) -> None:

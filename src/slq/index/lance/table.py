@@ -25,7 +25,7 @@ _PROBES, _REFINE, _MORE = 80, 10, 16  # partitions looked into; candidates compa
 _MOST_SEGMENTS = 8  # of the index, each looked through by every search; with more it is made anew
 _AT_ONCE = 10_000  # ids that one condition names
 _MOST_PASSES = 5  # of optimising, until there is nothing left to do; the second does nothing as a rule
-_NEVER, _AT_ONCE_OLD = timedelta(days=365_000), timedelta(milliseconds=1)
+_ANY_AGE, _NO_AGE = timedelta(milliseconds=1), timedelta(days=365_000)  # of versions that are removed
 
 
 def load_lancedb(location: Path) -> Any:
@@ -36,13 +36,15 @@ def load_lancedb(location: Path) -> Any:
 
     Raises:
         MissingExtraError: if it is not installed.
-        StoreError: if it would wait for ever.
+        StoreError: if it would wait for ever, or cannot name the folder.
     """
     threads = os.environ.get(_IO_THREADS)
     if threads is not None and not (threads.isdecimal() and int(threads) >= 2):
         raise StoreError(
             f"{_IO_THREADS}={threads} would make LanceDB wait for ever while it writes {location}: set it to 2 or more, or unset it."
         )
+    if encode_text(path := str(location.absolute())) != path:
+        raise StoreError(f"LanceDB cannot use {path!a}, which is not UTF-8: choose another folder.")
     try:
         import lancedb
     except ImportError as error:
@@ -107,7 +109,7 @@ class Table:
         self.location, self.dim = location, dim
         with reading(location):
             # A session of its own: manifests that an earlier one remembers may have been replaced since.
-            self._connection = lancedb.connect(location, session=lancedb.Session())
+            self._connection = lancedb.connect(location.absolute(), session=lancedb.Session())
             self._open(version)
 
     def at(self, version: int) -> Table:
@@ -131,7 +133,7 @@ class Table:
         """
         lancedb = load_lancedb(location)
         with writing(location):
-            lancedb.connect(location, session=lancedb.Session()).create_table(TABLE, schema=schema(dim))
+            lancedb.connect(location.absolute(), session=lancedb.Session()).create_table(TABLE, schema=schema(dim))
 
     def _open(self, version: int | None) -> None:
         self._table = self._connection.open_table(TABLE, version=version)
@@ -232,35 +234,36 @@ class Table:
             for number in numbers:
                 self._table.delete(addresses(number))
 
-    def compact(self, train_from: int) -> None:
+    def compact(self, train_from: int) -> bool:
         """Write small files together, and deleted rows no more; bring the index up to date. Old versions stay.
 
         Args:
             train_from: rows with which vectors get an index.
+
+        Returns:
+            Whether nothing is left to do, without which `remove_old_versions` would make another version.
         """
         with writing(self.location):
             if len(self) < train_from:
                 self._drop_index()
             elif not self._is_indexed or self._table.index_stats(_INDEX).num_indices > _MOST_SEGMENTS:
                 self._train()
-            self._repeat_until_done(_NEVER)
+            for _ in range(_MOST_PASSES):
+                before = self.version
+                self._table.optimize(cleanup_older_than=_NO_AGE)
+                if self.version == before:
+                    return True
+            return False
 
     def remove_old_versions(self) -> None:
-        """Remove what no longer counts: every version but this one, and files of none."""
+        """Remove every version but this one, and files of none, once `compact` has left nothing to do."""
         with writing(self.location):
-            self._repeat_until_done(_AT_ONCE_OLD)
+            self._table.optimize(cleanup_older_than=_ANY_AGE, delete_unverified=True)
 
     def drop_index(self) -> None:
         """Do without the index, which is made anew when the table is optimised."""
         with writing(self.location):
             self._drop_index()
-
-    def _repeat_until_done(self, older_than: timedelta) -> None:
-        for _ in range(_MOST_PASSES):
-            before = self._table.version
-            self._table.optimize(cleanup_older_than=older_than, delete_unverified=older_than is _AT_ONCE_OLD)
-            if self._table.version == before:
-                return
 
     def _train(self) -> None:
         from lancedb.index import IvfSq
