@@ -97,7 +97,7 @@ class LanceStore:
             self.location.mkdir(parents=True, exist_ok=True)
             sync(self.location.parent)
             names = [path.name for path in self.location.iterdir() if not is_sibling(path.name)]
-            if foreign := [name for name in names if name not in (LOCK_FILE, JOURNAL_FILE, TABLE_FOLDER)]:
+            if foreign := [name for name in names if name not in (LOCK_FILE, TABLE_FOLDER) and not name.startswith(JOURNAL_FILE)]:
                 raise StoreError(f"{self.location} holds {foreign[0]} but no {JOURNAL_FILE}: choose an empty folder.")
         lock = take_lock(self.location)
         try:
