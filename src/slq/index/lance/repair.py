@@ -9,7 +9,8 @@ from pathlib import Path
 
 from slq.errors import Failure, StoreCorruptError, StoreError
 from slq.index.lance.journal import Journal
-from slq.index.lance.lines import Commit, FileRecord
+from slq.index.lance.lines import Commit, FileRecord, State
+from slq.index.lance.manifest import manifest_name
 from slq.index.lance.rows import ids
 from slq.index.lance.table import Table, addresses
 from slq.index.lance.versions import Damage, Files, damage_of, remove_uncounted, settle
@@ -28,20 +29,29 @@ def verify(location: Path) -> list[Failure]:
     try:
         with closing(Journal(location)) as journal:
             journal.check()
-            state, known = journal.state(), journal.files()
-            damage = damage_of(state.head, Files(location, known, by_checksum=True))
-            failures = journal.lost()
-            if damage.manifest:
-                return [*failures, Failure(damage.manifest.partition(" ")[0], damage.manifest)]
-            table = Table(location, state.metadata.dim, state.head.version)
-            if damage.index:
-                failures.append(Failure("index", f"{damage.index}; call repair(), then optimize()"))
-            if damage.fragments:
-                reason = f"its file is damaged ({next(iter(damage.fragments.values()))}); call repair(), then store the item again"
-                failures += [Failure(id_, reason) for id_ in _missing(journal, table, damage.fragments)]
-            return failures
+            while True:
+                state = journal.state()
+                failures = _damaged(location, journal, state)
+                if not failures or journal.state() == state:
+                    return [*journal.lost(), *failures]
+                # another process has replaced files meanwhile
     except StoreError as error:
         return [Failure(str(location), str(error))]
+
+
+def _damaged(location: Path, journal: Journal, state: State) -> list[Failure]:
+    """Files of the newest version that are not what was written, by the ids of their rows."""
+    damage = damage_of(state.head, Files(location, journal.files(), by_checksum=True))
+    if damage.manifest:
+        return [Failure(manifest_name(state.head.version), damage.manifest)]
+    failures = [Failure("index", f"{damage.index}; call repair(), then optimize()")] if damage.index else []
+    try:
+        table = Table(location, state.metadata.dim, state.head.version)
+        lost = _missing(journal, table, damage.fragments)
+    except StoreCorruptError as error:
+        return [*failures, Failure(str(location), str(error))]
+    faults = "; ".join(damage.fragments.values())
+    return [*failures, *(Failure(id_, f"its file is damaged ({faults}); call repair(), then store the item again") for id_ in lost)]
 
 
 def recover(location: Path, journal: Journal, *, by_checksum: bool = False) -> None:
