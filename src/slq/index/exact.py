@@ -131,8 +131,8 @@ class ExactStore:
         check_filter(filter)
         self._refresh()
         entries = [entry for entry in self._entries.values() if filter is None or matches(filter, entry.row)]
-        slots_C = np.array([entry.slot for entry in entries], dtype=np.int64)
-        return search_rows(queries_QD, k, [entry.row for entry in entries], slots_C, self._vectors)
+        slots_C = np.fromiter((entry.slot for entry in entries), dtype=np.int64, count=len(entries))
+        return search_rows(queries_QD, k, lambda place: entries[place].row, slots_C, self._vectors)
 
     def verify(self) -> list[Failure]:
         """Lines of the log and vectors whose checksum is wrong, read anew from the disk; repairs nothing."""

@@ -24,7 +24,7 @@ import numpy as np
 
 from slq.errors import DataError, Failure, FingerprintMismatchError, InputError, MissingExtraError, shorten
 from slq.index.filters import Filter, matches
-from slq.index.scoring import candidates, score_again
+from slq.index.scoring import search_rows
 from slq.index.store import Hit, Row
 from slq.io.files import load_json, map_os_errors, named_from, write_atomic, write_json, write_jsonl
 from slq.io.outputs import OutputFolder, check_output_file
@@ -185,7 +185,7 @@ def load_embeddings(folder: Path) -> tuple[Embeddings, dict[str, Any]]:
 
 
 def search(corpus: Embeddings, queries: Embeddings, k: int = 10, filter: Filter | None = None) -> list[list[Hit]]:
-    """The k most similar items for each query, best first; equal scores in order of the corpus.
+    """The k most similar items for each query, best first, equal ones by id.
 
     Args:
         corpus: vectors (C, D).
@@ -204,22 +204,17 @@ def search(corpus: Embeddings, queries: Embeddings, k: int = 10, filter: Filter 
             f"These embeddings were made by encoder {corpus.fingerprint}, the query by {queries.fingerprint}: "
             "embed the corpus again with the adapter you search with."
         )
-    rows = [_row(id_, item) for id_, item in zip(corpus.ids, corpus.items or ({},) * len(corpus.ids), strict=True)]
-    passing = np.array([i for i, row in enumerate(rows) if filter is None or matches(filter, row)], dtype=np.int64)
-    vectors_CD = corpus.vectors if filter is None else corpus.vectors[passing]
-    queries_QD = truncated(queries.vectors, vectors_CD.shape[-1])
-    results = []
-    for query_D, scores_C in zip(queries_QD, queries_QD @ vectors_CD.T, strict=True):
-        places = candidates(scores_C, k, query_D)
-        exact_C = score_again(vectors_CD[places], query_D)
-        best = [(rows[passing[places[i]]], float(exact_C[i])) for i in np.argsort(-exact_C, kind="stable")[:k]]
-        results.append([Hit(row.id, score, row.text, row.image, row.metadata) for row, score in best])
-    return results
+    passing_C = np.arange(len(corpus.ids))
+    if filter is not None:
+        passing_C = np.array([place for place in range(len(corpus.ids)) if matches(filter, _row(corpus, place))], dtype=np.int64)
+    queries_QD = truncated(queries.vectors, corpus.vectors.shape[-1])
+    return search_rows(queries_QD, k, lambda place: _row(corpus, int(passing_C[place])), passing_C, corpus.vectors)
 
 
-def _row(id_: str, item: Mapping[str, Any]) -> Row:
+def _row(corpus: Embeddings, place: int) -> Row:
     """An item as filters look at it; its vector stays where it is."""
-    return Row(id_, _NO_VECTOR, item.get("text"), item.get("image"), item.get("metadata", {}), item.get("content_hash", ""))
+    item = corpus.items[place] if corpus.items else {}
+    return Row(corpus.ids[place], _NO_VECTOR, item.get("text"), item.get("image"), item.get("metadata", {}), item.get("content_hash", ""))
 
 
 def _rows(embeddings: Embeddings, folder: Path) -> list[dict[str, Any]]:

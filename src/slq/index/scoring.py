@@ -6,7 +6,7 @@ What may be among the best is therefore scored again in float64, and rounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,22 +14,28 @@ from slq.index.store import Hit, Row
 
 _ROUNDING = 1e-5  # of a score of vectors of length 1, far more than float32 rounds away
 _BLOCK = 8192  # rows compared at a time
+_MOST_SCORES = 1 << 26  # in memory at a time (256 MB); of more, the queries are taken in parts
 
 
-def search_rows(queries_QD: np.ndarray, k: int, rows: Sequence[Row], slots_C: np.ndarray, vectors_SD: np.ndarray) -> list[list[Hit]]:
+def search_rows(
+    queries_QD: np.ndarray, k: int, row_of: Callable[[int], Row], slots_C: np.ndarray, vectors_SD: np.ndarray
+) -> list[list[Hit]]:
     """The k rows with the largest inner product for each query, best first, equal ones by id.
 
     Args:
-        queries_QD: (Q, D) float32.
+        queries_QD: (Q, D), compared together; of numbers of any type, to which the vectors are not converted.
         k: how many results.
-        rows: C of them, whose own vectors are not looked at.
+        row_of: the row at a place from 0 to C - 1, asked for those that may be among the best; its own vector is not looked at.
         slots_C: where each row's vector is.
         vectors_SD: the vectors, and maybe others.
     """
-    scores_QC = np.empty((len(queries_QD), len(rows)), dtype=np.float32)
-    for start in range(0, len(rows), _BLOCK):
-        scores_QC[:, start : start + _BLOCK] = queries_QD @ _take(vectors_SD, slots_C[start : start + _BLOCK]).T
-    return [_best(scores_C, rows, slots_C, k, query_D, vectors_SD) for scores_C, query_D in zip(scores_QC, queries_QD, strict=True)]
+    at_once = max(1, _MOST_SCORES // max(1, len(slots_C)))
+    results = []
+    for first in range(0, len(queries_QD), at_once):
+        part_QD = queries_QD[first : first + at_once]
+        scores_QC = _scores(part_QD, slots_C, vectors_SD)
+        results += [_best(scores_C, k, query_D, row_of, slots_C, vectors_SD) for scores_C, query_D in zip(scores_QC, part_QD, strict=True)]
+    return results
 
 
 def candidates(scores_C: np.ndarray, k: int, query_D: np.ndarray) -> np.ndarray:
@@ -49,23 +55,31 @@ def candidates(scores_C: np.ndarray, k: int, query_D: np.ndarray) -> np.ndarray:
     return np.flatnonzero(scores_C >= kth - _ROUNDING * (np.linalg.norm(query_D) + abs(kth)))
 
 
-def score_again(vectors_BD: np.ndarray, query_D: np.ndarray) -> np.ndarray:
-    """Products (B,) in float64, rounded to float32.
+def _scores(queries_QD: np.ndarray, slots_C: np.ndarray, vectors_SD: np.ndarray) -> np.ndarray:
+    """Products (Q, C) in float32."""
+    queries_QD = queries_QD.astype(np.result_type(vectors_SD.dtype, np.float32), copy=False)
+    scores_QC = np.empty((len(queries_QD), len(slots_C)), dtype=np.float32)
+    for start in range(0, len(slots_C), _BLOCK):
+        scores_QC[:, start : start + _BLOCK] = queries_QD @ _take(vectors_SD, slots_C[start : start + _BLOCK]).T
+    return scores_QC
 
-    Args:
-        vectors_BD: of the candidates.
-        query_D: what they are scored against.
-    """
-    return (vectors_BD.astype(np.float64) @ query_D.astype(np.float64)).astype(np.float32)
 
-
-def _best(scores_C: np.ndarray, rows: Sequence[Row], slots_C: np.ndarray, k: int, query_D: np.ndarray, vectors_SD: np.ndarray) -> list[Hit]:
-    """The k best of one query's scores, equal ones by id."""
+def _best(
+    scores_C: np.ndarray, k: int, query_D: np.ndarray, row_of: Callable[[int], Row], slots_C: np.ndarray, vectors_SD: np.ndarray
+) -> list[Hit]:
+    """The k best of one query's scores, equal ones by id, and by place where an id is there twice."""
     places = candidates(scores_C, k, query_D)
-    scores = score_again(vectors_SD[slots_C[places]], query_D)
-    scored = sorted((-float(score), rows[place].id, place) for score, place in zip(scores, places, strict=True))
-    best = [(score, rows[place]) for score, _, place in scored[:k]]
-    return [Hit(row.id, -score, row.text, row.image, dict(row.metadata)) for score, row in best]
+    scores = _score_again(vectors_SD, slots_C[places], query_D)
+    rows = [row_of(place) for place in places.tolist()]
+    order = sorted(range(len(rows)), key=lambda place: (-scores[place], rows[place].id))[:k]
+    return [Hit(rows[place].id, scores[place], rows[place].text, rows[place].image, dict(rows[place].metadata)) for place in order]
+
+
+def _score_again(vectors_SD: np.ndarray, slots_B: np.ndarray, query_D: np.ndarray) -> list[float]:
+    """Products in float64, rounded to float32; of many candidates a block at a time."""
+    query_D = query_D.astype(np.float64)
+    blocks = (vectors_SD[slots_B[start : start + _BLOCK]] for start in range(0, len(slots_B), _BLOCK))
+    return [score for vectors_BD in blocks for score in (vectors_BD.astype(np.float64) @ query_D).astype(np.float32).tolist()]
 
 
 def _take(vectors_SD: np.ndarray, slots_B: np.ndarray) -> np.ndarray:

@@ -66,8 +66,8 @@ class RowsInMemory:
             filter: only rows that pass it.
         """
         held = [each for each in self._rows.values() if filter is None or matches(filter, each[0])]
-        slots_C = np.array([slot for _, slot in held], dtype=np.int64)
-        return search_rows(queries_QD, k, [row for row, _ in held], slots_C, self._vectors)
+        slots_C = np.fromiter((slot for _, slot in held), dtype=np.int64, count=len(held))
+        return search_rows(queries_QD, k, lambda place: held[place][0], slots_C, self._vectors)
 
     def _take_in(self, rows: list[Row], vectors_BD: np.ndarray) -> None:
         """Put rows at the end, in place of those that have their ids."""

@@ -90,7 +90,7 @@ class _Best:
 def _compare(rows: list[Row], query_D: np.ndarray, k: int) -> list[Hit]:
     """The k best of a few rows."""
     vectors_CD = np.stack([row.vector for row in rows]) if rows else np.zeros((0, len(query_D)), dtype=np.float32)
-    return search_rows(query_D[None], k, rows, np.arange(len(rows)), vectors_CD)[0]
+    return search_rows(query_D[None], k, rows.__getitem__, np.arange(len(rows)), vectors_CD)[0]
 
 
 def _passing(batch: Any, filter: Filter, is_exact: bool) -> Any:
