@@ -23,7 +23,7 @@ from slq.index.lance.repair import recover, verify
 from slq.index.lance.rows import READ, ids, to_rows
 from slq.index.lance.search import search_all, search_index
 from slq.index.lance.table import TABLE_FOLDER, Table, load_lancedb
-from slq.index.lance.versions import Files, damage_of, held_files, settle
+from slq.index.lance.versions import Files, damage_of, held_files, holds_rows, settle
 from slq.index.lock import LOCK_FILE, take_lock
 from slq.index.store import Hit, Row, StoreMetadata, check_queries, check_rows
 from slq.io.disk import sync
@@ -104,7 +104,7 @@ class LanceStore:
             if (self.location / JOURNAL_FILE).exists():
                 return  # another process has just made it
             with map_os_errors(self.location):
-                if held_files(table):
+                if holds_rows(table):
                     raise StoreCorruptError(f"{self.location} holds rows but no {JOURNAL_FILE}: encode the items into another folder.")
                 shutil.rmtree(table, ignore_errors=True)
             Table.create(self.location, metadata.dim)
@@ -209,6 +209,7 @@ class LanceStore:
 
     def _open(self) -> tuple[State, Table]:
         """The newest version that counts; where it is damaged and nobody writes, the store is repaired."""
+        is_repaired = False
         for attempt in range(_ATTEMPTS):
             state = self._journal.state()
             try:
@@ -218,6 +219,8 @@ class LanceStore:
             except StoreCorruptError as error:
                 if self._journal.state() != state:
                     continue  # another process has just replaced the files
+                if is_repaired:
+                    raise  # it is not the files that keep LanceDB from reading them
                 try:
                     lock = take_lock(self.location)
                 except (StoreLockedError, OutputError) as refused:
@@ -229,6 +232,7 @@ class LanceStore:
                     recover(self.location, self._journal)
                 finally:
                     os.close(lock)
+                is_repaired = True
         raise StoreCorruptError(f"{self.location} is replaced faster than it can be read.")
 
     def _warn_of_lost(self) -> None:

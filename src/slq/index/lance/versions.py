@@ -121,7 +121,17 @@ def damage_of(commit: Commit, files: Files) -> Damage:
     Args:
         commit: that made the version.
         files: of the table.
+
+    Raises:
+        StoreError: if the system refuses to read a file, which is no damage of it.
     """
+    try:
+        return _damage_of(commit, files)
+    except OSError as error:
+        raise StoreError(f"A file of {files.folder} cannot be read ({error}): check its permissions, and its disk.") from error
+
+
+def _damage_of(commit: Commit, files: Files) -> Damage:
     name = manifest_name(commit.version)
     try:
         content, manifest = manifest_of(files.folder, commit.version)
@@ -171,6 +181,15 @@ def held_files(folder: Path) -> list[str]:
         for file in sorted((folder / held).rglob("*"))
         if file.is_file()
     ]
+
+
+def holds_rows(folder: Path) -> bool:
+    """Whether there is more in the folder of a table than LanceDB makes before the first row.
+
+    Args:
+        folder: of the table.
+    """
+    return any(not path.is_dir() and path.parent.name not in ("_versions", "_transactions") for path in folder.rglob("*"))
 
 
 def sync_files(folder: Path, files: Sequence[str]) -> None:
