@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is not of slq itself, for `make test-rest`."""
+    """Mark what is not of slq itself, for `make test-rest`; skip tests and examples of LanceStore where LanceDB is missing."""
+    lacks_lancedb = find_spec("lancedb") is None
     for item in items:
-        if item.path.relative_to(config.rootpath).parts[0] in ("packages", "research"):
+        path = item.path.relative_to(config.rootpath)
+        if path.parts[0] in ("packages", "research"):
             item.add_marker("beside")
+        if lacks_lancedb and ("lance" in path.parts or path.name.startswith("test_lance")):
+            item.add_marker(pytest.mark.skip(reason='LanceDB is not installed: pip install "slq[lance]"'))

@@ -23,7 +23,7 @@ from rich.progress import track
 
 from research.bench.measuring import console, write_result
 from slq.index.store import stores
-from slq.testing.store_checks_on_disk import apply_operation, assert_holds_operations, operations
+from slq.testing.store_processes import apply_operation, assert_holds_operations, operations
 from slq.testing.stores import METADATA
 
 SEED = 0

@@ -121,8 +121,9 @@ class SideBySideIndexed(SideBySide):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [SideBySide, SideBySideIndexed])
-def test_any_sequence_of_calls(machine):
-    chosen = settings(max_examples=15, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("examples", [6, pytest.param(50, marks=pytest.mark.research)])
+def test_any_sequence_of_calls(examples, machine):
+    chosen = settings(max_examples=examples, stateful_step_count=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=chosen)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
-from slq.errors import InputError, StoreError
+from slq.errors import InputError, MissingExtraError, StoreError
 from slq.index.exact import ExactStore
 from slq.index.lance import LanceStore
 from slq.index.store import Row, StoreMetadata, open_store, stores
@@ -13,6 +16,7 @@ from slq.testing import MemoryStore, contract_of_stores
 
 PROCESS, LIGHT = pytest.mark.process, contract_of_stores(durable=False)
 NAMES = [pytest.param(name, marks=() if name in LIGHT else PROCESS) for name in contract_of_stores()]
+needs_lancedb = pytest.mark.skipif(find_spec("lancedb") is None, reason='LanceDB is not installed: pip install "slq[lance]"')
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -20,9 +24,12 @@ def test_exact(name, tmp_path):
     contract_of_stores()[name](ExactStore, tmp_path)
 
 
+@needs_lancedb
 @pytest.mark.parametrize("name", NAMES)
 def test_lance(name, tmp_path):
-    contract_of_stores()[name](LanceStore, tmp_path)
+    from lance_at_once import LanceStoreAtOnce
+
+    contract_of_stores()[name](LanceStoreAtOnce, tmp_path)
 
 
 @pytest.mark.parametrize("name", LIGHT)
@@ -30,12 +37,20 @@ def test_memory(name, tmp_path):
     LIGHT[name](MemoryStore, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["exact", "lance"])
+@pytest.mark.parametrize("kind", ["exact", pytest.param("lance", marks=needs_lancedb)])
 def test_a_kind_of_store_is_found_by_its_name(kind, tmp_path):
     store = open_store(f"{kind}:{tmp_path / 'index'}", StoreMetadata("adapter", "f", 2))
     store.upsert([Row("a", np.array([1, 0], np.float32))])
     assert len(open_store(f"{kind}:{tmp_path / 'index'}")) == 1 and kind in stores.names()
     store.close()
+
+
+def test_without_lancedb_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    assert "lance" in stores.names() and stores.get("lance") is LanceStore
+    with pytest.raises(MissingExtraError, match=r'needs LanceDB; run: pip install "slq\[lance\]"'):
+        open_store(f"lance:{tmp_path / 's'}", StoreMetadata("adapter", "f", 2))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_store_is_opened_by_its_address(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,20 +20,98 @@ from slq.errors import OutputError, StoreCorruptError, StoreError
 from slq.index.lance import LanceStore
 from slq.testing.stores import METADATA, assert_finds, assert_holds, make_rows
 
-WRITER = """
-import sys
+# One process, since LanceDB takes seconds to be imported. Each writer that is killed is forked from it before it has used LanceDB.
+PROCESSES = """
+import json, os, sys, traceback, warnings
 from pathlib import Path
+import lancedb
+from slq.errors import SlqError
 from slq.index.lance import LanceStore
-from slq.testing.stores import METADATA, make_rows
-store = LanceStore(Path(sys.argv[1]), METADATA)
-store.upsert(make_rows(5))
-store.delete(["row 0"])
-if sys.argv[2] == "write":
-    store.upsert(make_rows(5, start=5))
-elif sys.argv[2] == "delete":
-    store.delete(["row 1"])
-else:
+from slq.testing.stores import METADATA, assert_finds, assert_holds, make_rows
+
+warnings.filterwarnings("ignore", message="lancedb fork support is experimental")
+
+def write(folder, task):
+    store = LanceStore(folder, METADATA)
+    store.upsert(make_rows(5))
+    store.delete(["row 0"])
+    if task == "write":
+        store.upsert(make_rows(5, start=5))
+    elif task == "delete":
+        store.delete(["row 1"])
+    else:
+        store.optimize()
+
+def killed(folder, task, at):
+    process = os.fork()
+    if process == 0:
+        os.environ["SLQ_CRASH_AT"] = at
+        try:
+            write(folder, task)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+def full(disk):
+    told, rows = [], []
+    (disk / "filler").write_bytes(bytes(200_000))
+    store = LanceStore(disk / "s", METADATA)
+    try:
+        while True:
+            store.upsert(make_rows(20, start=len(rows)))
+            rows += make_rows(20, start=len(rows))
+    except SlqError as error:
+        told.append([type(error).__name__, str(error)])
+    assert_holds(store, rows)
+    with (disk / "filler").open("ab", buffering=0) as filler:
+        try:
+            while filler.write(bytes(512)):
+                pass
+        except OSError:
+            pass
+    store.close()
+    for call in (lambda store: store.upsert(make_rows(1, start=10**6)), lambda store: store.optimize()):
+        store = LanceStore(disk / "s")  # with no room at all
+        assert_holds(store, rows)
+        try:
+            call(store)
+        except SlqError as error:
+            told.append([type(error).__name__, str(error)])
+        assert_holds(store, rows)
+        store.close()
+    (disk / "filler").unlink()
+    store = LanceStore(disk / "s")
+    store.delete([row.id for row in rows[20:]])
     store.optimize()
+    assert_holds(store, rows[:20])
+    assert store.verify() == []
+    store.upsert(rows[20:40])
+    assert_holds(store, rows[:40])
+    store.close()
+    return told
+
+def read_only(disk):
+    told, rows = [], make_rows(10)
+    for name in ("s", "ahead", "broken"):
+        try:
+            store = LanceStore(disk / name)
+            assert_holds(store, rows)
+            assert_finds(store, rows)
+            assert store.verify() == []
+            store.upsert(rows)
+        except SlqError as error:
+            told.append([type(error).__name__, str(error)])
+    return told
+
+place, kills = Path(sys.argv[1]), json.loads(sys.argv[2])
+told = {"killed": {name: killed(place / name, *kill) for name, kill in kills.items()}}
+for run in (full, read_only) if sys.argv[3] == "disks" else ():
+    try:
+        told[run.__name__] = run(place / run.__name__)
+    except Exception:
+        told[run.__name__] = traceback.format_exc()
+print(json.dumps(told))
 """
 STORED, REMOVED = "was stored in a version that is damaged", "was removed in a version that is damaged"
 
@@ -39,25 +119,59 @@ STORED, REMOVED = "was stored in a version that is damaged", "was removed in a v
 # --- kills ------------------------------------------------------------------------------------------------------------------
 
 
+BETWEEN_STEPS = {  # what is done, where it is killed, and the numbers of the rows that are there afterwards
+    "write 1": ("write", "lance.written:3", range(1, 5)),
+    "write 2": ("write", "lance.synced:4", range(1, 5)),
+    "write 3": ("write", "lance.journalled:3", range(1, 10)),
+    "delete 1": ("delete", "lance.written:3", range(1, 5)),
+    "delete 2": ("delete", "lance.journalled:3", range(2, 5)),
+    "optimize 1": ("optimize", "lance.written:3", range(1, 5)),
+    "optimize 2": ("optimize", "lance.optimized", range(1, 5)),
+    "optimize 3": ("optimize", "lance.cleaned", range(1, 5)),
+}
+WHILE_MADE = ["lance.created", "lance.synced", "file.written", "file.replaced"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Where other processes have left what they do: a folder for each kill, and one for each kind of disk."""
+    place = tmp_path_factory.mktemp("processes")
+    (place / "full").mkdir()
+    store = LanceStore(place / "read_only/s", METADATA)
+    store.upsert(make_rows(5))
+    with closing(sqlite3.connect(store.location / "journal.sqlite", isolation_level=None)) as reading:
+        reading.execute("begin")
+        reading.execute("select * from state").fetchall()
+        store.upsert(make_rows(5, start=5))
+        shutil.copytree(store.location, place / "read_only/ahead")
+    store.close()
+    shutil.copytree(store.location, place / "read_only/broken")
+    manifests(place / "read_only/broken")[0].write_bytes(b"")
+    return place
+
+
+@pytest.fixture(scope="module")
+def told(place) -> dict[str, Any]:
+    """What those processes say: how each that is killed has ended, and the errors on each disk, where this system lets them mount one."""
+    kills = {**{name: kill[:2] for name, kill in BETWEEN_STEPS.items()}, **{at: ("write", at) for at in WHILE_MADE}}
+    private, disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"], place / "read_only"
+    mount = f"mount -t tmpfs -o size=700k none {place}/full && mount --bind {disk} {disk} && mount -o remount,bind,ro {disk}"
+    can_mount = shutil.which("unshare") is not None and not subprocess.run([*private, mount], capture_output=True).returncode
+    command = [sys.executable, "-W", "error", "-c", PROCESSES, str(place), json.dumps(kills), "disks" if can_mount else ""]
+    if can_mount:
+        command = [*private, f"{mount} && exec {shlex.join(command)}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["killed"] == dict.fromkeys(kills, -9), result.stderr
+    return found
+
+
 @pytest.mark.process
-@pytest.mark.parametrize(
-    ("task", "at", "left"),
-    [
-        ("write", "lance.written:3", range(1, 5)),
-        ("write", "lance.synced:4", range(1, 5)),
-        ("write", "lance.journalled:3", range(1, 10)),
-        ("delete", "lance.written:3", range(1, 5)),
-        ("delete", "lance.journalled:3", range(2, 5)),
-        ("optimize", "lance.written:3", range(1, 5)),
-        ("optimize", "lance.optimized", range(1, 5)),
-        ("optimize", "lance.cleaned", range(1, 5)),
-    ],
-)
-def test_a_kill_between_two_steps(task, at, left, tmp_path):
-    environment = {**os.environ, "SLQ_CRASH_AT": at}
-    result = subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "s"), task], env=environment, capture_output=True, timeout=120)
-    assert result.returncode == -9, result.stderr.decode()
-    store, rows = LanceStore(tmp_path / "s"), [make_rows(1, number)[0] for number in left]
+@pytest.mark.parametrize("name", BETWEEN_STEPS)
+def test_a_kill_between_two_steps(name, place, told):
+    rows = [make_rows(1, number)[0] for number in BETWEEN_STEPS[name][2]]
+    store = LanceStore(place / name)
     assert_holds(store, rows)
     assert_finds(store, rows)
     assert store.verify() == []
@@ -65,22 +179,19 @@ def test_a_kill_between_two_steps(task, at, left, tmp_path):
     store.upsert(more)
     store.optimize()
     store.close()
-    store = LanceStore(tmp_path / "s")
+    store = LanceStore(place / name)
     assert_holds(store, [*rows, *more])
-    assert len(list((tmp_path / "s/rows.lance/data").iterdir())) == len(manifests(tmp_path / "s")) == 1, "old files are gone"
+    assert len(list((place / name / "rows.lance/data").iterdir())) == len(manifests(place / name)) == 1, "old files are gone"
     store.close()
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("at", ["lance.created", "lance.synced", "file.written", "file.replaced"])
-def test_a_kill_while_a_store_is_made(at, tmp_path):
-    environment = {**os.environ, "SLQ_CRASH_AT": at}
-    result = subprocess.run([sys.executable, "-c", WRITER, str(tmp_path / "s"), "write"], env=environment, capture_output=True, timeout=120)
-    assert result.returncode == -9, result.stderr.decode()
+@pytest.mark.parametrize("at", WHILE_MADE)
+def test_a_kill_while_a_store_is_made(at, place, told):
     if at != "file.replaced":
         with pytest.raises(StoreError, match="There is no store in"):
-            LanceStore(tmp_path / "s")
-    store = LanceStore(tmp_path / "s", METADATA)
+            LanceStore(place / at)
+    store = LanceStore(place / at, METADATA)
     store.upsert(make_rows(5))
     assert_holds(store, make_rows(5))
     store.close()
@@ -240,106 +351,28 @@ def test_a_flipped_bit_is_told_by_the_rows_of_its_file_and_repaired_when_asked(w
 
 # --- disks ------------------------------------------------------------------------------------------------------------------
 
-FULL = """
-import json, sys
-from pathlib import Path
-from slq.errors import SlqError
-from slq.index.lance import LanceStore
-from slq.testing.stores import METADATA, assert_holds, make_rows
-disk, told, rows = Path(sys.argv[1]), [], []
-(disk / "filler").write_bytes(bytes(200_000))
-store = LanceStore(disk / "s", METADATA)
-try:
-    while True:
-        store.upsert(make_rows(20, start=len(rows)))
-        rows += make_rows(20, start=len(rows))
-except SlqError as error:
-    told.append([type(error).__name__, str(error)])
-assert_holds(store, rows)
-with (disk / "filler").open("ab", buffering=0) as filler:
-    try:
-        while filler.write(bytes(512)):
-            pass
-    except OSError:
-        pass
-store.close()
-for call in (lambda store: store.upsert(make_rows(1, start=10**6)), lambda store: store.optimize()):
-    store = LanceStore(disk / "s")  # with no room at all
-    assert_holds(store, rows)
-    try:
-        call(store)
-    except SlqError as error:
-        told.append([type(error).__name__, str(error)])
-    assert_holds(store, rows)
-    store.close()
-(disk / "filler").unlink()
-store = LanceStore(disk / "s")
-store.delete([row.id for row in rows[20:]])
-store.optimize()
-assert_holds(store, rows[:20])
-assert store.verify() == []
-store.upsert(rows[20:40])
-assert_holds(store, rows[:40])
-store.close()
-print(json.dumps(told))
-"""
-READ_ONLY = """
-import json, sys
-from pathlib import Path
-from slq.errors import SlqError
-from slq.index.lance import LanceStore
-from slq.testing.stores import assert_finds, assert_holds, make_rows
-told, rows = [], make_rows(10)
-for name in ("s", "ahead", "broken"):
-    try:
-        store = LanceStore(Path(sys.argv[1]) / name)
-        assert_holds(store, rows)
-        assert_finds(store, rows)
-        assert store.verify() == []
-        store.upsert(rows)
-    except SlqError as error:
-        told.append([type(error).__name__, str(error)])
-print(json.dumps(told))
-"""
 
-
-def run_on_a_disk(mount: str, script: str, place: Path) -> list[list[str]]:
-    """What a script says that it was told, on a disk that it alone sees."""
-    (place / "script.py").write_text(script)
-    private = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*private, mount], capture_output=True).returncode:
+def on_disk(told: dict[str, Any], kind: str) -> list[list[str]]:
+    """Names and messages of the errors on a kind of disk."""
+    if kind not in told:
         pytest.skip("this system lets no process mount a disk of its own")
-    run = f"{mount} && exec {sys.executable} -W error {place}/script.py {place}/disk"
-    result = subprocess.run([*private, run], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    assert isinstance(told[kind], list), told[kind]
+    return told[kind]
 
 
 @pytest.mark.process
-def test_a_full_disk_leaves_what_was_good_and_is_said_in_one_sentence(tmp_path):
-    (tmp_path / "disk").mkdir()
-    told = run_on_a_disk(f"mount -t tmpfs -o size=700k none {tmp_path}/disk", FULL, tmp_path)
-    assert told[0][0] == "DiskFullError" and "No room left on the disk while writing" in told[0][1]
-    assert len(told) == 3 and all(kind in ("DiskFullError", "OutputError") for kind, _ in told), told
+def test_a_full_disk_leaves_what_was_good_and_is_said_in_one_sentence(told):
+    errors = on_disk(told, "full")
+    assert errors[0][0] == "DiskFullError" and "No room left on the disk while writing" in errors[0][1]
+    assert len(errors) == 3 and all(kind in ("DiskFullError", "OutputError") for kind, _ in errors), errors
 
 
 @pytest.mark.process
-def test_a_read_only_folder_is_read_and_refused_for_writing(tmp_path):
+def test_a_read_only_folder_is_read_and_refused_for_writing(told):
     """Also with a commit that is only written ahead; where it is damaged, it says why it is not repaired."""
-    disk = tmp_path / "disk"
-    store = LanceStore(disk / "s", METADATA)
-    store.upsert(make_rows(5))
-    with closing(sqlite3.connect(disk / "s/journal.sqlite", isolation_level=None)) as reading:
-        reading.execute("begin")
-        reading.execute("select * from state").fetchall()
-        store.upsert(make_rows(5, start=5))
-        shutil.copytree(disk / "s", disk / "ahead")
-    store.close()
-    shutil.copytree(disk / "s", disk / "broken")
-    manifests(disk / "broken")[0].write_bytes(b"")
-    told = run_on_a_disk(f"mount --bind {disk} {disk} && mount -o remount,bind,ro {disk}", READ_ONLY, tmp_path)
-    assert [kind for kind, _ in told] == ["OutputError", "OutputError", "StoreCorruptError"]
-    assert all("Read-only file system" in message for _, message in told) and "cannot be repaired now" in told[2][1]
+    errors = on_disk(told, "read_only")
+    assert [kind for kind, _ in errors] == ["OutputError", "OutputError", "StoreCorruptError"]
+    assert all("Read-only file system" in message for _, message in errors) and "cannot be repaired now" in errors[2][1]
 
 
 def test_a_disk_that_refuses_a_write_leaves_what_was_there(tmp_path):
