@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -245,4 +246,35 @@ class NeverLooksAgain(ExactStore):
 )
 def test_a_fault_of_a_store_on_disk_is_told(fault, check, tmp_path):
     with pytest.raises(AssertionError):
+        contract_of_stores()[check](fault, tmp_path)
+
+
+class FailsElsewhere(ExactStore):
+    """Can neither write nor read in another process than that of the test."""
+
+    def upsert(self, rows):
+        self._fail()
+        super().upsert(rows)
+
+    def scan(self, batch_size=1024):
+        self._fail()
+        return super().scan(batch_size)
+
+    def _fail(self):
+        if os.environ["PROCESS_OF_THE_TEST"] != str(os.getpid()):
+            raise RuntimeError("not here")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("fault", "check", "message"),
+    [
+        (FailsElsewhere, "what_was_acknowledged_survives_a_kill", "the writer failed: RuntimeError: not here"),
+        (FailsElsewhere, "readers_beside_a_writer_see_whole_rows", "a reader ended before it had read anything: RuntimeError: not here"),
+        (Acknowledges, "what_was_acknowledged_survives_a_kill", "acknowledged rows are lost|is of another write"),
+    ],
+)
+def test_a_fault_in_another_process_is_told(fault, check, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROCESS_OF_THE_TEST", str(os.getpid()))
+    with pytest.raises(AssertionError, match=message):
         contract_of_stores()[check](fault, tmp_path)

@@ -132,18 +132,19 @@ def readers_beside_a_writer_see_whole_rows(factory: OpenStore, folder: Path) -> 
     """Two processes read while a third upserts, replaces, deletes and optimises."""
     store = factory(folder / "store", METADATA)
     store.upsert(make_rows(20))
-    processes = Processes(factory, folder)
-    processes.start("read")
-    processes.start("read")
-    have_read: set[int] = set()
-    while len(have_read) < 2:
-        reader, told = processes.next_line()
-        assert told == "read", f"a reader ended before it had read anything: {processes.end()[1]}"
-        have_read.add(reader)
-    for operation in islice(operations(), 60):
-        apply_operation(store, operation)
-    (folder / "done").touch()
-    lines, error = processes.end()
+    readers: set[int] = set()
+    with Processes(factory, folder) as processes:
+        processes.start("read", count=2)
+        while len(readers) < 2:
+            reader, told = processes.next_line()
+            if told != "read":
+                (folder / "done").touch()
+                raise AssertionError(f"a reader ended before it had read anything: {processes.end()[1]}")
+            readers.add(reader)
+        for operation in islice(operations(), 60):
+            apply_operation(store, operation)
+        (folder / "done").touch()
+        lines, error = processes.end()
     assert [told for _, told in lines if told.startswith("ended")] == ["ended 0"] * 2, f"a reader failed: {error}"
     store.close()
 
@@ -153,23 +154,22 @@ def what_was_acknowledged_survives_a_kill(factory: OpenStore, folder: Path) -> N
     """A writer is killed at random moments, five times over one store; every row is whole or absent."""
     chance, done = random.Random(5), 0
     factory(folder / "store", METADATA).close()
-    processes = Processes(factory, folder)
-    for _ in range(5):
-        processes.start("write", done)
-        for _ in range(chance.randint(1, 25)):
-            writer, told = processes.next_line()
-            assert told.isdecimal(), f"the writer failed: {processes.end()[1]}"
-            done = int(told) + 1
-        time.sleep(chance.random() / 100)
-        os.kill(writer, signal.SIGKILL)
-        while (told := processes.next_line()[1]).isdecimal():
-            done = int(told) + 1
-        assert told == "ended -9", f"the writer failed: {processes.end()[1]}"
-        store = factory(folder / "store")
-        assert_holds_operations(store, done)
-        assert store.verify() == [], f"after a kill: {store.verify()[0]}"
-        store.close()
-    processes.end()
+    with Processes(factory, folder) as processes:
+        for _ in range(5):
+            processes.start("write", done)
+            for _ in range(chance.randint(1, 25)):
+                writer, told = processes.next_line()
+                assert told.isdecimal(), f"the writer failed: {processes.end()[1]}"
+                done = int(told) + 1
+            time.sleep(chance.random() / 100)
+            os.kill(writer, signal.SIGKILL)
+            while (told := processes.next_line()[1]).isdecimal():
+                done = int(told) + 1
+            assert told == "ended -9", f"the writer failed: {processes.end()[1]}"
+            store = factory(folder / "store")
+            assert_holds_operations(store, done)
+            assert store.verify() == [], f"after a kill: {store.verify()[0]}"
+            store.close()
 
 
 @check

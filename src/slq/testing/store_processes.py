@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ Operation = tuple[str, list[Row]]
 class Processes:
     """Processes that use a store, all forked from one that has imported the factory: no other waits for its imports.
 
+    They end with the `with` block at the latest.
+
     Args:
         factory: opens a store at a folder; other processes can import it.
         folder: holds the store.
@@ -37,18 +40,27 @@ class Processes:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         command = [sys.executable, "-c", _PARENT, *name, str(folder)]
         pipe = subprocess.PIPE
-        self._parent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+        self._parent = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
 
-    def start(self, task: str, first: int = 0) -> None:
-        """Start one.
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._parent.poll() is None:
+            os.killpg(self._parent.pid, signal.SIGKILL)
+        self._parent.communicate()
+
+    def start(self, task: str, first: int = 0, count: int = 1) -> None:
+        """Start some, once those before have ended.
 
         Args:
             task: `write`, until it is killed, or `read`, until the folder holds a file `done`.
             first: the operation that it begins with.
+            count: how many do the same at once.
         """
         assert self._parent.stdin is not None
         with suppress(BrokenPipeError):  # it cannot import the factory: the next line is empty, and `end` tells why
-            self._parent.stdin.write(f"{task} {first}\n")
+            self._parent.stdin.write(f"{task} {first} {count}\n")
             self._parent.stdin.flush()
 
     def next_line(self) -> tuple[int, str]:
@@ -73,30 +85,22 @@ def _parse(line: str) -> tuple[int, str]:
 
 
 def run_processes(module: str, name: str, folder: str) -> None:
-    """Fork a process for each line of the standard input, such as `write 3`, and say when it has ended; one that writes alone.
+    """Fork processes for each line of the standard input (task, first operation, how many), and say when each has ended.
 
     Args:
         module: where the factory is.
         name: of the factory.
         folder: holds the store.
     """
-    factory, readers = attrgetter(name)(import_module(module)), []
+    factory = attrgetter(name)(import_module(module))
     for line in sys.stdin:
-        task, first = line.split()
-        process = os.fork()
-        if process == 0:
-            _run_and_exit(task, factory, Path(folder), int(first))
-        if task == "read":
-            readers.append(process)
-        else:
-            _wait_for(process)
-    for process in readers:
-        _wait_for(process)
-
-
-def _wait_for(process: int) -> None:
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    _tell(process, f"ended {code}")
+        task, first, count = line.split()
+        for _ in range(int(count)):
+            if os.fork() == 0:
+                _run_and_exit(task, factory, Path(folder), int(first))
+        for _ in range(int(count)):
+            process, status = os.wait()
+            _tell(process, f"ended {os.waitstatus_to_exitcode(status)}")
 
 
 def _tell(process: int, told: str) -> None:
