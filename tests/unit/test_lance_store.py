@@ -216,6 +216,22 @@ def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_keeps_lancedb_from_reading_whole_files_is_told_at_once(store, monkeypatch):
+    store.close()
+
+    def refused(*location: object, **options: object) -> None:
+        raise RuntimeError("Too many open files (os error 24)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lancedb.connect", refused)
+        with pytest.raises(StoreError, match=r"cannot be read \(Too many open files \(os error 24\)\): see what `verify\(\)` says"):
+            LanceStore(store.location)
+    found = LanceStore(store.location)
+    assert_holds(found, make_rows(5))
+    assert found.verify() == [] and found._state.rollbacks == 0 and found._state.writers <= 2, "it was not taken for damage again and again"
+    found.close()
+
+
 # --- processes --------------------------------------------------------------------------------------------------------------
 
 
