@@ -94,13 +94,14 @@ def comparison() -> str:
     found = result("method-comparison")
     figures = ("t2i_hit1", "i2t_hit1", "knowledge_hit5", "minimal_pairs_hit1", "composed_hit5")
     header = ["method", "numbers learned", "adapter, KB", "text to image, hit@1", "image to text, hit@1", "knowledge, hit@5"]
-    header += ["minimal pairs", "composed, hit@5", "questions right", "weights changed"]
+    header += ["minimal pairs", "composed, hit@5", "questions right", "weights changed", "seeds"]
     rows = []
     for row in found["rows"]:
         size = f"{row['bytes'] / 1000:,.0f}" if "bytes" in row else ""
         cells = [points(row[figure]) for figure in (*figures, "retention")]
-        rows.append([row["name"], f"{row['parameters']:,}", size, *cells, "yes" if row["weights_changed"] else "no"])
-    return table(header, rows) + f"\n{found['rows'][-1]['seeds']} seeds. {day(found)}\n"
+        changed = "yes" if row["weights_changed"] else "no"
+        rows.append([row["name"], f"{row['parameters']:,}", size, *cells, changed, str(row["seeds"])])
+    return table(header, rows) + f"\n{day(found)}\n"
 
 
 def comparison_elsewhere() -> str:
@@ -274,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tuning": tuning,
     "comparison": comparison,
     "comparison against": comparison_against,
+    "comparison against harder": comparison_against_harder,
     "comparison elsewhere": comparison_elsewhere,
     "comparison rates": comparison_rates,
     "cost": cost,

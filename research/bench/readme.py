@@ -68,7 +68,7 @@ def comparison() -> str:
     for row in found["rows"]:
         cells = [points(row[figure]) for figure in figures]
         weights = "changed" if row["weights_changed"] else "identical"
-        rows.append([row["name"].removesuffix(", nearest, facts"), f"{row['parameters']:,}", *cells, weights])
+        rows.append([row["name"].replace(", nearest, facts", ""), f"{row['parameters']:,}", *cells, weights])
     made = f"`{found['command']}`, {found['hardware'].partition(' (')[0]}, {found['date'][:10]}"
     return table(header, rows) + f"\n{made}: [method-comparison.json](research/results/method-comparison.json).\n"
 

@@ -40,6 +40,7 @@ FIGURES = {
     "mixed_i2t_hit1": ("mixed gallery, image to text", "hit@1"),
 }
 GAP = "modality_gap"
+HARDER_SEEDS = 3
 HARDER = ", hard negatives"  # end of the names of methods whose near negatives weigh more
 VALIDATION_TIMES = 4  # as many images as the study's
 
@@ -52,11 +53,12 @@ class Method:
 
     options: Mapping[str, Any]
     tries: tuple[Mapping[str, float], ...]
+    seeds: int | None = None  # the first ones; None for all of the study
 
 
 def harder(method: Method, rates: Mapping[str, float]) -> Method:
     """A method whose near negatives weigh more, at the rates that were chosen for it without that."""
-    return Method({**method.options, "loss": (NamedOptions.parse("info_nce:hardness=0.5"),)}, (rates,))
+    return Method({**method.options, "loss": (NamedOptions.parse("info_nce:hardness=0.5"),)}, (rates,), HARDER_SEEDS)
 
 
 def latent_lora(rank: int) -> Method:
@@ -133,7 +135,7 @@ def _of_method(
     tried = [_trained(study, name, method, rates, study.size.seeds[0]) for rates in method.tries]
     validation = [once(each.folder / "choice.json", partial(_validated, study, each))["hit@1"] for each in tried]
     best = validation.index(max(validation))
-    runs = [_trained(study, name, method, method.tries[best], seed) for seed in study.size.seeds]
+    runs = [_trained(study, name, method, method.tries[best], seed) for seed in study.size.seeds[: method.seeds]]
     changed = any(each.measured["weights_changed"] for each in runs)
     kept = [_right(study, each, tasks) for each in runs] if changed else [before] * len(runs)
     measured = [once(each.folder / "comparison.json", partial(_scored, study, each, sets)) for each in runs]
