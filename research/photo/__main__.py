@@ -1,4 +1,4 @@
-"""`python -m research.photo build | report`."""
+"""`python -m research.photo build | report | knowledge`."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from slq.cli.app import execute
 from slq.cli.command import command
 from slq.cli.help import HelpFormatter
 from slq.config.fields import option, validate
+from slq.errors import ConfigError
 
 PROGRAM = "python -m research.photo"
 SUMMARY = "A small multimodal LLM of real weights: made from packages and captioned photographs, and what it has learned."
@@ -95,6 +96,20 @@ class ReportConfig:
         validate(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeConfig:
+    """What the knowledge queries are checked with."""
+
+    data: Path | None = option(None, help=f"{DATA} Those of the split `test` are what queries lead to.", default_text="the queries alone")
+    folder: Path | None = option(None, help="Folder of queries.jsonl and concepts.jsonl.", default_text="those of the repository")
+    write: bool = option(False, help="First judge anew which photographs show each concept, and keep their names in concepts.jsonl.")
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.write and self.data is None:
+            raise ConfigError("--write judges by captions: give --data.")
+
+
 @command("build", program=PROGRAM)
 def build(config: BuildConfig) -> None:
     """Make a multimodal LLM of a language model and an image encoder, and train what joins them on captions.
@@ -139,17 +154,46 @@ def report(config: ReportConfig) -> None:
     console.show(found, text)
 
 
+@command("knowledge", program=PROGRAM)
+def knowledge(config: KnowledgeConfig) -> int:
+    """Check the knowledge queries: whether one names what it leads to or nearly repeats another, and what their words alone find.
+
+    python -m research.photo knowledge --data captions.jsonl
+    """
+    from research.photo.checks import check, write_answers
+    from research.photo.knowledge import FOLDER
+    from research.photo.photographs import TEST, of_split, read_photographs
+
+    folder = config.folder or FOLDER
+    photographs = [] if config.data is None else of_split(read_photographs(config.data), TEST)
+    if config.write:
+        write_answers(photographs, folder)
+    found = check(photographs, folder)
+
+    def text() -> None:
+        console.result(f"{found['queries']} queries lead to {found['concepts']} concepts.")
+        console.result(", ".join(f"{count} {category}" for category, count in found["categories"].items()))
+        for name, value in found.get("overlap", {}).items():
+            console.result(f"{name}: {console.percent(value)}")
+        for problem in found["problems"]:
+            console.result(problem)
+
+    console.show(found, text)
+    return 1 if found["problems"] else 0
+
+
 def command_line() -> str:
     """What was typed, for records."""
     return f"{PROGRAM} {shlex.join(sys.argv[1:])}"
 
 
 def make_app() -> App:
-    """Both commands."""
+    """All commands."""
     formatter = HelpFormatter(PROGRAM, SUMMARY, "COMMAND")
     app = App(name=PROGRAM, help=SUMMARY, version_flags=(), help_format="plaintext", help_formatter=formatter)
     app.command(build)
     app.command(report)
+    app.command(knowledge)
     return app
 
 

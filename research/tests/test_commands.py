@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from research.paper.command import PaperConfig, main
-from research.photo.command import BuildConfig, ReportConfig
+from research.photo.command import BuildConfig, KnowledgeConfig, ReportConfig
 from slq.config.fields import options_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Makefile", "src/slq/miniature/weights/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "research").glob("*.md")),
+    *sorted((ROOT / "research").rglob("*.md")),
 ]
 
 
-CONFIGS: dict[str, tuple[type, ...]] = {"research.paper": (PaperConfig,), "research.photo": (BuildConfig, ReportConfig)}
+CONFIGS: dict[str, tuple[type, ...]] = {
+    "research.paper": (PaperConfig,),
+    "research.photo": (BuildConfig, KnowledgeConfig, ReportConfig),
+}
 
 
 def commands_in(page: Path) -> Iterator[tuple[str, str]]:
