@@ -163,7 +163,7 @@ class Study:
         learned = train(self.pairs("train"), self.model, folder, options, (), **again)
         return {
             "weights_changed": learned.model.fingerprint != before,
-            "learned_numbers": _learned_numbers(learned),
+            "learned_numbers": learned_numbers(learned),
             "validation": scores(learned, self.sets("validation")),
             "test": scores(learned, self.sets("test")),
             "options": result_settings(options),
@@ -176,10 +176,15 @@ class Study:
         weights = {
             name: value for name, value in result_settings(options).items() if value != plain[name] and not name.startswith("cache_")
         }
-        counts = [self.size.training, self.size.validation, self.size.test]
-        about: list[Any] = [weights, self.model.identity.to_dict(), counts if self.is_miniature else sorted(map(str, self._data.values()))]
+        about: list[Any] = [weights, self.model.identity.to_dict(), self._about_data()]
         about += ["facts"] if with_facts else []
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _about_data(self) -> Any:
+        """What a training depends on of the data."""
+        if self.is_miniature:
+            return [self.size.training, self.size.validation, self.size.test]
+        return sorted(map(str, self._data.values()))
 
     def load(self, trained: Trained) -> Encoder:
         """The encoder that a training saved."""
@@ -266,7 +271,8 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, value)
 
 
-def _learned_numbers(encoder: Encoder) -> int:
+def learned_numbers(encoder: Encoder) -> int:
+    """How many parameters a training has learned, its temperature aside."""
     trainable: Any = getattr(encoder, "trainable", None)
     if trainable is None:
         trainable = [value for name, value in encoder.queries.named_parameters() if name != "log_temperature"]  # type: ignore[attr-defined]

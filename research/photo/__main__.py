@@ -1,4 +1,4 @@
-"""`python -m research.photo build | report | knowledge`."""
+"""`python -m research.photo build | report | evaluate | pages | knowledge`."""
 
 from __future__ import annotations
 

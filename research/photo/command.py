@@ -20,6 +20,7 @@ PROGRAM = "python -m research.photo"
 SUMMARY = "A small multimodal LLM of real weights: made from packages and captioned photographs, and what it has learned."
 DATA = "Captioned photographs: JSON lines, one an image, with image, split and captions."
 DEVICE = "cpu, cuda, cuda:1 or mps."
+METHODS = ("zero_shot", "untrained", "latents", "late_interaction", "latent_lora", "latent_lora_facts", "lora", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,20 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageConfig:
+    """Which results are looked at."""
+
+    study: Path | None = option(None, help="Folder that `evaluate` wrote.", positional=True, required=True)
+    data: Path | None = option(None, help=f"{DATA} The same as of `evaluate`.", required=True)
+    method: str = option("latents", help="Whose hits, with the first seed.", choices=METHODS)
+    knowledge: Path | None = option(None, help="Folder of knowledge queries.", default_text="those of the repository, on Flickr8k")
+    output: Path | None = option(None, help="The page.", flags=("--output", "-o"), default_text="STUDY/pages/METHOD.html")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnowledgeConfig:
     """What the knowledge queries are checked with."""
 
@@ -108,6 +123,43 @@ class KnowledgeConfig:
         validate(self)
         if self.write and self.data is None:
             raise ConfigError("--write judges by captions: give --data.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Which methods are compared, on which photographs, and how long that may take."""
+
+    model: Path | None = option(None, help="Folder that `build` wrote, or another base model.", flags=("--model", "-m"), required=True)
+    data: Path | None = option(None, help=f"{DATA} Of the splits `train`, `validation` and `test`.", required=True)
+    output: Path | None = option(
+        None, help="Folder of results and trainings; what is there is not done again.", flags=("--output", "-o"), required=True
+    )
+    methods: tuple[str, ...] = option(
+        ("zero_shot", "untrained", "latents", "latent_lora"),
+        help="Method (repeat it). zero_shot: the last token. untrained: latent queries where training begins. latents: learned. "
+        "late_interaction: compared one by one. latent_lora: with matrices where they stand. latent_lora_facts: and what the model tells. "
+        "lora, full: the model's own weights are tuned.",
+        choices=METHODS,
+    )
+    seeds: int = option(3, help="How many seeds every method is trained with.", minimum=1)
+    tries: int = option(3, help="How many learning rates are tried on validation photographs, 3 at most; 1 chooses none.", minimum=1)
+    train_images: int = option(600, help="Photographs that are trained on.", minimum=2)
+    validation_images: int = option(200, help="Photographs that learning rates are chosen by.", minimum=2)
+    test_images: int | None = option(None, help="Test photographs.", default_text="all", minimum=2)
+    epochs: int = option(5, help="Passes over the training photographs; each takes one caption of them.", minimum=1)
+    batch_size: int = option(64, help="Pairs a step.", minimum=2)
+    num_latents: int = option(5, help="Latent queries.", minimum=1)
+    minutes: float | None = option(None, help="Begin nothing new after so long.", default_text="no limit", above=0)
+    disk_gb: float = option(16.0, help="The most that prefixes may take in OUTPUT/prefixes; more are computed again.", minimum=0)
+    knowledge: Path | None = option(None, help="Folder of knowledge queries.", default_text="those of the repository, on Flickr8k")
+    result: Path | None = option(None, help="Another file for the table.", default_text="OUTPUT/photographs.json alone")
+    device: str | None = option(None, help=DEVICE, default_text="an accelerator if there is one")
+    dtype: str | None = option(
+        None, help="Of the weights.", choices=("float32", "bfloat16"), default_text="float32 on the CPU, else bfloat16"
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 @command("build", program=PROGRAM)
@@ -154,6 +206,43 @@ def report(config: ReportConfig) -> None:
     console.show(found, text)
 
 
+@command("evaluate", program=PROGRAM)
+def evaluate(config: EvaluateConfig) -> None:
+    """Compare methods on test photographs: retrieval both ways, knowledge queries, and what the model still answers.
+
+    Each learning rate is chosen on validation photographs. The table is OUTPUT/photographs.json, of all that the folder has; a stopped run
+    goes on with the same command. LoRA and full fine-tuning cost many times what latent queries do: a call of their own.
+
+        python -m research.photo evaluate -m photo-model --data captions.jsonl -o photo-study
+
+        python -m research.photo evaluate -m photo-model --data captions.jsonl -o photo-study --methods lora --seeds 1 --tries 1
+    """
+    from research.photo.evaluate import evaluate_methods
+
+    found = evaluate_methods(config, command_line())
+    figures = [name for name in ("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5", "knowledge_hit5", "retention")]
+
+    def text() -> None:
+        rows = [[row["name"], *(f"{row[name]['mean']:.1f}" if name in row else "" for name in figures)] for row in found["rows"]]
+        console.table(["method", *figures], rows)
+
+    console.show(found, text)
+
+
+@command("pages", program=PROGRAM)
+def pages(config: PageConfig) -> None:
+    """Write a page of queries with the first ten photographs that they find, and of the knowledge queries that find theirs last.
+
+    The page holds small copies of the photographs: it is to be looked at, and not passed on where they may not be.
+
+        python -m research.photo pages photo-study --data captions.jsonl --method latent_lora
+    """
+    from research.photo.pages import write_page
+
+    written = write_page(config)
+    console.show({"page": str(written)}, lambda: console.result(f"The page is {written}."))
+
+
 @command("knowledge", program=PROGRAM)
 def knowledge(config: KnowledgeConfig) -> int:
     """Check the knowledge queries: whether one names what it leads to or nearly repeats another, and what their words alone find.
@@ -193,6 +282,8 @@ def make_app() -> App:
     app = App(name=PROGRAM, help=SUMMARY, version_flags=(), help_format="plaintext", help_formatter=formatter)
     app.command(build)
     app.command(report)
+    app.command(evaluate)
+    app.command(pages)
     app.command(knowledge)
     return app
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from research.paper.command import PaperConfig, main
-from research.photo.command import BuildConfig, KnowledgeConfig, ReportConfig
+from research.photo.command import BuildConfig, EvaluateConfig, KnowledgeConfig, PageConfig, ReportConfig
 from slq.config.fields import options_of
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ PAGES = [
 
 CONFIGS: dict[str, tuple[type, ...]] = {
     "research.paper": (PaperConfig,),
-    "research.photo": (BuildConfig, KnowledgeConfig, ReportConfig),
+    "research.photo": (BuildConfig, EvaluateConfig, KnowledgeConfig, PageConfig, ReportConfig),
 }
 
 
