@@ -40,8 +40,7 @@ FIGURES = {
     "mixed_i2t_hit1": ("mixed gallery, image to text", "hit@1"),
 }
 GAP = "modality_gap"
-HARDER_SEEDS = 3
-HARDER = ", hard negatives"  # end of the names of methods whose near negatives weigh more
+HARDER, HARDER_SEEDS = ", hard negatives", 3  # end of the names of methods whose near negatives weigh more, and how many seeds of them
 VALIDATION_TIMES = 4  # as many images as the study's
 
 NEAREST: Mapping[str, Any] = {"batch_sampler": "nearest"}
