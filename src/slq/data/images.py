@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from slq.errors import DataError, ImageError, shorten
 from slq.types.images import MAX_PIXELS, as_image, open_file
@@ -24,6 +25,10 @@ OTHER_IMAGE_SUFFIXES = frozenset(  # of images, but of kinds that are not read
 
 # Only these decoders are tried: Pillow's others include EPS, which runs Ghostscript on whatever the file says.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
+_REDUCTIONS = (2, 4, 8)  # by which a JPEG's decoder can divide its width and height
+_LARGEST_PROGRESSIVE = (
+    4  # times the pixels allowed: at any reduction the decoder of a progressive JPEG holds all of it, 3 to 6 bytes a pixel
+)
 _HEIF_BRANDS = {b"ftypheic", b"ftypheix", b"ftyphevc", b"ftyphevx", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1"}
 _AVIF_BRANDS = {b"ftypavif", b"ftypavis"}
 
@@ -62,7 +67,8 @@ def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the image as a new RGB image, turned as its EXIF says, its transparent parts white.
 
     Of an animated file the first frame is taken, of an open image the frame it stands on; the open image is left as it is.
-    16-bit grey is scaled to 8 bits. The number of pixels is checked from the header, before anything is decoded.
+    16-bit grey is scaled to 8 bits. The number of pixels is checked from the header, before anything is decoded; a JPEG file of more pixels
+    is decoded at a half, a quarter or an eighth of its width and height, which takes the memory of what comes out.
 
     Args:
         image: in any form that `slq.types.images.as_image` takes.
@@ -80,6 +86,7 @@ def open_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
         place = shorten(image) if isinstance(image, Path) else f"of {len(image):,} bytes"
         with open_file(image) if isinstance(image, Path) else io.BytesIO(image) as stream:
             opened = _read_header(stream, place, max_pixels)
+            _reduce(opened, max_pixels)
             _check_size(opened, place, max_pixels)
             return _to_rgb(opened, place)
 
@@ -91,7 +98,7 @@ def image_pixels(image: Any) -> int:
         image: a path, the bytes of a file, or an open image.
 
     Returns:
-        The number of pixels; 0 for what cannot be read, whose fault is told when it is opened.
+        The number of pixels, or some more than are ever decoded; 0 for what cannot be read, whose fault is told when it is opened.
     """
     if isinstance(image, Image.Image):
         return image.width * image.height
@@ -100,6 +107,8 @@ def image_pixels(image: Any) -> int:
             with open_file(image) if isinstance(image, Path) else io.BytesIO(image) as stream:
                 opened = Image.open(stream, formats=_formats())
                 return opened.width * opened.height
+        except Image.DecompressionBombError:  # has at least twice as many as Pillow warns of
+            return 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
         except Exception:  # as in _read_header
             return 0
 
@@ -158,7 +167,11 @@ def _read_header(stream: BinaryIO, place: str, max_pixels: int) -> Image.Image:
     try:
         return Image.open(stream, formats=_formats())
     except Image.DecompressionBombError:
-        # Pillow refuses what is far beyond its own limit before it says how large the image is.
+        # Pillow refuses what is far beyond its own limit before it says how large the image is, or how much of it is to be decoded.
+        stream.seek(0)
+        if stream.read(3) == b"\xff\xd8\xff":
+            stream.seek(0)
+            return JpegImageFile(stream)
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageError(f"the image {place} has more than the {limit:,} pixels allowed; scale it down") from None
     except UnidentifiedImageError:
@@ -180,13 +193,27 @@ def _unknown(stream: BinaryIO, place: str) -> ImageError:
     return ImageError(f"the image {place} is not an image of a known kind ({names}), or its beginning is damaged; replace or remove it")
 
 
+def _reduce(image: Image.Image, max_pixels: int) -> None:
+    """Have a JPEG of more pixels than are allowed decoded at a smaller size, if there is one that is allowed."""
+    width, height = image.size
+    if width * height <= max_pixels or not isinstance(image, JpegImageFile):
+        return
+    if image.info.get("progressive") and width * height > _LARGEST_PROGRESSIVE * max_pixels:
+        return
+    for reduction in _REDUCTIONS:
+        if -(-width // reduction) * -(-height // reduction) <= max_pixels:
+            image.draft(None, (max(1, width // reduction), max(1, height // reduction)))
+            return
+
+
 def _check_size(image: Image.Image, place: str, max_pixels: int) -> None:
     width, height = image.size
     if width * height == 0:
         raise ImageError(f"the image {place} has no pixels ({width} x {height}); replace or remove it")
     if width * height > max_pixels:
         raise ImageError(
-            f"the image {place} has {width} x {height} pixels, more than the {max_pixels:,} allowed; scale it down or raise max_pixels"
+            f"the image {place} has {width} x {height} pixels, more than the {max_pixels:,} allowed; scale it down, or save it as JPEG, "
+            "which is read at a smaller size"
         )
 
 
