@@ -151,11 +151,28 @@ def check_skipped(failures: Sequence[Failure], total: int, max_skipped: float) -
     Raises:
         DataError: if more were, or none is left.
     """
-    if failures and len(failures) >= total:
-        raise DataError(f"None of {total:,} items can be used; the first is {shorten(failures[0], 400)}")
-    if len(failures) > max_skipped * total:
-        count, first = f"{len(failures):,} of {total:,} items", shorten(failures[0], 400)
-        raise DataError(f"{count} cannot be used, more than the fraction {max_skipped:g} of --max-skipped; the first is {first}")
+    check_skipped_count(len(failures), failures[0] if failures else "", total, max_skipped)
+
+
+def check_skipped_count(skipped: int, first: object, total: int, max_skipped: float) -> None:
+    """Stop as `check_skipped` does, where the items that were skipped are too many to be held in memory.
+
+    Args:
+        skipped: how many were.
+        first: one of them, with the reason.
+        total: see `check_skipped`.
+        max_skipped: likewise.
+
+    Raises:
+        DataError: likewise.
+    """
+    if skipped and skipped >= total:
+        raise DataError(f"None of {total:,} items can be used; the first is {shorten(first, 400)}")
+    if skipped > max_skipped * total:
+        count = f"{skipped:,} of {total:,} items"
+        raise DataError(
+            f"{count} cannot be used, more than the fraction {max_skipped:g} of --max-skipped; the first is {shorten(first, 400)}"
+        )
 
 
 def percent(fraction: float, interval: Sequence[float] | None = None) -> str:

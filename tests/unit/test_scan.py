@@ -94,11 +94,11 @@ def test_what_is_to_be_read_comes_with_what_is_known(journal):
     journal.commit([line])
     scan, [photos, _] = Scan(journal), journal.sources()
     found = Found(b"a", b"/b", NEW, "y", '{"text": "a cat"}', None)
-    scan.add(photos, [found, Found(b"b", reason="no row"), Found(b"a", b"/twice", NEW)])
-    assert scan.holds(photos, b"a") and not scan.holds(photos, b"c")
+    twice = Found(b"a", b"/twice", NEW, if_repeated=Found(b"line 3", reason="repeats the id"))
+    assert scan.add(photos, [found, Found(b"b", reason="no row"), twice, Found(b"a", b"/again", NEW)]) == 4
     scan.compare(False)
     assert scan.todo(0, 1) == [(1, 1, found, line)]
-    assert scan.todo(1, 9) == [(2, 1, Found(b"b", reason="no row"), None)]
+    assert scan.todo(1, 9) == [(2, 1, Found(b"b", reason="no row"), None), (3, 1, twice.if_repeated, None)]
 
 
 def test_each_gone_input_is_moved_once(journal):
@@ -106,9 +106,8 @@ def test_each_gone_input_is_moved_once(journal):
     scan = Scan(journal)
     scan.complete(journal.sources()[0])
     scan.compare(False)
-    assert scan.num_deleted == 2
     assert [scan.claim_moved(each) for each in ("x", "y", "x", "x", "z")] == [True, False, True, False, False]
-    assert scan.num_deleted == 0 and [each.row for _, each in scan.gone(0, 9)] == ["1/b'a'", "1/b'b'", None]
+    assert [(each.row, each.was_moved) for _, each in scan.gone(0, 9)] == [("1/b'a'", True), ("1/b'b'", True), (None, False)]
     assert [number for number, _ in scan.gone(1, 1)] == [2]
 
 

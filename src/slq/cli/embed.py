@@ -142,11 +142,10 @@ def _encode(
 
 def _known(read: ItemFile, id_: str, content_hash: str | None) -> dict[str, Any]:
     """What is written of an item beside its vector."""
-    from slq.index.filters import as_scalar
+    from slq.index.filters import as_scalars
 
     item = read.items[id_]
-    # In a CSV file every value is a text; what writes a number is one, here as in filters.
-    metadata = {name: as_scalar(value) if isinstance(value, str) else value for name, value in read.metadata.get(id_, {}).items()}
+    metadata = as_scalars(read.metadata.get(id_, {}))
     return {
         **({"text": item.text} if item.text else {}),
         **({"image": str(item.image.resolve())} if isinstance(item.image, Path) else {}),

@@ -1,5 +1,12 @@
 """Options as dataclasses; imports no heavy library."""
 
+from slq.config.collection import (
+    CollectionConfig,
+    CollectionDeleteConfig,
+    CollectionExportConfig,
+    IndexConfig,
+    IndexModelConfig,
+)
 from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, LeakageConfig, MiningConfig, RetentionConfig
 from slq.config.facts import FactsConfig
 from slq.config.fields import NamedOptions, from_values
@@ -24,6 +31,9 @@ __all__ = [
     "BenchmarksConfig",
     "CacheClearConfig",
     "CacheInfoConfig",
+    "CollectionConfig",
+    "CollectionDeleteConfig",
+    "CollectionExportConfig",
     "CommonConfig",
     "CompareConfig",
     "DemoConfig",
@@ -31,6 +41,8 @@ __all__ = [
     "EmbedConfig",
     "EvalConfig",
     "FactsConfig",
+    "IndexConfig",
+    "IndexModelConfig",
     "LeakageConfig",
     "MiningConfig",
     "ModelConfig",

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import tomli_w
 
+from slq.config.collection import IndexConfig
 from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, LeakageConfig, MiningConfig, RetentionConfig
 from slq.config.facts import FactsConfig
 from slq.config.fields import Option, check_names, checked, from_values, options_of, to_json
@@ -37,6 +38,7 @@ SECTIONS: Mapping[str, type] = {
     "retention": RetentionConfig,
     "doctor": DoctorConfig,
     "embed": EmbedConfig,
+    "index": IndexConfig,
     "search": SearchConfig,
     "sample_data": SampleDataConfig,
     "demo": DemoConfig,

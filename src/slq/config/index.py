@@ -12,7 +12,8 @@ from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
 SEARCH_OUTPUTS = (".jsonl", ".png", ".jpg", ".jpeg")
-INPUT, OUTPUT = "Input", "Output"  # panels of --help
+INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
+PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class EmbedConfig(ReadingConfig):
     precision: str = option(
         "float32",
         help="Number format of the vectors; int8 keeps their direction alone.",
-        choices=("float32", "float16", "int8"),
+        choices=PRECISIONS,
         panel=OUTPUT,
     )
     batch_size: int = batch_size(32)

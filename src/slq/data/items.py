@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from slq.types import Item
 from slq.types.images import as_image
 
 ITEM_KEYS = frozenset({"text", "image"})
+Metadata = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ItemFile:
 
     items: dict[str, Item]
     failures: tuple[Failure, ...]
-    metadata: Mapping[str, Mapping[str, str | int | float | bool]] = field(default_factory=dict)
+    metadata: Mapping[str, Metadata] = field(default_factory=dict)
 
 
 def read_items(
@@ -61,29 +62,88 @@ def read_items(
         DataError: if there is nothing to read.
     """
     path = Path(path)
-    root = ImageRoot.of(path, image_root, allow_outside)
     if os.path.isdir(path):
-        return _of_folder(path, root)
+        return _of_folder(path, ImageRoot.of(path, image_root, allow_outside))
     items: dict[str, Item] = {}
     places: dict[str, str] = {}
     failures: list[Failure] = []
-    metadata: dict[str, dict[str, Any]] = {}
-    for source, row in read_rows(path):
-        if isinstance(row, DataError):
-            failures.append(Failure(source, str(row).removeprefix(f"{source}: ")))
-            continue
-        item_id = next((str(row[name]) for name in ID_COLUMNS if row.get(name) not in (None, "")), source)
-        try:
-            if item_id in items:
-                raise DataError(f"repeats the id {shorten(item_id)!r} of {places[item_id]}; give each row its own id")
-            items[item_id] = _item(row, root, text_column or "text", image_column or "image")
-            places[item_id] = source
-            metadata[item_id] = _metadata(row, (text_column or "text", image_column or "image"))
-        except InputError as error:
-            failures.append(Failure(source, str(error)))
+    metadata: dict[str, Metadata] = {}
+    reading = {"image_column": image_column, "text_column": text_column, "image_root": image_root, "allow_outside": allow_outside}
+    for row in each_row(path, **reading):  # type: ignore[arg-type] # one dictionary of values of several types
+        if row.item is None:
+            failures.append(Failure(row.place, row.reason))
+        elif row.id in items:
+            failures.append(Failure(row.place, repeats(row.id, places[row.id])))
+        else:
+            items[row.id], places[row.id], metadata[row.id] = row.item, row.place, row.metadata
     if not items:
         raise DataError(f"{shorten(path)}: no row can be embedded; the first problem is {shorten(failures[0], 400)}")
     return ItemFile(items, tuple(failures), {id_: each for id_, each in metadata.items() if each})
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """One row of a table.
+
+    Attributes:
+        place: where it stands (`captions.jsonl line 7`).
+        id: what it calls itself, or its place.
+        item: None if it cannot be used.
+        metadata: its other columns; see `ItemFile`.
+        reason: why it cannot be used.
+    """
+
+    place: str
+    id: str
+    item: Item | None
+    metadata: Metadata = field(default_factory=dict)
+    reason: str = ""
+
+
+def each_row(
+    path: Path,
+    *,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    allow_outside: bool = False,
+) -> Iterator[ItemRow]:
+    """Read the rows of a table one at a time; ids may repeat.
+
+    Args:
+        path: the table.
+        image_column: see `read_items`, like the others.
+        text_column: likewise.
+        image_root: likewise.
+        allow_outside: likewise.
+
+    Yields:
+        Every row, those that cannot be used among them.
+
+    Raises:
+        DataError: if the table cannot be read.
+    """
+    root = ImageRoot.of(path, image_root, allow_outside)
+    columns = text_column or "text", image_column or "image"
+    for place, row in read_rows(path):
+        if isinstance(row, DataError):
+            yield ItemRow(place, place, None, reason=str(row).removeprefix(f"{place}: "))
+            continue
+        id_ = next((str(row[name]) for name in ID_COLUMNS if row.get(name) not in (None, "")), place)
+        try:
+            yield ItemRow(place, id_, _item(row, root, *columns), _metadata(row, columns))
+        except InputError as error:
+            yield ItemRow(place, id_, None, reason=str(error))
+
+
+def repeats(id_: str, place: str) -> str:
+    """Why a row cannot be used whose id another one has.
+
+    Args:
+        id_: of both.
+        place: of the other one.
+    """
+    return f"repeats the id {shorten(id_)!r} of {place}; give each row its own id"
 
 
 def _metadata(row: Row, columns: Collection[str]) -> dict[str, Any]:

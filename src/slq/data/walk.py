@@ -141,10 +141,8 @@ class Walk:
         """An image file; None for what is counted, and for a folder, which is remembered."""
         own = entry.name.lower()
         is_link = entry.is_symlink()
-        if own in _SYSTEM_NAMES or own.startswith(b".trash-"):
-            self.skipped[SYSTEM] += 1
-        elif own.startswith(b"."):
-            self.skipped[HIDDEN] += 1
+        if is_passed_over(own):
+            self.skipped[SYSTEM if _is_of_system(own) else HIDDEN] += 1
         elif _is_folder(entry):
             self._remember(entry, name, is_link)
         elif (suffix := os.path.splitext(own)[1]).decode("latin-1") not in IMAGE_SUFFIXES:
@@ -177,6 +175,19 @@ class Walk:
             self.skipped[NO_FILES] += 1
             return None
         return FoundFile(name, Stamp.of(status))
+
+
+def is_passed_over(name: bytes) -> bool:
+    """Whether files and folders of this name are passed over, as hidden ones, thumbnails and bins are.
+
+    Args:
+        name: of a file or folder, without the path.
+    """
+    return name.startswith(b".") or _is_of_system(name.lower())
+
+
+def _is_of_system(name: bytes) -> bool:
+    return name in _SYSTEM_NAMES or name.startswith(b".trash-")
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:

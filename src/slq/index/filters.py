@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,15 @@ def as_scalar(text: str) -> Scalar:
     if _NUMBER.fullmatch(text) and len(text) <= 18:
         return float(text) if "." in text else int(text)
     return text
+
+
+def as_scalars(columns: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Columns of a table's row as filters compare them: in a CSV file every value is a text, and what writes a number is one.
+
+    Args:
+        columns: values by name.
+    """
+    return {name: as_scalar(value) if isinstance(value, str) else value for name, value in columns.items()}
 
 
 def parse_filter(conditions: Sequence[str]) -> Filter | None:

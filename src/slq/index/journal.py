@@ -282,6 +282,15 @@ class Journal:
                 found.update(self.db.execute(query, part))
         return found
 
+    def inputs(self, source: Source) -> Iterator[Input]:
+        """The lines of a source's inputs, by name.
+
+        Args:
+            source: which one.
+        """
+        with self.errors():
+            yield from map(line_of, self.db.execute(f"SELECT {COLUMNS} FROM inputs WHERE source = ? ORDER BY name", (source.id,)))
+
     def failed(self) -> Iterator[tuple[Source, Input]]:
         """Inputs that could not be indexed, with their sources, by source and name."""
         sources = {source.id: source for source in self.sources()}

@@ -29,6 +29,7 @@ CREATE TEMP TABLE gone (n INTEGER PRIMARY KEY, source INTEGER, name BLOB, row TE
 CREATE INDEX temp.gone_by_content ON gone (content_hash) WHERE row IS NOT NULL;
 CREATE TEMP TABLE vectors (content_hash TEXT PRIMARY KEY, vector BLOB) WITHOUT ROWID;
 """
+_INSERT = "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 1000
 
 
@@ -39,7 +40,8 @@ class Found:
     Attributes:
         name: as in `Input`, like `image`, `stamp` and `details`.
         payload: what a table's row says, as JSON.
-        reason: why a table's row is none.
+        reason: why a table's row cannot be used.
+        if_repeated: what stands for it where its source holds another input of its name.
     """
 
     name: bytes
@@ -48,6 +50,7 @@ class Found:
     details: str | None = None
     payload: str | None = None
     reason: str | None = None
+    if_repeated: Found | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,13 @@ class Gone:
         source: number of its source.
         name: of the input.
         row: the id of its row, if it has one.
+        was_moved: whether there is an input with its content under another name; see `Scan.claim_moved`.
     """
 
     source: int
     name: bytes
     row: str | None
+    was_moved: bool
 
 
 class Scan:
@@ -93,18 +98,11 @@ class Scan:
         count, waiting = 0, iter(found)
         while part := list(islice(waiting, _BATCH)):
             with self.journal.transaction() as db:
-                db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (_values(source, each) for each in part))
+                for each in part:
+                    if not db.execute(_INSERT, _values(source, each)).rowcount and each.if_repeated is not None:
+                        db.execute(_INSERT, _values(source, each.if_repeated))
             count += len(part)
         return count
-
-    def holds(self, source: Source, name: bytes) -> bool:
-        """Whether a source was seen to hold an input.
-
-        Args:
-            source: which one.
-            name: of the input.
-        """
-        return self._one("SELECT count(*) FROM found WHERE source = ? AND name = ?", source.id, name) > 0
 
     def discard(self, source: Source) -> None:
         """Take back what was added of a source, which cannot be read to its end.
@@ -205,18 +203,9 @@ class Scan:
     def gone(self, after: int, most: int) -> list[tuple[int, Gone]]:
         """The next inputs that there are no more, with their numbers; see `todo`."""
         with self.journal.errors():
-            found = self._db.execute("SELECT n, source, name, row FROM gone WHERE n > ? ORDER BY n LIMIT ?", (after, most)).fetchall()
-        return [(number, Gone(*values)) for number, *values in found]
-
-    def add_gone(self, line: Input) -> None:
-        """An input that has gone since its source was looked at.
-
-        Args:
-            line: what the journal knows of it.
-        """
-        with self.journal.transaction() as db:
-            values = (line.source, line.name, line.row, line.content_hash)
-            db.execute("INSERT INTO gone (source, name, row, content_hash, moved) VALUES (?, ?, ?, ?, 0)", values)
+            query = "SELECT n, source, name, row, moved FROM gone WHERE n > ? ORDER BY n LIMIT ?"
+            found = self._db.execute(query, (after, most)).fetchall()
+        return [(number, Gone(source, name, row, bool(moved))) for number, source, name, row, moved in found]
 
     def claim_moved(self, content_hash: str) -> bool:
         """Whether an input with this content is gone, and no other one was taken for it under another name.
@@ -232,11 +221,6 @@ class Scan:
                     (content_hash,),
                 ).rowcount
             )
-
-    @property
-    def num_deleted(self) -> int:
-        """How many inputs with a row are gone without having been moved."""
-        return self._one("SELECT count(*) FROM gone WHERE row IS NOT NULL AND moved = 0")
 
     # --- vectors ----------------------------------------------------------------------------------------------------------
 

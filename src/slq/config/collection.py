@@ -1,0 +1,133 @@
+"""Options of collections: what is indexed, and what is done with a collection as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slq.config.evaluate import batch_size
+from slq.config.fields import option, validate
+from slq.config.index import INPUT, OUTPUT, PRECISIONS, RUN
+from slq.config.model import MODEL, ModelConfig
+from slq.config.tables import READING, ReadingConfig
+from slq.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig(ReadingConfig):
+    """What `slq index` brings into a collection."""
+
+    paths: tuple[Path, ...] = option(
+        (),
+        help="Folders of images, single images, and tables with text or image columns or both. They are remembered: without any, all that "
+        "were ever named are looked at again.",
+        panel=INPUT,
+        positional=True,
+    )
+    collection: Path | None = option(
+        None,
+        help="Folder of the collection, made if it is not there.",
+        panel=OUTPUT,
+        flags=("--collection", "-c"),
+        environment="SLQ_COLLECTION",
+        required=True,
+    )
+    store: str | None = option(
+        None,
+        help="Kind of store of a new collection, or with --rebuild of one that is there. `exact` compares every row.",
+        default_text="exact",
+        choices=("exact",),
+        plugin_group="slq.stores",
+        panel=OUTPUT,
+    )
+    follow_links: bool | None = option(
+        None, help="Follow links to folders, and to files outside of PATHS.", default_text="off, or as it was", panel=READING
+    )
+    failed: bool = option(False, help="List what could not be indexed, with the reasons, and do nothing else.", panel=RUN)
+    retry_failed: bool = option(
+        False, help="Try again what could not be indexed before; without this only what has changed since is.", panel=RUN
+    )
+    prune_missing: bool = option(
+        False,
+        help="Take a PATH that is missing or empty for one without images, and remove its rows; else it is an error, since its "
+        "disk may not be mounted.",
+        panel=RUN,
+        explicit=True,
+    )
+    rebuild: bool = option(
+        False,
+        help="Encode everything again, with another --model or into another --store, beside the rows that are there; those are searched "
+        "until it is done.",
+        panel=RUN,
+    )
+    watch: float | None = option(None, help="Look again after so many seconds, until Ctrl-C.", above=0, panel=RUN)
+    batch_size: int = batch_size(32)
+    num_workers: int | None = option(
+        None,
+        help="Processes that open and resize images while the model runs.",
+        default_text="0 on the CPU, else up to 4",
+        minimum=0,
+        panel=RUN,
+        affects_result=False,
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.said and not self.paths:
+            raise ConfigError(f"{', '.join(self.said)} says how a PATH is read: name the PATH that it is about.")
+        if self.failed and (self.paths or self.rebuild or self.watch):
+            raise ConfigError("failed lists what could not be indexed and does nothing else: leave out the other options, or --failed.")
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """How the paths are read, as far as somebody says."""
+        given = {name: value for name, value in self.reading.items() if value not in (None, False)}
+        given |= {} if self.image_root is None else {"image_root": str(self.image_root.absolute())}
+        return given | ({} if self.follow_links is None else {"follow_links": self.follow_links})
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexModelConfig(ModelConfig):
+    """The model of `slq index`: it must be named for a new collection, which holds to it."""
+
+    model: str | None = option(  # type: ignore[assignment]
+        None,
+        help="Adapter (folder or hub name) or base model that encodes a new collection; of one that is there, its own.",
+        default_text="the collection's",
+        panel=MODEL,
+        flags=("--model", "-m"),
+        model_reference=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionConfig:
+    """Which collection is looked at or changed."""
+
+    collection: Path | None = option(
+        None, help="Folder of the collection.", panel=INPUT, environment="SLQ_COLLECTION", positional=True, required=True
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionExportConfig(CollectionConfig):
+    """Where the vectors of a collection are written."""
+
+    output: Path | None = option(
+        None, help="File for the vectors, ending in .npz, .parquet or .jsonl.", panel=OUTPUT, flags=("--output", "-o"), required=True
+    )
+    precision: str = option(
+        "float32", help="Number format of the vectors; int8 keeps their direction alone.", choices=PRECISIONS, panel=OUTPUT
+    )
+    overwrite: bool = option(False, help="Replace the --output file.", panel=OUTPUT, affects_result=False, recorded=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionDeleteConfig(CollectionConfig):
+    """Which collection is deleted."""
+
+    yes: bool = option(False, help="Do not ask.", flags=("--yes", "-y"), recorded=False, explicit=True)
