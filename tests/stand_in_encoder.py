@@ -37,12 +37,13 @@ class StandInEncoder:
     def encode(
         self,
         items: Sequence[Item],
-        ids: Sequence[str],
+        ids: Sequence[str] | None = None,
         batch_size: int = 32,
         on_error: str = "raise",
         progress: Callable[[int], None] = lambda count: None,
         workers: int | None = None,
     ) -> Embeddings:
+        ids = ids or [str(number) for number in range(len(items))]
         vectors, failures = {}, []
         for id_, item in zip(ids, items, strict=True):
             content = b"" if item.image is None else item.image.read_bytes()

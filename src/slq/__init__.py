@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slq.encoders.latent import LatentEncoder
     from slq.errors import Failure
     from slq.evaluation.evaluate import evaluate
+    from slq.index.collection import open_collection
     from slq.integrations.sentence_transformers import load
     from slq.models import load_model
     from slq.training.run import train
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_model",
+    "open_collection",
     "read_items",
     "read_pairs",
     "train",
@@ -48,6 +50,7 @@ _HOMES = {
     "evaluate": "slq.evaluation",
     "load": "slq.integrations.sentence_transformers",
     "load_model": "slq.models",
+    "open_collection": "slq.index.collection",
     "read_items": "slq.data",
     "read_pairs": "slq.data",
     "train": "slq.training.run",

@@ -118,9 +118,9 @@ def encoded(c: Indexed) -> Counter[str]:
         ("index.deleted", 1, 1),
     ],
 )
-def test_a_kill_between_any_two_steps(at, least, most_encoded, before, child, tmp_path):
+def test_a_kill_between_any_two_steps(at, least, most_encoded, before, child, memory_path):
     for time in range(1, 99):
-        c = copied(before, tmp_path / str(time))
+        c = copied(before, memory_path / str(time))
         if not child.was_killed(c, f"{at}:{time}"):
             break
         c.index()
@@ -129,9 +129,9 @@ def test_a_kill_between_any_two_steps(at, least, most_encoded, before, child, tm
     assert time > least, "it was not killed so often"
 
 
-def test_an_input_that_vanishes_after_a_kill_leaves_no_row(before, child, tmp_path):
+def test_an_input_that_vanishes_after_a_kill_leaves_no_row(before, child, memory_path):
     for time in range(1, 99):
-        c = copied(before, tmp_path / str(time))
+        c = copied(before, memory_path / str(time))
         if not child.was_killed(c, f"index.stored:{time}"):
             break
         for name in ("n", "o", "a"):
@@ -141,16 +141,16 @@ def test_an_input_that_vanishes_after_a_kill_leaves_no_row(before, child, tmp_pa
     assert time > 3
 
 
-def test_a_row_that_was_deleted_comes_back_with_its_file(before, child, tmp_path):
-    c = copied(before, tmp_path / "c")
+def test_a_row_that_was_deleted_comes_back_with_its_file(before, child, memory_path):
+    c = copied(before, memory_path / "c")
     assert child.was_killed(c, "index.deleted")
     c.photos.write("d.jpg", "d")
     assert counted(c.index())["new"] == 1 and c.holds(**AFTER, d="d")
 
 
-def test_a_kill_while_a_collection_is_made(child, tmp_path):
+def test_a_kill_while_a_collection_is_made(child, memory_path):
     for at in ("index.making", "file.written", "file.replaced", "file.written:2", "file.replaced:3", "index.begun", "index.stored"):
-        c = Indexed(tmp_path / at)
+        c = Indexed(memory_path / at)
         c.photos.write("a.jpg", "a")
         c.photos.write("b.jpg", "b")
         assert child.was_killed(c, at, c.photos.path), at
@@ -158,8 +158,8 @@ def test_a_kill_while_a_collection_is_made(child, tmp_path):
         assert c.holds(a="a", b="b"), at
 
 
-def test_a_journal_that_is_lost_is_made_again_from_the_rows(before, tmp_path):
-    c = copied(before, tmp_path / "c")
+def test_a_journal_that_is_lost_is_made_again_from_the_rows(before, memory_path):
+    c = copied(before, memory_path / "c")
     c.index()
     for file in (c.path / "c").glob("journal-*"):
         file.unlink()

@@ -12,6 +12,7 @@ PUBLIC_NAMES = [
     "evaluate",
     "load",
     "load_model",
+    "open_collection",
     "read_items",
     "read_pairs",
     "train",

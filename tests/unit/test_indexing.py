@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from stand_in_encoder import Indexed, Photos, StandInEncoder, counted, vector_of
 
+import slq.index.updating
 from slq.config import IndexConfig
 from slq.errors import ConfigError, DataError, FingerprintMismatchError, OutputError, StoreError, StoreLockedError
 from slq.index.exact import ExactStore
@@ -20,11 +21,11 @@ from slq.index.lock import take_lock
 
 
 @pytest.fixture
-def c(tmp_path: Path) -> Indexed:
-    return Indexed(tmp_path)
+def c(memory_path: Path) -> Indexed:
+    return Indexed(memory_path)
 
 
-def test_new_changed_moved_doubled_gone(c, tmp_path):
+def test_new_changed_moved_doubled_gone(c, memory_path):
     for name in "abcde":
         c.photos.write(f"{name}.jpg", name)
     assert c.counted(c.photos.path) == {"new": 5, "encoded": 5} and c.holds(a="a", b="b", c="c", d="d", e="e")
@@ -52,8 +53,9 @@ def test_unchanged_files_are_not_read(c, monkeypatch):
     assert [name for name in reads if name.endswith(".jpg")] == ["b.jpg"]
 
 
-def test_a_file_that_was_just_written_is_read_once_more(c, tmp_path):
+def test_a_file_that_was_just_written_is_read_once_more(c, monkeypatch):
     """Two changes within the steps in which a file system notes times look like one."""
+    monkeypatch.setattr(slq.index.updating, "SETTLED_NS", 10**12)
     file = c.photos.write("a.jpg", "aaaa")
     os.utime(file)
     c.index(c.photos.path)
@@ -69,7 +71,7 @@ def test_equal_files_are_encoded_once(c):
     assert c.counted(c.photos.path, batch_size=3) == {"new": 2, "duplicates": 18, "encoded": 2} and len(c.encoder.encoded) == 2
 
 
-def test_contents_that_change_places_are_not_encoded_again(c, tmp_path):
+def test_contents_that_change_places_are_not_encoded_again(c, memory_path):
     """Each batch of one: the row of `a` is replaced before its content turns up as `b`."""
     c.photos.write("a.jpg", "1")
     c.photos.write("b.jpg", "2")
@@ -83,7 +85,7 @@ def test_contents_that_change_places_are_not_encoded_again(c, tmp_path):
     assert c.holds(a="3", b="1", c="2") and len(c.encoder.encoded) == 3
 
 
-def test_what_cannot_be_encoded_is_told_and_tried_again_when_it_changes(c, tmp_path):
+def test_what_cannot_be_encoded_is_told_and_tried_again_when_it_changes(c, memory_path):
     for name, content in {"a": "a", "b": "bad b", "c": "c", "d": "bad d"}.items():
         c.photos.write(f"{name}.jpg", content)
     report = c.index(c.photos.path)
@@ -100,7 +102,7 @@ def test_what_cannot_be_encoded_is_told_and_tried_again_when_it_changes(c, tmp_p
     assert c.counted() == {"unchanged": 2, "failed": 2} and c.holds(b="good", c="c"), "its old content is no more"
 
 
-def test_what_cannot_be_read_keeps_its_row(c, tmp_path, monkeypatch):
+def test_what_cannot_be_read_keeps_its_row(c, memory_path, monkeypatch):
     c.photos.write("a.jpg", "a")
     c.photos.write("b.jpg", "b")
     c.index(c.photos.path)
@@ -119,7 +121,7 @@ def test_what_cannot_be_read_keeps_its_row(c, tmp_path, monkeypatch):
     assert c.counted() == {"unchanged": 1, "changed": 1, "encoded": 1} and c.holds(a="new", b="b")
 
 
-def test_too_many_failures_stop_the_run(c, tmp_path):
+def test_too_many_failures_stop_the_run(c, memory_path):
     for number in range(4):
         c.photos.write(f"{number}.jpg", f"bad {number}" if number else "good")
     with pytest.raises(DataError, match=r"3 of 4 items cannot be used, more than the fraction 0\.5 of --max-skipped; .* photos/1"):
@@ -129,40 +131,40 @@ def test_too_many_failures_stop_the_run(c, tmp_path):
         c.index()
 
 
-def test_nothing_is_left_of_a_collection_that_never_came_to_be(c, tmp_path):
+def test_nothing_is_left_of_a_collection_that_never_came_to_be(c, memory_path):
     c.photos.write("a.jpg", "bad")
     with pytest.raises(DataError, match=r"None of 1 items can be used; the first is photos/a\.jpg: it cannot be decoded"):
         c.index(c.photos.path)
-    assert not (tmp_path / "c").exists()
+    assert not (memory_path / "c").exists()
     with pytest.raises(DataError, match="none does not exist"):
-        c.index(tmp_path / "none")
+        c.index(memory_path / "none")
     c.photos.file("a.jpg").unlink()
     with pytest.raises(DataError, match="photos holds no image that can be read"):
         c.index(c.photos.path)
     with pytest.raises(StoreError, match="c is no collection yet: name what is to be indexed"):
         c.index()
-    assert not (tmp_path / "c").exists()
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "rows-0").mkdir()
+    assert not (memory_path / "c").exists()
+    (memory_path / "c").mkdir()
+    (memory_path / "c" / "rows-0").mkdir()
     c.photos.write("a.jpg", "a")
     with pytest.raises(StoreError, match=r"c holds rows-0 but no collection\.json: choose an empty folder"):
         c.index(c.photos.path)
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["rows-0"]
+    assert [path.name for path in (memory_path / "c").iterdir()] == ["rows-0"]
 
 
-def test_a_source_that_is_missing_or_empty_is_no_reason_to_delete(c, tmp_path):
-    more = Photos(tmp_path / "more")
+def test_a_source_that_is_missing_or_empty_is_no_reason_to_delete(c, memory_path):
+    more = Photos(memory_path / "more")
     c.photos.write("a.jpg", "a")
     more.write("b.jpg", "b")
     c.index(c.photos.path, more.path)
-    c.photos.path.rename(tmp_path / "elsewhere")
+    c.photos.path.rename(memory_path / "elsewhere")
     more.write("c.jpg", "c")
     report = c.index()
     assert counted(report) == {"unchanged": 1, "new": 1, "encoded": 1} and "photos/a.jpg" in c.rows()
     assert [failure.item for failure in report.not_looked_at] == ["photos"]
     c.photos.path.mkdir()
     assert "holds no image" in c.index().not_looked_at[0].reason and "photos/a.jpg" in c.rows()
-    (tmp_path / "elsewhere" / "a.jpg").rename(c.photos.file("a.jpg"))
+    (memory_path / "elsewhere" / "a.jpg").rename(c.photos.file("a.jpg"))
     assert c.counted() == {"unchanged": 3}
     shutil.rmtree(c.photos.path)
     assert c.counted(prune_missing=True) == {"unchanged": 2, "deleted": 1} and "photos/a.jpg" not in c.rows()
@@ -173,7 +175,7 @@ def test_a_source_that_is_missing_or_empty_is_no_reason_to_delete(c, tmp_path):
     assert len(c.rows()) == 2
 
 
-def test_a_folder_that_cannot_be_listed_keeps_its_rows(c, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_keeps_its_rows(c, memory_path, monkeypatch):
     for name in ("a.jpg", "b/c.jpg", "b/d/e.jpg"):
         c.photos.write(name, name)
     c.index(c.photos.path)
@@ -190,7 +192,7 @@ def test_a_folder_that_cannot_be_listed_keeps_its_rows(c, tmp_path, monkeypatch)
     assert [str(each) for each in report.not_looked_at] == ["photos/b: the folder cannot be listed (Permission denied)"]
 
 
-def test_names_of_any_bytes(c, tmp_path):
+def test_names_of_any_bytes(c, memory_path):
     for name in (b"caf\xe9.jpg", "café.jpg".encode(), b"a\nb.jpg", b"%41.jpg", b"A.jpg"):
         c.photos.write(name, os.fsdecode(name).encode("utf-8", "backslashreplace").decode())
     assert c.counted(c.photos.path)["new"] == 5
@@ -199,7 +201,7 @@ def test_names_of_any_bytes(c, tmp_path):
     assert c.counted() == {"unchanged": 4, "deleted": 1}
 
 
-def test_sources_inside_of_each_other(c, tmp_path):
+def test_sources_inside_of_each_other(c, memory_path):
     for name in ("2019/a.jpg", "2020/b.jpg", ".private/c.jpg"):
         c.photos.write(name, name)
     c.index(c.photos.file("2019"), c.photos.file("2020/b.jpg"), c.photos.file(".private"))
@@ -211,8 +213,8 @@ def test_sources_inside_of_each_other(c, tmp_path):
     assert len(c.index().notes) == 0
 
 
-def test_two_folders_of_one_name(c, tmp_path):
-    other = Photos(tmp_path / "other" / "photos")
+def test_two_folders_of_one_name(c, memory_path):
+    other = Photos(memory_path / "other" / "photos")
     c.photos.write("a.jpg", "a")
     other.write("a.jpg", "b")
     c.index(c.photos.path, other.path)
@@ -220,10 +222,10 @@ def test_two_folders_of_one_name(c, tmp_path):
     assert np.array_equal(found["photos/a.jpg"].vector, vector_of(b"a")) and np.array_equal(found["photos-2/a.jpg"].vector, vector_of(b"b"))
 
 
-def test_links_stay_followed_once_they_were(c, tmp_path):
+def test_links_stay_followed_once_they_were(c, memory_path):
     c.photos.write("a.jpg", "a")
-    Photos(tmp_path / "linked").write("b.jpg", "b")
-    c.photos.file("link").symlink_to(tmp_path / "linked")
+    Photos(memory_path / "linked").write("b.jpg", "b")
+    c.photos.file("link").symlink_to(memory_path / "linked")
     report = c.index(c.photos.path)
     assert counted(report) == {"new": 1, "encoded": 1} and report.skipped == {"links": 1}
     assert c.counted(c.photos.path, follow_links=True) == {"new": 1, "unchanged": 1, "encoded": 1}
@@ -233,13 +235,13 @@ def test_links_stay_followed_once_they_were(c, tmp_path):
         c.index(follow_links=True)
 
 
-def test_a_collection_moves_with_its_sources(c, tmp_path):
+def test_a_collection_moves_with_its_sources(c, memory_path):
     c.photos.write("a.jpg", "a")
-    (tmp_path / "here").mkdir()
-    c.photos.path.rename(tmp_path / "here" / "photos")
-    update(tmp_path / "here" / "c", IndexConfig(paths=(tmp_path / "here" / "photos",), collection=tmp_path / "c"), c.encoder.named)
-    (tmp_path / "here").rename(tmp_path / "there")
-    report = update(tmp_path / "there" / "c", IndexConfig(collection=tmp_path / "c"), c.encoder.named)
+    (memory_path / "here").mkdir()
+    c.photos.path.rename(memory_path / "here" / "photos")
+    update(memory_path / "here" / "c", IndexConfig(paths=(memory_path / "here" / "photos",), collection=memory_path / "c"), c.encoder.named)
+    (memory_path / "here").rename(memory_path / "there")
+    report = update(memory_path / "there" / "c", IndexConfig(collection=memory_path / "c"), c.encoder.named)
     assert counted(report) == {"unchanged": 1}
 
 
@@ -249,30 +251,30 @@ def test_a_collection_in_its_own_source_is_passed_over(c):
     assert counted(report) == {"new": 1, "encoded": 1} and report.skipped == {}
 
 
-def test_another_model_is_refused(c, tmp_path):
+def test_another_model_is_refused(c, memory_path):
     c.photos.write("a.jpg", "a")
     c.index(c.photos.path)
     c.photos.write("b.jpg", "b")
     with pytest.raises(FingerprintMismatchError, match=r"c was encoded by stand-in \(stand-in\), not by stand-in \(other\): name that"):
         c.index(by=StandInEncoder("other"))
     assert c.holds(a="a")
-    head = Layout(tmp_path / "c").head_file
+    head = Layout(memory_path / "c").head_file
     write_head(head, replace(read_head(head), store="other"))
     with pytest.raises(ConfigError, match="has a store of the kind other: leave out --store, or change it with --rebuild"):
         c.index(store="exact")
 
 
-def test_one_process_writes(c, tmp_path):
+def test_one_process_writes(c, memory_path):
     c.photos.write("a.jpg", "a")
     c.index(c.photos.path)
-    lock = take_lock(tmp_path / "c")
+    lock = take_lock(memory_path / "c")
     with pytest.raises(StoreLockedError, match="is written by another process"):
         c.index()
     os.close(lock)
     assert c.counted() == {"unchanged": 1}
 
 
-def test_a_full_disk_loses_nothing(c, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(c, memory_path, monkeypatch):
     c.photos.write("a.jpg", "a")
     c.index(c.photos.path)
     c.photos.write("a.jpg", "new")

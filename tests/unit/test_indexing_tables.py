@@ -15,8 +15,8 @@ from slq.errors import DataError
 
 
 @pytest.fixture
-def c(tmp_path: Path) -> Indexed:
-    return Indexed(tmp_path)
+def c(memory_path: Path) -> Indexed:
+    return Indexed(memory_path)
 
 
 def write_table(c: Indexed, *rows: dict | str, name: str = "shop.jsonl") -> Path:

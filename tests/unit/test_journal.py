@@ -17,8 +17,8 @@ STAMP = Stamp(5, 123_456_789_012_345_678, 2**63 - 1)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / os.fsdecode(b"caf\xe9 %41?#") / "journal.sqlite"
+def file(memory_path: Path) -> Path:
+    return memory_path / os.fsdecode(b"caf\xe9 %41?#") / "journal.sqlite"
 
 
 @pytest.fixture
@@ -118,12 +118,12 @@ def test_damage_is_told(journal, file):
         Journal(file)
 
 
-def test_what_is_no_journal_is_refused(tmp_path):
+def test_what_is_no_journal_is_refused(memory_path):
     with pytest.raises(StoreError, match=r"journal\.sqlite is missing: index the same paths again"):
-        Journal(tmp_path / "journal.sqlite")
-    db = sqlite3.connect(tmp_path / "journal.sqlite")
+        Journal(memory_path / "journal.sqlite")
+    db = sqlite3.connect(memory_path / "journal.sqlite")
     db.execute("PRAGMA user_version = 9")
     db.execute("CREATE TABLE inputs (a)")
     db.close()
     with pytest.raises(StoreError, match="has the format 9, but this slq reads 1"):
-        Journal(tmp_path / "journal.sqlite", writes=True)
+        Journal(memory_path / "journal.sqlite", writes=True)

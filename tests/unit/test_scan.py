@@ -13,8 +13,8 @@ OLD, NEW = Stamp(1, 1, 1), Stamp(1, 2, 1)
 
 
 @pytest.fixture
-def journal(tmp_path) -> Journal:
-    journal = Journal(tmp_path / "journal.sqlite", writes=True)
+def journal(memory_path) -> Journal:
+    journal = Journal(memory_path / "journal.sqlite", writes=True)
     for name in ("photos", "more"):
         journal.save_source(Source(0, f"/{name}".encode(), "folder", name, {}))
     return journal

@@ -63,12 +63,33 @@ class EmbedConfig(ReadingConfig):
 class SearchConfig:
     """What `slq search` looks for, and where."""
 
-    text: str | None = option(None, help="What to look for. With --image: what to change about it.", panel=INPUT, positional=True)
-    image: Path | None = option(None, help="Search by this image, alone or with text.", panel=INPUT)
-    like: str | None = option(None, help="Search by an item of the collection, named by its id; loads no model.", panel=INPUT)
+    text: tuple[str, ...] = option(
+        (),
+        help="What to look for; several are weighed. With one --image: what to change about it. `-` reads queries from standard input, one "
+        "a line, each a text or a JSON object with the names of these options.",
+        panel=INPUT,
+        positional=True,
+    )
+    image: tuple[Path, ...] = option(
+        (), help="Search by this image (repeat it), alone or with text; it is left out of the results.", panel=INPUT
+    )
+    like: tuple[str, ...] = option(
+        (), help="Search by an item of the collection (repeat it), named by its id; alone it loads no model.", panel=INPUT
+    )
+    exclude: tuple[str, ...] = option(
+        (), help="What is not wanted (repeat it): less of what is like this text.", panel=INPUT, flags=("--not",)
+    )
+    weight: tuple[float, ...] = option(
+        (),
+        help="How much each part counts (repeat it), in the order TEXT, --image, --like, --not. Parts are added as vectors of length 1, "
+        "times their weights, --not below zero.",
+        default_text="1, and 0.5 for --not",
+        above=0,
+        panel=INPUT,
+    )
     collection: Path = option(
         Path("my-index"),
-        help="Folder written by `slq embed`.",
+        help="Folder of a collection of `slq index`, or one that `slq embed` wrote.",
         panel=INPUT,
         flags=("--collection", "-c"),
         environment="SLQ_COLLECTION",
@@ -79,6 +100,8 @@ class SearchConfig:
         "such as 'price<20' or 'colour=red,blue'.",
         panel=INPUT,
     )
+    exact: bool = option(False, help="Compare every row, whatever index the store has.", panel=INPUT)
+    fold: bool = option(True, help="Show equal items as one result, with their number.", panel=OUTPUT)
     top_k: int = option(10, help="How many results.", minimum=1, panel=OUTPUT, flags=("--top-k", "-k"))
     output: Path | None = option(
         None,
@@ -91,12 +114,17 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.text is None and self.image is None and self.like is None:
+        if not (self.text or self.image or self.like):
             raise ConfigError("There is nothing to look for: give TEXT, --image FILE, both, or --like ID.")
-        if self.like is not None and not (self.text is None and self.image is None):
-            raise ConfigError("like searches by an item of the collection alone: leave out TEXT and --image, or --like.")
+        if self.reads_queries and (len(self.text) > 1 or self.image or self.like or self.exclude or self.weight or self.output):
+            raise ConfigError("TEXT - reads whole queries from standard input: leave out the parts of another one, and --output.")
         if self.output is not None and self.output.suffix.lower() not in SEARCH_OUTPUTS:
             raise ConfigError(f"output must end in {', '.join(SEARCH_OUTPUTS)}, not {self.output.name!r}.")
+
+    @property
+    def reads_queries(self) -> bool:
+        """Whether queries come from standard input."""
+        return self.text == ("-",)
 
 
 @dataclass(frozen=True, kw_only=True)

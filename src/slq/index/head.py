@@ -141,6 +141,10 @@ class Layout:
             if number != keep and (below is None or number < below) and not file.is_symlink():
                 remove(file)
 
+    def numbers(self) -> list[int]:
+        """The generations of which there are files."""
+        return sorted({number for _, number in self._generations()})
+
     def num_bytes(self, generation: int) -> int:
         """What a generation takes on the disk.
 

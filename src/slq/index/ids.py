@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container
+from itertools import chain, count
 
 _ESCAPED = re.compile(r"%(?=[0-9A-F]{2})")
 _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
@@ -73,8 +74,7 @@ def label_of(path: bytes, taken: Container[str]) -> str:
         taken: labels of other sources.
     """
     name = printable(os.path.basename(path)) or "root"
-    labels = (name, *(f"{name}-{number}" for number in range(2, 1_000_000)))
-    return next(label for label in labels if label not in taken)
+    return next(label for label in chain([name], (f"{name}-{number}" for number in count(2))) if label not in taken)
 
 
 def _escape(character: str) -> str:

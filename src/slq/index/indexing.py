@@ -75,6 +75,14 @@ class NamedEncoder:
     options: Mapping[str, Any] = field(default_factory=dict)
     is_asked_for: bool = True
 
+    def with_loader(self, load: Callable[[], Encoder]) -> NamedEncoder:
+        """The same model, loaded in another way.
+
+        Args:
+            load: loads it.
+        """
+        return replace(self, load=load)
+
     def head(self, encoder: Encoder, store: str, generation: int) -> Head:
         """What collection.json says of rows by this model.
 
@@ -174,14 +182,14 @@ def _make(layout: Layout, config: IndexConfig, model: NamedEncoder) -> UpdateRep
     head = model.head(encoder, config.store or DEFAULT_STORE, 0)
     write_head(layout.building_file, head)  # from here on what lies in the folder is ours
     layout.remove_generations()
-    with closing(Journal(layout.journal(0), writes=True)), closing(_open_store(layout, head)):
+    with closing(Journal(layout.journal(0), writes=True)), closing(open_rows(layout, head)):
         crash_point("index.making")
     write_head(layout.head_file, head)
     remove_file(layout.building_file)
     try:
         return _Run(layout, head, config).update(lambda: encoder)
     except InputError:
-        with closing(_open_store(layout, head)) as store:
+        with closing(open_rows(layout, head)) as store:
             is_empty = not len(store)
         if is_empty:
             layout.remove_generations()
@@ -196,7 +204,7 @@ def _rebuild(layout: Layout, head: Head, config: IndexConfig, model: NamedEncode
     if not (layout.building_file.exists() and read_head(layout.building_file) == wanted):
         layout.remove_generations(keep=head.generation)
         write_head(layout.building_file, wanted)
-    with closing(Journal(layout.journal(head.generation))) as journal, closing(_open_store(layout, head)) as store:
+    with closing(Journal(layout.journal(head.generation))) as journal, closing(open_rows(layout, head)) as store:
         is_same = (head.fingerprint, head.dim) == (wanted.fingerprint, wanted.dim) and not store.verify()
         run = _Run(layout, wanted, config, journal.sources(), (journal, store) if is_same else None)
         report = run.update(lambda: encoder)
@@ -263,7 +271,7 @@ class _Run:
         begin = time.perf_counter()
         with (
             closing(Journal(self.layout.journal(self.head.generation), writes=True)) as journal,
-            closing(_open_store(self.layout, self.head)) as store,
+            closing(open_rows(self.layout, self.head)) as store,
         ):
             added = self._add_sources(journal)
             self._recover(journal, store)
@@ -361,5 +369,11 @@ class _Run:
                 journal.remove_source(source)
 
 
-def _open_store(layout: Layout, head: Head) -> Store:
+def open_rows(layout: Layout, head: Head) -> Store:
+    """The store of a generation.
+
+    Args:
+        layout: of the collection.
+        head: of the generation.
+    """
     return open_store(f"{head.store}:{layout.rows(head.generation)}", head.metadata)

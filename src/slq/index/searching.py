@@ -1,0 +1,287 @@
+"""Searching: a query of several parts becomes one vector, and its hits a result that the command line, Python and a server show alike.
+
+A query's vector is the sum of its parts' vectors of length 1, each times its weight (below 0 for what is not wanted), at length 1 again:
+q = u / |u| with u = w1 v1 + w2 v2 + ... A score is the inner product of q and a row's vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from slq.config import SearchConfig
+from slq.errors import ConfigError, FingerprintMismatchError, InputError, shorten
+from slq.index.export import truncated
+from slq.index.filters import Filter, Scalar, parse_filter
+from slq.index.store import Hit, Row, StoreMetadata
+from slq.types import Item, content_hash
+
+if TYPE_CHECKING:
+    from slq.encoders.base import Encoder
+
+WEIGHT, WEIGHT_OF_NOT = 1.0, 0.5  # of a part where none is given
+_MORE = 16  # rows beyond those asked for that are looked at first, since equal ones become one hit
+
+
+class Searchable(Protocol):
+    """Rows that can be searched: those of a collection, or those that `slq embed` wrote.
+
+    Attributes:
+        place: how messages call it.
+        metadata: what its vectors are.
+    """
+
+    place: str
+
+    @property
+    def metadata(self) -> StoreMetadata:
+        """What its vectors are."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """As `Store` has it; see `Store.get`."""
+        ...
+
+    def search(self, vectors_QD: np.ndarray, k: int, *, filter: Filter | None = None, exact: bool = False) -> list[list[Hit]]:
+        """As `Store` has it; see `Store.search`."""
+        ...
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def image_path(self, image: str) -> str:
+        """The whole path of an image, as a row names it.
+
+        Args:
+            image: of a row.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a query: a text, an image, or both at once; or a row.
+
+    Attributes:
+        text: the text, if there is one.
+        image: the image, in any form that `slq.types.images.as_image` takes.
+        like: the id of a row.
+        weight: below 0 for what is not wanted.
+    """
+
+    text: str | None = None
+    image: Any = None
+    like: str | None = None
+    weight: float = WEIGHT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, without what it lacks."""
+        image = self.image if self.image is None or isinstance(self.image, (str, Path)) else "an image"
+        told = {"text": self.text, "image": None if image is None else str(image), "like": self.like}
+        return {**{name: value for name, value in told.items() if value is not None}, "weight": self.weight}
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for.
+
+    Attributes:
+        parts: at least one.
+        top_k: how many hits, at most.
+        filter: only rows that pass it.
+        exact: whether every row is compared, whatever index the store has.
+        fold: whether equal rows are one hit.
+    """
+
+    parts: tuple[Part, ...]
+    top_k: int = 10
+    filter: Filter | None = None
+    exact: bool = False
+    fold: bool = True
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> Query:
+        """The query of the options of a search.
+
+        Args:
+            config: those options. One text and one image alone are one part, encoded together.
+
+        Raises:
+            ConfigError: for weights that are not as many as parts.
+            InputError: for what is no filter.
+        """
+        wanted = [*(Part(text) for text in config.text), *(Part(image=image) for image in config.image)]
+        if len(config.text) == len(config.image) == 1 and not config.like:
+            wanted = [Part(config.text[0], config.image[0])]
+        wanted += [Part(like=id_) for id_ in config.like]
+        weights = config.weight or (*[WEIGHT] * len(wanted), *[WEIGHT_OF_NOT] * len(config.exclude))
+        number = len(wanted) + len(config.exclude)
+        if len(weights) != number:
+            raise ConfigError(
+                f"There are {len(weights)} weights and {number} parts: give one for each TEXT, --image, --like and --not, in this order, "
+                "where one TEXT with one --image is one part; or give none."
+            )
+        parts = [replace(part, weight=weight) for part, weight in zip(wanted, weights, strict=False)]
+        parts += [Part(text, weight=-weight) for text, weight in zip(config.exclude, weights[len(wanted) :], strict=True)]
+        return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, config.fold)
+
+
+@dataclass(frozen=True)
+class SearchHit:
+    """One result.
+
+    Attributes:
+        rank: from 1.
+        id: of the row.
+        score: the cosine of the query's vector and the row's.
+        text: the row's text, if it has one.
+        image: the whole path of the row's image, if it has one.
+        metadata: the row's metadata.
+        duplicates: how many rows with the same content it stands for, beside its own.
+    """
+
+    rank: int
+    id: str
+    score: float
+    text: str | None = None
+    image: str | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    duplicates: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, without what it lacks."""
+        told = {**vars(self), "metadata": dict(self.metadata), "score": round(self.score, 6), "duplicates": self.duplicates or None}
+        return {name: value for name, value in told.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        query: as it was understood.
+        hits: best first.
+        rows: how many rows were searched, those that a filter left out among them.
+        notes: what is good to know, as sentences.
+    """
+
+    query: Query
+    hits: tuple[SearchHit, ...]
+    rows: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        query = {"parts": [part.to_dict() for part in self.query.parts], "top_k": self.query.top_k, "exact": self.query.exact}
+        return {"query": query, "hits": [hit.to_dict() for hit in self.hits], "rows": self.rows, "notes": list(self.notes)}
+
+
+def search(rows: Searchable, query: Query, encoder: Callable[[], Encoder]) -> SearchResult:
+    """Search rows.
+
+    Args:
+        rows: of a collection, or of saved embeddings.
+        query: what is looked for.
+        encoder: gives the model that encoded the rows; not called for a query of rows alone.
+
+    Returns:
+        The hits. The query's own images, and rows that it names, are left out of them.
+
+    Raises:
+        InputError: if a part cannot be encoded, there is no such row, or the parts cancel each other out.
+        FingerprintMismatchError: if another model encoded the rows.
+    """
+    notes: list[str] = []
+    vectors, liked = _vectors(rows, query.parts, encoder, notes)
+    summed_D = np.sum([part.weight * vector for part, vector in zip(query.parts, vectors, strict=True)], axis=0)
+    length = float(np.linalg.norm(summed_D))
+    if not length > 1e-6:
+        raise InputError("The parts of the query cancel each other out, so that there is nothing to look for: leave out one of them.")
+    own = {content for part in query.parts if part.image is not None and (content := content_hash(Item(image=part.image)))}
+    own |= {row.content_hash for row in liked if query.fold and row.content_hash}
+    found = _Folding(rows, query, own, {row.id for row in liked}).search((summed_D / length).astype(np.float32))
+    if found.left_out:
+        notes.append(f"{_listed(found.left_out)} left out, equal to the query.")
+    hits = tuple(_hit(rows, rank, hit, more) for rank, (hit, more) in enumerate(found.groups[: query.top_k], start=1))
+    return SearchResult(query, hits, len(rows), tuple(notes))
+
+
+def _vectors(
+    rows: Searchable, parts: Sequence[Part], encoder: Callable[[], Encoder], notes: list[str]
+) -> tuple[list[np.ndarray], list[Row]]:
+    """The vector of each part, and the rows that parts name."""
+    ids = [part.like for part in parts if part.like is not None]
+    liked = {row.id: row for row in rows.get(ids)}
+    if missing := [id_ for id_ in ids if id_ not in liked]:
+        raise InputError(f"{shorten(rows.place)} holds no item {shorten(missing[0], 100)!r}: ids are as `slq search` shows them.")
+    items = [Item(part.text, part.image) for part in parts if part.like is None]
+    encoded = iter(_encoded(rows, items, encoder(), notes) if items else ())
+    return [next(encoded) if part.like is None else liked[part.like].vector for part in parts], list(liked.values())
+
+
+def _encoded(rows: Searchable, items: Sequence[Item], encoder: Encoder, notes: list[str]) -> np.ndarray:
+    made_by = rows.metadata
+    if encoder.fingerprint != made_by.fingerprint:
+        raise FingerprintMismatchError(
+            f"{shorten(rows.place)} was encoded by {shorten(made_by.model)} ({made_by.fingerprint}), not by this model "
+            f"({encoder.fingerprint}): search with that one, or encode the items again with this one."
+        )
+    encoded = encoder.encode(items)
+    if encoded.truncated:
+        notes.append("Of a long text only the beginning was read.")
+    return truncated(encoded.vectors, made_by.dim)
+
+
+class _Folding:
+    """The best rows in groups of equal ones, without those that the query is of.
+
+    Attributes:
+        groups: the first row of each, and how many more there are.
+        left_out: ids of rows that the query is of.
+    """
+
+    def __init__(self, rows: Searchable, query: Query, own: set[str], own_ids: set[str]):
+        self._rows, self._query, self._own, self._own_ids = rows, query, own, own_ids
+        self._contents: dict[str, str] = {}
+        self.groups: list[tuple[Hit, int]] = []
+        self.left_out: list[str] = []
+
+    def search(self, vector_D: np.ndarray) -> _Folding:
+        """Look at more and more rows, until one group more than asked for is there: equal rows have equal scores, so those are whole."""
+        number, query = self._query.top_k + _MORE, self._query
+        while True:
+            [found] = self._rows.search(vector_D[None], number, filter=query.filter, exact=query.exact)
+            self._group(found)
+            if len(self.groups) > query.top_k or len(found) < number:
+                return self
+            number *= 4
+
+    def _group(self, found: Sequence[Hit]) -> None:
+        if self._query.fold or self._own:
+            new = [hit.id for hit in found if hit.id not in self._contents]
+            self._contents |= {row.id: row.content_hash for row in self._rows.get(new)}
+        groups: dict[str, list[Hit]] = {}
+        self.left_out = []
+        for hit in found:
+            content = self._contents.get(hit.id, "")
+            if content in self._own:
+                self.left_out.append(hit.id)
+            elif hit.id not in self._own_ids:
+                groups.setdefault(content if self._query.fold and content else f"id {hit.id}", []).append(hit)
+        self.left_out = [id_ for id_ in self.left_out if id_ not in self._own_ids]
+        self.groups = [(group[0], len(group) - 1) for group in groups.values()]
+
+
+def _hit(rows: Searchable, rank: int, hit: Hit, duplicates: int) -> SearchHit:
+    image = None if hit.image is None else rows.image_path(hit.image)
+    return SearchHit(rank, hit.id, hit.score, hit.text, image, hit.metadata, duplicates)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - 1:,} more are" if len(ids) > 1 else " is"
+    return f"{shorten(ids[0], 100)}{more}"
