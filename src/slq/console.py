@@ -88,6 +88,16 @@ def show_lines(documents: Sequence[Any], text: Callable[[], None]) -> None:
         text()
 
 
+def result_line(document: Any) -> None:
+    """Print one JSON document on a line of stdout at once, for a program that waits for it.
+
+    Args:
+        document: what JSON can hold.
+    """
+    _said.set()
+    print(json.dumps(document, ensure_ascii=False), file=sys.stdout, flush=True)
+
+
 def note(text: str) -> None:
     """Say on stderr what is good to know, unless --quiet.
 

@@ -335,5 +335,5 @@ def test_embeddings_are_not_written_to_the_address_of_a_store(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "items.csv").write_text("text\na cow\n")
     for arguments in (("embed", "items.csv", "-o", "exact:index"), ("search", "a cow", "-c", "exact:index")):
-        assert "exact:index is the address of a store, and no command uses stores yet: give a folder, such as index." in refused(*arguments)
+        assert "exact:index is the address of a store, and a folder is asked for: leave out exact:, such as index." in refused(*arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["items.csv"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from slq import console
 from slq.cli.command import INTERRUPTED, WRONG_USE, Flags
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig
+from slq.config.index import STANDARD_INPUT
 from slq.errors import ConfigError, SlqError
 from slq.registry import Registry, how_to_get
 
@@ -27,8 +29,8 @@ First steps, with the built-in miniature model (no download):
     slq demo                                            everything at once, with a page of results
     slq sample-data data/train --split train            a training set of images and captions
     slq train data/train/captions.jsonl -o my-adapter
-    slq embed data/train/images -m my-adapter -o my-index
-    slq search "a red cat" -c my-index
+    slq index data/train/images -m my-adapter -c my-collection
+    slq search "a red cat" -c my-collection
 
 With a real model: add `-m OpenGVLab/InternVL3-1B-hf` to `slq train`; the rest stays as it is."""
 
@@ -48,8 +50,10 @@ COMMANDS = {
         "doctor": "Try a model before building on it.",
     },
     "Use": {
-        "embed": "Encode items: vectors in a folder, or in a file for other tools.",
+        "index": "Make a collection of images and texts, or bring it up to date.",
         "search": "Search by text, image or both, or by an item that is there.",
+        "collection": "Look into a collection, check, optimise, export or delete it.",
+        "embed": "Encode items: vectors in a folder, or in a file for other tools.",
     },
     "Manage": {
         "model": "Show an adapter, or upload it to the hub.",
@@ -141,8 +145,12 @@ def execute(build: Callable[[], App], given: Sequence[str]) -> int:
 
 
 def _execute(build: Callable[[], App], given: Sequence[str]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file need not be UTF-8
     try:
-        outcome = build()(given, exit_on_error=False, print_error=False, result_action="return_value")
+        # The parser takes the sign for an option.
+        words = [STANDARD_INPUT if word == "-" else word for word in given]
+        outcome = build()(words, exit_on_error=False, print_error=False, result_action="return_value")
         code = outcome.run() if isinstance(outcome, Flags) else outcome
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

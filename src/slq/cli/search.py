@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,81 +12,126 @@ from typing import TYPE_CHECKING, Any
 from slq import console
 from slq.cli.command import command
 from slq.config import SearchConfig, SearchModelConfig
-from slq.errors import ConfigError, InputError
+from slq.config.fields import check_names
+from slq.errors import InputError, SlqError, shorten
 
 if TYPE_CHECKING:
-    from slq.index import Hit
-    from slq.types import Embeddings
+    from slq.encoders.base import Encoder
+    from slq.index.searching import Query, Searchable, SearchHit, SearchResult
+
+ASKED_FOR = ("text", "image", "like", "exclude", "weight", "filter", "exact", "fold", "top_k")  # what a line of standard input may say
 
 
 @command("search")
-def app(config: SearchConfig, model: SearchModelConfig) -> None:
+def app(config: SearchConfig, model: SearchModelConfig) -> int:
     """Search by text, by an image, or by an image and text together; or by an item of the collection.
 
-    With --json one JSON object a line.
+    With --json one JSON object a line. With `-` one process answers many queries, a line of JSON each, since a start takes longer than
+    a search.
 
-        slq search "the animal said to have nine lives" -c my-index
+        slq search "the animal said to have nine lives" -c my-collection
 
-        slq search "but blue" --image cat.png -c my-index
+        slq search "but blue" --image cat.png -c my-collection
 
-        slq search --like 0003.png -c my-index -o alike.png
+        slq search "a beach" "at sunset" --not "people" -c my-collection
+
+        slq search --like photos/0003.png -c my-collection -o alike.png
+
+        slq search - -c my-collection < queries.txt
     """
-    from slq.index import load_embeddings, search
-    from slq.index.filters import parse_filter
+    from slq.index.searching import Query, search
     from slq.index.store import check_is_folder
-    from slq.io.files import write_jsonl
     from slq.io.outputs import check_output_file
 
     check_is_folder(config.collection)
     if config.output is not None:
-        check_output_file(config.output, [config.collection, config.image], overwrite=config.overwrite)
-    wanted = parse_filter(config.filter)
-    corpus, about = load_embeddings(config.collection)
-    query = _encoded(config, model, about) if config.like is None else _of_item(corpus, config.like)
-    hits = search(corpus, query, config.top_k + (config.like is not None), wanted)[0]
-    hits = [hit for hit in hits if hit.id != config.like][: config.top_k]
-    if not hits and config.filter:
+        check_output_file(config.output, [config.collection, *config.image], overwrite=config.overwrite)
+    rows, encoder = _opened(config.collection, model)
+    if config.reads_queries:
+        return _answer_lines(config, lambda query: search(rows, query, encoder))
+    query = Query.of(config)
+    result = search(rows, query, encoder)
+    if not result.hits and config.filter:
         raise InputError(
             f"No item of {config.collection} passes {' and '.join(config.filter)[:200]}: look at the columns that were encoded."
         )
-    documents = [{**hit.to_dict(), "score": round(hit.score, 6)} for hit in hits]
-    rows = [[f"{hit.score:.3f}", hit.id, hit.text or hit.image or ""] for hit in hits]
-    if config.output is not None and config.output.suffix.lower() == ".jsonl":
-        write_jsonl(config.output, documents)
-    elif config.output is not None:
-        _write_sheet(config.output, hits)
-    console.show_lines(documents, lambda: console.table(["score", "id", "shows"], rows))
+    for note in result.notes:
+        console.note(note)
+    documents = [hit.to_dict() for hit in result.hits]
+    _write(config.output, result.hits, documents)
+    console.show_lines(documents, lambda: console.table(["score", "id", "shows"], [_row(hit) for hit in result.hits]))
+    return 0
 
 
-def _encoded(config: SearchConfig, model: SearchModelConfig, about: dict[str, Any]) -> Embeddings:
-    """The query by the collection's model."""
-    from slq.encoders.opening import open_encoder, tell_of_miniature
-    from slq.io.files import located
-    from slq.types import Item
+def _opened(folder: Path, model: SearchModelConfig) -> tuple[Searchable, Callable[[], Encoder]]:
+    """What is searched, and what loads its model, once."""
+    from slq.index.collection import CollectionRows
+    from slq.index.encoders import load, named_by_folder
+    from slq.index.head import Layout, read_head
+    from slq.index.saved import SavedRows
 
-    name = model.model or about.get("adapter")
-    if name is None:
-        raise ConfigError(f"{config.collection} does not say which model encoded it: name it with --model.")
-    if model.model is None and model.trust_remote_code:
-        raise ConfigError(f"trust_remote_code holds for a model that you name, and {config.collection} names this one: use --model.")
-    if model.model is None:
-        name = located(name, config.collection)
-    with console.waiting("loading the model"):
-        encoder = open_encoder(replace(model, model=name))
-    query = encoder.encode([Item(config.text, config.image)])
-    tell_of_miniature(encoder.model)
-    return query
+    layout = Layout(folder)
+    if layout.head_file.exists():
+        head = read_head(layout.head_file)
+        rows: Searchable = CollectionRows(layout)
+        name, options = head.model, dict(head.options)
+    else:
+        rows = saved = SavedRows(folder)
+        name, options = saved.model, {}
+    loaded: list[Encoder] = []
 
+    def encoder() -> Encoder:
+        if not loaded:
+            loaded.append(load(model if model.model is not None else named_by_folder(model, folder, name, options)))
+        return loaded[0]
 
-def _of_item(corpus: Embeddings, id_: str) -> Embeddings:
-    """An item of the collection as a query."""
-    if id_ not in corpus.ids:
-        raise InputError(f"The collection holds no item {id_[:100]!r}: ids are as `slq search` shows them.")
-    place = corpus.ids.index(id_)
-    return replace(corpus, ids=(id_,), vectors=corpus.vectors[place : place + 1], items=())
+    return rows, encoder
 
 
-def _write_sheet(file: Path, hits: Sequence[Hit]) -> None:
+def _answer_lines(config: SearchConfig, answer: Callable[[Query], SearchResult]) -> int:
+    """Answer each line of standard input by one of JSON; returns the exit code, 1 where one of them could not be."""
+    from slq.index.searching import Query
+
+    code = 0
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        try:
+            document = answer(Query.of(replace(config, **_asked_for(line.rstrip("\r\n"))))).to_dict()
+        except SlqError as error:
+            document, code = {"error": {"message": str(error), "type": type(error).__name__}, "line": shorten(line.strip())}, 1
+        console.result_line(document)
+    return code
+
+
+def _asked_for(line: str) -> Mapping[str, Any]:
+    """What a line asks for, in place of the command line's options: a JSON object with their names, or else a text."""
+    if not line.lstrip().startswith("{"):
+        return {"text": line}
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The line begins as a JSON object and is none ({shorten(error)}): correct it.") from None
+    named = {"exclude" if name == "not" else name: value for name, value in given.items()}
+    check_names(named, ASKED_FOR, "the query")
+    return {"text": (), **named}
+
+
+def _row(hit: SearchHit) -> list[str]:
+    more = f" (and {hit.duplicates:,} equal)" if hit.duplicates else ""
+    return [f"{hit.score:.3f}", hit.id, f"{hit.text or hit.image or ''}{more}"]
+
+
+def _write(file: Path | None, hits: Sequence[SearchHit], documents: Sequence[Mapping[str, Any]]) -> None:
+    from slq.io.files import write_jsonl
+
+    if file is not None and file.suffix.lower() == ".jsonl":
+        write_jsonl(file, documents)
+    elif file is not None and hits:
+        _write_sheet(file, hits)
+
+
+def _write_sheet(file: Path, hits: Sequence[SearchHit]) -> None:
     """One image of the results, best first, with their scores; what has no image that can be opened shows its text."""
     from PIL import Image, ImageDraw, ImageOps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ class IndexConfig(ReadingConfig):
     retry_failed: bool = option(
         False, help="Try again what could not be indexed before; without this only what has changed since is.", panel=RUN
     )
+    repair: bool = option(
+        False, help="Compare every row with the journal, and encode again what `slq collection verify` finds damaged.", panel=RUN
+    )
     prune_missing: bool = option(
         False,
         help="Take a PATH that is missing or empty for one without images, and remove its rows; else it is an error, since its "
@@ -78,6 +81,12 @@ class IndexConfig(ReadingConfig):
             raise ConfigError(f"{', '.join(self.said)} says how a PATH is read: name the PATH that it is about.")
         if self.failed and (self.paths or self.rebuild or self.watch):
             raise ConfigError("failed lists what could not be indexed and does nothing else: leave out the other options, or --failed.")
+
+    @property
+    def again(self) -> IndexConfig:
+        """The same, for another look at what is remembered."""
+        unsaid: dict[str, Any] = dict.fromkeys(("image_column", "text_column", "image_root", "follow_links"))
+        return replace(self, paths=(), rebuild=False, repair=False, allow_outside=False, **unsaid)
 
     @property
     def said(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from slq.errors import ConfigError
 
 SEARCH_OUTPUTS = (".jsonl", ".png", ".jpg", ".jpeg")
 INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
+STANDARD_INPUT = "/dev/stdin"  # what `-` stands for on the command line
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -81,9 +82,8 @@ class SearchConfig:
     )
     weight: tuple[float, ...] = option(
         (),
-        help="How much each part counts (repeat it), in the order TEXT, --image, --like, --not. Parts are added as vectors of length 1, "
-        "times their weights, --not below zero.",
-        default_text="1, and 0.5 for --not",
+        help="How much each part counts (repeat it), in the order TEXT, --image, --like, --not; by default 1, and 0.5 for --not. Parts are "
+        "added as vectors of length 1, times their weights, --not below zero.",
         above=0,
         panel=INPUT,
     )
@@ -124,7 +124,7 @@ class SearchConfig:
     @property
     def reads_queries(self) -> bool:
         """Whether queries come from standard input."""
-        return self.text == ("-",)
+        return self.text in (("-",), (STANDARD_INPUT,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,10 +192,15 @@ class Collection:
             "fingerprint": head.fingerprint,
             "dim": head.dim,
             "store": head.store,
-            "bytes": self._layout.num_bytes(head.generation),
+            "bytes": self.num_bytes,
             "rebuilding_with": None if building is None else building.metadata.model,
             "last_run": last_run,
         }
+
+    @property
+    def num_bytes(self) -> int:
+        """What the rows and their journal take on the disk."""
+        return self._layout.num_bytes(self.head.generation)
 
     def verify(self) -> list[Failure]:
         """What is damaged, or differs between rows and journal; repairs nothing.

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slq import console
 from slq.config import ModelConfig
 from slq.errors import ConfigError, InputError
 from slq.index.head import Head
@@ -66,16 +67,17 @@ def named_by_folder(config: ModelConfig, folder: Path, name: str | None, options
 
 
 def load(config: ModelConfig) -> Encoder:
-    """Load a model.
+    """Load a model, and say so if it is the one that is made to try things on.
 
     Args:
         config: its name and options.
     """
-    from slq import console
-    from slq.encoders.opening import open_encoder
+    from slq.encoders.opening import open_encoder, tell_of_miniature
 
     with console.waiting("loading the model"):
-        return open_encoder(config)
+        encoder = open_encoder(config)
+    tell_of_miniature(encoder.model)
+    return encoder
 
 
 def _of_options(config: ModelConfig, folder: Path, head: Head | None) -> NamedEncoder:

@@ -316,7 +316,7 @@ class _Run:
         return {source.id for source in sources} - known
 
     def _recover(self, journal: Journal, store: Store) -> None:
-        if not (unknown := recover(journal, store)):
+        if not (unknown := recover(journal, store, self.config.repair)):
             return
         if self.config.prune_missing:
             store.delete(unknown)

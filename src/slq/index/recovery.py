@@ -15,7 +15,7 @@ from slq.index.journal import Journal
 from slq.index.store import Row, Store
 
 _BATCH = 512
-_LOST = "its row is missing; index again"
+_LOST = "its row is missing or damaged; index again"
 _TABLES = """
 CREATE TEMP TABLE IF NOT EXISTS stored (row TEXT PRIMARY KEY, content_hash TEXT) WITHOUT ROWID;
 CREATE TEMP TABLE IF NOT EXISTS asked (row TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -27,16 +27,23 @@ _WITH_ANOTHER_CONTENT = "SELECT i.row FROM inputs i JOIN stored s USING (row) WH
 _WITHOUT_A_LINE = "SELECT row, content_hash FROM stored WHERE row NOT IN (SELECT row FROM inputs WHERE row IS NOT NULL) ORDER BY row"
 
 
-def recover(journal: Journal, store: Store) -> list[str]:
-    """Bring a journal in line with its store.
+def recover(journal: Journal, store: Store, repair: bool = False) -> list[str]:
+    """Bring a journal in line with its store, as far as they are known to differ.
 
     Args:
         journal: opened to be written.
         store: whose rows count.
+        repair: whether every row is compared, and those that are damaged are to be encoded again.
 
     Returns:
         The ids of rows that belong to no source.
     """
+    if repair:
+        unknown = _compare(journal, store.scan(), None)
+        with journal.transaction() as db:
+            damaged = ((_LOST, failure.item) for failure in store.verify())
+            db.executemany(f"UPDATE inputs SET row = NULL, content_hash = NULL, {_NOTHING_KNOWN}, reason = ? WHERE row = ?", damaged)
+        return unknown
     if pending := journal.pending():
         _compare(journal, (store.get(pending[begin : begin + _BATCH]) for begin in range(0, len(pending), _BATCH)), pending)
     return _compare(journal, store.scan(), None) if journal.counts()["rows"] != len(store) else []
@@ -57,7 +64,7 @@ def differences(journal: Journal, store: Store) -> list[Failure]:
         found = [(row, "the journal has it, and the store has no such row") for (row,) in journal.db.execute(missing)]
         found += [(row, "the store has it, and the journal does not know it") for row, _ in journal.db.execute(_WITHOUT_A_LINE)]
         found += [(row, "its row is of another content than the journal says") for (row,) in journal.db.execute(_WITH_ANOTHER_CONTENT)]
-    return [Failure(row, f"{reason}; index again") for row, reason in found if row not in pending]
+    return [Failure(row, reason) for row, reason in found if row not in pending]
 
 
 def _compare(journal: Journal, batches: Iterable[Sequence[Row]], asked: Sequence[str] | None) -> list[str]:

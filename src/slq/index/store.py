@@ -256,7 +256,7 @@ def check_is_folder(folder: Path) -> None:
     kind, found, location = str(folder).partition(":")
     if found and kind in stores and not folder.exists():
         raise InputError(
-            f"{folder} is the address of a store, and no command uses stores yet: give a folder, such as {location or 'my-index'}."
+            f"{folder} is the address of a store, and a folder is asked for: leave out {kind}:, such as {location or 'my-index'}."
         )
 
 
