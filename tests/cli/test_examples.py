@@ -11,16 +11,23 @@ import pytest
 from command_line import invoke
 
 from slq.cli.app import build_app, commands_and_configs
-from slq.cli.command import Flags
+from slq.cli.command import Flags, words_of
 from slq.config import CommonConfig, Sources
 from slq.config.fields import options_of
 
 # Run in this order, each on what the ones before it wrote.
 RUN = (
     "slq embed data/test/images -m my-adapter -o my-index",
-    'slq search "the animal said to have nine lives" -c my-index',
-    'slq search "but blue" --image cat.png -c my-index',
-    "slq search --like 0003.png -c my-index -o alike.png",
+    "slq index photos shop.csv -m my-adapter -c my-collection",
+    "slq index -c my-collection --failed",
+    'slq search "the animal said to have nine lives" -c my-collection',
+    'slq search "but blue" --image cat.png -c my-collection',
+    'slq search "a beach" "at sunset" --not "people" -c my-collection',
+    "slq search --like photos/0003.png -c my-collection -o alike.png",
+    "slq collection info my-collection",
+    "slq collection verify my-collection",
+    "slq collection optimize my-collection",
+    "slq collection export my-collection -o vectors.parquet",
     "slq eval data/test/captions.jsonl -m my-adapter -o scores.json --per-query",
     "slq eval data/test/captions.jsonl -m miniature --baseline last_token_one_word",
     "slq mine data/train/captions.jsonl -m my-adapter -o mined.jsonl",
@@ -52,7 +59,7 @@ def test_an_example_is_understood(example: str, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "my-adapter").mkdir()
     (tmp_path / "my-adapter" / "config.toml").write_text('[train]\ndata = "pairs.jsonl"\n')
     arguments = shlex.split(example)[1:]
-    flags = build_app(arguments[0])(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    flags = build_app(arguments[0])(words_of(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     assert isinstance(flags, Flags)
     given = {name: value for name, value in vars(flags).items() if value is not None}
     sources = Sources.read(given.get("config"), environment={})
@@ -68,6 +75,9 @@ def test_examples_do_what_they_show(tiny_world: Path, adapter: Path, tmp_path: P
     shutil.copytree(tiny_world, tmp_path / "data")
     shutil.copytree(adapter, tmp_path / "my-adapter")
     shutil.copy(tmp_path / "data" / "test" / "images" / "0003.png", tmp_path / "cat.png")
+    shutil.copytree(tmp_path / "data" / "test" / "images", tmp_path / "photos")
+    (tmp_path / "photos" / "broken.png").write_text("no image")
+    (tmp_path / "shop.csv").write_text("text,price\na red cat,10\n")
     monkeypatch.chdir(tmp_path)
     for example in RUN:
         assert example in EXAMPLES, f"no help shows it: {example}"

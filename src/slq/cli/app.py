@@ -13,10 +13,9 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError, Group
 
 from slq import console
-from slq.cli.command import INTERRUPTED, WRONG_USE, Flags
+from slq.cli.command import INTERRUPTED, WRONG_USE, Flags, words_of
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig
-from slq.config.index import STANDARD_INPUT
 from slq.errors import ConfigError, SlqError
 from slq.registry import Registry, how_to_get
 
@@ -148,9 +147,7 @@ def _execute(build: Callable[[], App], given: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file need not be UTF-8
     try:
-        # The parser takes the sign for an option.
-        words = [STANDARD_INPUT if word == "-" else word for word in given]
-        outcome = build()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        outcome = build()(words_of(given), exit_on_error=False, print_error=False, result_action="return_value")
         code = outcome.run() if isinstance(outcome, Flags) else outcome
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

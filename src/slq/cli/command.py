@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, is_dataclass, make_dataclass
 from pathlib import Path
 from types import UnionType
@@ -21,6 +21,7 @@ from cyclopts import App, Group, Parameter
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig, NamedOptions, Sources, from_values
 from slq.config.fields import Option, options_of
+from slq.config.index import STANDARD_INPUT
 from slq.console import settings, sign_of_life
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", NamedOptions: "NAME[:key=value,...]"}
@@ -80,6 +81,15 @@ def command(name: str, program: str = "slq") -> Callable[[Callable[..., int | No
 def command_line() -> str:
     """What was typed, for records and messages."""
     return shlex.join(["slq", *sys.argv[1:]])
+
+
+def words_of(given: Sequence[str]) -> list[str]:
+    """A command line as the parser is given it, which takes a `-` alone for an option: by the name of the file that it stands for.
+
+    Args:
+        given: as it was typed.
+    """
+    return [STANDARD_INPUT if word == "-" else word for word in given]
 
 
 def group(name: str, summary: str, *commands: App) -> App:

@@ -26,8 +26,8 @@ ASKED_FOR = ("text", "image", "like", "exclude", "weight", "filter", "exact", "f
 def app(config: SearchConfig, model: SearchModelConfig) -> int:
     """Search by text, by an image, or by an image and text together; or by an item of the collection.
 
-    With --json one JSON object a line. With `-` one process answers many queries, a line of JSON each, since a start takes longer than
-    a search.
+    With --json one JSON object a line. With `-` one process answers the queries of standard input, by a line of JSON each, since a start
+    takes longer than a search.
 
         slq search "the animal said to have nine lives" -c my-collection
 
@@ -37,7 +37,7 @@ def app(config: SearchConfig, model: SearchModelConfig) -> int:
 
         slq search --like photos/0003.png -c my-collection -o alike.png
 
-        slq search - -c my-collection < queries.txt
+        slq search - -c my-collection
     """
     from slq.index.searching import Query, search
     from slq.index.store import check_is_folder

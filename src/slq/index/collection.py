@@ -181,7 +181,7 @@ class Collection:
                 for source in journal.sources()
             ]
             counts, last_run = journal.counts(), journal.fact("last_run")
-        building = read_head(self._layout.building_file) if self._layout.building_file.exists() else None
+        building = read_head(self._layout.building_file) if self._layout.building_file.exists() else head
         return {
             "folder": str(self.folder),
             "rows": len(self._rows),
@@ -193,7 +193,7 @@ class Collection:
             "dim": head.dim,
             "store": head.store,
             "bytes": self.num_bytes,
-            "rebuilding_with": None if building is None else building.metadata.model,
+            "rebuilding_with": building.metadata.model if building.generation > head.generation else None,
             "last_run": last_run,
         }
 
