@@ -14,11 +14,13 @@ import numpy as np
 
 from slq.config import IndexConfig
 from slq.errors import Failure
+from slq.index.encoders import NamedEncoder
 from slq.index.exact import ExactStore
 from slq.index.head import Layout, read_head
-from slq.index.indexing import NamedEncoder, UpdateReport, update
+from slq.index.indexing import update
 from slq.index.journal import Journal
 from slq.index.recovery import differences
+from slq.index.run import UpdateReport
 from slq.index.store import Row
 from slq.types import Embeddings, Item
 

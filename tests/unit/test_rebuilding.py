@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from stand_in_encoder import Indexed, StandInEncoder, counted, vector_of
 
 import slq.index.indexing
-from slq.errors import DataError, FingerprintMismatchError
+from slq.errors import ConfigError, DataError, FingerprintMismatchError, StoreError
 from slq.index.collection import Collection
 from slq.index.head import Layout, read_head
 
@@ -71,6 +72,19 @@ def test_damaged_vectors_are_not_taken(c):
     vectors = c.path / "c" / "rows-0" / "vectors-0.f32"
     vectors.write_bytes(b"\xff" + vectors.read_bytes()[1:])
     assert counted(c.index(rebuild=True))["encoded"] == 3 and is_of(c, "stand-in")
+
+
+def test_rows_that_are_lost_are_encoded_again(c):
+    shutil.rmtree(c.path / "c" / "rows-0")
+    for use in (c.index, Collection(c.path / "c", c.encoder).verify):
+        with pytest.raises(StoreError, match="There is no store in"):
+            use()
+    assert counted(c.index(rebuild=True))["encoded"] == 3 and is_of(c, "stand-in")
+    for file in (c.path / "c").glob("journal-1.sqlite*"):
+        file.write_bytes(b"damaged" * 1000)
+    with pytest.raises(ConfigError, match="has no sources"):
+        c.index(rebuild=True)
+    assert counted(c.index(c.photos.path, c.path / "shop.csv", rebuild=True))["encoded"] == 3 and is_of(c, "stand-in")
 
 
 class _Killed(BaseException):

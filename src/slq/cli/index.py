@@ -13,7 +13,7 @@ from slq.errors import DataError, OutputError, StoreLockedError
 
 if TYPE_CHECKING:
     from slq.index.collection import Collection
-    from slq.index.indexing import UpdateReport
+    from slq.index.run import UpdateReport
 
 
 @command("index")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,11 +17,12 @@ from slq.errors import Failure, OutputError, StoreError
 from slq.index.encoders import named_encoder
 from slq.index.export import Precision, file_format, save_vectors
 from slq.index.filters import Filter
-from slq.index.head import Head, Layout, read_head, remove_file
+from slq.index.head import Head, Layout, open_rows, read_head, remove_file
 from slq.index.ids import printable, row_id, unprintable
-from slq.index.indexing import UpdateReport, open_rows, update, writing
+from slq.index.indexing import update, writing
 from slq.index.journal import Journal
 from slq.index.recovery import differences
+from slq.index.run import UpdateReport
 from slq.index.searching import Query, SearchResult, search
 from slq.index.sources import Places
 from slq.index.store import Hit, Row, Store, StoreMetadata
@@ -111,7 +113,7 @@ class Collection:
         """
         head = self.head if self._layout.head_file.exists() else None
         named = named_encoder(self._model, self.folder, head)
-        return update(self.folder, config, named.with_loader(self._cached(named.load)))
+        return update(self.folder, config, replace(named, load=self._cached(named.load)))
 
     def search(
         self,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slq import console
 from slq.config import ModelConfig
-from slq.errors import ConfigError, InputError
+from slq.errors import ConfigError, FingerprintMismatchError, InputError, ModelError, shorten
 from slq.index.head import Head
-from slq.index.indexing import NamedEncoder
 from slq.io.files import located, named_from
 
 if TYPE_CHECKING:
@@ -18,6 +18,69 @@ if TYPE_CHECKING:
 
 # What decides an embedding beside the model's name; the device does not, and trust is never remembered.
 REMEMBERED = ("base_model", "revision", "dtype", "attn_implementation", "quantization")
+
+
+@dataclass(frozen=True)
+class NamedEncoder:
+    """A model that is loaded when it is needed.
+
+    Attributes:
+        load: loads it.
+        name: as the collection is to call it; None for an object in Python.
+        options: how it is loaded, beside its name.
+        is_asked_for: whether somebody named it, and not the collection.
+    """
+
+    load: Callable[[], Encoder]
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    is_asked_for: bool = True
+
+    def head(self, encoder: Encoder, store: str, generation: int) -> Head:
+        """What collection.json says of rows by this model.
+
+        Args:
+            encoder: the model.
+            store: kind of the store.
+            generation: number of the rows' files.
+
+        Raises:
+            ModelError: if it gives several vectors an item.
+        """
+        if len(encoder.vector_shape) != 1:
+            raise ModelError("A collection has one vector an item, and this model gives several: leave out late interaction.")
+        return Head(store, self.name, encoder.fingerprint, encoder.vector_shape[0], dict(self.options), generation)
+
+
+class CheckedEncoder:
+    """A model that must have encoded the rows that are there.
+
+    Args:
+        model: not loaded yet.
+        head: what the rows are.
+        folder: of the collection, for the message.
+    """
+
+    def __init__(self, model: NamedEncoder, head: Head, folder: Path):
+        self._model, self._head, self._folder = model, head, folder
+        self._encoder: Encoder | None = None
+
+    def __call__(self) -> Encoder:
+        """The model, loaded once.
+
+        Raises:
+            FingerprintMismatchError: if it has not.
+        """
+        if self._encoder is None:
+            encoder, head = self._model.load(), self._head
+            found = self._model.head(encoder, head.store, head.generation)
+            if (found.fingerprint, found.dim) != (head.fingerprint, head.dim):
+                raise FingerprintMismatchError(
+                    f"{shorten(self._folder)} was encoded by {shorten(head.metadata.model)} ({head.fingerprint}), not by "
+                    f"{shorten(found.metadata.model)} ({found.fingerprint}): name that model, or encode everything again with --rebuild."
+                )
+            self._encoder = encoder
+        return self._encoder
 
 
 def named_encoder(model: Any, folder: Path, head: Head | None) -> NamedEncoder:

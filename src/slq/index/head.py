@@ -19,7 +19,7 @@ from typing import Any
 from slq.errors import StoreCorruptError, StoreError
 from slq.index.lock import LOCK_FILE
 from slq.index.logfile import checksum_of
-from slq.index.store import StoreMetadata
+from slq.index.store import Store, StoreMetadata, open_store
 from slq.io.disk import sync
 from slq.io.files import is_sibling, load_json, map_os_errors, remove, write_json
 
@@ -197,6 +197,25 @@ def write_head(file: Path, head: Head) -> None:
     """
     content = {"kind": KIND, "format": FORMAT, **asdict(head)}
     write_json(file, {**content, "checksum": checksum_of(content)})
+
+
+def open_rows(layout: Layout, head: Head, make: bool = False) -> Store:
+    """The store of a generation.
+
+    Args:
+        layout: of the collection.
+        head: of the generation.
+        make: whether one is made if there is none.
+
+    Raises:
+        StoreError: if there is none, or it cannot be opened.
+        StoreCorruptError: if it is not the one that collection.json is about.
+    """
+    store = open_store(f"{head.store}:{layout.rows(head.generation)}", head.metadata if make else None)
+    if (store.metadata.fingerprint, store.metadata.dim) != (head.fingerprint, head.dim):
+        store.close()
+        raise StoreCorruptError(f"The rows of {layout.folder} are not those that its collection.json is about: restore them, or --rebuild.")
+    return store
 
 
 def remove_file(file: Path) -> None:
