@@ -17,8 +17,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module, metadata
 from threading import RLock
 from typing import Any, Generic, Literal, TypeVar
@@ -65,7 +66,22 @@ def entry_points(group: str) -> list[metadata.EntryPoint]:
     Args:
         group: such as `slq.losses`.
     """
-    return [entry for entry in metadata.entry_points(group=group) if _is_let_in(entry)]
+    return [entry for entry in _installed().select(group=group) if _is_let_in(entry)]
+
+
+def _installed() -> Any:
+    """The entry points of every distribution, read again when a folder of the search path has changed."""
+    found = []
+    for folder in sys.path:
+        with suppress(OSError):
+            found.append((folder, os.stat(folder or ".").st_mtime_ns))
+    return _entry_points_below(tuple(found))
+
+
+@lru_cache(maxsize=1)
+def _entry_points_below(_path: tuple[tuple[str, int], ...]) -> Any:  # EntryPoints, in Python 3.11 with another class
+    """All of them at once: it takes as long to read those of one group, and a command asks for several."""
+    return metadata.entry_points()
 
 
 def all_left_out(groups: Iterable[str]) -> list[str]:
@@ -74,7 +90,7 @@ def all_left_out(groups: Iterable[str]) -> list[str]:
     Args:
         groups: such as `slq.losses`.
     """
-    entries = [entry for group in groups for entry in metadata.entry_points(group=group)]
+    entries = [entry for group in groups for entry in _installed().select(group=group)]
     owners = [_distribution(entry) for entry in entries if not _is_let_in(entry)]
     return sorted({" ".join(owner) for owner in owners if _normalised(owner[0]) != OWN_DISTRIBUTION})
 
@@ -96,7 +112,7 @@ def left_out(group: str, name: str) -> str:
         group: such as `slq.losses`.
         name: what was given.
     """
-    for entry in metadata.entry_points(group=group, name=name):
+    for entry in _installed().select(group=group, name=name):
         if not _is_let_in(entry):
             variable = f"{LOAD_PLUGINS}={os.environ.get(LOAD_PLUGINS)!r}"
             return f"{' '.join(_distribution(entry))} adds it, but {variable} leaves that out: name it there, or unset the variable."

@@ -185,12 +185,3 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     RECORD.write_text(json.dumps(surface(), indent=2) + "\n", encoding="utf-8")
     print(f"wrote {RECORD}")
-
-
-@pytest.mark.process
-def test_a_command_that_takes_long_says_soon_that_it_has_begun(tmp_path: Path) -> None:
-    """The first import of torch alone takes seconds; a command that ends at once says no more than its result."""
-    (tmp_path / "items.jsonl").write_text('{"text": "a red cat"}\n')
-    said = slq("embed", str(tmp_path / "items.jsonl"), "-o", str(tmp_path / "index"), "--device", "cpu")
-    assert said.returncode == 0 and said.stderr.startswith("slq embed: loading ...\n"), said.stderr
-    assert "loading" not in slq("embed", str(tmp_path / "items.jsonl"), "-o", str(tmp_path / "quiet"), "-q").stderr

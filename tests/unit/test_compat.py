@@ -1,4 +1,4 @@
-"""A torchvision that does not fit the installed torch can be imported; one that does is left alone."""
+"""What libraries need before they are imported: a torchvision that fits, and the list of models that transformers has made."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers.utils.import_utils import define_import_structure
 
 from slq import compat
+from slq.models.module_list import known_models
 
 # What the published wheel does at its import when its compiled half, which declares the operators, has not loaded.
 UNFIT = """
@@ -50,11 +52,28 @@ def test_nothing_is_declared_otherwise(tmp_path, source):
     assert result.stdout == "untouched\n", result.stderr
 
 
+# Ends the process where it would import transformers.
+UNTIL_TRANSFORMERS = """
+import os
+
+class Ends:
+    def find_spec(self, name, *_):
+        if name == "transformers":
+            print("slq.compat" in sys.modules, flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Ends())
+import {module}
+"""
+
+
 # The ways into the package that lead to transformers.
-@pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("module", ["slq.encoders.latent", "slq.integrations.sentence_transformers"])
 def test_it_comes_before_transformers(tmp_path, module):
-    result = python(f"import {module}; print(*sys.modules, sep='\\n')", tmp_path)
-    names = result.stdout.splitlines()
-    assert names, result.stderr
-    assert names.index("slq.compat") < names.index("transformers")
+    result = python(UNTIL_TRANSFORMERS.replace("{module}", module), write(tmp_path, ""))
+    assert result.stdout == "True\n", result.stderr
+
+
+def test_the_list_of_models_is_the_one_that_transformers_makes():
+    assert known_models() == define_import_structure(sys.modules["transformers.models"].__file__)

@@ -17,6 +17,7 @@ from slq.cli.command import INTERRUPTED, WRONG_USE, Flags, words_of
 from slq.cli.help import HelpFormatter
 from slq.config import CommonConfig
 from slq.errors import ConfigError, SlqError
+from slq.io.garbage import seldom_collected
 from slq.registry import Registry, how_to_get
 
 HELP = """Turn the multimodal LLM you already run into a retriever, without touching its weights.
@@ -125,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands behind `slq`; None for those of this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return execute(lambda: build_app(given[0] if given else None), given)
+    with seldom_collected():
+        return execute(lambda: build_app(given[0] if given else None), given)
 
 
 def execute(build: Callable[[], App], given: Sequence[str]) -> int:

@@ -1,3 +1,3 @@
 """The encoder behind other libraries' interfaces."""
 
-from slq import compat  # noqa: F401  (before anything of transformers)
+from slq import models  # noqa: F401  (before anything of transformers; see `compat` and `models.module_list`)

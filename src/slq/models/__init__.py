@@ -1,6 +1,7 @@
 """The frozen multimodal LLM behind one contract: prepare, prefill, decode_latents, and forward_reference (the reference path)."""
 
 from slq import compat  # noqa: F401  (before anything of transformers)
+from slq.models import module_list  # noqa: F401  (before any of its models)
 from slq.models.frozen import FrozenModel
 from slq.models.identity import ModelIdentity, check_identity
 from slq.models.kv import ItemKV, PrefixKV, PreparedBatch, stack_kv

@@ -18,8 +18,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 from transformers.initialization import no_init_weights
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from slq.errors import ModelError
 from slq.models.processors import InternVLStillProcessor, Qwen3VLStillProcessor
@@ -172,12 +170,16 @@ def build_processor(model_type: str) -> InternVLStillProcessor | Qwen3VLStillPro
         model_type: `internvl` or `qwen3_vl`.
     """
     if model_type == "internvl":
+        from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
         return InternVLStillProcessor(
             image_processor=GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, crop_to_patches=False),
             tokenizer=build_tokenizer(INTERNVL_TOKENS, INTERNVL_NAMES),
             image_seq_length=256,
             chat_template=chat_template("<IMG_CONTEXT>\n"),
         )
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
     return Qwen3VLStillProcessor(
         image_processor=Qwen2VLImageProcessorPil(
             patch_size=16,
