@@ -22,7 +22,7 @@ from slq.registry import LOAD_PLUGINS
 
 VALIDATION_IMAGES, TEST_IMAGES = 1000, 24  # nothing is chosen or told by test images
 WAYS = ("text to image", "image to text")
-CENTRED_BY = 400  # training pairs
+CENTRED, CENTRED_BY = ("the base", "hard negatives weigh more"), 400  # variants, and training pairs whose means are taken
 ONE = "rank 1"
 HARD = "info_nce:hardness=0.5"
 BASE: Mapping[str, Any] = {
@@ -71,7 +71,7 @@ def run(study: Study) -> dict[str, Any]:
         say(name)
         found[name] = spread([_scored(further, _trained(further, name, changes, seed)) for seed in study.size.seeds])
         study.write("further", {"variants": found})
-    for name in ("the base", "hard negatives weigh more"):
+    for name in (each for each in CENTRED if each in VARIANTS):
         runs = [_trained(further, name, VARIANTS[name], seed) for seed in study.size.seeds]
         found[f"{name}, centred by modality"] = spread([_centred(further, one) for one in runs])
         study.write("further", {"variants": found})

@@ -275,6 +275,38 @@ def test_what_another_process_changes_reaches_the_rows_in_memory(store):
     reader.close()
 
 
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [
+        (len, 15),
+        (lambda reader: sum(len(batch) for batch in reader.scan()), 15),
+        (lambda reader: len(reader.get(["row 12"])), 1),
+        (lambda reader: len(reader.search(make_queries(1), 20)[0]), 15),
+    ],
+    ids=["len", "scan", "get", "search"],
+)
+def test_a_version_that_is_removed_before_a_reader_has_opened_it_is_no_damage(call, count, store, monkeypatch):
+    """Another process optimises after the journal has named a version and before that is opened."""
+    reader = LanceStore(store.location)
+    store.upsert(make_rows(5, start=5))
+    read, optimised = reader._journal.state, []
+
+    def then_optimised():
+        state = read()
+        if not optimised:
+            optimised.append(state.head.version)
+            store.upsert(make_rows(5, start=10))
+            store.optimize()
+        return state
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reader._journal, "state", then_optimised)
+        assert call(reader) == count
+    assert optimised and not (store.location / "rows.lance" / manifest_name(optimised[0])).exists()
+    assert_holds(reader, make_rows(15))
+    reader.close()
+
+
 # --- the index --------------------------------------------------------------------------------------------------------------
 
 

@@ -196,15 +196,20 @@ class LanceStore:
     def _refresh(self) -> State:
         """Take in what another process has written since."""
         with self._mutex:
-            if self._lock is None:  # else nobody else writes
-                state = self._journal.state()
+            while self._lock is None and (state := self._journal.state()) != self._state:  # with the lock nobody else writes
                 if (state.writers, state.rollbacks) != (self._state.writers, self._state.rollbacks):
                     before = self._state.rollbacks
                     self._state, self._table = self._open()
                     if self._state.rollbacks != before:
                         self._warn_of_lost()
-                elif state != self._state:
+                    break
+                try:
                     self._state, self._table = state, self._table.at(state.head.version)
+                    break
+                except StoreCorruptError:
+                    if self._journal.state() == state:
+                        raise
+                    # another process has just removed that version; a newer one counts
             return self._state
 
     def _open(self) -> tuple[State, Table]:
