@@ -6,14 +6,12 @@ import json
 import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from command_line import QUICK, invoke, run
+from forked import Forked
 
 
 def test_ctrl_c_ends_with_code_130(tmp_path, monkeypatch):
@@ -36,26 +34,25 @@ WITH_CTRL_C = "import signal, sys; signal.signal(signal.SIGINT, signal.default_i
 def test_ctrl_c_loses_nothing(tiny_world, tmp_path):
     training_run = ["train", tiny_world / "train" / "captions.jsonl", *QUICK, "--epochs", 10]
     stopped, log = tmp_path / "stopped", tmp_path / "stopped" / "log.jsonl"
-    command = [sys.executable, "-c", WITH_CTRL_C, *map(str, training_run), "--output", str(stopped)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as training:
-        deadline = time.monotonic() + 300
-        while not (log.exists() and log.read_text().count("\n") >= 2):
-            assert training.poll() is None and time.monotonic() < deadline, "the training never came to its second step"
-            time.sleep(0.01)
-        training.send_signal(signal.SIGINT)
-        said, _ = training.communicate(timeout=120)
-    assert training.returncode == 130, said
+    typed = [*map(str, training_run), "--output", str(stopped)]
+    training, deadline = Forked(WITH_CTRL_C, *typed, output=tmp_path / "said.txt"), time.monotonic() + 300
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert training.running and time.monotonic() < deadline, "the training never came to its second step"
+        time.sleep(0.01)
+    training.interrupt()
+    assert training.end(seconds=120) == 130, training.said()
+    said = training.said()
     assert "Traceback" not in said
-    typed = shlex.join(["slq", *command[3:], "--resume"])
+    to_resume = shlex.join(["slq", *typed, "--resume"])
     told = re.search(r"Stopped\. (\S+checkpoint-\d{7}) is saved; to go on from there: (.*)", said)
-    assert told and told[2] == typed and Path(told[1]).is_dir(), "no checkpoint was due: Ctrl-C itself saves one"
+    assert told and told[2] == to_resume and Path(told[1]).is_dir(), "no checkpoint was due: Ctrl-C itself saves one"
     assert not (stopped / "adapter.safetensors").exists(), "the run ended before it was stopped"
     whole = [path for path in stopped.glob("checkpoint-*") if path.suffix != ".partial"]
     assert whole and all(
         {"model.safetensors", "optimizer.bin", "scheduler.bin"} <= {file.name for file in path.iterdir()} for path in whole
     )
 
-    invoke(*shlex.split(typed)[1:])
+    invoke(*shlex.split(to_resume)[1:])
     invoke(*training_run, "--output", tmp_path / "unbroken")
     assert (stopped / "adapter.safetensors").read_bytes() == (tmp_path / "unbroken" / "adapter.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]

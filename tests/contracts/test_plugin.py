@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import QUICK, invoke
+from forked import Forked
 
 from slq.benchmarks.base import benchmarks
 from slq.config import TrainConfig
@@ -102,28 +101,29 @@ def test_hinge_is_its_closed_form(plugin):
     assert hinge()(batch) == 0 and hinge(margin=1.5)(batch) == 0.5
 
 
-def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `slq` in a Python that has the plugin from its start on, as an installed one: flags are made when a command is imported."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "slq.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+def in_a_process(*arguments: object, output: Path) -> tuple[int, str]:
+    """Run `slq` in a process that has the plugin before the commands, as an installed one: flags are made when a command is imported."""
+    script = "import sys; assert 'slq.cli' not in sys.modules; import slq.cli; sys.exit(slq.cli.main())"
+    forked = Forked(script, *arguments, output=output)
+    return forked.end(), forked.said()
 
 
 @pytest.mark.process
 @pytest.mark.slow
 def test_plugin_trains_and_is_scored_from_the_command_line(plugin, world, tmp_path):
     options = ["--loss", "info_nce", "--loss", "hinge:margin=0.3", "--pooling", "max", "--max-steps", 1, *QUICK]
-    said = in_a_process("train", world / "train" / "captions.jsonl", "--output", tmp_path / "adapter", *options)
-    assert said.returncode == 0, said.stderr
+    said = tmp_path / "said.txt"
+    code, told = in_a_process("train", world / "train" / "captions.jsonl", "--output", tmp_path / "adapter", *options, output=said)
+    assert code == 0, told
     saved = json.loads((tmp_path / "adapter" / "slq_adapter.json").read_text())
     assert saved["pooling"] == "max" and saved["training"]["loss"] == [{"name": "info_nce"}, {"name": "hinge", "margin": 0.3}]
     refused_options = ["--loss", "hinge:marign=0.3", "--max-steps", 1, *QUICK]
-    said = in_a_process("train", world / "train" / "captions.jsonl", "--output", tmp_path / "other", *refused_options)
-    assert said.returncode == 2 and "Did you mean 'margin'" in said.stderr
+    code, told = in_a_process("train", world / "train" / "captions.jsonl", "--output", tmp_path / "other", *refused_options, output=said)
+    assert code == 2 and "Did you mean 'margin'" in told
     assert not (tmp_path / "other").exists()
     chosen = ["--benchmark", "opposites", "--model", tmp_path / "adapter", "--device", "cpu"]
-    said = in_a_process("eval", *chosen, "--output", tmp_path / "scores.json")
-    assert said.returncode == 0, said.stderr
+    code, told = in_a_process("eval", *chosen, "--output", tmp_path / "scores.json", output=said)
+    assert code == 0, told
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]["opposites"]["queries"] == 2
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked, run_alone, run_together
 from safetensors.torch import load_file
 from tolerance import TRAINING, assert_close
 
@@ -54,13 +55,11 @@ def world(tmp_path_factory) -> Path:
 
 def run(world: Path, out: Path, processes: int, *how: str) -> dict[str, torch.Tensor]:
     """Train in `processes` processes; what was learned, empty if it was stopped."""
-    script = out.parent / "run.py"
-    script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [*(launch if processes > 1 else [sys.executable]), str(script), str(world), str(out), *how]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stderr[-3000:]
+    said = out.with_name(f"{out.name}-{'-'.join(how)}.txt")
+    if processes == 1:
+        run_alone(SCRIPT, world, out, *how, output=said, environment={"ACCELERATE_USE_CPU": "true"})
+    else:
+        run_together(processes, SCRIPT, world, out, *how, output=said, environment={"ACCELERATE_USE_CPU": "true"})
     file = out / ("model/model.safetensors" if "seeing" in how else "adapter.safetensors")
     return load_file(file) if file.exists() else {}
 
@@ -119,11 +118,9 @@ SPAWNING = {
 def test_a_script_without_a_guard_is_refused_before_it_starts_itself_again(work, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(GUARDLESS + work)
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)  # it waited forever
-    assert (
-        result.returncode == 1
-        and 'script.py starts processes that run it anew: put its work under `if __name__ == "__main__":`' in result.stderr
-    )
+    ran = Forked(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')", output=tmp_path / "said.txt")
+    assert ran.end(seconds=100) == 1  # it waited forever
+    assert 'script.py starts processes that run it anew: put its work under `if __name__ == "__main__":`' in ran.said()
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

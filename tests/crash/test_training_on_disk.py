@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
 from tolerance import FORWARD, assert_close
 
@@ -39,14 +38,13 @@ def world(tmp_path_factory) -> Path:
     return folder / "captions.jsonl"
 
 
-def start(world: Path, out: Path, *how: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT, str(world), str(out), str(out.parent / "kept"), *how]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def start(world: Path, out: Path, *how: str) -> Forked:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return Forked(SCRIPT, world, out, out.parent / "kept", *how, output=out.parent / f"{'-'.join(['said', *how])}.txt")
 
 
-def learned(running: subprocess.Popen, out: Path) -> torch.Tensor:
-    said = running.communicate(timeout=300)[1]
-    assert running.returncode == 0, said[-3000:]
+def learned(running: Forked, out: Path) -> torch.Tensor:
+    assert running.end() == 0, running.said()[-3000:]
     return load_file(out / "adapter.safetensors")["latents"]
 
 
@@ -62,12 +60,12 @@ def unbroken(world, tmp_path_factory) -> torch.Tensor:
 
 def test_killed_while_prefixes_are_written_then_resumed_learns_the_same(world, unbroken, tmp_path):
     running, kept = start(world, tmp_path / "run"), tmp_path / "kept"
-    while running.poll() is None and len(entries(kept)) < 5:
+    while running.running and len(entries(kept)) < 5:
         time.sleep(0.001)
     running.kill()
-    running.communicate()
+    assert running.end() == -9, running.said()
     before = len(entries(kept))
-    assert running.returncode == -9 and before >= 5, "it was killed while it wrote"
+    assert before >= 5, "it was killed while it wrote"
     again = learned(start(world, tmp_path / "run", "resume"), tmp_path / "run")
     assert_close(again, unbroken, steps=FORWARD, why="what is read again is read in other company, which may round otherwise")
     assert len(entries(kept)) > before and not list(kept.glob("*/*.partial"))
