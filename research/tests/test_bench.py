@@ -73,6 +73,21 @@ def test_karr_world_judges_as_people_do(run):
 
 
 @pytest.mark.slow
+def test_collections_follow_their_files(run):
+    result = run("collections", "--images", 10, "--add", 2, "--change", 1, "--delete", 2, "--move", 1, "--kills", 0)
+    assert [step["encoded"] for step in result["changes"]] == [10, 0, 2, 1, 0, 0, 0] and result["changes"][-1]["rows"] == 10
+    assert result["kills"]["rows are those of the files"] and result["kills"]["largest distance of a vector"] < 1e-4
+
+
+@pytest.mark.slow
+def test_unwanted_parts_are_weighed(run):
+    result = run("unwanted", "--things", 2, "--others", 4)
+    for counts in result["of_the_ten_best"].values():
+        assert set(counts) == {"0.0", "0.25", "0.5", "0.75", "1.0"}
+        assert all(0 <= one["the thing without it"] <= one["the thing"] <= 1 for one in counts.values())
+
+
+@pytest.mark.slow
 def test_training_step_ways_agree(run):
     result = run("training_step", "--model", "miniature", "--images", 2, "--image-size", 96, 96, "--num-latents", 2, "--repeats", 1)
     flops = [result["roofline"][way]["flops"] for way in ("prefixes cached", "vision features cached", "nothing cached", "naive")]

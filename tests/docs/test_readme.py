@@ -29,8 +29,8 @@ def test_python_block_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_commands_and_options_exist():
-    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|embed|search|doctor|sample-data|demo)[^`\n]*)", README)
-    assert {line.split()[1] for line in shown} >= {"train", "eval", "embed", "search", "sample-data"}
+    shown = re.findall(r"`?(slq (?:train|eval|compare|mine|leakage|retention|embed|index|search|doctor|sample-data|demo)[^`\n]*)", README)
+    assert {line.split()[1] for line in shown} >= {"train", "eval", "embed", "index", "search", "sample-data"}
     app = build_app()
     for line in shown:
         known = {flag for argument in app[line.split()[1]].assemble_argument_collection() for flag in argument.names}

@@ -213,6 +213,34 @@ def test_sources_inside_of_each_other(c, memory_path):
     assert len(c.index().notes) == 0
 
 
+def test_an_inner_source_ends_only_where_its_folder_was_seen(c, monkeypatch):
+    for name in ("2019/a.jpg", "b.jpg"):
+        c.photos.write(name, name)
+    c.index(c.photos.file("2019"))
+    list_folder = os.scandir
+
+    def refuse(path):
+        if os.fsdecode(path).endswith("/2019"):
+            raise PermissionError(13, "Permission denied")
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert counted(c.index(c.photos.path)) == {"new": 1, "encoded": 1} and sorted(c.rows()) == ["2019/a.jpg", "photos/b.jpg"]
+    monkeypatch.undo()
+    assert c.counted() == {"moved": 1, "unchanged": 1} and sorted(c.rows()) == ["photos/2019/a.jpg", "photos/b.jpg"]
+
+
+def test_what_is_gone_goes_also_if_all_that_is_left_fails(c):
+    for name, content in {"a": "a", "b": "b", "c": "bad"}.items():
+        c.photos.write(f"{name}.jpg", content)
+    c.index(c.photos.path)
+    for name in "ab":
+        c.photos.file(f"{name}.jpg").unlink()
+    with pytest.raises(DataError, match="None of 1 items can be used; the first is listed by --failed"):
+        c.index()
+    assert c.rows() == {}
+
+
 def test_two_folders_of_one_name(c, memory_path):
     other = Photos(memory_path / "other" / "photos")
     c.photos.write("a.jpg", "a")

@@ -141,8 +141,9 @@ def test_under_a_filter(c, memory_path):
     c.index(table)
     collection = Collection(c.path / "c", c.encoder)
     assert {hit.id for hit in collection.search("x", filter="price<=20").hits} == {"shop.csv/1", "shop.csv/2"}
-    result = collection.search("x", filter="price>99")
+    result = collection.search("x", filter=["price>99", "colour=red,blue"])
     assert result.hits == () and result.rows == 11
+    assert result.to_dict()["query"]["filter"] == "price >= 99 and not (price = 99) and colour is one of red, blue"
 
 
 def test_images_of_names_that_are_not_utf_8_are_found_again(c, collection):

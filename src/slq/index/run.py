@@ -151,9 +151,12 @@ class Run:
             for inner in sources
         }
         for source in sorted(sources, key=lambda each: len(holders[each.id])):
-            if {look.source.id for look in self.looks} & {outer.id for outer in holders[source.id]}:
-                scan.complete(source)
-                self.ending.add(source.id)
+            looks = {look.source.id: look for look in self.looks}
+            if held := [looks[outer.id] for outer in holders[source.id] if outer.id in looks]:
+                path = self.places.located(source.path)
+                if all(look.is_known(os.path.relpath(path, self.places.located(look.source.path))) for look in held):
+                    scan.complete(source)
+                    self.ending.add(source.id)
                 continue
             try:
                 self.looks.append(look_at(source, scan, self.places, self.config.prune_missing))
@@ -169,8 +172,7 @@ class Run:
 
     def _note_looks(self) -> None:
         for look in self.looks:
-            if not os.path.lexists(self.places.located(look.source.path)):  # which --prune-missing alone allows
-                self.ending.add(look.source.id)
+            self.ending |= {look.source.id} if look.is_missing else set()
             reasons = {f"{look.source.label}/{printable(name)}": reason for name, reason in look.unreadable.items()}
             self.not_looked_at += [Failure(name, f"the folder cannot be listed ({reason})") for name, reason in reasons.items()]
         if self.replaces and self.not_looked_at:

@@ -16,7 +16,7 @@ import numpy as np
 from slq.config import SearchConfig
 from slq.errors import ConfigError, FingerprintMismatchError, InputError, shorten
 from slq.index.export import truncated
-from slq.index.filters import Filter, Scalar, parse_filter
+from slq.index.filters import And, Eq, Filter, In, Not, Range, Scalar, parse_filter
 from slq.index.store import Hit, Row, StoreMetadata
 from slq.types import Item, content_hash
 
@@ -130,6 +130,12 @@ class Query:
         parts += [Part(text, weight=-weight) for text, weight in zip(config.exclude, weights[len(wanted) :], strict=True)]
         return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, config.fold)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, its filter in words."""
+        parts = [part.to_dict() for part in self.parts]
+        filtered = {} if self.filter is None else {"filter": _words(self.filter)}
+        return {"parts": parts, **filtered, "top_k": self.top_k, "exact": self.exact, "fold": self.fold}
+
 
 @dataclass(frozen=True)
 class SearchHit:
@@ -177,8 +183,7 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        query = {"parts": [part.to_dict() for part in self.query.parts], "top_k": self.query.top_k, "exact": self.query.exact}
-        return {"query": query, "hits": [hit.to_dict() for hit in self.hits], "rows": self.rows, "notes": list(self.notes)}
+        return {"query": self.query.to_dict(), "hits": [hit.to_dict() for hit in self.hits], "rows": self.rows, "notes": list(self.notes)}
 
 
 def search(rows: Searchable, query: Query, encoder: Callable[[], Encoder]) -> SearchResult:
@@ -275,6 +280,22 @@ class _Folding:
                 groups.setdefault(content if self._query.fold and content else f"id {hit.id}", []).append(hit)
         self.left_out = [id_ for id_ in self.left_out if id_ not in self._own_ids]
         self.groups = [(group[0], len(group) - 1) for group in groups.values()]
+
+
+def _words(filter: Filter) -> str:
+    """A filter as one reads it."""
+    match filter:
+        case Eq(field, value):
+            return f"{field} = {value}"
+        case In(field, values):
+            return f"{field} is one of {', '.join(map(str, values))}"
+        case Range(field, low, high):
+            bounds = [f"{field} >= {low}"] if low is not None else []
+            return " and ".join([*bounds, *([f"{field} <= {high}"] if high is not None else [])])
+        case And(parts):
+            return " and ".join(map(_words, parts))
+        case Not(part):
+            return f"not ({_words(part)})"
 
 
 def _hit(rows: Searchable, rank: int, hit: Hit, duplicates: int) -> SearchHit:

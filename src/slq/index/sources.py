@@ -73,12 +73,22 @@ class Look:
         skipped: files and folders that were passed over, by what they are.
         unreadable: folders whose list the system refuses, by their names in the source, with the reason.
         stamp: of a table that was read through.
+        is_missing: whether there is no such path, which only `may_be_empty` allows.
     """
 
     source: Source
     skipped: Counter[str] = field(default_factory=Counter)
     unreadable: Mapping[bytes, str] = field(default_factory=dict)
     stamp: Stamp | None = None
+    is_missing: bool = False
+
+    def is_known(self, name: bytes) -> bool:
+        """Whether it was seen what there is of this name.
+
+        Args:
+            name: of an input.
+        """
+        return not any((name + b"/").startswith(folder + b"/") for folder in self.unreadable)
 
 
 def whole_path(path: Path) -> bytes:
@@ -169,7 +179,7 @@ def look_at(source: Source, scan: Scan, places: Places, may_be_empty: bool) -> L
     path = places.located(source.path)
     if may_be_empty and not os.path.lexists(path):
         scan.complete(source)
-        return Look(source)
+        return Look(source, is_missing=True)
     try:
         look, count = _LOOKS[source.kind](source, scan, places, path)
         if not count and not (may_be_empty and not look.unreadable):

@@ -164,15 +164,16 @@ class Updater:
             DataError: if more inputs fail than may.
             OutputError: if the disk refuses; what was done before stays.
         """
-        self._check_failures()
         after, most = 0, min(self.batch_size, MOST_INPUTS)
         while entries := self.scan.todo(after, most):
             begin, after = time.perf_counter(), entries[-1][0]
             self._update_batch([_Work(self.sources[source], found, known) for _, source, found, known in entries], advance)
-            self._check_failures()
+            if self.counts.failed > self.max_skipped * self.scan.num_found:
+                self._check_failures()  # before anything is removed: what is moved may not have been looked at yet
             seconds = max(time.perf_counter() - begin, 1e-3)
             most = min(MOST_INPUTS, max(self.batch_size, int(len(entries) * MOST_SECONDS / seconds)))
         self._remove_gone()
+        self._check_failures()
         return self.counts
 
     def _check_failures(self) -> None:
