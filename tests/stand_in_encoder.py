@@ -15,8 +15,7 @@ import numpy as np
 from slq.config import IndexConfig
 from slq.errors import Failure
 from slq.index.encoders import NamedEncoder
-from slq.index.exact import ExactStore
-from slq.index.head import Layout, read_head
+from slq.index.head import Layout, open_rows, read_head
 from slq.index.indexing import update
 from slq.index.journal import Journal
 from slq.index.recovery import differences
@@ -107,7 +106,7 @@ class Indexed:
         """What the store holds; the journal must agree."""
         layout = Layout(self.path / "c")
         head = read_head(layout.head_file)
-        with closing(ExactStore(layout.rows(head.generation))) as store, closing(Journal(layout.journal(head.generation))) as journal:
+        with closing(open_rows(layout, head)) as store, closing(Journal(layout.journal(head.generation))) as journal:
             assert differences(journal, store) == [] and journal.pending() == [] and store.verify() == []
             return {row.id: row for batch in store.scan() for row in batch}
 

@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from research.bench.measuring import console, write_result
+from research.bench.measuring import console, fork, write_result
 from slq.adapters.latents import LatentQueries
 from slq.cli.app import main as command_line
 from slq.data import RetrievalSet, read_pairs
@@ -69,15 +68,12 @@ def works(data: Path) -> dict[str, tuple[Work, Work]]:
 
 def attempt(work: Work, folder: Path, seconds: float | None = None) -> int:
     """The exit code of the work in a process of its own, killed after so many seconds."""
-    process = os.fork()
-    if process == 0:
+
+    def in_silence() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        try:
-            work(folder)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+        work(folder)
+
+    process = fork(in_silence)
     end = None if seconds is None else time.monotonic() + seconds
     while end is None or time.monotonic() < end:
         ended, status = os.waitpid(process, os.WNOHANG)

@@ -14,14 +14,13 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.progress import track
 
-from research.bench.measuring import console, write_result
+from research.bench.measuring import console, fork, write_result
 from slq.index.store import stores
 from slq.testing.store_processes import apply_operation, assert_holds_operations, operations
 from slq.testing.stores import METADATA
@@ -33,15 +32,12 @@ LONGEST = 1.0  # seconds that a writer lives, at most; opening the store is a pa
 def forked(work: Callable[[int], None]) -> tuple[int, int]:
     """Another process, and the end of a pipe from which what it writes is read."""
     read, write = os.pipe()
-    process = os.fork()
-    if process == 0:
+
+    def writes() -> None:
         os.close(read)
-        try:
-            work(write)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+        work(write)
+
+    process = fork(writes)
     os.close(write)
     return process, read
 

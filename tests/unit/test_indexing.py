@@ -25,10 +25,13 @@ def c(memory_path: Path) -> Indexed:
     return Indexed(memory_path)
 
 
-def test_new_changed_moved_doubled_gone(c, memory_path):
+@pytest.mark.parametrize("store", ["exact", "lance"])
+def test_new_changed_moved_doubled_gone(c, store):
+    if store == "lance":
+        pytest.importorskip("lancedb", reason='LanceStore needs lancedb: pip install "slq[lance]"')
     for name in "abcde":
         c.photos.write(f"{name}.jpg", name)
-    assert c.counted(c.photos.path) == {"new": 5, "encoded": 5} and c.holds(a="a", b="b", c="c", d="d", e="e")
+    assert c.counted(c.photos.path, store=store) == {"new": 5, "encoded": 5} and c.holds(a="a", b="b", c="c", d="d", e="e")
     assert c.counted() == {"unchanged": 5}
     c.photos.write("b.jpg", "other")
     c.photos.file("c.jpg").rename(c.photos.file("f.jpg"))
@@ -38,6 +41,7 @@ def test_new_changed_moved_doubled_gone(c, memory_path):
     report = c.index()
     assert counted(report) == {"new": 1, "changed": 1, "moved": 1, "duplicates": 1, "deleted": 1, "unchanged": 2, "encoded": 2}
     assert c.holds(a="a", b="other", e="e", f="c", g="a", h="h") and report.rows == 6
+    assert read_head(Layout(c.path / "c").head_file).store == store
     assert c.counted() == {"unchanged": 6} and len(c.encoder.encoded) == len(set(c.encoder.encoded)) == 7
 
 
@@ -228,6 +232,30 @@ def test_an_inner_source_ends_only_where_its_folder_was_seen(c, monkeypatch):
     assert counted(c.index(c.photos.path)) == {"new": 1, "encoded": 1} and sorted(c.rows()) == ["2019/a.jpg", "photos/b.jpg"]
     monkeypatch.undo()
     assert c.counted() == {"moved": 1, "unchanged": 1} and sorted(c.rows()) == ["photos/2019/a.jpg", "photos/b.jpg"]
+
+
+def test_a_disk_in_a_source_that_is_not_mounted_takes_no_rows_along(c, monkeypatch):
+    for name in ("a.jpg", "disk/b.jpg", "folder/c.jpg"):
+        c.photos.write(name, name)
+    disk = c.photos.file("disk")
+    monkeypatch.setattr(os.path, "ismount", lambda path: os.fsdecode(path).endswith("/disk"))
+    c.index(c.photos.path)
+    away = disk.rename(disk.parent.parent / "away")
+    c.photos.file("folder/c.jpg").unlink()  # an empty folder that never was a disk
+    monkeypatch.setattr(os.path, "ismount", lambda path: False)
+    for there in (False, True):  # where it was mounted may be gone, or be an empty folder
+        disk.mkdir() if there else None
+        report = c.index()
+        assert [str(each) for each in report.not_looked_at] == ["photos/disk: the folder cannot be listed (its disk is not mounted)"]
+        assert sorted(c.rows()) == ["photos/a.jpg", "photos/disk/b.jpg"]
+    with pytest.raises(DataError, match="would be lost in a rebuild"):
+        c.index(rebuild=True)
+    disk.rmdir()
+    away.rename(disk)
+    assert c.counted() == {"unchanged": 2}
+    (disk / "b.jpg").unlink()
+    disk.rmdir()
+    assert c.counted(prune_missing=True) == {"deleted": 1, "unchanged": 1} and c.counted() == {"unchanged": 1}
 
 
 def test_what_is_gone_goes_also_if_all_that_is_left_fails(c):

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slq.config.evaluate import batch_size
+from slq.config.evaluate import batch_size, num_workers
 from slq.config.fields import option, validate
 from slq.config.index import INPUT, OUTPUT, PRECISIONS, RUN
-from slq.config.model import MODEL, ModelConfig
+from slq.config.model import ModelConfig, model_of_collection
 from slq.config.tables import READING, ReadingConfig
 from slq.errors import ConfigError
 
@@ -35,9 +35,10 @@ class IndexConfig(ReadingConfig):
     )
     store: str | None = option(
         None,
-        help="Kind of store of a new collection, or with --rebuild of one that is there. `exact` compares every row.",
+        help="Kind of store of a new collection, or with --rebuild of one that is there. `exact` compares every row; `lance` (LanceDB, the "
+        "extra [lance]) is for more than about 50,000.",
         default_text="exact",
-        choices=("exact",),
+        choices=("exact", "lance"),
         plugin_group="slq.stores",
         panel=OUTPUT,
     )
@@ -66,14 +67,7 @@ class IndexConfig(ReadingConfig):
     )
     watch: float | None = option(None, help="Look again after so many seconds, until Ctrl-C.", above=0, panel=RUN)
     batch_size: int = batch_size(32)
-    num_workers: int | None = option(
-        None,
-        help="Processes that open and resize images while the model runs.",
-        default_text="0 on the CPU, else up to 4",
-        minimum=0,
-        panel=RUN,
-        affects_result=False,
-    )
+    num_workers: int | None = num_workers()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -100,13 +94,8 @@ class IndexConfig(ReadingConfig):
 class IndexModelConfig(ModelConfig):
     """The model of `slq index`: it must be named for a new collection, which holds to it."""
 
-    model: str | None = option(  # type: ignore[assignment]
-        None,
-        help="Adapter (folder or hub name) or base model that encodes a new collection; of one that is there, its own.",
-        default_text="the collection's",
-        panel=MODEL,
-        flags=("--model", "-m"),
-        model_reference=True,
+    model: str | None = model_of_collection(  # type: ignore[assignment]
+        "Adapter (folder or hub name) or base model that encodes a new collection; of one that is there, its own."
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slq.config.evaluate import batch_size, num_workers
 from slq.config.fields import option, validate
-from slq.config.model import MODEL, ModelConfig
+from slq.config.model import ModelConfig, model_of_collection
 from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
@@ -131,11 +131,6 @@ class SearchConfig:
 class SearchModelConfig(ModelConfig):
     """The model of a search: by default the one that the collection was encoded with, whatever model other commands use."""
 
-    model: str | None = option(  # type: ignore[assignment]
-        None,
-        help="The model that the collection was encoded with, if it is not where it was.",
-        default_text="the collection's",
-        panel=MODEL,
-        flags=("--model", "-m"),
-        model_reference=True,
+    model: str | None = model_of_collection(  # type: ignore[assignment]
+        "The model that the collection was encoded with, if it is not where it was."
     )

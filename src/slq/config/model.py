@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from slq.config.fields import option, validate
 
 MODEL, PREPROCESSING = "Model", "Preprocessing"  # panels of --help
+
+
+def model_of_collection(help: str) -> Any:
+    """The option of a model that is by default the one of a collection, whatever SLQ_MODEL says.
+
+    Args:
+        help: what the model is for.
+    """
+    return option(None, help=help, default_text="the collection's", panel=MODEL, flags=("--model", "-m"), model_reference=True)
 
 
 @dataclass(frozen=True, kw_only=True)

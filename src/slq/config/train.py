@@ -16,7 +16,7 @@ from slq.errors import ConfigError
 DATA, ADAPTER, LOSS, METHOD, OPTIMISATION, MEMORY, RUN = "Data", "Adapter", "Loss", "Method", "Optimisation", "Memory", "Run"
 
 DEFAULT_SPLIT = 0.05
-NEAR_PAIRS: Mapping[str, Any] = {"batch_sampler": "nearest", "loss": (NamedOptions("info_nce", {"hardness": 0.5}),)}  # told apart first
+NEAR_PAIRS: Mapping[str, Any] = {"batch_sampler": "nearest", "loss": (NamedOptions("info_nce", {"hardness": 0.5}),)}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "latent-lora": {"latent_lora_rank": 8, **NEAR_PAIRS},

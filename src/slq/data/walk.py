@@ -71,6 +71,7 @@ class Walk:
     Attributes:
         skipped: how many files and folders were passed over, by what they are: `hidden`, `links`, a suffix such as `.mov`, ...
         unreadable: folders whose list the system refuses, by their paths in the folder, with the reason; what is in them is not known.
+        mounts: folders in it at which another disk begins.
 
     Example:
         >>> import tempfile
@@ -93,6 +94,7 @@ class Walk:
         self.folder, self.follow_links, self.leave_out = folder, follow_links, leave_out
         self.skipped: Counter[str] = Counter()
         self.unreadable: dict[bytes, str] = {}
+        self.mounts: set[bytes] = set()
         self._within = os.path.join(os.path.realpath(folder), b"")
         self._visited: set[tuple[int, int]] = set()
         self._folders: list[bytes] = []
@@ -159,6 +161,8 @@ class Walk:
             return
         if not is_link:
             self._folders.append(name)
+            if os.path.ismount(entry.path):
+                self.mounts.add(name)
         elif self.follow_links:
             heappush(self._links, name)
         else:

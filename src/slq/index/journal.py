@@ -14,7 +14,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from slq.errors import DiskFullError, OutputError, StoreCorruptError, StoreError
 from slq.io.disk import sync
 
 FORMAT = 1
+_OF_SOURCE = "path, kind, label, options, size, mtime_ns, inode, mounts"  # columns
 _MOST_PARAMETERS = 500  # of one statement
 _SCHEMA = """
 CREATE TABLE sources (
@@ -32,7 +33,8 @@ CREATE TABLE sources (
     kind TEXT NOT NULL,
     label TEXT NOT NULL UNIQUE,
     options TEXT NOT NULL,
-    size INTEGER, mtime_ns INTEGER, inode INTEGER
+    size INTEGER, mtime_ns INTEGER, inode INTEGER,
+    mounts TEXT NOT NULL
 );
 CREATE TABLE inputs (
     source INTEGER NOT NULL,
@@ -64,6 +66,7 @@ class Source:
         label: the first part of its rows' ids.
         options: how it is read.
         stamp: of a table that was read through.
+        mounts: folders in it at which another disk begins, or would if it were there.
     """
 
     id: int
@@ -72,6 +75,7 @@ class Source:
     label: str
     options: Mapping[str, Any]
     stamp: Stamp | None = None
+    mounts: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,11 @@ class Journal:
     def sources(self) -> list[Source]:
         """All sources, in the order in which they were named."""
         with self.errors():
-            found = self.db.execute("SELECT id, path, kind, label, options, size, mtime_ns, inode FROM sources ORDER BY id").fetchall()
-        return [Source(id_, path, kind, label, json.loads(options), _stamp(stamp)) for id_, path, kind, label, options, *stamp in found]
+            found = self.db.execute(f"SELECT id, {_OF_SOURCE} FROM sources ORDER BY id").fetchall()
+        return [
+            Source(id_, path, kind, label, json.loads(options), _stamp(stamp), frozenset(map(bytes.fromhex, json.loads(mounts))))
+            for id_, path, kind, label, options, *stamp, mounts in found
+        ]
 
     def save_source(self, source: Source) -> Source:
         """Write a source; see `Source`.
@@ -221,13 +228,13 @@ class Journal:
         Returns:
             The source with its number.
         """
-        values = (source.path, source.kind, source.label, json.dumps(dict(source.options), sort_keys=True), *_values(source.stamp))
+        options, mounts = json.dumps(dict(source.options), sort_keys=True), json.dumps(sorted(name.hex() for name in source.mounts))
+        values = (source.path, source.kind, source.label, options, *_values(source.stamp), mounts)
         with self.transaction() as db:
             cursor = db.execute(
-                "INSERT OR REPLACE INTO sources (id, path, kind, label, options, size, mtime_ns, inode) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (source.id or None, *values),
+                f"INSERT OR REPLACE INTO sources (id, {_OF_SOURCE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (source.id or None, *values)
             )
-        return Source(cursor.lastrowid or source.id, source.path, source.kind, source.label, source.options, source.stamp)
+        return replace(source, id=cursor.lastrowid or source.id)
 
     def remove_source(self, source: Source) -> None:
         """Forget a source, all of whose rows are gone.

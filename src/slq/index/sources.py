@@ -181,7 +181,7 @@ def look_at(source: Source, scan: Scan, places: Places, may_be_empty: bool) -> L
         scan.complete(source)
         return Look(source, is_missing=True)
     try:
-        look, count = _LOOKS[source.kind](source, scan, places, path)
+        look, count = _LOOKS[source.kind](source, scan, places, path, may_be_empty)
         if not count and not (may_be_empty and not look.unreadable):
             raise DataError(f"{shorten(os.fsdecode(path))} holds no {'row' if source.kind == TABLE else 'image'} that can be read")
     except SlqError:
@@ -210,19 +210,32 @@ def item_of(source: Source, found: Found, places: Places) -> tuple[Item, bytes |
     return Item(text, None if stored is None else Path(os.fsdecode(places.located(stored)))), stored, metadata
 
 
-def _look_at_folder(source: Source, scan: Scan, places: Places, path: bytes) -> tuple[Look, int]:
+def _look_at_folder(source: Source, scan: Scan, places: Places, path: bytes, may_be_empty: bool) -> tuple[Look, int]:
     walk = Walk(path, follow_links=source.options.get("follow_links", False), leave_out=places.folder)
     count = scan.add(source, (Found(each.name, stamp=each.stamp) for each in walk))
-    return Look(source, walk.skipped, walk.unreadable), count
+    away = set() if may_be_empty else {each for each in source.mounts - walk.mounts if _is_empty(os.path.join(path, each))}
+    if source.mounts != (mounts := frozenset(walk.mounts | away)):
+        source = scan.journal.save_source(replace(source, mounts=mounts))
+    return Look(source, walk.skipped, {**walk.unreadable, **dict.fromkeys(away, "its disk is not mounted")}), count
 
 
-def _look_at_image(source: Source, scan: Scan, places: Places, path: bytes) -> tuple[Look, int]:
+def _is_empty(folder: bytes) -> bool:
+    """Whether there is nothing at a path, as where a disk was mounted."""
+    try:
+        return not os.listdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _look_at_image(source: Source, scan: Scan, places: Places, path: bytes, may_be_empty: bool) -> tuple[Look, int]:
     if not os.path.isfile(path):
         raise DataError(f"the image {shorten(os.fsdecode(path))} does not exist")
     return Look(source), scan.add(source, [Found(b"", stamp=stamp_of(path))])
 
 
-def _look_at_table(source: Source, scan: Scan, places: Places, path: bytes) -> tuple[Look, int]:
+def _look_at_table(source: Source, scan: Scan, places: Places, path: bytes, may_be_empty: bool) -> tuple[Look, int]:
     stamp = stamp_of(path)
     if stamp is not None and stamp == source.stamp and _images_are_as_before(source, scan.journal, places):
         return Look(source, stamp=stamp), scan.keep(source)
