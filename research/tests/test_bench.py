@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from research.bench import karr_leaks, measuring, miniature, scaling
+from research.bench import karr_leaks, measuring, miniature, roofline, scaling
 from slq.miniature.world.concepts import all_facts
 
 Run = Callable[..., dict[str, Any]]
@@ -22,6 +22,7 @@ Run = Callable[..., dict[str, Any]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a script and returns its result file; what it writes goes to a folder of the test's own."""
     monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+    monkeypatch.setattr(roofline, "SECONDS", 0.02)  # of each product, where its rate is no matter
 
     def script(name: str, *options: object) -> dict[str, Any]:
         module = import_module(f"research.bench.{name}")
@@ -33,6 +34,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return result
 
     return script
+
+
+@pytest.mark.process
+def test_start_counts_what_each_command_takes(run):
+    found = run("start", "--repeats", 1, "--only", "import slq", "slq --help")
+    assert set(found["now"]) == {"import slq", "slq --help"} and "before" not in found
+    assert all(one["cpu_seconds"]["min"] > 0 and 0 < one["imports_of_wall"] < 1 for one in found["now"].values())
 
 
 def test_scoring_ranks_every_answer(run):
