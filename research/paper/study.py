@@ -82,6 +82,7 @@ class Study:
     ):
         self.out, self.model_name, self.size, self.loading = out, model, size or Size(), loading
         self._data = dict(data or {})
+        self._facts_file = out / "facts.jsonl"
         if missing := set(SPLITS) - set(self._data) if self._data else set():
             raise InputError(f"A study on one's own data needs all three of them; {', '.join(sorted(missing))} is missing.")
         out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,8 @@ class Study:
         """A study of the same model on other numbers of images of the miniature's world, in a folder of its own inside this one's."""
         other = Study(self.out / name, self.model_name, replace(self.size, **changes), self._data, **self.loading)
         other.__dict__["model"] = self.model  # loaded once
+        if other.size.training == self.size.training:
+            other._facts_file = self._facts_file  # the same images, which are asked about once
         return other
 
     @cached_property
@@ -142,10 +145,9 @@ class Study:
     @cached_property
     def facts(self) -> Facts:
         """What the model tells about the training images; asked once."""
-        file = self.out / "facts.jsonl"
         say("facts")
-        tell_facts(self.model, self.pairs("train"), file)
-        return read_facts(file)
+        tell_facts(self.model, self.pairs("train"), self._facts_file)
+        return read_facts(self._facts_file)
 
     def trained(self, name: str, options: TrainConfig, with_facts: bool = False) -> Trained:
         """What a training with these options learned and scored on validation and test; found where it was done before."""

@@ -23,7 +23,7 @@ from slq.errors import InputError, ModelError
 from slq.models import load_model
 
 WEIGHTS = files("slq.miniature").joinpath("weights")
-TINY = Size(training=12, validation=8, test=10, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
+TINY = Size(training=12, validation=4, test=6, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,8 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr("research.paper.study.QUICK", replace(TINY, seeds=(0,)))
     few = ("the base", "nested groups", "Matryoshka 64, 128")
     monkeypatch.setattr(ablations, "VARIANTS", {name: ablations.VARIANTS[name] for name in few})
-    one_of_each = {name: replace(tuning.METHODS[name], rates=tuning.METHODS[name].rates[:2]) for name in ("latents", "lora", "full")}
+    rates = {"latents": 2, "lora": 1, "full": 1}
+    one_of_each = {name: replace(tuning.METHODS[name], rates=tuning.METHODS[name].rates[:count]) for name, count in rates.items()}
     for name in set(tuning.METHODS) - set(one_of_each):
         monkeypatch.delitem(tuning.METHODS, name)
     for name, method in one_of_each.items():
@@ -176,11 +177,14 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr(blend, "SHARES", (0.0, blend.HALF, 1.0))
     monkeypatch.setattr(cost, "METHODS", {"latents": one_of_each["latents"]})  # each in a process of its own
     monkeypatch.setattr(scratch, "EPOCHS", 1)
+    monkeypatch.setattr(scratch, "RATES", scratch.RATES[:1])
     compared = {name: comparison.METHODS[name] for name in ("latent LoRA, rank 2", comparison.RIVAL)}
     monkeypatch.setattr(comparison, "METHODS", {name: replace(method, tries=method.tries[:1]) for name, method in compared.items()})
     monkeypatch.setattr(sizes, "IMAGES", (8,))
     monkeypatch.setattr(sizes, "EPOCHS", {8: (1, 2)})
     monkeypatch.setattr(sizes, "METHODS", {"5 latents": ("default", False)})
+    monkeypatch.setattr(further, "VALIDATION_IMAGES", TINY.validation)
+    monkeypatch.setattr(further, "TEST_IMAGES", TINY.test)
     tried = ("the base", "vectors one after the other", further.ONE)
     monkeypatch.setattr(further, "VARIANTS", {name: further.VARIANTS[name] for name in tried})
     monkeypatch.setenv("SLQ_LOAD_PLUGINS", "")

@@ -16,7 +16,7 @@ demo_module = sys.modules["slq.demo.run"]  # `slq.demo.run` the name is the func
 @pytest.mark.slow
 def test_the_demo_runs_twice_and_writes_its_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo_module, "TRAINING_IMAGES", 60)
-    monkeypatch.setattr(demo_module, "TEST_IMAGES", 200)
+    monkeypatch.setattr(demo_module, "TEST_IMAGES", 80)
     monkeypatch.setattr(demo_module, "RECIPE", replace(demo_module.RECIPE, epochs=1, batch_size=16, validation_size=4))
     out = tmp_path / "demo"
     for _ in range(2):
