@@ -19,7 +19,7 @@ LAYERS = (
     ("cache", "pooling", "losses", "adapters"),
     ("encoders",),
     ("evaluation", "miniature"),
-    ("training", "index", "benchmarks", "retention"),
+    ("training", "index", "benchmarks", "retention", "judge"),
     ("integrations", "doctor", "demo"),
     ("testing", "cli"),
 )

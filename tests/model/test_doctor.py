@@ -89,6 +89,7 @@ def test_figures(healthy):
     assert (figures["device"], figures["dtype"], figures["attn_implementation"], figures["batch_size"]) == ("cpu", "float32", "sdpa", 1)
     assert len(figures["tokens_per_image"]) == 3 and min(figures["tokens_per_image"].values()) >= 36
     assert figures["closest_items"]["value"] > 100 * figures["closest_items"]["tolerance"]
+    assert figures["judge"]["works"] and figures["judge"]["question"] == "{item}is there {text}?" and figures["judge"]["auc"] > 0.8
     assert figures["peak_memory_bytes"] > 4 * figures["parameters"] and figures["load_seconds"] > 0
     assert figures["texts_per_second"] > 0 and figures["images_per_second"] > 0
 

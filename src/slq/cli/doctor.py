@@ -20,8 +20,8 @@ def app(config: DoctorConfig, model: ModelConfig, preprocessing: PreprocessingCo
     On eight built-in items it compares: the two-pass forward with the reference path (values and gradients); cached prefixes with fresh
     ones; a batch of one with a batch of eight; orders and mixtures in a batch; implementations of attention; an adapter before and after
     saving; the model's answers and its weights before and after; float32 with bfloat16. For the last it loads the model a second time,
-    after letting the first one go. Beside that: memory, items a second, tokens an image. Ends with code 1 if a check failed, saying what
-    that means and what to do.
+    after letting the first one go. Beside that: memory, items a second, tokens an image, and whether the model can judge hits, by which
+    question. Ends with code 1 if a check failed, saying what that means and what to do.
 
         slq doctor
 
@@ -96,6 +96,8 @@ def _readable(report: Any) -> dict[str, str]:
     for kind in ("texts", "images"):
         if (speed := figures.get(f"{kind}_per_second")) is not None:
             shown[f"{kind} {batch}"] = f"{speed:.3g}"
+    if (judge := figures.get("judge")) is not None:
+        shown["judging hits"] = judge["told"]
     if (closest := figures.get("closest_items")) is not None:
         blind = closest["value"] <= closest["tolerance"]
         shown["the two closest items differ by"] = _number(closest["value"]) + (

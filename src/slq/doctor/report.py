@@ -6,6 +6,7 @@ Shapes: B items, D hidden size.
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -18,9 +19,14 @@ from torch import Tensor
 
 from slq.cache import default_budget
 from slq.doctor.checks import CHECKS, WEIGHTS, Skipped
-from slq.doctor.subject import IMAGE_SHAPES, Context, Measured, at_once, built_in_items, one_minus_cosine
+from slq.doctor.subject import IMAGE_SHAPES, SEED, Context, Measured, at_once, built_in_items, one_minus_cosine
 from slq.encoders.latent import LatentEncoder
 from slq.io.device import choose_dtype
+from slq.judge.choosing import choose_question
+from slq.judge.scoring import QUESTIONS
+from slq.miniature.export import split_scenes
+from slq.miniature.world.language import caption
+from slq.miniature.world.scenes import render
 from slq.models import attention
 from slq.types import Item
 
@@ -31,6 +37,7 @@ DTYPE_ADVICE = (
     "In these two dtypes the model gives embeddings that differ by more than rounding. Use one dtype for all that is compared, training "
     "included; where one of them is float16, take bfloat16, which does not overflow."
 )
+JUDGED_SCENES = 32
 UNKNOWN_ADVICE = "If that does not say what to do, report it with the name of the model."
 
 
@@ -194,6 +201,7 @@ def _what_it_costs(context: Context, batch_size: int) -> dict[str, Any]:
         "closest_items": _or_none(lambda: asdict(context.closest())),
         "texts_per_second": _or_none(lambda: _per_second(context, context.texts, batch_size)),
         "images_per_second": _or_none(lambda: _per_second(context, context.images, batch_size)),
+        "judge": _or_none(lambda: _judge(context)),
         "peak_memory_bytes": _peak_memory(context.model.device),
     }
 
@@ -224,6 +232,22 @@ def _per_second(context: Context, places: Sequence[int], batch_size: int) -> flo
     started = time.perf_counter()
     context.encoder.encode_batch(items).cpu()  # to the CPU, for an accelerator returns before it is done
     return round(batch_size / (time.perf_counter() - started), 4)
+
+
+def _judge(context: Context) -> dict[str, Any]:
+    """The question that the model judges hits by, on drawings with captions that no training of the miniature saw; no check fails by it."""
+    rng = random.Random(SEED)
+    scenes = [one.scene for one in split_scenes("validation", JUDGED_SCENES, SEED)]
+    matches = [(Item(image=render(scene)), caption(scene, rng)) for scene in scenes]
+    quick = [question for question in QUESTIONS if question.item_first]  # of the others each would read every image again
+    choice = choose_question(context.model, matches, quick, seed=SEED)
+    return {
+        "question": choice.question.wording,
+        "auc": round(choice.auc, 4),
+        "ci95": [round(bound, 4) for bound in choice.bounds],
+        "works": choice.works,
+        "told": str(choice),
+    }
 
 
 def _peak_memory(device: torch.device) -> int | None:

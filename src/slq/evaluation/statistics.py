@@ -118,11 +118,21 @@ def interval(sets: Sequence[QueryValues]) -> np.ndarray:
     if not are_fractions:
         half_M = quantile_M * np.sqrt(variance_M)
         return np.stack([mean_M - half_M, mean_M + half_M], axis=1)
-    return _wilson(mean_M, variance_M, quantile_M, every_cluster=1 / sum((weights_K**2).sum() for _, weights_K in parts))
+    return wilson(mean_M, variance_M, quantile_M, every_cluster=1 / sum((weights_K**2).sum() for _, weights_K in parts))
 
 
-def _wilson(mean_M: np.ndarray, variance_M: np.ndarray, quantile_M: np.ndarray, every_cluster: float) -> np.ndarray:
-    """Bounds (M, 2) for as many observations as have the variance; for `every_cluster` of them where all values are 0, or 1."""
+def wilson(mean_M: np.ndarray, variance_M: np.ndarray, quantile_M: np.ndarray, every_cluster: float) -> np.ndarray:
+    """Bounds of means of fractions, for as many observations as have the variance.
+
+    Args:
+        mean_M: (M,), between 0 and 1.
+        variance_M: (M,), of the means.
+        quantile_M: (M,), how many standard deviations the bounds are away.
+        every_cluster: how many observations there are where all values are 0, or all are 1.
+
+    Returns:
+        (M, 2), low and high.
+    """
     spread_M = mean_M * (1 - mean_M)
     observations_M = np.full(len(mean_M), every_cluster)
     some = spread_M > 1e-12

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from slq.errors import InputError, ModelError
+from slq.errors import InputError, ModelError, shorten
 from slq.types import Item
 
 if TYPE_CHECKING:
@@ -65,28 +65,69 @@ def score(model: FrozenModel, query: Item, candidates: Sequence[Item], question:
         InputError: for a question without the two places, and what `FrozenModel.message` raises.
         ModelError: for a model whose tokens do not tell yes from no, or whose logits are not finite.
     """
-    parts = re.split(r"(\{query\}|\{candidate\})", question)
-    if sorted(part for part in parts if part.startswith("{")) != ["{candidate}", "{query}"]:
-        raise InputError(f"A question to score by needs {{query}} and {{candidate}} in it, each once: {question!r}.")
+    fill(question, {"query": [], "candidate": []})  # which refuses it before anything is opened
     yes, no = first_tokens(model, "yes", "no")
     query_parts, scores = model.item_processor.parts(query), []
     for start in range(0, len(candidates), batch_size):
         conversations = []
         for candidate in candidates[start : start + batch_size]:
-            places = {"{query}": query_parts, "{candidate}": model.item_processor.parts(candidate)}
-            content = [part for text in parts if text for part in places.get(text, [{"type": "text", "text": text}])]
+            content = fill(question, {"query": query_parts, "candidate": model.item_processor.parts(candidate)})
             conversations.append([{"role": "user", "content": content}])
-        inputs = model.prepare_messages(conversations).to(model.device).inputs
-        given = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-        with model.lock:
-            output = model.model.generate(**inputs, **given, logits_processor=[_check_finite])
-        likely_BV = output.logits[0].float().log_softmax(dim=-1)
-        margins_B = likely_BV[:, yes].logsumexp(dim=-1) - likely_BV[:, no].logsumexp(dim=-1)
-        scores += margins_B.sigmoid().tolist()
+        scores += yes_probabilities(_check_finite(None, first_logits(model, conversations)), yes, no).tolist()
     return scores
 
 
-def _check_finite(_tokens: Tensor, logits_BV: Tensor) -> Tensor:
+def fill(question: str, places: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A question as the content of a message.
+
+    Args:
+        question: a text that names each place once, in braces.
+        places: parts of a message by name, which stand there.
+
+    Raises:
+        InputError: if a place is not there, or more than once.
+
+    Example:
+        >>> fill("{image}Is it {text}?", {"image": [{"type": "image"}], "text": [{"type": "text", "text": "blue"}]})[1:]
+        [{'type': 'text', 'text': 'Is it '}, {'type': 'text', 'text': 'blue'}, {'type': 'text', 'text': '?'}]
+    """
+    named = [f"{{{name}}}" for name in places]
+    pieces = re.split(f"({'|'.join(map(re.escape, named))})", question)
+    if sorted(piece for piece in pieces if piece in named) != sorted(named):
+        raise InputError(f"A question to score by needs {' and '.join(named)} in it, each once: {shorten(repr(question))}.")
+    parts: list[dict[str, Any]] = []
+    for piece in filter(None, pieces):
+        parts += places[piece[1:-1]] if piece in named else [{"type": "text", "text": piece}]
+    return parts
+
+
+@torch.no_grad()
+def first_logits(model: FrozenModel, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor:
+    """What the model makes of each conversation before its answer's first token: logits (B, V) float32, finite or not.
+
+    Args:
+        model: the frozen model.
+        conversations: as for `generate`.
+    """
+    inputs = model.prepare_messages(conversations).to(model.device).inputs
+    given = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    with model.lock:
+        return model.model.generate(**inputs, **given).logits[0].float()
+
+
+def yes_probabilities(logits_BV: Tensor, yes: Sequence[int], no: Sequence[int]) -> Tensor:
+    """P(yes) / (P(yes) + P(no)) (B,) float64, in which probabilities near 1 still differ.
+
+    Args:
+        logits_BV: of the answer's first token.
+        yes: the tokens that stand for yes.
+        no: those that stand for no.
+    """
+    likely_BV = logits_BV.double().log_softmax(dim=-1)
+    return (likely_BV[:, list(yes)].logsumexp(dim=-1) - likely_BV[:, list(no)].logsumexp(dim=-1)).sigmoid()
+
+
+def _check_finite(_tokens: Any, logits_BV: Tensor) -> Tensor:
     """What transformers calls before it takes a token: of logits that are not finite it would take the first, as if it were an answer."""
     largest_B = logits_BV.amax(dim=-1)  # NaN where any is; -inf is what a token that may not come has
     if not bool(torch.isfinite(largest_B).all()):

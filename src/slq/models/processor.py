@@ -77,28 +77,35 @@ class ItemProcessor:
         self._told: set[int] = set()  # hashes of the texts that were cut and warned of
         self._control_tokens = [token for token in processor.tokenizer.get_added_vocab() if len(token) > 1]
 
-    def message(self, item: Item) -> dict[str, Any]:
+    def message(self, item: Item, opened: bool = True) -> dict[str, Any]:
         """The item as one user turn: its image, then its text, then the instruction if there is one.
 
         Args:
             item: what is encoded.
+            opened: as for `parts`.
 
         Raises:
             ImageError: for an image that cannot be opened.
             TextError: for a text that is none.
             InputError: for an item without either.
         """
-        parts = self.parts(item)
+        parts = self.parts(item, opened)
         if self.preprocessing.instruction:
             text = parts.pop()["text"] + "\n" if item.text is not None else self._behind_image
             parts.append({"type": "text", "text": text + self.preprocessing.instruction})
         return {"role": "user", "content": parts}
 
-    def parts(self, item: Item) -> list[dict[str, Any]]:
-        """An image and a text as parts of a message; see `message`."""
+    def parts(self, item: Item, opened: bool = True) -> list[dict[str, Any]]:
+        """An image and a text as parts of a message; see `message` for what is raised.
+
+        Args:
+            item: a text, an image, or both.
+            opened: False leaves the image out of its part, which then only says where it stands (see `ids_behind_image`).
+        """
         parts: list[dict[str, Any]] = []
         if item.image is not None:
-            parts.append({"type": "image", "image": self._resize_image(self._shape_image(open_image(item.image)))})
+            image = {"image": self._resize_image(self._shape_image(open_image(item.image)))} if opened else {}
+            parts.append({"type": "image", **image})
         if item.text is not None:
             parts.append({"type": "text", "text": self._truncate(self._escape_control_tokens(self._prescreen(check_text(item.text))))})
         if not parts:
@@ -192,6 +199,24 @@ class ItemProcessor:
                 raise
             raise InputError(f"the model's processor refuses an image ({shorten(error)}); scale or crop it") from error
         return PreparedBatch({name: value for name, value in inputs.items() if isinstance(value, Tensor)})
+
+    def ids_behind_image(self, conversation: Sequence[Mapping[str, Any]], generation_prompt: bool = True) -> list[int]:
+        """The tokens of a conversation behind its last image, or all of them where it has none; no image is looked at.
+
+        They are what `prepare_messages` gives there if nothing but control tokens stands between the image's own tokens and the text.
+
+        Args:
+            conversation: messages whose images need not be opened.
+            generation_prompt: whether the generation prompt comes last.
+        """
+        with self._lock:
+            (rendered,) = self.processor.apply_chat_template(
+                [list(conversation)], **self._template, add_generation_prompt=generation_prompt, tokenize=False
+            )
+        image = str(getattr(self.processor, "image_token", ""))
+        _, mark, behind = rendered.rpartition(image) if image else ("", "", rendered)
+        start, whole = self.token_ids([mark, mark + behind])  # after its token a tokenizer does what it does behind control tokens
+        return whole[len(start) :]
 
     def _shape_image(self, image: Image.Image) -> Image.Image:
         """Padded to a centred square where the family asks for it; see `_resize_image`.
