@@ -19,7 +19,8 @@ LAYERS = (
     ("cache", "pooling", "losses", "adapters"),
     ("encoders",),
     ("evaluation", "miniature"),
-    ("training", "index", "benchmarks", "retention", "judge"),
+    ("judge",),
+    ("training", "index", "benchmarks", "retention"),
     ("integrations", "doctor", "demo"),
     ("testing", "cli"),
 )

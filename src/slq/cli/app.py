@@ -52,7 +52,8 @@ COMMANDS = {
     "Use": {
         "index": "Make a collection of images and texts, or bring it up to date.",
         "search": "Search by text, image or both, or by an item that is there.",
-        "collection": "Look into a collection, check, optimise, export or delete it.",
+        "ask": "Ask the model about an item of a collection.",
+        "collection": "Look into a collection, check, optimise, calibrate, export or delete it.",
         "embed": "Encode items: vectors in a folder, or in a file for other tools.",
     },
     "Manage": {

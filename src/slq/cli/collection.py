@@ -1,19 +1,22 @@
-"""`slq collection info | verify | optimize | export | delete`: a collection as a whole."""
+"""`slq collection info | verify | optimize | calibrate | export | delete`: a collection as a whole."""
 
 from __future__ import annotations
 
+import itertools
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from slq import console
 from slq.cli.command import command, group
-from slq.config import CollectionConfig, CollectionDeleteConfig, CollectionExportConfig
+from slq.config import CollectionCalibrateConfig, CollectionConfig, CollectionDeleteConfig, CollectionExportConfig, SearchModelConfig
 from slq.errors import ConfigError
 
 if TYPE_CHECKING:
     from slq.index.collection import Collection
+    from slq.index.judge_file import JudgeSettings
 
 
 @command("collection info")
@@ -79,6 +82,63 @@ def optimize(config: CollectionConfig) -> None:
     )
 
 
+@command("collection calibrate")
+def calibrate(config: CollectionCalibrateConfig, model: SearchModelConfig) -> None:
+    """Measure what the model's yes is worth in a collection, so that `slq search` can judge and leave out what does not match.
+
+    Texts of which it is known what they are true of, such as captions of the collection's images, choose the question that the model
+    understands best, and from which score on a result is kept; other ones measure both, beside the similarity alone. Kept in the
+    collection, for --judge and --rerank of `slq search`.
+
+        slq collection calibrate my-collection data/validation/captions.jsonl
+    """
+    from slq.data import read_pairs
+    from slq.index.calibrating import calibrated
+    from slq.index.encoders import CheckedEncoder, named_encoder
+    from slq.index.judge_file import check_own, write_judge
+    from slq.judge import QUESTIONS, matching
+
+    assert config.collection is not None and config.pairs is not None
+    collection = _opened(config)
+    head, file = collection.head, collection.rows.judge_file
+    check_own(file)
+    read = read_pairs(config.pairs, splits=("validation", "val", "test"), **config.reading)
+    console.list_failures(read.failures)
+    console.check_skipped(read.failures, read.num_rows, config.max_skipped)
+    encoder = CheckedEncoder(named_encoder(model, collection.folder, head), head, collection.folder)()
+    with console.progress_bar("calibrating", len(QUESTIONS) + 2) as bar:
+        done = itertools.count()
+        settings, choice, found = calibrated(
+            collection.rows,
+            encoder,
+            matching(read.pairs),
+            config.target_precision,
+            config.max_queries,
+            config.seed,
+            lambda what: bar.update(completed=next(done), description=what, note=""),
+        )
+    write_judge(file, settings)
+
+    def text() -> None:
+        console.result(f"Judging by the question {choice}." if choice.works else f"{choice}.")
+        ways = {"judged": found.judged, "similarity alone": found.unjudged}
+        header = ["kept by", "right, of those kept", "queries that keep a right one", "without an answer: told so", "first one right"]
+        told = [[way, cut.precision, cut.coverage, cut.told_nothing, cut.first_right] for way, cut in ways.items()]
+        console.table(header, [[str(cell) for cell in row] for row in told])
+        console.result(f"Measured on {found.num_queries} other texts; {_verdict(settings)}")
+
+    console.show({"collection": str(collection.folder), **asdict(settings)}, text)
+
+
+def _verdict(settings: JudgeSettings) -> str:
+    """What `slq search --judge` will do."""
+    if settings.judges:
+        return "judging keeps more right results, so --judge asks the model."
+    if settings.similarity_threshold is not None:
+        return "judging is no gain beyond chance, so --judge goes by the similarity alone, which costs nothing."
+    return "no threshold reaches the precision, so --judge leaves nothing out: lower --target-precision."
+
+
 @command("collection export")
 def export(config: CollectionExportConfig) -> None:
     """Write the vectors of a collection into a file for other tools.
@@ -110,11 +170,13 @@ def delete(config: CollectionDeleteConfig) -> None:
 
 
 app: App = group(
-    "collection", "A collection of `slq index`: look into it, check, optimise, export or delete it.", info, verify, optimize, export, delete
+    "collection",
+    "A collection of `slq index`: look into it, check, optimise, calibrate, export or delete it.",
+    *(info, verify, optimize, calibrate, export, delete),
 )
 
 
-def _opened(config: CollectionConfig) -> Collection:
+def _opened(config: CollectionConfig | CollectionCalibrateConfig) -> Collection:
     from slq.index.collection import Collection
 
     assert config.collection is not None

@@ -16,10 +16,13 @@ from slq.config.fields import check_names
 from slq.errors import InputError, SlqError, shorten
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from slq.encoders.base import Encoder
     from slq.index.searching import Query, Searchable, SearchHit, SearchResult
 
-ASKED_FOR = ("text", "image", "like", "exclude", "weight", "filter", "exact", "fold", "top_k")  # what a line of standard input may say
+# What a line of standard input may say.
+ASKED_FOR = ("text", "image", "like", "exclude", "weight", "filter", "exact", "fold", "top_k", "rewrite", "rerank", "judge", "why")
 
 
 @command("search")
@@ -38,33 +41,65 @@ def app(config: SearchConfig, model: SearchModelConfig) -> int:
         slq search --like photos/0003.png -c my-collection -o alike.png
 
         slq search - -c my-collection
+
+    The frozen model that encoded the collection can also be asked: --rewrite says what a riddle means, --judge leaves out what does not
+    match, --why says what a result rests on. What its yes is worth is measured first, by `slq collection calibrate`.
+
+        slq search "the animal said to have nine lives" --rewrite --judge -c my-collection
     """
-    from slq.index.searching import Query, search
+    from slq.index.refining import find
+    from slq.index.searching import Query
     from slq.index.store import check_is_folder
     from slq.io.outputs import check_output_file
 
     check_is_folder(config.collection)
     if config.output is not None:
         check_output_file(config.output, [config.collection, *config.image], overwrite=config.overwrite)
-    rows, encoder = _opened(config.collection, model)
+    rows, encoder = opened(config.collection, model)
     if config.reads_queries:
-        return _answer_lines(config, lambda query: search(rows, query, encoder))
+        return _answer_lines(config, lambda query: find(rows, query, encoder))
     query = Query.of(config)
-    result = search(rows, query, encoder)
-    if not result.hits and config.filter:
+    result = find(rows, query, encoder)
+    if not result.hits and not result.cut and config.filter:
         raise InputError(
             f"No item of {config.collection} passes {' and '.join(config.filter)[:200]}: look at the columns that were encoded."
         )
-    for note in result.notes:
+    for note in _notes(result):
         console.note(note)
     documents = [hit.to_dict() for hit in result.hits]
     _write(config.output, result.hits, documents)
-    console.show_lines(documents, lambda: console.table(["score", "id", "shows"], [_row(hit) for hit in result.hits]))
+    console.show_lines(documents, lambda: _show(result.hits))
     return 0
 
 
-def _opened(folder: Path, model: SearchModelConfig) -> tuple[Searchable, Callable[[], Encoder]]:
-    """What is searched, and what loads its model, once."""
+def _notes(result: SearchResult) -> list[str]:
+    """What is good to know beside the hits."""
+    said = [f"The model says that this means: {result.rewriting}"] if result.rewriting else []
+    if result.nothing_matches:
+        said.append(f"Nothing here matches: all of the {result.cut} nearest are left out.")
+    elif result.cut:
+        said.append(f"{result.cut} more do not match and are left out.")
+    return [*said, *result.notes]
+
+
+def _show(hits: Sequence[SearchHit]) -> None:
+    """The hits as a table, and the words that each rests on."""
+    asked = any(hit.probability is not None for hit in hits)
+    header = ["score", *(["says yes"] if asked else []), "id", "shows"]
+    console.table(header, [_row(hit, asked) for hit in hits])
+    for hit in hits:
+        if hit.why is not None:
+            words = [f"{word} {value:+.3f}" for word, value in (*hit.why.query_words, *hit.why.item_words)]
+            console.result(f"{hit.id} rests on: {', '.join(words) or 'its image'}{f' ({hit.why.note})' if hit.why.note else ''}")
+
+
+def opened(folder: Path, model: SearchModelConfig) -> tuple[Searchable, Callable[[], Encoder]]:
+    """What is searched, and what loads its model, once.
+
+    Args:
+        folder: of a collection, or one that `slq embed` wrote.
+        model: as a user named it.
+    """
     from slq.index.collection import CollectionRows
     from slq.index.encoders import load, named_by_folder
     from slq.index.head import Layout, read_head
@@ -117,9 +152,10 @@ def _asked_for(line: str) -> Mapping[str, Any]:
     return {"text": (), **named}
 
 
-def _row(hit: SearchHit) -> list[str]:
+def _row(hit: SearchHit, asked: bool) -> list[str]:
     more = f" (and {hit.duplicates:,} equal)" if hit.duplicates else ""
-    return [f"{hit.score:.3f}", hit.id, f"{hit.text or hit.image or ''}{more}"]
+    yes = ["" if hit.probability is None else console.percent(hit.probability)] if asked else []
+    return [f"{hit.score:.3f}", *yes, hit.id, f"{hit.text or hit.image or ''}{more}"]
 
 
 def _write(file: Path | None, hits: Sequence[SearchHit], documents: Sequence[Mapping[str, Any]]) -> None:
@@ -146,12 +182,21 @@ def _write_sheet(file: Path, hits: Sequence[SearchHit]) -> None:
         try:
             if hit.image is None:
                 raise InputError("it is a text")
-            sheet.paste(ImageOps.contain(open_image(Path(hit.image)), (cell, cell)), (left, top))
+            sheet.paste(ImageOps.contain(_shown(hit, open_image(Path(hit.image))), (cell, cell)), (left, top))
         except InputError:
             pen.multiline_text((left + 4, top + 4), "\n".join(_wrapped(hit.text or hit.id)), fill="black")
         pen.text((left + 4, top + cell + 2), f"{hit.score:.3f}  {hit.id[-20:]}", fill="black")
     format = "PNG" if file.suffix.lower() == ".png" else "JPEG"
     write_atomic(file, lambda path: sheet.save(path, format))
+
+
+def _shown(hit: SearchHit, image: Image.Image) -> Image.Image:
+    """An image, with what its score rests on if that was asked for."""
+    if hit.why is None or hit.why.grid is None:
+        return image
+    from slq.judge import draw
+
+    return draw(image, hit.why.grid, hit.why.cells)
 
 
 def _wrapped(text: str) -> list[str]:

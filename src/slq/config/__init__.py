@@ -1,6 +1,7 @@
 """Options as dataclasses; imports no heavy library."""
 
 from slq.config.collection import (
+    CollectionCalibrateConfig,
     CollectionConfig,
     CollectionDeleteConfig,
     CollectionExportConfig,
@@ -11,7 +12,7 @@ from slq.config.evaluate import CompareConfig, DoctorConfig, EvalConfig, Leakage
 from slq.config.facts import FactsConfig
 from slq.config.fields import NamedOptions, from_values
 from slq.config.files import Sources, dump_config, read_config
-from slq.config.index import EmbedConfig, SearchConfig, SearchModelConfig
+from slq.config.index import AskConfig, EmbedConfig, SearchConfig, SearchModelConfig
 from slq.config.model import ModelConfig, PreprocessingConfig
 from slq.config.tables import ReadingConfig
 from slq.config.tools import (
@@ -28,9 +29,11 @@ from slq.config.train import PRESETS, TrainConfig
 
 __all__ = [
     "PRESETS",
+    "AskConfig",
     "BenchmarksConfig",
     "CacheClearConfig",
     "CacheInfoConfig",
+    "CollectionCalibrateConfig",
     "CollectionConfig",
     "CollectionDeleteConfig",
     "CollectionExportConfig",

@@ -112,6 +112,29 @@ class CollectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectionCalibrateConfig(ReadingConfig):
+    """What the judge of a collection is calibrated on."""
+
+    collection: Path | None = option(
+        None, help="Folder of the collection.", panel=INPUT, environment="SLQ_COLLECTION", positional=True, required=True
+    )
+    pairs: Path | None = option(
+        None,
+        help="Texts, each with an item of the collection that it is true of: a table, a captions file or a folder with one. Of data that "
+        "nothing was learned on, 100 pairs and more.",
+        panel=INPUT,
+        positional=True,
+        required=True,
+    )
+    target_precision: float = option(0.9, help="Fraction of the results that are kept, and shall be right.", above=0, maximum=1, panel=RUN)
+    max_queries: int = option(300, help="Use so many texts at most.", minimum=8, panel=RUN)
+    seed: int = option(0, help="Of which texts are used for what.", minimum=0, panel=RUN)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CollectionExportConfig(CollectionConfig):
     """Where the vectors of a collection are written."""
 

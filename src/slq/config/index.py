@@ -12,7 +12,7 @@ from slq.config.tables import ReadingConfig
 from slq.errors import ConfigError
 
 SEARCH_OUTPUTS = (".jsonl", ".png", ".jpg", ".jpeg")
-INPUT, OUTPUT, RUN = "Input", "Output", "Run"  # panels of --help
+INPUT, OUTPUT, RUN, MODEL = "Input", "Output", "Run", "What the model says"  # panels of --help
 STANDARD_INPUT = "/dev/stdin"  # what `-` stands for on the command line
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -101,6 +101,26 @@ class SearchConfig:
         panel=INPUT,
     )
     exact: bool = option(False, help="Compare every row, whatever index the store has.", panel=INPUT)
+    rewrite: bool = option(
+        False,
+        help="Let the model say in plain words what TEXT means, or what --image shows after the change that it asks for; it is shown, and "
+        "looked for too.",
+        panel=MODEL,
+    )
+    rerank: int = option(
+        0, help="Let the model judge so many of the best results, and order them by it too.", default_text="none", minimum=0, panel=MODEL
+    )
+    judge: bool = option(
+        False,
+        help="Leave out results that do not match, so that a query without an answer finds nothing; by the threshold, and the judge or "
+        "similarity alone, that `slq collection calibrate` found best.",
+        panel=MODEL,
+    )
+    why: bool = option(
+        False,
+        help="Say on which words each result rests; with --output sheet.png also where in its image.",
+        panel=MODEL,
+    )
     fold: bool = option(True, help="Show equal items as one result, with their number.", panel=OUTPUT)
     top_k: int = option(10, help="How many results.", minimum=1, panel=OUTPUT, flags=("--top-k", "-k"))
     output: Path | None = option(
@@ -125,6 +145,27 @@ class SearchConfig:
     def reads_queries(self) -> bool:
         """Whether queries come from standard input."""
         return self.text in (("-",), (STANDARD_INPUT,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskConfig:
+    """What `slq ask` asks, and about which item."""
+
+    item: str | None = option(
+        None, help="Id of an item of the collection, as `slq search` shows it.", panel=INPUT, positional=True, required=True
+    )
+    question: str | None = option(None, help="What to ask about it.", panel=INPUT, positional=True, required=True)
+    collection: Path = option(
+        Path("my-index"),
+        help="Folder of a collection of `slq index`, or one that `slq embed` wrote.",
+        panel=INPUT,
+        flags=("--collection", "-c"),
+        environment="SLQ_COLLECTION",
+    )
+    max_new_tokens: int = option(128, help="Where the answer ends at the latest.", minimum=1, panel=OUTPUT)
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,11 @@ from slq.index.head import Head, Layout, open_rows, read_head, remove_file
 from slq.index.ids import printable, row_id, unprintable
 from slq.index.indexing import update, writing
 from slq.index.journal import Journal
+from slq.index.judge_file import is_judge_file
 from slq.index.recovery import differences
+from slq.index.refining import find
 from slq.index.run import UpdateReport
-from slq.index.searching import Query, SearchResult, search
+from slq.index.searching import Query, SearchResult
 from slq.index.sources import Places
 from slq.index.store import Hit, Row, Store, StoreMetadata
 from slq.io.outputs import check_output_file
@@ -129,7 +131,8 @@ class Collection:
             text: one or several; one with one image is encoded together with it.
             image: paths of images, one or several.
             like: ids of rows, one or several.
-            **options: fields of `slq.config.SearchConfig`: `exclude`, `weight`, `top_k`, `filter`, `exact`, `fold`.
+            **options: fields of `slq.config.SearchConfig`: `exclude`, `weight`, `top_k`, `filter`, `exact`, `fold`, `rewrite`, `rerank`,
+                `judge`, `why`.
 
         Returns:
             The hits, best first.
@@ -147,7 +150,7 @@ class Collection:
         Args:
             query: what is looked for.
         """
-        return search(self._rows, query, self._load)
+        return find(self._rows, query, self._load)
 
     def _load(self) -> Encoder:
         return self._cached(named_encoder(self._model, self.folder, self.head).load)()
@@ -271,6 +274,8 @@ class Collection:
             self._layout.remove_generations()
             if left := [file for number in self._layout.numbers() for file in self._layout.files_of(number) if file not in others]:
                 raise OutputError(f"{left[0]} cannot be removed: check its permissions, and delete again.")
+            if is_judge_file(self._layout.judge_file):
+                remove_file(self._layout.judge_file)
             remove_file(self._layout.building_file)
             remove_file(self._layout.head_file)  # last: until then it can be deleted again
         with suppress(OSError):
@@ -293,7 +298,7 @@ class CollectionRows:
         self._layout, self._places = layout, Places.of(layout.folder)
         self._head: Head | None = None
         self._store: Store | None = None
-        self.place = str(layout.folder)
+        self.place, self.judge_file = str(layout.folder), layout.judge_file
 
     @property
     def metadata(self) -> StoreMetadata:

@@ -4,6 +4,7 @@ collection.json      what the rows are, and which generation counts
 journal-N.sqlite     the journal of a generation, see `slq.index.journal`
 rows-N               the store of a generation
 building.json        what the next generation is to be, while another model encodes everything again beside the rows that count
+judge.json           what the model is asked about hits, and which are kept, see `slq.index.judge_file`
 lock                 held by the process that writes
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from slq.errors import StoreCorruptError, StoreError
+from slq.index.judge_file import is_judge_file
 from slq.index.lock import LOCK_FILE
 from slq.index.logfile import checksum_of
 from slq.index.store import Store, StoreMetadata, open_store
@@ -24,7 +26,7 @@ from slq.io.disk import sync
 from slq.io.files import is_sibling, load_json, map_os_errors, remove, write_json
 
 FORMAT, KIND = 1, "slq collection"
-HEAD_FILE, BUILDING_FILE = "collection.json", "building.json"
+HEAD_FILE, BUILDING_FILE, JUDGE_FILE = "collection.json", "building.json", "judge.json"
 _OF_GENERATION = re.compile(r"(?:rows-(\d+)|journal-(\d+)\.sqlite(?:-wal|-shm|-journal)?)")
 
 
@@ -73,6 +75,11 @@ class Layout:
     def building_file(self) -> Path:
         """What the next generation is to be."""
         return self.folder / BUILDING_FILE
+
+    @property
+    def judge_file(self) -> Path:
+        """How hits are judged."""
+        return self.folder / JUDGE_FILE
 
     def journal(self, generation: int) -> Path:
         """The journal of a generation.
@@ -125,7 +132,7 @@ class Layout:
 
     def others(self) -> list[Path]:
         """What in the folder is not of the collection, by name."""
-        own = {HEAD_FILE, BUILDING_FILE, LOCK_FILE}
+        own = {HEAD_FILE, BUILDING_FILE, LOCK_FILE, *([JUDGE_FILE] if is_judge_file(self.judge_file) else [])}
         generations = {file for file, _ in self._generations()} if self.is_claimed else set()
         names = sorted(self.folder.iterdir())
         return [each for each in names if each.is_symlink() or not (each.name in own or is_sibling(each.name) or each in generations)]

@@ -20,7 +20,10 @@ class SavedRows:
         place: the folder.
         model: what encoded them, if the folder says so.
         metadata: what its vectors are.
+        judge_file: None, since it is no collection.
     """
+
+    judge_file = None
 
     def __init__(self, folder: Path):
         """Read them.

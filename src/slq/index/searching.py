@@ -22,6 +22,7 @@ from slq.types import Item, content_hash
 
 if TYPE_CHECKING:
     from slq.encoders.base import Encoder
+    from slq.judge import Explanation
 
 WEIGHT, WEIGHT_OF_NOT = 1.0, 0.5  # of a part where none is given
 _MORE = 16  # rows beyond those asked for that are looked at first, since equal ones become one hit
@@ -33,9 +34,15 @@ class Searchable(Protocol):
     Attributes:
         place: how messages call it.
         metadata: what its vectors are.
+        judge_file: what is known of judging its hits; None where there can be no such file.
     """
 
     place: str
+
+    @property
+    def judge_file(self) -> Path | None:
+        """What is known of judging its hits; None where there can be no such file."""
+        ...
 
     @property
     def metadata(self) -> StoreMetadata:
@@ -96,6 +103,10 @@ class Query:
         filter: only rows that pass it.
         exact: whether every row is compared, whatever index the store has.
         fold: whether equal rows are one hit.
+        rewrite: whether what the model says it means is looked for too; this and what follows: see `slq.index.refining`.
+        rerank: how many of the best hits the model judges.
+        judge: whether hits that do not match are left out.
+        why: whether it is said what each hit rests on.
     """
 
     parts: tuple[Part, ...]
@@ -103,6 +114,10 @@ class Query:
     filter: Filter | None = None
     exact: bool = False
     fold: bool = True
+    rewrite: bool = False
+    rerank: int = 0
+    judge: bool = False
+    why: bool = False
 
     @classmethod
     def of(cls, config: SearchConfig) -> Query:
@@ -128,13 +143,15 @@ class Query:
             )
         parts = [replace(part, weight=weight) for part, weight in zip(wanted, weights, strict=False)]
         parts += [Part(text, weight=-weight) for text, weight in zip(config.exclude, weights[len(wanted) :], strict=True)]
-        return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, config.fold)
+        said_by_model = config.rewrite, config.rerank, config.judge, config.why
+        return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, config.fold, *said_by_model)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, its filter in words."""
         parts = [part.to_dict() for part in self.parts]
         filtered = {} if self.filter is None else {"filter": _words(self.filter)}
-        return {"parts": parts, **filtered, "top_k": self.top_k, "exact": self.exact, "fold": self.fold}
+        refined = {name: value for name in ("rewrite", "rerank", "judge", "why") if (value := getattr(self, name))}
+        return {"parts": parts, **filtered, "top_k": self.top_k, "exact": self.exact, "fold": self.fold, **refined}
 
 
 @dataclass(frozen=True)
@@ -149,6 +166,8 @@ class SearchHit:
         image: the whole path of the row's image, if it has one.
         metadata: the row's metadata.
         duplicates: how many rows with the same content it stands for, beside its own.
+        probability: that the model says yes when it is asked about the hit; None if it was not asked.
+        why: what the score rests on, if that was asked for.
     """
 
     rank: int
@@ -158,10 +177,14 @@ class SearchHit:
     image: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     duplicates: int = 0
+    probability: float | None = None
+    why: Explanation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, without what it lacks."""
         told = {**vars(self), "metadata": dict(self.metadata), "score": round(self.score, 6), "duplicates": self.duplicates or None}
+        told |= {} if self.probability is None else {"probability": round(self.probability, 6)}
+        told |= {} if self.why is None else {"why": self.why.to_dict()}
         return {name: value for name, value in told.items() if value not in (None, {})}
 
 
@@ -174,16 +197,27 @@ class SearchResult:
         hits: best first.
         rows: how many rows were searched, those that a filter left out among them.
         notes: what is good to know, as sentences.
+        rewriting: what the model says the query means; empty if it was not asked, or said nothing of use.
+        cut: how many hits were left out since they do not match.
     """
 
     query: Query
     hits: tuple[SearchHit, ...]
     rows: int
     notes: tuple[str, ...] = ()
+    rewriting: str = ""
+    cut: int = 0
+
+    @property
+    def nothing_matches(self) -> bool:
+        """Whether something was found, and none of it matches."""
+        return self.cut > 0 and not self.hits
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {"query": self.query.to_dict(), "hits": [hit.to_dict() for hit in self.hits], "rows": self.rows, "notes": list(self.notes)}
+        told = {"query": self.query.to_dict(), "hits": [hit.to_dict() for hit in self.hits], "rows": self.rows, "notes": list(self.notes)}
+        told |= {"rewriting": self.rewriting} if self.rewriting else {}
+        return told | ({"cut": self.cut, "nothing_matches": self.nothing_matches} if self.query.judge else {})
 
 
 def search(rows: Searchable, query: Query, encoder: Callable[[], Encoder]) -> SearchResult:

@@ -58,6 +58,14 @@ class Explanation:
     item_words: tuple[tuple[str, float], ...]
     note: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: the map row by row, without what there is none of."""
+        words = {"query_words": self.query_words, "item_words": self.item_words}
+        told: dict[str, Any] = {name: [[word, round(value, 6)] for word, value in pairs] for name, pairs in words.items() if pairs}
+        if self.grid is not None:
+            told["map"] = self.cells.reshape(self.grid.rows, self.grid.columns).round(6).tolist()
+        return told | ({"note": self.note} if self.note else {})
+
 
 @dataclass(frozen=True)
 class DeletionTest:

@@ -1,0 +1,118 @@
+"""How hits of a collection are judged: the question, and from which score on a hit is kept, in the collection's judge.json.
+
+Written by `slq collection calibrate`, and bound to the model that the rows are of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slq.errors import DataError, InputError, OutputExistsError, StoreCorruptError, shorten
+from slq.index.logfile import checksum_of
+from slq.io.files import load_json, write_json
+
+KIND, FORMAT = "slq judge", 1
+MOST_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """What judge.json holds.
+
+    Attributes:
+        fingerprint: of the encoder that all of it was measured with.
+        question: what the model is asked about a hit.
+        can_judge: whether its yes tells what matches, by an interval above an AUC of 0.7.
+        helps: whether judged scores cover more queries than the similarity alone, beyond chance.
+        weight: of the similarity in a judged score.
+        threshold: the judged score from which a hit is kept; None if none reaches the wanted precision.
+        similarity_threshold: the same of the similarity alone.
+        measured: what both give, for whoever reads the file.
+    """
+
+    fingerprint: str
+    question: str
+    can_judge: bool
+    helps: bool
+    weight: float
+    threshold: float | None
+    similarity_threshold: float | None
+    measured: Mapping[str, Any]
+
+    @property
+    def judges(self) -> bool:
+        """Whether hits are cut by judged scores, and not by the similarity alone."""
+        return self.can_judge and self.helps
+
+
+def read_judge(file: Path, fingerprint: str) -> JudgeSettings:
+    """Read judge.json.
+
+    Args:
+        file: its path.
+        fingerprint: of the encoder that the rows are of.
+
+    Raises:
+        InputError: if it is not there, or was measured with another encoder.
+        StoreCorruptError: if it is damaged.
+    """
+    again = f"slq collection calibrate {file.parent} PAIRS"
+    try:
+        content = load_json(file, MOST_BYTES)
+        if content.pop("checksum") != checksum_of(content) or content.pop("kind") != KIND or content.pop("format") != FORMAT:
+            raise ValueError("its checksum, kind or format is wrong")
+        settings = JudgeSettings(**content)
+    except FileNotFoundError:
+        raise InputError(f"Nobody has measured yet what the model's yes is worth in {shorten(file.parent)}: {again}.") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorruptError(f"{file} is damaged ({shorten(error)}): remove it, then {again}.") from error
+    if settings.fingerprint != fingerprint:
+        raise InputError(f"{file} was measured with another model ({settings.fingerprint}, not {fingerprint}): {again}.")
+    return settings
+
+
+def write_judge(file: Path, settings: JudgeSettings) -> None:
+    """Write judge.json, whole or not at all, in place of an earlier one of ours.
+
+    Args:
+        file: its path.
+        settings: what it holds.
+
+    Raises:
+        OutputExistsError: if a file of that name is there that slq did not write.
+        OutputError: if it cannot be written.
+    """
+    check_own(file)
+    content = {"kind": KIND, "format": FORMAT, **asdict(settings)}
+    write_json(file, {**content, "checksum": checksum_of(content)})
+
+
+def check_own(file: Path) -> None:
+    """Refuse a file that is there and that slq did not write.
+
+    Args:
+        file: its path.
+
+    Raises:
+        OutputExistsError: if it is.
+    """
+    if os.path.lexists(file) and not is_judge_file(file):
+        raise OutputExistsError(f"{file} is there, and slq did not write it: move it away.")
+
+
+def is_judge_file(file: Path) -> bool:
+    """Whether slq wrote a file, damaged or not in the values that it holds.
+
+    Args:
+        file: its path.
+    """
+    try:
+        return not file.is_symlink() and load_json(file, MOST_BYTES).get("kind") == KIND
+    except (OSError, ValueError, AttributeError):
+        return False
