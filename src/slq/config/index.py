@@ -107,8 +107,8 @@ class SearchConfig:
         "looked for too.",
         panel=MODEL,
     )
-    rerank: int = option(
-        0, help="Let the model judge so many of the best results, and order them by it too.", default_text="none", minimum=0, panel=MODEL
+    rerank: int | None = option(
+        None, help="Let the model judge so many of the best results, and order them by it too.", default_text="none", minimum=1, panel=MODEL
     )
     judge: bool = option(
         False,

@@ -143,7 +143,7 @@ class Query:
             )
         parts = [replace(part, weight=weight) for part, weight in zip(wanted, weights, strict=False)]
         parts += [Part(text, weight=-weight) for text, weight in zip(config.exclude, weights[len(wanted) :], strict=True)]
-        said_by_model = config.rewrite, config.rerank, config.judge, config.why
+        said_by_model = config.rewrite, config.rerank or 0, config.judge, config.why
         return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, config.fold, *said_by_model)
 
     def to_dict(self) -> dict[str, Any]:
