@@ -39,7 +39,7 @@ def test_models_are_as_large_as_their_size_tells(processor, size, millions):
 
 
 def pretrain(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> None:
-    shared = "--steps 6 --rows 2 --workers 0 --image-tasks 2 --word-tasks 1 --save-every 100 --device cpu".split()
+    shared = "--steps 4 --rows 2 --workers 0 --image-tasks 2 --word-tasks 1 --save-every 100 --device cpu".split()
     monkeypatch.setattr(sys, "argv", ["pretraining", "--out", str(folder), *shared, *options])
     with torch.random.fork_rng():
         main()
@@ -49,19 +49,19 @@ def pretrain(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> No
 def test_a_stopped_run_resumes_bit_for_bit_and_its_weights_ship(tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     pretrain(monkeypatch, whole)
-    pretrain(monkeypatch, parts, "--stop-after", "3")
-    assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 3
+    pretrain(monkeypatch, parts, "--stop-after", "2")
+    assert torch.load(parts / "checkpoint.pt", weights_only=True)["step"] == 2
     halfway = (parts / "weights" / "model.safetensors").read_bytes()
     pretrain(monkeypatch, parts)
     first, second = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (whole, parts))
-    assert first["step"] == second["step"] == 6
+    assert first["step"] == second["step"] == 4
     assert all(torch.equal(value, second["objective"][name]) for name, value in first["objective"].items())
     assert halfway != (whole / "weights" / "model.safetensors").read_bytes()
     for name in ("model.safetensors", "tokenizer.json", "config.json", "processor_config.json"):
         assert (whole / "weights" / name).read_bytes() == (parts / "weights" / name).read_bytes(), name
 
     last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
-    assert last["step"] == 6
+    assert last["step"] == 4
     assert last.keys() == {"step", "loss", "token_accuracy", "cell_loss", "halfway_loss", "gradient_norm", "images_per_second"}
     assert math.isfinite(last["loss"]) and 0 < last["loss"] < 12
     assert 1 < last["cell_loss"] < 25 and 0 <= last["token_accuracy"] <= 1
@@ -130,7 +130,7 @@ def test_the_mean_stands_beside_the_files_of_the_first(folders, tmp_path):
     matrix = load_file(tmp_path / "mean" / "model.safetensors")["matrix"]
     assert matrix.dtype == torch.bfloat16 and torch.equal(matrix, torch.full((2, 3), 1.5, dtype=torch.bfloat16))
     assert (tmp_path / "mean" / "config.json").read_text() == "a"
-    assert load_file(folders[0] / "model.safetensors")["matrix"].sum() == 6
+    assert load_file(folders[0] / "model.safetensors")["matrix"].sum() == 4
 
 
 def test_other_models_are_refused(folders, tmp_path):

@@ -34,7 +34,7 @@ train(slq.read_pairs(world).pairs, slq.load_model(device="cpu"), Path(out), opti
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "train"
-    write_sample_data(folder, "train", 48)
+    write_sample_data(folder, "train", 32)
     return folder / "captions.jsonl"
 
 
@@ -58,6 +58,12 @@ def unbroken(world, tmp_path_factory) -> torch.Tensor:
     return learned(start(world, out), out)
 
 
+@pytest.fixture(scope="module")
+def nothing_kept(world, tmp_path_factory) -> torch.Tensor:
+    out = tmp_path_factory.mktemp("none") / "run"
+    return learned(start(world, out, "none"), out)
+
+
 def test_killed_while_prefixes_are_written_then_resumed_learns_the_same(world, unbroken, tmp_path):
     running, kept = start(world, tmp_path / "run"), tmp_path / "kept"
     while running.running and len(entries(kept)) < 5:
@@ -71,16 +77,14 @@ def test_killed_while_prefixes_are_written_then_resumed_learns_the_same(world, u
     assert len(entries(kept)) > before and not list(kept.glob("*/*.partial"))
 
 
-def test_a_full_disk_costs_time_and_nothing_else(world, unbroken, tmp_path):
+def test_a_full_disk_costs_time_and_nothing_else(world, unbroken, nothing_kept, tmp_path):
     running = start(world, tmp_path / "full" / "run", "full")
     found = learned(running, tmp_path / "full" / "run")
     assert entries(tmp_path / "full" / "kept") == []
-    nothing_kept = learned(start(world, tmp_path / "none" / "run", "none"), tmp_path / "none" / "run")
     assert torch.equal(found, nothing_kept)
     assert_close(found, unbroken, steps=FORWARD)
 
 
-def test_images_prepared_ahead_teach_the_same(world, tmp_path):
-    one = learned(start(world, tmp_path / "run", "none"), tmp_path / "run")
-    other = learned(start(world, tmp_path / "ahead" / "run", "none", "ahead"), tmp_path / "ahead" / "run")
-    assert torch.equal(one, other)
+def test_images_prepared_ahead_teach_the_same(world, nothing_kept, tmp_path):
+    ahead = learned(start(world, tmp_path / "ahead" / "run", "none", "ahead"), tmp_path / "ahead" / "run")
+    assert torch.equal(ahead, nothing_kept)
