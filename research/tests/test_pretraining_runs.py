@@ -130,7 +130,7 @@ def test_the_mean_stands_beside_the_files_of_the_first(folders, tmp_path):
     matrix = load_file(tmp_path / "mean" / "model.safetensors")["matrix"]
     assert matrix.dtype == torch.bfloat16 and torch.equal(matrix, torch.full((2, 3), 1.5, dtype=torch.bfloat16))
     assert (tmp_path / "mean" / "config.json").read_text() == "a"
-    assert load_file(folders[0] / "model.safetensors")["matrix"].sum() == 4
+    assert load_file(folders[0] / "model.safetensors")["matrix"].sum() == 6
 
 
 def test_other_models_are_refused(folders, tmp_path):
