@@ -67,7 +67,7 @@ def run(scratch: Path, adapter: Path | None, repeats: int, seed: int) -> dict[st
     validation, test = world.matches("validation"), world.matches("test")
     result: dict[str, Any] = {"adapter": encoder.describe(), "images": {"validation": VALIDATION_IMAGES, "test": TEST_IMAGES}}
     console.print("questions")
-    choice = choose_question(model, validation, seed=seed, reuse=encoder.reuse)
+    choice = choose_question(model, validation, QUESTIONS, seed=seed, reuse=encoder.reuse)
     judge = Judge(model, choice.question, encoder.reuse)
     result["question"] = {
         "chosen": choice.question.wording,

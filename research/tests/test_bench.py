@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from research.bench import karr_leaks, measuring, miniature, roofline, scaling
+from research.bench import judging, karr_leaks, measuring, miniature, roofline, scaling
+from slq.adapters.latents import LatentQueries
+from slq.encoders import LatentEncoder
+from slq.judge import QUESTIONS
 from slq.miniature.world.concepts import all_facts
 
 Run = Callable[..., dict[str, Any]]
@@ -93,6 +96,23 @@ def test_unwanted_parts_are_weighed(run):
     for counts in result["of_the_ten_best"].values():
         assert set(counts) == {"0.0", "0.25", "0.5", "0.75", "1.0"}
         assert all(0 <= one["the thing without it"] <= one["the thing"] <= 1 for one in counts.values())
+
+
+@pytest.mark.slow
+def test_judging_measures_every_part(run, tmp_path, monkeypatch, model):
+    sizes = {"VALIDATION_IMAGES": 8, "TEST_IMAGES": 8, "QUERIES": 6, "DEEP": 5, "SHALLOW": 3, "MAP_PAIRS": 2, "TIMED": 2}
+    for name, size in sizes.items():
+        monkeypatch.setattr(judging, name, size)
+    monkeypatch.setattr(judging, "TRAINING_IMAGES", 2)
+    monkeypatch.setattr(judging, "QUESTIONS", QUESTIONS[:1])
+    LatentEncoder(model, LatentQueries(2, model.dim)).save_pretrained(tmp_path / "adapter")
+    found = run("judging", "--adapter", tmp_path / "adapter", "--repeats", 1)
+    assert set(found["question"]["test"]) == {QUESTIONS[0].wording}
+    assert all(one["largest_difference_of_log_odds"] < 1e-3 for one in found["milliseconds_a_hit"].values())
+    assert set(found["rewriting"]["test"]) == {"knowledge", "composed", "captions"}
+    assert {"text to image", "image to text", "knowledge", "knowledge, rewritten", "composed, rewritten"} == set(found["order"])
+    assert all({"judged", "unjudged", "gain", "helps"} <= set(one) for one in found["cut-off"].values())
+    assert {"integrated gradients, 8 steps", "blocks of 2 x 2 hidden"} <= set(found["maps"])
 
 
 @pytest.mark.slow
