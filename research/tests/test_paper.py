@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 
 import numpy as np
@@ -21,6 +22,7 @@ from slq.adapters.latents import LatentQueries
 from slq.encoders.latent import LatentEncoder
 from slq.errors import InputError, ModelError
 from slq.models import load_model
+from slq.training.telling import tell_facts
 
 WEIGHTS = files("slq.miniature").joinpath("weights")
 TINY = Size(training=12, validation=4, test=6, questions=4, seeds=(0, 1), epochs=1, batch_size=6)
@@ -176,6 +178,8 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "COMPARED", tuple(one_of_each))
     monkeypatch.setattr(blend, "SHARES", (0.0, blend.HALF, 1.0))
     monkeypatch.setattr(cost, "METHODS", {"latents": one_of_each["latents"]})  # each in a process of its own
+    monkeypatch.setattr(cost, "SIDES", {})
+    monkeypatch.setattr("research.paper.study.tell_facts", partial(tell_facts, facts_per_name=2, max_names=4))
     monkeypatch.setattr(scratch, "EPOCHS", 1)
     monkeypatch.setattr(scratch, "RATES", scratch.RATES[:1])
     compared = {name: comparison.METHODS[name] for name in ("latent LoRA, rank 2", comparison.RIVAL)}
@@ -197,7 +201,7 @@ def test_all_experiments_in_quick_mode(tmp_path, monkeypatch):
     for method in found["tuning"]["methods"].values():
         assert {"text to image", "image to text", "knowledge"} == set(method["test"])
         assert set(method["test"]["knowledge"]["by_category"]) and f"{method['learning_rate']:g}" in method["by_rate"]
-    assert set(found["cost"]["trainings"]) == {"latents", "latents, nothing cached"}
+    assert set(found["cost"]["trainings"]) == {"latents"}
     assert all(one["seconds"] > 0 and one["peak_bytes"] > 0 for one in found["cost"]["trainings"].values())
     encoders = found["controls"]["encoders"]
     assert encoders["without facts, equal steps: latents"] == encoders["the model: latents"]
