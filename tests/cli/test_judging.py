@@ -69,6 +69,26 @@ def test_calibrating_says_what_yes_is_worth(calibrated):
 
 
 @pytest.mark.slow
+def test_rewritten_queries_have_settings_of_their_own(calibrated, world):
+    folder = calibrated[0].with_name("both")
+    shutil.copytree(calibrated[0], folder)
+    lines = [json.loads(line) for line in (world / "knowledge" / "queries.jsonl").read_text().splitlines()]
+    texts = {line["_id"]: line["text"] for line in lines}
+    judged = [line.split("\t") for line in (world / "knowledge" / "qrels" / "test.tsv").read_text().splitlines()[1:]]
+    of_image = {image: query for query, image, _ in judged}
+    rows = [{"image": image, "text": texts[query]} for image, query in of_image.items()]
+    (world / "riddles.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = (folder, world / "riddles.jsonl", "--rewrite", "--target-precision", 0.3, "--json", "--device", "cpu")
+    said = json.loads(invoke("collection", "calibrate", *given).stdout)
+    fingerprint = slq.open_collection(folder).head.fingerprint
+    typed, rewritten = (read_judge(folder / "judge.json", fingerprint, each) for each in (False, True))
+    assert not typed.rewritten and rewritten.rewritten and rewritten.weight == said["weight"]
+    assert typed == read_judge(calibrated[0] / "judge.json", fingerprint) == read_judge(calibrated[0] / "judge.json", fingerprint, True)
+    notes = [invoke("search", RIDDLE, "-c", each, "--rewrite", "--judge", "--device", "cpu").stderr for each in (folder, calibrated[0])]
+    assert ["as they are typed" in each for each in notes] == [False, True]
+
+
+@pytest.mark.slow
 def test_rerank_orders_by_what_the_model_says(calibrated):
     folder = with_settings(calibrated[0], "can", can_judge=True)
     plain, judged = (hits("a cat", "-c", folder, "-k", 8, *more) for more in ((), ("--rerank", 5)))

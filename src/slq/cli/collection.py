@@ -91,6 +91,8 @@ def calibrate(config: CollectionCalibrateConfig, model: SearchModelConfig) -> No
     collection, for --judge and --rerank of `slq search`.
 
         slq collection calibrate my-collection data/validation/captions.jsonl
+
+        slq collection calibrate my-collection riddles.jsonl --rewrite
     """
     from slq.data import read_pairs
     from slq.index.calibrating import calibrated
@@ -114,6 +116,7 @@ def calibrate(config: CollectionCalibrateConfig, model: SearchModelConfig) -> No
             matching(read.pairs),
             config.target_precision,
             config.max_queries,
+            config.rewrite,
             config.seed,
             lambda what: bar.update(completed=next(done), description=what, note=""),
         )

@@ -28,6 +28,8 @@ def app(config: IndexConfig, model: IndexModelConfig) -> int:
         slq index -c my-collection --watch 60
 
         slq index -c my-collection --failed
+
+        slq index -c my-collection --forget shop.csv
     """
     from slq.index.collection import Collection
 

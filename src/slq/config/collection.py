@@ -59,6 +59,11 @@ class IndexConfig(ReadingConfig):
         panel=RUN,
         explicit=True,
     )
+    forget: tuple[Path, ...] = option(
+        (),
+        help="Take this PATH out of the collection (repeat it), with its rows; its files stay. What another PATH holds too stays indexed.",
+        panel=RUN,
+    )
     rebuild: bool = option(
         False,
         help="Encode everything again, with another --model or into another --store, beside the rows that are there; those are searched "
@@ -73,14 +78,14 @@ class IndexConfig(ReadingConfig):
         validate(self)
         if self.said and not self.paths:
             raise ConfigError(f"{', '.join(self.said)} says how a PATH is read: name the PATH that it is about.")
-        if self.failed and (self.paths or self.rebuild or self.watch):
+        if self.failed and (self.paths or self.forget or self.rebuild or self.watch):
             raise ConfigError("failed lists what could not be indexed and does nothing else: leave out the other options, or --failed.")
 
     @property
     def again(self) -> IndexConfig:
         """The same, for another look at what is remembered."""
         unsaid: dict[str, Any] = dict.fromkeys(("image_column", "text_column", "image_root", "follow_links"))
-        return replace(self, paths=(), rebuild=False, repair=False, allow_outside=False, **unsaid)
+        return replace(self, paths=(), forget=(), rebuild=False, repair=False, allow_outside=False, **unsaid)
 
     @property
     def said(self) -> dict[str, Any]:
@@ -125,6 +130,12 @@ class CollectionCalibrateConfig(ReadingConfig):
         panel=INPUT,
         positional=True,
         required=True,
+    )
+    rewrite: bool = option(
+        False,
+        help="Let the model rewrite the texts first, as `slq search --rewrite` does, and calibrate for that: for texts that do not name what "
+        "they mean. Kept beside what was measured without it.",
+        panel=RUN,
     )
     target_precision: float = option(0.9, help="Fraction of the results that are kept, and shall be right.", above=0, maximum=1, panel=RUN)
     max_queries: int = option(300, help="Use so many texts at most.", minimum=8, panel=RUN)

@@ -29,6 +29,7 @@ def calibrated(
     matches: Sequence[tuple[Item, str]],
     precision: float,
     max_queries: int,
+    rewritten: bool = False,
     seed: int = 0,
     progress: Callable[[str], None] = lambda what: None,
 ) -> tuple[JudgeSettings, QuestionChoice, Calibration]:
@@ -40,6 +41,7 @@ def calibrated(
         matches: items of the collection, each with a text that is true of it.
         precision: wanted, of the hits that are kept.
         max_queries: how many texts are used at most.
+        rewritten: whether the model rewrites the texts first, as `slq search --rewrite` does; for riddles, not for captions.
         seed: of which texts are used for what.
         progress: called with what is done next.
 
@@ -57,7 +59,7 @@ def calibrated(
     drawn = random.Random(seed).sample(list(matches), min(max_queries, len(matches)))
     for_question = max(4, len(drawn) // FOR_QUESTION)
     progress("searching")
-    examples = examples_in(rows, encoder, drawn[for_question:])
+    examples = examples_in(rows, encoder, drawn[for_question:], rewritten)
     reuse = PrefixReuse(encoder.model, KVCache(), generation_prompt=True)  # items come again with every question
     choice = choose_question(
         encoder.model,
@@ -70,6 +72,7 @@ def calibrated(
     found = calibrate(Judge(encoder.model, choice.question, reuse), examples, precision, seed=seed)
     settings = JudgeSettings(
         encoder.fingerprint,
+        rewritten,
         choice.question.wording,
         choice.works,
         found.helps,
@@ -89,13 +92,14 @@ def calibrated(
     return settings, choice, found
 
 
-def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item, str]]) -> list[Example]:
+def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item, str]], rewritten: bool = False) -> list[Example]:
     """What texts find in a collection, and which of it is their item.
 
     Args:
         rows: of the collection.
         encoder: that they are of.
         matches: items, each with a text that is true of it.
+        rewritten: whether the model rewrites each text, and is asked about that.
 
     Returns:
         One example a text.
@@ -103,15 +107,21 @@ def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item
     Raises:
         InputError: if no text finds its item: the items are of another collection.
     """
-    from slq.judge import Example
+    from slq.judge import Example, fused, rewrite
 
     true_of: dict[str, set[str]] = {}
     for item, text in matches:
         true_of.setdefault(text, set()).add(content_hash(item) or "")
     embedded = encoder.encode([Item(text) for text in true_of], list(true_of), on_error="skip")
+    asked, vectors = list(embedded.ids), embedded.vectors
+    if rewritten:
+        said = rewrite(encoder.model, [Item(text) for text in asked])
+        asked = [one.text or text for one, text in zip(said, asked, strict=True)]
+        vectors = fused(vectors, encoder.encode([Item(text) for text in asked]).vectors)
     examples = []
-    for text, hits in zip(embedded.ids, rows.search(truncated(embedded.vectors, rows.metadata.dim), HITS), strict=True):
-        contents = true_of[text]
+    found = rows.search(truncated(vectors, rows.metadata.dim), HITS)
+    for own, text, hits in zip(embedded.ids, asked, found, strict=True):
+        contents = true_of[own]
         row_of = {row.id: row for row in rows.get([hit.id for hit in hits])}
         right = frozenset(place for place, hit in enumerate(hits) if _shows(rows, row_of.get(hit.id), contents))
         items = tuple(item_of(rows, hit) for hit in hits)

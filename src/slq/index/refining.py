@@ -42,6 +42,10 @@ def find(rows: Searchable, query: Query, encoder: Callable[[], Encoder]) -> Sear
     notes: list[str] = []
     rewriting = _rewriting(asked, encoder(), notes) if query.rewrite else ""
     parts = (*query.parts, Part(rewriting, weight=query.parts[0].weight)) if rewriting else query.parts
+    if settings is not None and settings.rewritten != query.rewrite:
+        notes.append(
+            "The judge was calibrated on queries as they are typed: slq collection calibrate --rewrite does it for rewritten ones."
+        )
     number = _judged(query, settings)
     found = search(rows, replace(query, parts=parts, top_k=max(query.top_k, number)), encoder)
     hits, cut = list(found.hits), 0
@@ -72,7 +76,7 @@ def _settings(rows: Searchable, query: Query) -> JudgeSettings | None:
         return None
     if rows.judge_file is None:
         raise InputError(f"{rows.place} is no collection, and what the model's yes is worth is measured for one: make it with slq index.")
-    settings = read_judge(rows.judge_file, rows.metadata.fingerprint)
+    settings = read_judge(rows.judge_file, rows.metadata.fingerprint, query.rewrite)
     if query.rerank and not settings.can_judge:
         auc, low, high = settings.measured["auc"]
         raise InputError(

@@ -19,7 +19,7 @@ from slq.index.ids import printable
 from slq.index.journal import Journal, Source
 from slq.index.recovery import recover
 from slq.index.scan import Scan
-from slq.index.sources import TABLE, Look, Places, add_source, holds, look_at
+from slq.index.sources import TABLE, Look, Places, add_source, holds, look_at, named_source
 from slq.index.store import Store
 from slq.index.updating import SETTLED_NS, Counts, Updater
 
@@ -80,6 +80,7 @@ class Run:
         self.not_looked_at: list[Failure] = []
         self.looks: list[Look] = []
         self.ending: set[int] = set()
+        self.forgotten: set[int] = set()
 
     def update(self, encoder: Callable[[], Encoder]) -> UpdateReport:
         """Bring the generation up to date.
@@ -132,6 +133,9 @@ class Run:
         sources = journal.sources()
         if not sources:
             raise ConfigError(f"{shorten(self.layout.folder)} has no sources: name what is to be indexed.")
+        self.forgotten = {named_source(sources, self.places, path).id for path in self.config.forget}
+        if len(self.forgotten) == len(sources):
+            raise ConfigError(f"{shorten(self.layout.folder)} has no other sources: remove all of it with slq collection delete.")
         return {source.id for source in sources} - known
 
     def _recover(self, journal: Journal, store: Store) -> None:
@@ -144,8 +148,12 @@ class Run:
             self.notes.append(f"{count} belong to no source: name the source again, or remove them with --prune-missing.")
 
     def _look(self, journal: Journal, scan: Scan, added: set[int]) -> None:
-        """Look at every source; those that others hold come last, and end when these were looked at."""
-        sources = journal.sources()
+        """Look at every source but those that are forgotten; those that others hold come last, and end when these were looked at."""
+        for source in journal.sources():
+            if source.id in self.forgotten:
+                scan.complete(source)  # with nothing in it
+                self.ending.add(source.id)
+        sources = [source for source in journal.sources() if source.id not in self.forgotten]
         holders = {
             inner.id: [outer for outer in sources if inner.kind != TABLE and holds(self.places, outer, self.places.located(inner.path))]
             for inner in sources

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from slq.data.items import ItemRow, each_row, repeats
 from slq.data.lines import is_utf8
 from slq.data.tables import TABLE_SUFFIXES
 from slq.data.walk import Stamp, Walk, is_passed_over
-from slq.errors import DataError, SlqError, shorten
+from slq.errors import DataError, InputError, SlqError, shorten
 from slq.index.filters import as_scalars
 from slq.index.ids import label_of, printable
 from slq.index.journal import Journal, Source
@@ -124,6 +124,25 @@ def add_source(journal: Journal, places: Places, path: Path, options: Mapping[st
         return within, False
     label = label_of(whole, {each.label for each in known})
     return journal.save_source(Source(0, places.stored(whole), kind, label, options)), True
+
+
+def named_source(sources: Sequence[Source], places: Places, path: Path) -> Source:
+    """The source that a user means.
+
+    Args:
+        sources: of the collection.
+        places: likewise.
+        path: as it was named when it became one, or another way to it; it need not be there any more.
+
+    Raises:
+        InputError: if it is none.
+    """
+    stored = places.stored(whole_path(path))
+    found = next((source for source in sources if source.path == stored), None)
+    if found is None:
+        known = ", ".join(printable(places.located(source.path)) for source in sources)
+        raise InputError(f"{shorten(path)} is no source of the collection; it has {shorten(known)}.")
+    return found
 
 
 def kind_of(path: Path) -> str:
