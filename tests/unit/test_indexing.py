@@ -13,7 +13,7 @@ from stand_in_encoder import Indexed, Photos, StandInEncoder, counted, vector_of
 
 import slq.index.updating
 from slq.config import IndexConfig
-from slq.errors import ConfigError, DataError, FingerprintMismatchError, OutputError, StoreError, StoreLockedError
+from slq.errors import ConfigError, DataError, FingerprintMismatchError, InputError, OutputError, StoreError, StoreLockedError
 from slq.index.exact import ExactStore
 from slq.index.head import Layout, read_head, write_head
 from slq.index.indexing import update
@@ -177,6 +177,24 @@ def test_a_source_that_is_missing_or_empty_is_no_reason_to_delete(c, memory_path
     with pytest.raises(DataError, match="more cannot be read"):
         c.index()
     assert len(c.rows()) == 2
+
+
+def test_a_source_is_forgotten_with_its_rows_alone(c, memory_path):
+    more = Photos(memory_path / "more")
+    c.photos.write("a.jpg", "a")
+    c.photos.write("b.jpg", "b")
+    more.write("b.jpg", "b")
+    c.index(c.photos.path, more.path)
+    with pytest.raises(InputError, match=r"elsewhere is no source of the collection; it has .*photos, .*more"):
+        c.index(forget=(memory_path / "elsewhere",))
+    with pytest.raises(ConfigError, match="has no other sources: remove all of it with slq collection delete"):
+        c.index(forget=(c.photos.path, more.path))
+    assert len(c.rows()) == 3
+    assert c.counted(forget=(c.photos.path,)) == {"unchanged": 1, "deleted": 2} and list(c.rows()) == ["more/b.jpg"]
+    assert c.photos.file("a.jpg").read_text() == "a" and c.counted() == {"unchanged": 1}
+    assert c.counted(c.photos.path) == {"new": 1, "duplicates": 1, "unchanged": 1, "encoded": 1}, "it may come back"
+    shutil.rmtree(more.path)
+    assert c.counted(forget=(more.path,)) == {"unchanged": 2, "deleted": 1} and sorted(c.rows()) == ["photos/a.jpg", "photos/b.jpg"]
 
 
 def test_a_folder_that_cannot_be_listed_keeps_its_rows(c, memory_path, monkeypatch):
