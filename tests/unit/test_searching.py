@@ -65,6 +65,29 @@ def test_many_equal_rows_hide_nothing(memory_path):
     assert [hit.duplicates for hit in result.hits] == [94, 0, 0] and len({hit.id for hit in result.hits}) == 3
 
 
+@pytest.mark.parametrize("near", [0.2, 0.6])
+def test_rows_that_are_nearly_equal_are_one_hit(memory_path, near):
+    c = Indexed(memory_path)
+    for number in range(60):
+        c.photos.write(f"{number}.jpg", str(number % 50))
+    c.index(c.photos.path)
+    collection = Collection(c.path / "c", c.encoder)
+    every = collection.search("a text", top_k=60)
+    vectors = {row.id: row.vector for row in collection.rows.get([hit.id for hit in every.hits])}
+    leaders: dict[str, int] = {}
+    for hit in every.hits:
+        nearest = [id_ for id_ in leaders if vectors[id_] @ vectors[hit.id] >= near]
+        if nearest:
+            leaders[nearest[0]] += 1 + hit.duplicates
+        else:
+            leaders[hit.id] = 0
+    found = collection.search("a text", top_k=60, fold_above=near).hits
+    assert {hit.id: hit.similar for hit in found} == leaders and 1 < len(leaders) < 50
+    assert sum(1 + hit.similar + hit.duplicates for hit in found) == 60
+    few = collection.search("a text", top_k=3, fold_above=near).hits
+    assert [hit.id for hit in few] == [hit.id for hit in found[:3]] and few[0].to_dict()["rank"] == 1
+
+
 def test_the_image_that_is_looked_for_is_left_out(c, collection, memory_path):
     result = collection.search(image=c.photos.file("a.jpg"), top_k=3)
     assert ids(result) == expected(vector_of(b"a"), "defgh")[:3]

@@ -22,7 +22,22 @@ if TYPE_CHECKING:
     from slq.index.searching import Query, Searchable, SearchHit, SearchResult
 
 # What a line of standard input may say.
-ASKED_FOR = ("text", "image", "like", "exclude", "weight", "filter", "exact", "fold", "top_k", "rewrite", "rerank", "judge", "why")
+ASKED_FOR = (
+    "text",
+    "image",
+    "like",
+    "exclude",
+    "weight",
+    "filter",
+    "exact",
+    "fold",
+    "fold_above",
+    "top_k",
+    "rewrite",
+    "rerank",
+    "judge",
+    "why",
+)
 
 
 @command("search")
@@ -153,7 +168,8 @@ def _asked_for(line: str) -> Mapping[str, Any]:
 
 
 def _row(hit: SearchHit, asked: bool) -> list[str]:
-    more = f" (and {hit.duplicates:,} equal)" if hit.duplicates else ""
+    others = [f"{count:,} {kind}" for count, kind in ((hit.duplicates, "equal"), (hit.similar, "similar")) if count]
+    more = f" (and {', '.join(others)})" if others else ""
     yes = ["" if hit.probability is None else console.percent(hit.probability)] if asked else []
     return [f"{hit.score:.3f}", *yes, hit.id, f"{hit.text or hit.image or ''}{more}"]
 

@@ -133,8 +133,8 @@ class CollectionCalibrateConfig(ReadingConfig):
     )
     rewrite: bool = option(
         False,
-        help="Let the model rewrite the texts first, as `slq search --rewrite` does, and calibrate for that: for texts that do not name what "
-        "they mean. Kept beside what was measured without it.",
+        help="Let the model rewrite the texts first, as `slq search --rewrite` does, and calibrate for that: for texts that do not name "
+        "what they mean. Kept beside what was measured without it.",
         panel=RUN,
     )
     target_precision: float = option(0.9, help="Fraction of the results that are kept, and shall be right.", above=0, maximum=1, panel=RUN)

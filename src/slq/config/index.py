@@ -122,6 +122,14 @@ class SearchConfig:
         panel=MODEL,
     )
     fold: bool = option(True, help="Show equal items as one result, with their number.", panel=OUTPUT)
+    fold_above: float | None = option(
+        None,
+        help="Show results as one, the best of them, that are as near to each other as this cosine, such as 0.98: bursts of one scene, "
+        "copies in another size.",
+        above=0,
+        maximum=1,
+        panel=OUTPUT,
+    )
     top_k: int = option(10, help="How many results.", minimum=1, panel=OUTPUT, flags=("--top-k", "-k"))
     output: Path | None = option(
         None,

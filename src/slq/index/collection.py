@@ -131,8 +131,8 @@ class Collection:
             text: one or several; one with one image is encoded together with it.
             image: paths of images, one or several.
             like: ids of rows, one or several.
-            **options: fields of `slq.config.SearchConfig`: `exclude`, `weight`, `top_k`, `filter`, `exact`, `fold`, `rewrite`, `rerank`,
-                `judge`, `why`.
+            **options: fields of `slq.config.SearchConfig`: `exclude`, `weight`, `top_k`, `filter`, `exact`, `fold`, `fold_above`,
+                `rewrite`, `rerank`, `judge`, `why`.
 
         Returns:
             The hits, best first.

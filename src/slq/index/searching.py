@@ -103,6 +103,7 @@ class Query:
         filter: only rows that pass it.
         exact: whether every row is compared, whatever index the store has.
         fold: whether equal rows are one hit.
+        fold_above: rows whose vectors have at least this cosine are one hit too, the best of them; None for equal ones alone.
         rewrite: whether what the model says it means is looked for too; this and what follows: see `slq.index.refining`.
         rerank: how many of the best hits the model judges.
         judge: whether hits that do not match are left out.
@@ -114,6 +115,7 @@ class Query:
     filter: Filter | None = None
     exact: bool = False
     fold: bool = True
+    fold_above: float | None = None
     rewrite: bool = False
     rerank: int = 0
     judge: bool = False
@@ -144,13 +146,14 @@ class Query:
         parts = [replace(part, weight=weight) for part, weight in zip(wanted, weights, strict=False)]
         parts += [Part(text, weight=-weight) for text, weight in zip(config.exclude, weights[len(wanted) :], strict=True)]
         said_by_model = config.rewrite, config.rerank or 0, config.judge, config.why
-        return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, config.fold, *said_by_model)
+        folding = config.fold, config.fold_above
+        return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, *folding, *said_by_model)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, its filter in words."""
         parts = [part.to_dict() for part in self.parts]
         filtered = {} if self.filter is None else {"filter": _words(self.filter)}
-        refined = {name: value for name in ("rewrite", "rerank", "judge", "why") if (value := getattr(self, name))}
+        refined = {name: value for name in ("fold_above", "rewrite", "rerank", "judge", "why") if (value := getattr(self, name))}
         return {"parts": parts, **filtered, "top_k": self.top_k, "exact": self.exact, "fold": self.fold, **refined}
 
 
@@ -166,6 +169,7 @@ class SearchHit:
         image: the whole path of the row's image, if it has one.
         metadata: the row's metadata.
         duplicates: how many rows with the same content it stands for, beside its own.
+        similar: how many rows with another content that is nearly the same, among those that were looked at for so many hits.
         probability: that the model says yes when it is asked about the hit; None if it was not asked.
         why: what the score rests on, if that was asked for.
     """
@@ -177,12 +181,14 @@ class SearchHit:
     image: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     duplicates: int = 0
+    similar: int = 0
     probability: float | None = None
     why: Explanation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, without what it lacks."""
         told = {**vars(self), "metadata": dict(self.metadata), "score": round(self.score, 6), "duplicates": self.duplicates or None}
+        told["similar"] = self.similar or None
         told |= {} if self.probability is None else {"probability": round(self.probability, 6)}
         told |= {} if self.why is None else {"why": self.why.to_dict()}
         return {name: value for name, value in told.items() if value not in (None, {})}
@@ -246,7 +252,7 @@ def search(rows: Searchable, query: Query, encoder: Callable[[], Encoder]) -> Se
     found = _Folding(rows, query, own, {row.id for row in liked}).search((summed_D / length).astype(np.float32))
     if found.left_out:
         notes.append(f"{_listed(found.left_out)} left out, equal to the query.")
-    hits = tuple(_hit(rows, rank, hit, more) for rank, (hit, more) in enumerate(found.groups[: query.top_k], start=1))
+    hits = tuple(_hit(rows, rank, group) for rank, group in enumerate(found.groups[: query.top_k], start=1))
     return SearchResult(query, hits, len(rows), tuple(notes))
 
 
@@ -276,18 +282,28 @@ def _encoded(rows: Searchable, items: Sequence[Item], encoder: Encoder, notes: l
     return truncated(encoded.vectors, made_by.dim)
 
 
+@dataclass
+class _Group:
+    """Rows that are one hit: the best of them, and how many more there are that are equal to it, or nearly so."""
+
+    hit: Hit
+    duplicates: int
+    similar: int = 0
+
+
 class _Folding:
     """The best rows in groups of equal ones, without those that the query is of.
 
     Attributes:
-        groups: the first row of each, and how many more there are.
+        groups: best first.
         left_out: ids of rows that the query is of.
     """
 
     def __init__(self, rows: Searchable, query: Query, own: set[str], own_ids: set[str]):
         self._rows, self._query, self._own, self._own_ids = rows, query, own, own_ids
         self._contents: dict[str, str] = {}
-        self.groups: list[tuple[Hit, int]] = []
+        self._vectors: dict[str, np.ndarray] = {}  # where near rows are one hit
+        self.groups: list[_Group] = []
         self.left_out: list[str] = []
 
     def search(self, vector_D: np.ndarray) -> _Folding:
@@ -301,9 +317,11 @@ class _Folding:
             number *= 4
 
     def _group(self, found: Sequence[Hit]) -> None:
-        if self._query.fold or self._own:
-            new = [hit.id for hit in found if hit.id not in self._contents]
-            self._contents |= {row.id: row.content_hash for row in self._rows.get(new)}
+        near = self._query.fold_above
+        if self._query.fold or self._own or near is not None:
+            new = self._rows.get([hit.id for hit in found if hit.id not in self._contents])
+            self._contents |= {row.id: row.content_hash for row in new}
+            self._vectors |= {} if near is None else {row.id: row.vector for row in new}
         groups: dict[str, list[Hit]] = {}
         self.left_out = []
         for hit in found:
@@ -313,7 +331,23 @@ class _Folding:
             elif hit.id not in self._own_ids:
                 groups.setdefault(content if self._query.fold and content else f"id {hit.id}", []).append(hit)
         self.left_out = [id_ for id_ in self.left_out if id_ not in self._own_ids]
-        self.groups = [(group[0], len(group) - 1) for group in groups.values()]
+        self.groups = [_Group(group[0], len(group) - 1) for group in groups.values()]
+        if near is not None:
+            self.groups = self._with_similar(near)
+
+    def _with_similar(self, near: float) -> list[_Group]:
+        """Each group joins the best one that it is near to."""
+        leaders: list[_Group] = []
+        vectors_LD = np.zeros((len(self.groups), self._rows.metadata.dim), np.float32)
+        for group in self.groups:
+            vector_D = self._vectors.get(group.hit.id, np.zeros(self._rows.metadata.dim, np.float32))
+            close = np.flatnonzero(vectors_LD[: len(leaders)] @ vector_D >= near)
+            if len(close):
+                leaders[close[0]].similar += 1 + group.duplicates
+            else:
+                vectors_LD[len(leaders)] = vector_D
+                leaders.append(group)
+        return leaders
 
 
 def _words(filter: Filter) -> str:
@@ -332,9 +366,10 @@ def _words(filter: Filter) -> str:
             return f"not ({_words(part)})"
 
 
-def _hit(rows: Searchable, rank: int, hit: Hit, duplicates: int) -> SearchHit:
+def _hit(rows: Searchable, rank: int, group: _Group) -> SearchHit:
+    hit = group.hit
     image = None if hit.image is None else rows.image_path(hit.image)
-    return SearchHit(rank, hit.id, hit.score, hit.text, image, hit.metadata, duplicates)
+    return SearchHit(rank, hit.id, hit.score, hit.text, image, hit.metadata, group.duplicates, group.similar)
 
 
 def _listed(ids: Sequence[str]) -> str:
