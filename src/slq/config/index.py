@@ -100,6 +100,12 @@ class SearchConfig:
         "such as 'price<20' or 'colour=red,blue'.",
         panel=INPUT,
     )
+    hybrid: bool = option(
+        False,
+        help="Also rank by the words of captions and columns (BM25), and merge both rankings: for names, codes and other words that must "
+        "be there as they are written.",
+        panel=INPUT,
+    )
     exact: bool = option(False, help="Compare every row, whatever index the store has.", panel=INPUT)
     rewrite: bool = option(
         False,

@@ -28,6 +28,7 @@ from slq.index.run import UpdateReport
 from slq.index.searching import Query, SearchResult
 from slq.index.sources import Places
 from slq.index.store import Hit, Row, Store, StoreMetadata
+from slq.index.words import find as find_words
 from slq.io.outputs import check_output_file
 from slq.types import Embeddings
 
@@ -312,6 +313,21 @@ class CollectionRows:
     def search(self, vectors_QD: np.ndarray, k: int, *, filter: Filter | None = None, exact: bool = False) -> list[list[Hit]]:
         """The k best rows for each query; see `Store.search`."""
         return self._read(lambda store: store.search(vectors_QD, k, filter=filter, exact=exact))
+
+    def by_words(self, text: str, count: int) -> list[str]:
+        """The ids of the rows that have words of a text, best first; see `slq.index.words.find`.
+
+        Args:
+            text: whose words are looked for.
+            count: how many, at most.
+
+        Raises:
+            StoreError: if an earlier slq has made the collection, and it was not indexed since.
+        """
+        with closing(Journal(self._layout.journal(read_head(self._layout.head_file).generation))) as journal, journal.errors():
+            if not journal.has_words:
+                raise StoreError(f"{self.place} knows no words yet: run slq index -c {self.place} once.")
+            return find_words(journal.db, text, count)
 
     def scan(self) -> list[list[Row]]:
         """All rows, in batches; see `Store.scan`."""

@@ -21,9 +21,10 @@ from urllib.parse import quote
 
 from slq.data.walk import Stamp
 from slq.errors import DiskFullError, OutputError, StoreCorruptError, StoreError, StoreLockedError
+from slq.index import words
 from slq.io.disk import sync
 
-FORMAT = 1
+FORMAT, WITHOUT_WORDS = 2, 1
 _OF_SOURCE = "path, kind, label, options, size, mtime_ns, inode, mounts"  # columns
 _MOST_PARAMETERS = 500  # of one statement
 _SCHEMA = """
@@ -127,7 +128,7 @@ class Journal:
         with self.errors():
             self.db = self._open_to_write() if writes else self._open_to_read()
             version = self.db.execute("PRAGMA user_version").fetchone()[0]
-        if version != FORMAT:
+        if version not in (FORMAT, WITHOUT_WORDS):
             self.close()
             raise StoreError(f"The journal {file} has the format {version}, but this slq reads {FORMAT}: use another version of slq.")
 
@@ -137,7 +138,7 @@ class Journal:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {words.SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
         if is_new:
             sync(self.file.parent)
         return db
@@ -257,16 +258,18 @@ class Journal:
         with self.transaction() as db:
             db.executemany("INSERT OR IGNORE INTO pending VALUES (?)", ((row,) for row in rows))
 
-    def commit(self, lines: Iterable[Input] = (), gone: Iterable[tuple[int, bytes]] = ()) -> None:
+    def commit(self, lines: Iterable[Input] = (), gone: Iterable[tuple[int, bytes]] = (), texts: Mapping[str, str] | None = None) -> None:
         """Write what has become of inputs; with it, no row is about to change any more.
 
         Args:
             lines: of inputs that there are.
             gone: sources and names of inputs that are no more.
+            texts: what rows say that are new, other or gone; see `slq.index.words.save`.
         """
         with self.transaction() as db:
             db.executemany("DELETE FROM inputs WHERE source = ? AND name = ?", gone)
             db.executemany(f"INSERT OR REPLACE INTO inputs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_values_of, lines))
+            words.save(db, texts or {})
             db.execute("DELETE FROM pending")
 
     def pending(self) -> list[str]:
@@ -317,6 +320,12 @@ class Journal:
         with self.errors():
             found = self.db.execute(f"SELECT count(*), count(row), count(reason) FROM inputs {where}", values).fetchone()
         return dict(zip(("inputs", "rows", "failed"), found, strict=True))
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it knows what rows say: not one of an earlier slq, until the next run of indexing."""
+        with self.errors():
+            return bool(self.db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'texts'").fetchone()[0])
 
     # --- facts ------------------------------------------------------------------------------------------------------------
 

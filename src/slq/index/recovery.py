@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from slq.errors import Failure
+from slq.index import words
 from slq.index.ids import input_of, row_id
-from slq.index.journal import Journal
+from slq.index.journal import FORMAT, Journal
 from slq.index.store import Row, Store
 
 _BATCH = 512
@@ -38,6 +39,8 @@ def recover(journal: Journal, store: Store, repair: bool = False) -> list[str]:
     Returns:
         The ids of rows that belong to no source.
     """
+    if repair or not journal.has_words:
+        _refill_words(journal, store)
     if repair:
         unknown = _compare(journal, store.scan(), None)
         with journal.transaction() as db:
@@ -64,7 +67,21 @@ def differences(journal: Journal, store: Store) -> list[Failure]:
         found = [(row, "the journal has it, and the store has no such row") for (row,) in journal.db.execute(missing)]
         found += [(row, "the store has it, and the journal does not know it") for row, _ in journal.db.execute(_WITHOUT_A_LINE)]
         found += [(row, "its row is of another content than the journal says") for (row,) in journal.db.execute(_WITH_ANOTHER_CONTENT)]
+        if journal.has_words:
+            rows = (row for batch in store.scan() for row in batch)
+            found += [(row, "its words in the journal are not those of the row") for row in words.differing(journal.db, rows)]
     return [Failure(row, reason) for row, reason in found if row not in pending]
+
+
+def _refill_words(journal: Journal, store: Store) -> None:
+    """What the rows say written anew, also where an earlier slq has not."""
+    is_missing = not journal.has_words
+    with journal.transaction() as db:
+        if is_missing:
+            for statement in words.STATEMENTS:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+        words.refill(db, (row for batch in store.scan() for row in batch))
 
 
 def _compare(journal: Journal, batches: Iterable[Sequence[Row]], asked: Sequence[str] | None) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slq.errors import InputError
 from slq.index.export import load_embeddings, search
 from slq.index.filters import Filter
 from slq.index.store import Hit, Row, StoreMetadata
@@ -53,6 +54,18 @@ class SavedRows:
         """The k best rows for each query; see `Store.search`."""
         queries = Embeddings(tuple(map(str, range(len(vectors_QD)))), vectors_QD, self.metadata.fingerprint)
         return search(self._embeddings, queries, k, filter)
+
+    def by_words(self, text: str, count: int) -> list[str]:
+        """Nothing: what `slq embed` wrote has no index of words.
+
+        Args:
+            text: whose words are looked for.
+            count: how many, at most.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{self.place} is no collection, and has no index of words: make one with slq index, or leave out --hybrid.")
 
     def __len__(self) -> int:
         return len(self._embeddings.ids)

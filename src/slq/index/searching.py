@@ -17,6 +17,8 @@ from slq.config import SearchConfig
 from slq.errors import ConfigError, FingerprintMismatchError, InputError, shorten
 from slq.index.export import truncated
 from slq.index.filters import And, Eq, Filter, In, Not, Range, Scalar, parse_filter
+from slq.index.folding import Folding, Group
+from slq.index.hybrid import HybridRows
 from slq.index.store import Hit, Row, StoreMetadata
 from slq.types import Item, content_hash
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from slq.judge import Explanation
 
 WEIGHT, WEIGHT_OF_NOT = 1.0, 0.5  # of a part where none is given
-_MORE = 16  # rows beyond those asked for that are looked at first, since equal ones become one hit
+_AS_GIVEN = ("top_k", "exact", "hybrid", "fold", "fold_above", "rewrite", "judge", "why")  # fields of a query that options name alike
 
 
 class Searchable(Protocol):
@@ -55,6 +57,15 @@ class Searchable(Protocol):
 
     def search(self, vectors_QD: np.ndarray, k: int, *, filter: Filter | None = None, exact: bool = False) -> list[list[Hit]]:
         """As `Store` has it; see `Store.search`."""
+        ...
+
+    def by_words(self, text: str, count: int) -> list[str]:
+        """The ids of the rows that have words of a text, best first; see `slq.index.words.find`.
+
+        Args:
+            text: whose words are looked for.
+            count: how many, at most.
+        """
         ...
 
     def __len__(self) -> int:
@@ -102,6 +113,7 @@ class Query:
         top_k: how many hits, at most.
         filter: only rows that pass it.
         exact: whether every row is compared, whatever index the store has.
+        hybrid: whether rows are also ranked by the words of their texts and columns; see `slq.index.hybrid`.
         fold: whether equal rows are one hit.
         fold_above: rows whose vectors have at least this cosine are one hit too, the best of them; None for equal ones alone.
         rewrite: whether what the model says it means is looked for too; this and what follows: see `slq.index.refining`.
@@ -114,6 +126,7 @@ class Query:
     top_k: int = 10
     filter: Filter | None = None
     exact: bool = False
+    hybrid: bool = False
     fold: bool = True
     fold_above: float | None = None
     rewrite: bool = False
@@ -145,15 +158,14 @@ class Query:
             )
         parts = [replace(part, weight=weight) for part, weight in zip(wanted, weights, strict=False)]
         parts += [Part(text, weight=-weight) for text, weight in zip(config.exclude, weights[len(wanted) :], strict=True)]
-        said_by_model = config.rewrite, config.rerank or 0, config.judge, config.why
-        folding = config.fold, config.fold_above
-        return cls(tuple(parts), config.top_k, parse_filter(config.filter), config.exact, *folding, *said_by_model)
+        same: dict[str, Any] = {name: getattr(config, name) for name in _AS_GIVEN}
+        return cls(tuple(parts), filter=parse_filter(config.filter), rerank=config.rerank or 0, **same)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, its filter in words."""
         parts = [part.to_dict() for part in self.parts]
         filtered = {} if self.filter is None else {"filter": _words(self.filter)}
-        refined = {name: value for name in ("fold_above", "rewrite", "rerank", "judge", "why") if (value := getattr(self, name))}
+        refined = {name: value for name in ("hybrid", "fold_above", "rewrite", "rerank", "judge", "why") if (value := getattr(self, name))}
         return {"parts": parts, **filtered, "top_k": self.top_k, "exact": self.exact, "fold": self.fold, **refined}
 
 
@@ -249,11 +261,22 @@ def search(rows: Searchable, query: Query, encoder: Callable[[], Encoder]) -> Se
         raise InputError("The parts of the query cancel each other out, so that there is nothing to look for: leave out one of them.")
     own = {content for part in query.parts if part.image is not None and (content := content_hash(Item(image=part.image)))}
     own |= {row.content_hash for row in liked if query.fold and row.content_hash}
-    found = _Folding(rows, query, own, {row.id for row in liked}).search((summed_D / length).astype(np.float32))
+    among = _with_words(rows, query, notes) if query.hybrid else rows
+    found = Folding(among, query, own, {row.id for row in liked}).search((summed_D / length).astype(np.float32))
     if found.left_out:
         notes.append(f"{_listed(found.left_out)} left out, equal to the query.")
     hits = tuple(_hit(rows, rank, group) for rank, group in enumerate(found.groups[: query.top_k], start=1))
     return SearchResult(query, hits, len(rows), tuple(notes))
+
+
+def _with_words(rows: Searchable, query: Query, notes: list[str]) -> Searchable:
+    """The rows, found by words too."""
+    text = " ".join(part.text for part in query.parts if part.text is not None and part.weight > 0)
+    if not text:
+        raise InputError("hybrid looks for the words of a TEXT: give one, or leave it out.")
+    if not rows.by_words(text, 1):
+        notes.append("No caption and no column has a word of the query, so results are by similarity alone.")
+    return HybridRows(rows, lambda count: rows.by_words(text, count))
 
 
 def _vectors(
@@ -282,74 +305,6 @@ def _encoded(rows: Searchable, items: Sequence[Item], encoder: Encoder, notes: l
     return truncated(encoded.vectors, made_by.dim)
 
 
-@dataclass
-class _Group:
-    """Rows that are one hit: the best of them, and how many more there are that are equal to it, or nearly so."""
-
-    hit: Hit
-    duplicates: int
-    similar: int = 0
-
-
-class _Folding:
-    """The best rows in groups of equal ones, without those that the query is of.
-
-    Attributes:
-        groups: best first.
-        left_out: ids of rows that the query is of.
-    """
-
-    def __init__(self, rows: Searchable, query: Query, own: set[str], own_ids: set[str]):
-        self._rows, self._query, self._own, self._own_ids = rows, query, own, own_ids
-        self._contents: dict[str, str] = {}
-        self._vectors: dict[str, np.ndarray] = {}  # where near rows are one hit
-        self.groups: list[_Group] = []
-        self.left_out: list[str] = []
-
-    def search(self, vector_D: np.ndarray) -> _Folding:
-        """Look at more and more rows, until one group more than asked for is there: equal rows have equal scores, so those are whole."""
-        number, query = self._query.top_k + _MORE, self._query
-        while True:
-            [found] = self._rows.search(vector_D[None], number, filter=query.filter, exact=query.exact)
-            self._group(found)
-            if len(self.groups) > query.top_k or len(found) < number:
-                return self
-            number *= 4
-
-    def _group(self, found: Sequence[Hit]) -> None:
-        near = self._query.fold_above
-        if self._query.fold or self._own or near is not None:
-            new = self._rows.get([hit.id for hit in found if hit.id not in self._contents])
-            self._contents |= {row.id: row.content_hash for row in new}
-            self._vectors |= {} if near is None else {row.id: row.vector for row in new}
-        groups: dict[str, list[Hit]] = {}
-        self.left_out = []
-        for hit in found:
-            content = self._contents.get(hit.id, "")
-            if content in self._own:
-                self.left_out.append(hit.id)
-            elif hit.id not in self._own_ids:
-                groups.setdefault(content if self._query.fold and content else f"id {hit.id}", []).append(hit)
-        self.left_out = [id_ for id_ in self.left_out if id_ not in self._own_ids]
-        self.groups = [_Group(group[0], len(group) - 1) for group in groups.values()]
-        if near is not None:
-            self.groups = self._with_similar(near)
-
-    def _with_similar(self, near: float) -> list[_Group]:
-        """Each group joins the best one that it is near to."""
-        leaders: list[_Group] = []
-        vectors_LD = np.zeros((len(self.groups), self._rows.metadata.dim), np.float32)
-        for group in self.groups:
-            vector_D = self._vectors.get(group.hit.id, np.zeros(self._rows.metadata.dim, np.float32))
-            close = np.flatnonzero(vectors_LD[: len(leaders)] @ vector_D >= near)
-            if len(close):
-                leaders[close[0]].similar += 1 + group.duplicates
-            else:
-                vectors_LD[len(leaders)] = vector_D
-                leaders.append(group)
-        return leaders
-
-
 def _words(filter: Filter) -> str:
     """A filter as one reads it."""
     match filter:
@@ -366,7 +321,7 @@ def _words(filter: Filter) -> str:
             return f"not ({_words(part)})"
 
 
-def _hit(rows: Searchable, rank: int, group: _Group) -> SearchHit:
+def _hit(rows: Searchable, rank: int, group: Group) -> SearchHit:
     hit = group.hit
     image = None if hit.image is None else rows.image_path(hit.image)
     return SearchHit(rank, hit.id, hit.score, hit.text, image, hit.metadata, group.duplicates, group.similar)

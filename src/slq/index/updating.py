@@ -22,6 +22,7 @@ from slq.index.journal import Input, Journal, Source
 from slq.index.scan import Found, Scan
 from slq.index.sources import FOLDER, NO_IMAGE, Places, item_of, stamp_of
 from slq.index.store import Row, Store, check_rows
+from slq.index.words import words_of
 from slq.io.files import crash_point
 from slq.types import Item
 
@@ -306,7 +307,7 @@ class Updater:
         if stale:
             self.store.delete(stale)
             crash_point("index.removed")
-        self.journal.commit([each.line() for each in work])
+        self.journal.commit([each.line() for each in work], texts={**dict.fromkeys(stale, ""), **{row.id: words_of(row) for row in rows}})
         crash_point("index.committed")
 
     def _remove_gone(self) -> None:
@@ -320,7 +321,7 @@ class Updater:
                 self.journal.begin(rows)
                 self.store.delete(rows)
                 crash_point("index.deleted")
-            self.journal.commit(gone=[(each.source, each.name) for each in gone])
+            self.journal.commit(gone=[(each.source, each.name) for each in gone], texts=dict.fromkeys(rows, ""))
             self.counts.deleted += sum(each.row is not None and not each.was_moved for each in gone)
 
 
