@@ -99,6 +99,8 @@ def _notes(result: SearchResult) -> list[str]:
 
 def _show(hits: Sequence[SearchHit]) -> None:
     """The hits as a table, and the words that each rests on."""
+    if not hits:
+        return
     asked = any(hit.probability is not None for hit in hits)
     header = ["score", *(["says yes"] if asked else []), "id", "shows"]
     console.table(header, [_row(hit, asked) for hit in hits])

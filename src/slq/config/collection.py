@@ -125,8 +125,8 @@ class CollectionCalibrateConfig(ReadingConfig):
     )
     pairs: Path | None = option(
         None,
-        help="Texts, each with an item of the collection that it is true of: a table, a captions file or a folder with one. Of data that "
-        "nothing was learned on, 100 pairs and more.",
+        help="Texts, each with an item of the collection that it is true of: a table, a captions file or a folder with one. Name "
+        "each of its items, for one that is not named counts as wrong. Of data that nothing was learned on, 100 texts and more.",
         panel=INPUT,
         positional=True,
         required=True,
@@ -138,7 +138,7 @@ class CollectionCalibrateConfig(ReadingConfig):
         panel=RUN,
     )
     target_precision: float = option(0.9, help="Fraction of the results that are kept, and shall be right.", above=0, maximum=1, panel=RUN)
-    max_queries: int = option(300, help="Use so many texts at most.", minimum=8, panel=RUN)
+    max_queries: int = option(600, help="Use so many texts at most.", minimum=8, panel=RUN)
     seed: int = option(0, help="Of which texts are used for what.", minimum=0, panel=RUN)
 
     def __post_init__(self) -> None:

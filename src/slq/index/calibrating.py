@@ -19,6 +19,7 @@ from slq.types import Item, content_hash
 if TYPE_CHECKING:
     from slq.encoders.base import Encoder
     from slq.judge import Calibration, Example, QuestionChoice
+    from slq.models import FrozenModel
 
 FOR_QUESTION, HITS = 3, 10  # one of so many texts chooses the question; results of a query that are judged
 
@@ -56,14 +57,20 @@ def calibrated(
     from slq.encoders.reuse import PrefixReuse
     from slq.judge import Judge, calibrate, choose_question
 
-    drawn = random.Random(seed).sample(list(matches), min(max_queries, len(matches)))
-    for_question = max(4, len(drawn) // FOR_QUESTION)
+    texts = list(dict.fromkeys(text for _, text in matches))
+    random.Random(seed).shuffle(texts)
+    number = min(max_queries, len(texts))
+    for_question, for_threshold = set(texts[: number // FOR_QUESTION]), set(texts[number // FOR_QUESTION : number])
     progress("searching")
-    examples = examples_in(rows, encoder, drawn[for_question:], rewritten)
+    examples = examples_in(rows, encoder, [each for each in matches if each[1] in for_threshold], rewritten)
+    asked = [each for each in matches if each[1] in for_question]
+    if rewritten:
+        other = rewritten_texts(encoder.model, sorted(for_question))
+        asked = [(item, other[text]) for item, text in asked]
     reuse = PrefixReuse(encoder.model, KVCache(), generation_prompt=True)  # items come again with every question
     choice = choose_question(
         encoder.model,
-        drawn[:for_question],
+        asked,
         seed=seed,
         reuse=reuse,
         progress=lambda question: progress(f"asking {question.wording!r}"),
@@ -107,7 +114,7 @@ def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item
     Raises:
         InputError: if no text finds its item: the items are of another collection.
     """
-    from slq.judge import Example, fused, rewrite
+    from slq.judge import Example, fused
 
     true_of: dict[str, set[str]] = {}
     for item, text in matches:
@@ -115,8 +122,8 @@ def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item
     embedded = encoder.encode([Item(text) for text in true_of], list(true_of), on_error="skip")
     asked, vectors = list(embedded.ids), embedded.vectors
     if rewritten:
-        said = rewrite(encoder.model, [Item(text) for text in asked])
-        asked = [one.text or text for one, text in zip(said, asked, strict=True)]
+        other = rewritten_texts(encoder.model, asked)
+        asked = [other[text] for text in asked]
         vectors = fused(vectors, encoder.encode([Item(text) for text in asked]).vectors)
     examples = []
     found = rows.search(truncated(vectors, rows.metadata.dim), HITS)
@@ -131,6 +138,19 @@ def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item
             f"None of {len(examples)} texts finds its item among the first {HITS} in {shorten(rows.place)}: give texts of items in it."
         )
     return examples
+
+
+def rewritten_texts(model: FrozenModel, texts: Sequence[str]) -> dict[str, str]:
+    """What a model makes of texts; of those whose rewriting is refused, the text itself.
+
+    Args:
+        model: that is asked.
+        texts: to be rewritten.
+    """
+    from slq.judge import rewrite
+
+    said = rewrite(model, [Item(text) for text in texts])
+    return {text: one.text or text for text, one in zip(texts, said, strict=True)}
 
 
 def item_of(rows: Searchable, hit: Hit | Row) -> Item:

@@ -104,7 +104,10 @@ def choose_question(
         InputError: if fewer than four different items with different texts are given, or hardly any can be judged.
         ModelError: for a model whose tokens do not tell yes from no.
     """
-    halves = [_with_others(half, negatives, seed) for half in _halves(matches, seed)]
+    true_of: dict[str, set[str]] = {}
+    for item, text in matches:
+        true_of.setdefault(content_hash(item) or "", set()).add(text)
+    halves = [_with_others(half, true_of, negatives, seed) for half in _halves(matches, seed)]
     reuse = reuse or PrefixReuse(model, KVCache(), generation_prompt=True)
     tried: dict[Question, float] = {}
     for question in questions:
@@ -138,12 +141,12 @@ def _halves(matches: Sequence[tuple[Item, str]], seed: int) -> tuple[list[_Asked
     return halves
 
 
-def _with_others(half: Sequence[_Asked], negatives: int, seed: int) -> list[_Asked]:
-    """Every item with its own text, and with texts of others."""
+def _with_others(half: Sequence[_Asked], true_of: Mapping[str, set[str]], negatives: int, seed: int) -> list[_Asked]:
+    """Every item with its own text, and with texts of others that are not known to be true of it too."""
     rng, texts = random.Random(f"others {seed}"), sorted({each.text for each in half})
     asked = []
     for own in half:
-        others = [text for text in texts if text != own.text]
+        others = [text for text in texts if text not in true_of[content_hash(own.item) or ""]]
         chosen = rng.sample(others, min(negatives, len(others)))
         asked += [own, *(replace(own, text=other, match=False) for other in chosen)]
     return asked
