@@ -15,11 +15,11 @@ demo_module = sys.modules["slq.demo.run"]  # `slq.demo.run` the name is the func
 
 @pytest.mark.slow
 def test_the_demo_runs_twice_and_writes_its_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo_module, "TRAINING_IMAGES", 60)
-    monkeypatch.setattr(demo_module, "TEST_IMAGES", 80)
     monkeypatch.setattr(demo_module, "RECIPE", replace(demo_module.RECIPE, epochs=1, batch_size=16, validation_size=4))
     out = tmp_path / "demo"
-    for _ in range(2):
+    for training, test in ((16, 20), (60, 80)):  # the second in place of the first
+        monkeypatch.setattr(demo_module, "TRAINING_IMAGES", training)
+        monkeypatch.setattr(demo_module, "TEST_IMAGES", test)
         demo(out)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert page.count("Knowledge queries") >= 1 and page.count("<img") >= 5 * 2 * 13

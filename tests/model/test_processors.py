@@ -24,7 +24,8 @@ def test_comparisons_hold_with_other_instructions_and_threads(instructions, thre
     files = sorted(str(path) for path in TESTS.rglob("test_*.py") if "mark.numeric" in path.read_text() and path != Path(__file__))
     environment = os.environ | {"ATEN_CPU_CAPABILITY": instructions, "SLQ_TEST_THREADS": str(threads)}
     environment |= {"OMP_WAIT_POLICY": "passive"}  # else a thread keeps its core busy while it waits for the other, which waits for a core
-    command = [sys.executable, "-m", "pytest", "-m", "numeric", "-p", "no:cacheprovider", "--tb=short", *files]
+    other_places = "not (kept_equals_fresh and (disk or device or room or some))"  # of the same states, whose numbers are computed alike
+    command = [sys.executable, "-m", "pytest", "-m", "numeric", "-k", other_places, "-p", "no:cacheprovider", "--tb=short", *files]
     result = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True)
     said = re.search(r"torch: (\w+) instructions, (\d+) thread", result.stdout)
     assert said and (said[1].lower(), int(said[2])) == (instructions, threads), result.stdout[:2000]
