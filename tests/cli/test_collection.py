@@ -1,8 +1,9 @@
-"""`slq collection info | verify | optimize | export | delete`, on a collection of a stand-in for a model."""
+"""`slq collection info | verify | optimize | report | export | delete`, most of them on a collection of a stand-in for a model."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,21 @@ def test_delete_takes_the_collection_alone(c):
 def test_nothing_is_left_of_a_deleted_collection(c):
     assert "c is deleted" in invoke("collection", "delete", c.path / "c", "-y").stdout
     assert sorted(path.name for path in c.path.iterdir()) == ["photos", "shop.csv"]
+
+
+@pytest.mark.slow
+def test_report_is_a_page_that_needs_nothing_else(images, adapter, tmp_path):
+    collection = tmp_path / "collection"
+    invoke("index", images, "-m", adapter, "-c", collection, "--device", "cpu")
+    page = tmp_path / "report.html"
+    told = json.loads(invoke("collection", "report", collection, "-o", page, "--near", 0.5, "--json").stdout)
+    written = page.read_text(encoding="utf-8")
+    assert told["rows"] == told["looked_at"] and told["near_duplicates"] and sum(one["rows"] for one in told["clusters"]) == told["rows"]
+    assert "http" not in re.sub(r"https?://www\.w3\.org\S*", "", written) and "<script" not in written
+    assert all(f'"id">{id_}<' in written for id_ in told["outliers"]) and written.count("data:image/jpeg;base64,") > 10
+    assert "--overwrite" in refused("collection", "report", collection, "-o", page)
+    fewer = json.loads(invoke("collection", "report", collection, "-o", page, "--overwrite", "--sample", 5, "--json").stdout)
+    assert fewer["looked_at"] == 5 and "5 were looked at" in page.read_text(encoding="utf-8")
+    named = invoke("collection", "report", collection, "-o", page, "--overwrite", "--name-clusters", "--json", "--device", "cpu")
+    assert any("name" in one for one in json.loads(named.stdout)["clusters"]) and "what the model says" in page.read_text(encoding="utf-8")
+    assert "must end in .html" in refused("collection", "report", collection, "-o", tmp_path / "report.pdf")

@@ -53,7 +53,7 @@ COMMANDS = {
         "index": "Make a collection of images and texts, or bring it up to date.",
         "search": "Search by text, image or both, or by an item that is there.",
         "ask": "Ask the model about an item of a collection.",
-        "collection": "Look into a collection, check, optimise, calibrate, export or delete it.",
+        "collection": "Look into a collection, check, optimise, calibrate, report on, export or delete it.",
         "embed": "Encode items: vectors in a folder, or in a file for other tools.",
     },
     "Manage": {

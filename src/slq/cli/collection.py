@@ -1,4 +1,4 @@
-"""`slq collection info | verify | optimize | calibrate | export | delete`: a collection as a whole."""
+"""`slq collection info | verify | optimize | calibrate | report | export | delete`: a collection as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from cyclopts import App
 
 from slq import console
 from slq.cli.command import command, group
-from slq.config import CollectionCalibrateConfig, CollectionConfig, CollectionDeleteConfig, CollectionExportConfig, SearchModelConfig
+from slq.config import (
+    CollectionCalibrateConfig,
+    CollectionConfig,
+    CollectionDeleteConfig,
+    CollectionExportConfig,
+    CollectionReportConfig,
+    SearchModelConfig,
+)
 from slq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,6 +149,42 @@ def _verdict(settings: JudgeSettings) -> str:
     return "no threshold reaches the precision, so --judge leaves nothing out: lower --target-precision."
 
 
+@command("collection report")
+def report(config: CollectionReportConfig, model: SearchModelConfig) -> None:
+    """Show a collection on one page: a map with its clusters, near-duplicates, hubs that come up for everything, and outliers.
+
+    The page needs no network. Without --name-clusters no model is loaded.
+
+        slq collection report my-collection -o report.html
+    """
+    from slq.index.encoders import load, named_by_folder
+    from slq.index.report import page_of
+    from slq.index.report import report as look
+    from slq.io.files import write_text
+    from slq.io.outputs import check_output_file
+
+    assert config.output is not None
+    collection = _opened(config)
+    check_output_file(config.output, [collection.folder], overwrite=config.overwrite)
+    head, frozen = collection.head, None
+    if config.name_clusters:
+        named = model if model.model is not None else named_by_folder(model, collection.folder, head.model, dict(head.options))
+        frozen = load(named).model
+    with console.progress_bar("comparing rows", min(len(collection), config.sample)) as advance:
+        found = look(collection.rows, config.near, config.sample, config.seed, frozen, advance)
+    write_text(config.output, page_of(found, collection.rows))
+    told = found.to_dict()
+
+    def text() -> None:
+        doubled = sum(len(group["ids"]) - 1 for group in told["near_duplicates"])
+        console.result(
+            f"{told['rows']:,} rows: {doubled:,} nearly the same as another, {len(told['hubs'])} that come up for everything, "
+            f"{len(told['clusters'])} clusters. The page is {config.output}."
+        )
+
+    console.show({"output": str(config.output), **told}, text)
+
+
 @command("collection export")
 def export(config: CollectionExportConfig) -> None:
     """Write the vectors of a collection into a file for other tools.
@@ -174,8 +217,8 @@ def delete(config: CollectionDeleteConfig) -> None:
 
 app: App = group(
     "collection",
-    "A collection of `slq index`: look into it, check, optimise, calibrate, export or delete it.",
-    *(info, verify, optimize, calibrate, export, delete),
+    "A collection of `slq index`: look into it, check, optimise, calibrate, report on, export or delete it.",
+    *(info, verify, optimize, calibrate, report, export, delete),
 )
 
 

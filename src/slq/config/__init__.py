@@ -5,6 +5,7 @@ from slq.config.collection import (
     CollectionConfig,
     CollectionDeleteConfig,
     CollectionExportConfig,
+    CollectionReportConfig,
     IndexConfig,
     IndexModelConfig,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "CollectionConfig",
     "CollectionDeleteConfig",
     "CollectionExportConfig",
+    "CollectionReportConfig",
     "CommonConfig",
     "CompareConfig",
     "DemoConfig",

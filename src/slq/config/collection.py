@@ -146,6 +146,31 @@ class CollectionCalibrateConfig(ReadingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectionReportConfig(CollectionConfig):
+    """What the page about a collection shows."""
+
+    output: Path | None = option(
+        None, help="File for the page, ending in .html.", panel=OUTPUT, flags=("--output", "-o"), required=True, affects_result=False
+    )
+    near: float = option(
+        0.97, help="Rows are nearly the same from this cosine on; what it means depends on the model.", above=0, maximum=1, panel=RUN
+    )
+    name_clusters: bool = option(
+        False,
+        help="Let the model name each cluster by the image in its middle; else the words of its texts do. Loads the model.",
+        panel=RUN,
+    )
+    sample: int = option(20_000, help="Look at so many rows, drawn at random where there are more.", minimum=3, panel=RUN)
+    seed: int = option(0, help="Of the sample and the clusters.", minimum=0, panel=RUN)
+    overwrite: bool = option(False, help="Replace the --output file.", panel=OUTPUT, affects_result=False, recorded=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output is not None and self.output.suffix.lower() not in (".html", ".htm"):
+            raise ConfigError(f"output must end in .html, not {self.output.name!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CollectionExportConfig(CollectionConfig):
     """Where the vectors of a collection are written."""
 

@@ -77,26 +77,7 @@ def calibrated(
     )
     progress("judging what was found")
     found = calibrate(Judge(encoder.model, choice.question, reuse), examples, precision, seed=seed)
-    settings = JudgeSettings(
-        encoder.fingerprint,
-        rewritten,
-        choice.question.wording,
-        choice.works,
-        found.helps,
-        found.weight,
-        found.judged.threshold,
-        found.unjudged.threshold,
-        {
-            "auc": [choice.auc, *choice.bounds],
-            "precision_wanted": precision,
-            "queries": found.num_queries,
-            "judged": _measured(found.judged),
-            "similarity_alone": _measured(found.unjudged),
-            "gain_of_coverage": [found.gain.value, *found.gain.bounds],
-            **provenance(seed),
-        },
-    )
-    return settings, choice, found
+    return _settings(encoder.fingerprint, rewritten, choice, found, seed), choice, found
 
 
 def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item, str]], rewritten: bool = False) -> list[Example]:
@@ -170,6 +151,29 @@ def _shows(rows: Searchable, row: Row | None, contents: set[str]) -> bool:
     if row.content_hash in contents:
         return True
     return bool(row.image and row.text) and content_hash(Item(image=item_of(rows, row).image)) in contents
+
+
+def _settings(fingerprint: str, rewritten: bool, choice: QuestionChoice, found: Calibration, seed: int) -> JudgeSettings:
+    """Both measurements as judge.json holds them."""
+    return JudgeSettings(
+        fingerprint,
+        rewritten,
+        choice.question.wording,
+        choice.works,
+        found.helps,
+        found.weight,
+        found.judged.threshold,
+        found.unjudged.threshold,
+        {
+            "auc": [choice.auc, *choice.bounds],
+            "precision_wanted": found.wanted,
+            "queries": found.num_queries,
+            "judged": _measured(found.judged),
+            "similarity_alone": _measured(found.unjudged),
+            "gain_of_coverage": [found.gain.value, *found.gain.bounds],
+            **provenance(seed),
+        },
+    )
 
 
 def _measured(cut: Any) -> dict[str, Any]:
