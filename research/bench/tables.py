@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from research.bench import claims, judging_tables, readme
+from research.bench import claims, judging_tables, photo_tables, readme
 from research.bench.claims import ROOT, day, percent, result, table
 
 BLOCK = re.compile(r"<!-- (?P<name>[a-z -]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -151,6 +151,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     },
     ROOT / "docs" / "claims.md": claims.TABLES,
     ROOT / "docs" / "judging.md": judging_tables.TABLES,
+    ROOT / "docs" / "photographs.md": photo_tables.TABLES,
     ROOT / "docs" / "design" / "0007-preprocessing.md": {"preprocessing": preprocessing},
     ROOT / "docs" / "design" / "0010-results.md": {"intervals": intervals},
 }

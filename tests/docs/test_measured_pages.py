@@ -12,7 +12,8 @@ from research.bench import tables
 ROOT = Path(__file__).parents[2]
 
 
-PAGES = ["../README.md", "performance.md", "claims.md", "judging.md", "design/0007-preprocessing.md", "design/0010-results.md"]
+OF_DOCS = ["performance.md", "claims.md", "judging.md", "photographs.md"]
+PAGES = ["../README.md", *OF_DOCS, "design/0007-preprocessing.md", "design/0010-results.md"]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -24,7 +25,7 @@ def test_tables_are_those_of_the_results(name):
     assert tables.filled(page) == written, "run `python -m research.bench.tables`"
 
 
-@pytest.mark.parametrize("name", ["performance.md", "claims.md", "judging.md"])
+@pytest.mark.parametrize("name", OF_DOCS)
 def test_results_and_figures_that_a_page_cites_are_there(name):
     written = (ROOT / "docs" / name).read_text(encoding="utf-8")
     cited = re.findall(r"\]\(((?:\.\./)?[^)#:]+)\)", written)
