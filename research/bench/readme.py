@@ -59,8 +59,8 @@ def methods() -> str:
 
 
 HARDER = ", hard negatives"
-SHOWN = ("last token", *(f"{name}{HARDER}" for name in ("latent LoRA, rank 8", "latent LoRA, rank 2", "LoRA, rank 8, nearest, facts")))
-SHOWN += ("full, nearest, facts",)
+TUNED = ("LoRA, rank 8, nearest, facts", "full, nearest, facts")
+SHOWN = ("last token", *(f"{name}{HARDER}" for name in ("latent LoRA, rank 8", "latent LoRA, rank 2", *TUNED)))
 
 
 def comparison() -> str:
@@ -74,8 +74,8 @@ def comparison() -> str:
         cells = [points(row[figure]) for figure in figures]
         weights = "changed" if row["weights_changed"] else "identical"
         rows.append([row["name"].replace(", nearest, facts", "").removesuffix(HARDER), f"{row['parameters']:,}", *cells, weights])
-    seeds = sorted({row["seeds"] for row in found["rows"] if row["name"] in SHOWN[1:]})
-    made = f"{seeds[0]} to {seeds[-1]} seeds, `{found['command']}`, {found['hardware'].partition(' (')[0]}, {found['date'][:10]}"
+    (seeds,) = {row["seeds"] for row in found["rows"] if row["name"] in SHOWN[1:]}
+    made = f"{seeds} seeds, `{found['command']}`, {found['hardware'].partition(' (')[0]}, {found['date'][:10]}"
     return table(header, rows) + f"\n{made}: [method-comparison.json](research/results/method-comparison.json).\n"
 
 
