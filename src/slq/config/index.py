@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slq.config.evaluate import batch_size, num_workers
 from slq.config.fields import option, validate
@@ -60,6 +61,17 @@ class EmbedConfig(ReadingConfig):
         validate(self)
 
 
+def searched_collection() -> Any:
+    """The option of a folder that is searched."""
+    return option(
+        Path("my-index"),
+        help="Folder of a collection of `slq index`, or one that `slq embed` wrote.",
+        panel=INPUT,
+        flags=("--collection", "-c"),
+        environment="SLQ_COLLECTION",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """What `slq search` looks for, and where."""
@@ -87,13 +99,7 @@ class SearchConfig:
         above=0,
         panel=INPUT,
     )
-    collection: Path = option(
-        Path("my-index"),
-        help="Folder of a collection of `slq index`, or one that `slq embed` wrote.",
-        panel=INPUT,
-        flags=("--collection", "-c"),
-        environment="SLQ_COLLECTION",
-    )
+    collection: Path = searched_collection()
     filter: tuple[str, ...] = option(
         (),
         help="Only items of which this holds (repeat it): a column of the table that was encoded, one of = != < <= > >=, and a value, "
@@ -169,13 +175,7 @@ class AskConfig:
         None, help="Id of an item of the collection, as `slq search` shows it.", panel=INPUT, positional=True, required=True
     )
     question: str | None = option(None, help="What to ask about it.", panel=INPUT, positional=True, required=True)
-    collection: Path = option(
-        Path("my-index"),
-        help="Folder of a collection of `slq index`, or one that `slq embed` wrote.",
-        panel=INPUT,
-        flags=("--collection", "-c"),
-        environment="SLQ_COLLECTION",
-    )
+    collection: Path = searched_collection()
     max_new_tokens: int = option(128, help="Where the answer ends at the latest.", minimum=1, panel=OUTPUT)
 
     def __post_init__(self) -> None:
