@@ -183,8 +183,11 @@ def main() -> None:
     """Index, change and kill; the result goes to research/results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
-    for name, count in {"add": 500, "change": 200, "delete": 300, "move": 100, "kills": 100}.items():
-        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--add", type=int, default=500)
+    parser.add_argument("--change", type=int, default=200)
+    parser.add_argument("--delete", type=int, default=300)
+    parser.add_argument("--move", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
     torch.set_num_threads(1)
