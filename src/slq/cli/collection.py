@@ -222,7 +222,7 @@ app: App = group(
 )
 
 
-def _opened(config: CollectionConfig | CollectionCalibrateConfig) -> Collection:
+def _opened(config: CollectionConfig) -> Collection:
     from slq.index.collection import Collection
 
     assert config.collection is not None

@@ -117,12 +117,9 @@ class CollectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionCalibrateConfig(ReadingConfig):
+class CollectionCalibrateConfig(CollectionConfig, ReadingConfig):
     """What the judge of a collection is calibrated on."""
 
-    collection: Path | None = option(
-        None, help="Folder of the collection.", panel=INPUT, environment="SLQ_COLLECTION", positional=True, required=True
-    )
     pairs: Path | None = option(
         None,
         help="Texts, each with an item of the collection that it is true of: a table, a captions file or a folder with one. Name "
@@ -140,9 +137,6 @@ class CollectionCalibrateConfig(ReadingConfig):
     target_precision: float = option(0.9, help="Fraction of the results that are kept, and shall be right.", above=0, maximum=1, panel=RUN)
     max_queries: int = option(600, help="Use so many texts at most.", minimum=8, panel=RUN)
     seed: int = option(0, help="Of which texts are used for what.", minimum=0, panel=RUN)
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
