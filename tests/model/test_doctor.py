@@ -16,6 +16,7 @@ from slq.doctor.subject import built_in_items
 from slq.encoders.latent import LatentEncoder
 from slq.errors import ModelError
 from slq.io.provenance import parameter_hash
+from slq.judge import QUESTIONS
 from slq.models import FrozenModel, ItemKV, PreparedBatch, load_model
 from slq.models.attention import SLQ_SDPA
 from slq.models.families import family_of
@@ -69,6 +70,7 @@ class Watched:
 def few_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports that a test makes for itself; `healthy` is as a user has it."""
     monkeypatch.setattr("slq.doctor.report.JUDGED_SCENES", 4)
+    monkeypatch.setattr("slq.doctor.report.QUESTIONS", QUESTIONS[:1])
 
 
 @pytest.fixture(scope="module")

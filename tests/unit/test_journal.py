@@ -11,7 +11,7 @@ import pytest
 
 from slq.data.walk import Stamp
 from slq.errors import StoreCorruptError, StoreError, StoreLockedError
-from slq.index.journal import Input, Journal, Source
+from slq.index.journal import FORMAT, Input, Journal, Source
 
 STAMP = Stamp(5, 123_456_789_012_345_678, 2**63 - 1)
 
@@ -125,5 +125,5 @@ def test_what_is_no_journal_is_refused(memory_path):
     db.execute("PRAGMA user_version = 9")
     db.execute("CREATE TABLE inputs (a)")
     db.close()
-    with pytest.raises(StoreError, match="has the format 9, but this slq reads 1"):
+    with pytest.raises(StoreError, match=f"has the format 9, but this slq reads {FORMAT}"):
         Journal(memory_path / "journal.sqlite", writes=True)
