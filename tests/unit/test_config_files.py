@@ -46,7 +46,7 @@ def values_of(option: Option) -> st.SearchStrategy[Any]:
 
 FREE_OF_RULES = {  # of the many rules of a training most random settings break one, and hardly a random file is a table
     "compare": lambda name: name != "output",
-    "train": lambda name: name not in ("method", "multi_vector_sizes", "train_vision_encoder", "validation_split")
+    "train": lambda name: name not in ("method", "multi_vector_sizes", "train_vision_encoder", "validation_split"),
 }
 
 
