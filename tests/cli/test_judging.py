@@ -205,6 +205,17 @@ def test_a_users_own_file_of_that_name_stays(uncalibrated, world, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_cannot_be_read_is_told_and_left_out(calibrated, world, tmp_path):
+    folder = with_settings(calibrated[0], "some-unread")
+    rows = [json.loads(line) for line in (world / "captions.jsonl").read_text().splitlines()]
+    (world / "broken.png").write_bytes(b"no image")
+    rows[3] |= {"image": "broken.png"}
+    (world / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = invoke("collection", "calibrate", folder, world / "some.jsonl", "--device", "cpu")
+    assert "1 item(s) skipped:" in said.stderr and "broken.png" in said.stderr
+
+
+@pytest.mark.slow
 def test_texts_of_another_collection_are_refused(uncalibrated, world, adapter, tmp_path):
     write_sample_data(tmp_path / "other", "test", 12)
     assert re.search(

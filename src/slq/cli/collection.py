@@ -117,7 +117,7 @@ def calibrate(config: CollectionCalibrateConfig, model: SearchModelConfig) -> No
     encoder = CheckedEncoder(named_encoder(model, collection.folder, head), head, collection.folder)()
     with console.progress_bar("calibrating", len(QUESTIONS) + 2) as bar:
         done = itertools.count()
-        settings, choice, found = calibrated(
+        settings, choice, found, unread = calibrated(
             collection.rows,
             encoder,
             matching(read.pairs),
@@ -127,6 +127,8 @@ def calibrate(config: CollectionCalibrateConfig, model: SearchModelConfig) -> No
             config.seed,
             lambda what: bar.update(completed=next(done), description=what, note=""),
         )
+    console.list_failures(unread)
+    console.check_skipped([*read.failures, *unread], read.num_rows, config.max_skipped)
     write_judge(file, settings)
 
     def text() -> None:

@@ -29,6 +29,7 @@ ASKED_FOR = (
     "exclude",
     "weight",
     "filter",
+    "hybrid",
     "exact",
     "fold",
     "fold_above",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slq.errors import InputError, shorten
+from slq.data.images import open_image
+from slq.errors import Failure, InputError, shorten
 from slq.index.export import truncated
 from slq.index.judge_file import JudgeSettings
 from slq.index.searching import Searchable
@@ -33,7 +34,7 @@ def calibrated(
     rewritten: bool = False,
     seed: int = 0,
     progress: Callable[[str], None] = lambda what: None,
-) -> tuple[JudgeSettings, QuestionChoice, Calibration]:
+) -> tuple[JudgeSettings, QuestionChoice, Calibration, list[Failure]]:
     """Choose the model's question on some texts, and measure on others what its yes is worth in a collection.
 
     Args:
@@ -47,7 +48,7 @@ def calibrated(
         progress: called with what is done next.
 
     Returns:
-        What judge.json is to hold, and the two measurements as they are told.
+        What judge.json is to hold, the two measurements as they are told, and the items that cannot be read, which are left out.
 
     Raises:
         InputError: if there are too few texts, or none finds its item.
@@ -62,8 +63,9 @@ def calibrated(
     number = min(max_queries, len(texts))
     for_question, for_threshold = set(texts[: number // FOR_QUESTION]), set(texts[number // FOR_QUESTION : number])
     progress("searching")
-    examples = examples_in(rows, encoder, [each for each in matches if each[1] in for_threshold], rewritten)
-    asked = [each for each in matches if each[1] in for_question]
+    usable, failures = _readable([each for each in matches if each[1] in for_question | for_threshold])
+    examples = examples_in(rows, encoder, [each for each in usable if each[1] in for_threshold], rewritten)
+    asked = [each for each in usable if each[1] in for_question]
     if rewritten:
         other = rewritten_texts(encoder.model, sorted(for_question))
         asked = [(item, other[text]) for item, text in asked]
@@ -77,7 +79,7 @@ def calibrated(
     )
     progress("judging what was found")
     found = calibrate(Judge(encoder.model, choice.question, reuse), examples, precision, seed=seed)
-    return _settings(encoder.fingerprint, rewritten, choice, found, seed), choice, found
+    return _settings(encoder.fingerprint, rewritten, choice, found, seed), choice, found, failures
 
 
 def examples_in(rows: Searchable, encoder: Encoder, matches: Sequence[tuple[Item, str]], rewritten: bool = False) -> list[Example]:
@@ -151,6 +153,19 @@ def _shows(rows: Searchable, row: Row | None, contents: set[str]) -> bool:
     if row.content_hash in contents:
         return True
     return bool(row.image and row.text) and content_hash(Item(image=item_of(rows, row).image)) in contents
+
+
+def _readable(matches: Sequence[tuple[Item, str]]) -> tuple[list[tuple[Item, str]], list[Failure]]:
+    """Those whose items can be read, and the others with the reason."""
+    usable, failures = [], list[Failure]()
+    for item, text in matches:
+        try:
+            if item.image is not None:
+                open_image(item.image)  # a hash takes any bytes
+            usable.append((item, text))
+        except InputError as error:
+            failures.append(Failure(shorten(text), str(error)))
+    return usable, failures
 
 
 def _settings(fingerprint: str, rewritten: bool, choice: QuestionChoice, found: Calibration, seed: int) -> JudgeSettings:
