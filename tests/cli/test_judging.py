@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from command_line import invoke, refused
 from PIL import Image
 
 import slq
-from slq.index.judge_file import is_judge_file, read_judge, write_judge
+from slq.index.judge_file import JudgeSettings, is_judge_file, read_judge, write_judge
 from slq.miniature.export import write_sample_data
 
 RIDDLE = "the animal said to have nine lives"
@@ -54,6 +55,16 @@ def with_settings(folder: Path, name: str, **changes: object) -> Path:
 
 def hits(*arguments: object) -> list[dict]:
     return [json.loads(line) for line in invoke("search", *arguments, "--json", "--device", "cpu").stdout.splitlines()]
+
+
+def test_two_who_measure_both_kinds_at_once_lose_nothing(tmp_path):
+    of_kind = [JudgeSettings("f", rewritten, "{item}is there {text}?", True, True, 1.0, 0.5, 0.5, {}) for rewritten in (False, True)]
+    for turn in range(10):
+        file = tmp_path / str(turn) / "judge.json"
+        file.parent.mkdir()
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda settings, file=file: write_judge(file, settings), of_kind))
+        assert [read_judge(file, "f", rewritten) for rewritten in (False, True)] == of_kind
 
 
 @pytest.mark.slow

@@ -6,15 +6,15 @@ Written by `slq collection calibrate`, and bound to the model that the rows are 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from slq.errors import DataError, InputError, OutputExistsError, SlqError, StoreCorruptError, shorten
 from slq.index.logfile import checksum_of
-from slq.io.files import load_json, write_json
+from slq.io.files import load_json, map_os_errors, write_json
 
 KIND, FORMAT = "slq judge", 1
 TYPED, REWRITTEN = "typed", "rewritten"  # kinds of queries
@@ -87,13 +87,28 @@ def write_judge(file: Path, settings: JudgeSettings) -> None:
         OutputExistsError: if a file of that name is there that slq did not write.
         OutputError: if it cannot be written.
     """
-    check_own(file)
-    others: dict[str, JudgeSettings] = {}
-    with suppress(SlqError):
-        others = {name: each for name, each in _read(file, "").items() if each.fingerprint == settings.fingerprint}
-    kept = {**others, REWRITTEN if settings.rewritten else TYPED: settings}
-    content = {"kind": KIND, "format": FORMAT, "settings": {name: asdict(each) for name, each in kept.items()}}
-    write_json(file, {**content, "checksum": checksum_of(content)})
+    with _alone(file.parent):  # two may measure both kinds at once
+        check_own(file)
+        others: dict[str, JudgeSettings] = {}
+        with suppress(SlqError):
+            others = {name: each for name, each in _read(file, "").items() if each.fingerprint == settings.fingerprint}
+        kept = {**others, REWRITTEN if settings.rewritten else TYPED: settings}
+        content = {"kind": KIND, "format": FORMAT, "settings": {name: asdict(each) for name, each in kept.items()}}
+        write_json(file, {**content, "checksum": checksum_of(content)})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While nobody else who asks so writes to a file in this folder; whoever does waits."""
+    import fcntl
+
+    with map_os_errors(folder):
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
 
 def check_own(file: Path) -> None:

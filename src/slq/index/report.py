@@ -41,7 +41,7 @@ class Card:
 
     Attributes:
         id: of the row.
-        source: its picture, as a data URI; empty where it has none that can be opened.
+        source: its image, as a data URI; empty where it has none that can be opened.
         text: what it says.
         note: what is said about it here.
     """
